@@ -1,0 +1,208 @@
+"""What every variable is: name, unit, whether it adds up; `check` at the door, `stamp` on the way out.
+
+This module is the only writer of ``units``. Arithmetic on labelled arrays keeps attributes, so ``dose**2`` would still
+say "Gy": every public function therefore passes its input through `check` and its result through `stamp`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import xarray as xr
+
+from ionrt import __version__
+
+Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
+
+
+class IonrtError(ValueError):
+    """Bad input: the message says what was expected, what came and what to do."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One row of the vocabulary.
+
+    `additive` quantities may be summed over ion, beam, fraction and spot; `carries` names the attributes without
+    which a value of this quantity has no meaning (an LET without its definition, a moment without its parameter set).
+    """
+
+    unit: str
+    long_name: str
+    additive: bool = False
+    carries: tuple[str, ...] = ()
+
+
+LET = ("let_definition",)
+CELL = ("parameter_set",)
+GY_RBE = "Gy (RBE)"
+
+QUANTITIES: dict[str, Quantity] = {
+    # patient
+    "ct": Quantity("HU", "CT number"),
+    "spr": Quantity("1", "stopping-power ratio to water"),
+    "structures": Quantity("1", "fraction of the voxel inside the structure"),
+    "wepl": Quantity("mm", "water-equivalent path length"),
+    # beam
+    "stopping_power": Quantity("MeV cm2/g", "electronic mass stopping power in water"),
+    "csda_range": Quantity("mm", "CSDA range in water"),
+    "kinetic_energy": Quantity("MeV/u", "kinetic energy per nucleon"),
+    "depth_dose": Quantity("MeV/mm", "energy deposited per depth and primary ion", additive=True),
+    "fluence": Quantity("1", "ions per primary ion crossing the plane", additive=True),
+    "dose_spectrum": Quantity("1", "share of the dose in the (charge, kinetic energy) bin"),
+    "cross_section": Quantity("mb", "cross section"),
+    "sigma": Quantity("mm", "lateral standard deviation"),
+    "halo_sigma": Quantity("mm", "lateral standard deviation of the halo"),
+    "halo_weight": Quantity("1", "share of the depth dose in the halo"),
+    # the additive field
+    "dose": Quantity("Gy", "physical dose", additive=True),
+    "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),
+    "high_let_dose": Quantity("Gy", "dose deposited above an LET threshold", additive=True, carries=LET),
+    "zstar_x_dose": Quantity("Gy2", "saturation-corrected specific energy times dose", additive=True, carries=CELL),
+    "zd_x_dose": Quantity("Gy2", "domain specific energy times dose", additive=True, carries=CELL),
+    "zn_x_dose": Quantity("Gy2", "nucleus specific energy times dose", additive=True, carries=CELL),
+    "alpha_x_dose": Quantity("1", "alpha times dose", additive=True, carries=CELL),
+    "sqrt_beta_x_dose": Quantity("1", "square root of beta times dose", additive=True, carries=CELL),
+    # functions of the field
+    "let_d": Quantity("keV/um", "dose-averaged LET", carries=LET),
+    "let_t": Quantity("keV/um", "track-averaged LET", carries=LET),
+    "let_weighted_dose": Quantity("Gy", "LET-weighted dose", carries=LET),
+    "rbe_dose": Quantity(GY_RBE, "RBE-weighted dose", carries=("rbe_model",)),
+    "rbe": Quantity("1", "relative biological effectiveness", carries=("rbe_model",)),
+    "effect": Quantity("1", "-ln(survival)"),
+    "survival": Quantity("1", "surviving fraction"),
+    "bed": Quantity("Gy", "biologically effective dose"),
+    "eqd": Quantity("Gy", "equieffective dose"),
+    "oer": Quantity("1", "oxygen enhancement ratio"),
+    # cell models
+    "zstar": Quantity("Gy", "dose-mean saturation-corrected specific energy"),
+    "zd": Quantity("Gy", "dose-mean specific energy of the domain"),
+    "zn": Quantity("Gy", "dose-mean specific energy of the nucleus"),
+    "alpha": Quantity("1/Gy", "linear coefficient of the linear-quadratic model"),
+    "beta": Quantity("1/Gy2", "quadratic coefficient of the linear-quadratic model"),
+    # evaluation
+    "gamma_index": Quantity("1", "gamma index"),
+    "volume_fraction": Quantity("1", "fraction of the structure's volume"),
+    "volume": Quantity("cm3", "volume"),
+}
+
+FIELD = (
+    "dose",
+    "let_x_dose",
+    "high_let_dose",
+    "zstar_x_dose",
+    "zd_x_dose",
+    "zn_x_dose",
+    "alpha_x_dose",
+    "sqrt_beta_x_dose",
+)
+
+
+def check(
+    da: xr.DataArray,
+    name: str,
+    *,
+    dims: Iterable[str] | None = None,
+    what: str = "",
+    **carried: str | None,
+) -> xr.DataArray:
+    """Return `da` if it can be the quantity `name`; raise otherwise.
+
+    A missing ``units`` is taken as the quantity's own unit, a different one is an error. `dims` are dimensions that must be
+    present. Each keyword in `carried` (``let_definition="charged"``) is compared with the attribute when both exist.
+    Nothing is computed: values are looked at where they are used.
+    """
+    quantity, label = QUANTITIES[name], what or da.name or name
+    if not isinstance(da, xr.DataArray):
+        raise IonrtError(f"{label}: expected an xarray.DataArray of {quantity.long_name}, got {type(da).__name__}")
+    unit = da.attrs.get("units", quantity.unit)
+    if unit != quantity.unit:
+        raise IonrtError(f"{label}: expected {quantity.long_name} in {quantity.unit}, got units={unit!r}; convert it first")
+    missing = [d for d in dims or () if d not in da.dims]
+    if missing:
+        raise IonrtError(f"{label}: expected dimensions {tuple(dims or ())}, got {da.dims}; {missing[0]!r} is missing")
+    for key, expected in carried.items():
+        came = da.attrs.get(key)
+        if expected is not None and came is not None and came != expected:
+            raise IonrtError(f"{label}: expected {key}={expected!r}, got {came!r}; compute it again with {key}={expected!r}")
+    return da
+
+
+def stamp(da: xr.DataArray, name: str, **attrs: Any) -> xr.DataArray:
+    """Name the result and give it its unit and provenance; every public function ends here.
+
+    Attributes of the inputs do not survive: what should be kept is passed in `attrs`. Raises where an attribute
+    that the quantity must carry is missing.
+    """
+    quantity = QUANTITIES[name]
+    missing = [key for key in quantity.carries if not attrs.get(key)]
+    if missing:
+        raise IonrtError(f"{name}: cannot be stamped without {missing[0]} (say which one the value has)")
+    out = da.rename(name)
+    out.attrs = {
+        "units": quantity.unit,
+        "long_name": quantity.long_name,
+        **{k: v for k, v in attrs.items() if v is not None},
+        "ionrt_version": __version__,
+    }
+    return out
+
+
+def shared_attr(arrays: Iterable[xr.DataArray], key: str) -> str | None:
+    """The value of `key` that all arrays share (None where nobody states it); two different values raise."""
+    seen: dict[str, str] = {}
+    for da in arrays:
+        value = da.attrs.get(key)
+        if value is not None:
+            seen.setdefault(value, str(da.name))
+    if len(seen) > 1:
+        raise IonrtError(f"{key} differs: {seen}; quantities of different {key} cannot be combined or compared")
+    return next(iter(seen), None)
+
+
+def check_same_grid(a: Labelled, b: Labelled, *, what: str = "grids") -> None:
+    """Raise with the first coordinate that differs; alignment is exact, nothing is interpolated silently."""
+    for dim in ("z", "y", "x"):
+        if (dim in a.dims) != (dim in b.dims):
+            raise IonrtError(f"{what}: one has dimension {dim!r}, the other has not")
+        if dim not in a.dims:
+            continue
+        if a.sizes[dim] != b.sizes[dim]:
+            raise IonrtError(f"{what}: {a.sizes[dim]} against {b.sizes[dim]} voxels along {dim}; resample one onto the other")
+        if dim in a.coords and dim in b.coords:
+            apart = np.abs(a[dim].values - b[dim].values)
+            if apart.max(initial=0.0) > 1e-6:
+                i = int(apart.argmax())
+                raise IonrtError(
+                    f"{what}: {dim}[{i}] is {float(a[dim][i]):g} mm in one and {float(b[dim][i]):g} mm in the other;"
+                    " resample one onto the other"
+                )
+
+
+def one_of(value: str, allowed: Sequence[str], *, what: str) -> str:
+    """Return `value` if it is allowed; raise with the allowed ones, nearest first."""
+    if value in allowed:
+        return value
+    import difflib
+
+    nearest = difflib.get_close_matches(str(value), allowed, n=len(allowed), cutoff=0.0)
+    raise IonrtError(f"{what}: {value!r} does not exist; there are {', '.join(map(repr, nearest)) or 'none'}")
+
+
+def content_hash(*parts: object) -> str:
+    """A short hash of arrays, strings and numbers, for provenance and cache keys."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(str((part.dtype, part.shape)).encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        elif isinstance(part, bytes):
+            digest.update(part)
+        else:
+            digest.update(repr(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
