@@ -116,7 +116,7 @@ def check(
     present. Each keyword in `carried` (``let_definition="charged"``) is compared with the attribute when both exist.
     Nothing is computed: values are looked at where they are used.
     """
-    quantity, label = QUANTITIES[name], what or da.name or name
+    quantity, label = QUANTITIES[name], what or getattr(da, "name", None) or name
     if not isinstance(da, xr.DataArray):
         raise IonrtError(f"{label}: expected an xarray.DataArray of {quantity.long_name}, got {type(da).__name__}")
     unit = da.attrs.get("units", quantity.unit)
