@@ -1,0 +1,86 @@
+"""Checks of design parameters: each returns the value or raises and says what was expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ionrt.quantities import IonrtError
+
+
+def probability(value: float, name: str) -> float:
+    """A number strictly between 0 and 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0.0 < value < 1.0:
+        raise IonrtError(f"{name}: expected a probability between 0 and 1 (both excluded), got {value!r}")
+    return float(value)
+
+
+def error_rates(alpha: float, power: float) -> tuple[float, float]:
+    """Type I error below 0.5, power above it and below 1."""
+    alpha, power = probability(alpha, "alpha"), probability(power, "power")
+    if alpha >= 0.5:
+        raise IonrtError(f"alpha: expected a type I error below 0.5, got {alpha:g}")
+    if power <= alpha:
+        raise IonrtError(f"power: expected more than alpha = {alpha:g}, got {power:g}; give the power, not its complement")
+    return alpha, power
+
+
+def positive(value: float, name: str, *, unit: str = "") -> float:
+    """A finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value) or value <= 0:
+        raise IonrtError(f"{name}: expected a number above 0{' ' + unit if unit else ''}, got {value!r}")
+    return float(value)
+
+
+def non_negative(value: float, name: str, *, unit: str = "") -> float:
+    """A finite number, 0 or above."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value) or value < 0:
+        raise IonrtError(f"{name}: expected 0 or more{' ' + unit if unit else ''}, got {value!r}")
+    return float(value)
+
+
+def count(value: int, name: str, *, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise IonrtError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def increasing(values: Sequence[float], name: str, *, strictly: bool = True) -> np.ndarray:
+    """One-dimensional, at least two entries, ascending."""
+    array = np.asarray(values, float)
+    if array.ndim != 1 or array.size < 2:
+        raise IonrtError(f"{name}: expected at least two values in one dimension, got {values!r}")
+    steps = np.diff(array)
+    bad = np.flatnonzero(steps <= 0 if strictly else steps < 0)
+    if bad.size:
+        i = int(bad[0])
+        raise IonrtError(
+            f"{name}: expected {'strictly ' if strictly else ''}increasing values, but value {i + 1} is {array[i]:g}"
+            f" and value {i + 2} is {array[i + 1]:g}; sort the levels or correct the value"
+        )
+    return array
+
+
+def skeleton(values: Sequence[float], name: str = "skeleton") -> np.ndarray:
+    """Prior toxicity probabilities: in (0, 1), strictly increasing with the level."""
+    array = increasing(values, name)
+    for value in array:
+        probability(float(value), name)
+    return array
+
+
+def toxicity(values: Sequence[float], name: str = "p_true") -> np.ndarray:
+    """True toxicity probabilities: in [0, 1], not decreasing with the level."""
+    array = increasing(values, name, strictly=False)
+    if array[0] < 0 or array[-1] > 1:
+        raise IonrtError(f"{name}: expected probabilities in [0, 1], got {array.tolist()}")
+    return array
+
+
+def alternative_above(p0: float, p1: float) -> None:
+    """The rate of interest lies above the uninteresting one."""
+    if p1 <= p0:
+        raise IonrtError(f"p1: expected a rate above p0 = {p0:g}, got {p1:g}; a design needs a rate worth finding")

@@ -1,0 +1,181 @@
+"""Single-arm designs on a response rate: Simon's two stages, A'Hern's one stage, exact confidence limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+from ionrt.quantities import IonrtError, one_of
+from ionrt.trial import limits
+
+
+def simon(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_max: int = 100) -> pd.DataFrame:
+    """Optimal and minimax two-stage designs with a stop for futility.
+
+    Stop after `n1` patients with `r1` or fewer responses; after `n` patients reject p <= p0 with more than `r`.
+    P(reject | p) = sum_{x > r1} b(x; n1, p) P(Bin(n - n1, p) > r - x); among all designs with P(reject | p0) <= alpha and
+    P(reject | p1) >= 1 - beta, "optimal" has the smallest expected n at p0 and "minimax" the smallest n (then expected n).
+
+    Parameters
+    ----------
+    p0, p1 : uninteresting and interesting response rate, p1 > p0.
+    alpha, beta : one-sided type I error and type II error.
+    n_max : largest n searched.
+
+    Returns
+    -------
+    DataFrame indexed by design (optimal, minimax): r1, n1, r, n, en_p0, pet_p0, type1, power.
+
+    Raises IonrtError for impossible rates and where no design exists up to `n_max`.
+    Reference: Simon 1989, doi:10.1016/0197-2456(89)90015-9.
+    """
+    p0, p1 = limits.probability(p0, "p0"), limits.probability(p1, "p1")
+    limits.alternative_above(p0, p1)
+    alpha, power = limits.error_rates(alpha, 1.0 - limits.probability(beta, "beta"))
+    found: dict[str, tuple] = {}
+    n_max = limits.count(n_max, "n_max", least=2)
+    tables = _tables(n_max, p0), _tables(n_max, p1)
+    for n in range(2, n_max + 1):
+        _search_n(n, tables, alpha, power, found)
+    if not found:
+        raise IonrtError(
+            f"simon: no design with p0={p0:g}, p1={p1:g}, alpha={alpha:g}, beta={beta:g} up to n_max={n_max};"
+            " raise n_max or ask for less"
+        )
+    table = pd.DataFrame([found["optimal"], found["minimax"]], columns=_SIMON, index=["optimal", "minimax"])
+    return table.rename_axis("design").astype(dict.fromkeys(("r1", "n1", "r", "n"), int))
+
+
+_SIMON = ["r1", "n1", "r", "n", "en_p0", "pet_p0", "type1", "power"]
+
+
+def _tables(n_max: int, p: float) -> tuple[np.ndarray, np.ndarray]:
+    """pmf[n, x] and tail[n, x + n_max + 1] = P(Bin(n, p) > x) for x from -n_max - 1 up, all n at once."""
+    n, x = np.arange(n_max + 1)[:, None], np.arange(n_max + 1)[None, :]
+    tail = np.hstack([np.ones((n_max + 1, n_max + 1)), stats.binom.sf(x, n, p)])
+    return stats.binom.pmf(x, n, p), tail
+
+
+def _search_n(n: int, tables: tuple, alpha: float, power: float, found: dict[str, tuple]) -> None:
+    """Compare all designs of total size n with the best so far (an expected n is never below n1)."""
+    for n1 in range(1, n):
+        bound = found["optimal"][4] if "optimal" in found else np.inf
+        if n1 >= bound and found["minimax"][3] < n:
+            break
+        reject0, reject1 = _reject(n1, n, *tables[0]), _reject(n1, n, *tables[1])
+        r = np.argmax(reject0 <= alpha, axis=1)  # smallest r that holds alpha, for every r1; r = n always holds it
+        r1 = np.arange(n1 + 1)
+        good = (reject1[r1, r] >= power) & (r1 <= r)
+        if not good.any():
+            continue
+        pet = np.cumsum(tables[0][0][n1, : n1 + 1])
+        en = np.where(good, n1 + (1.0 - pet) * (n - n1), np.inf)
+        i = int(en.argmin())
+        row = (i, n1, int(r[i]), n, float(en[i]), float(pet[i]), float(reject0[i, r[i]]), float(reject1[i, r[i]]))
+        if en[i] < bound:
+            found["optimal"] = row
+        if "minimax" not in found or (n, en[i]) < (found["minimax"][3], found["minimax"][4]):
+            found["minimax"] = row
+
+
+def _reject(n1: int, n: int, pmf: np.ndarray, tail: np.ndarray) -> np.ndarray:
+    """P(reject) for every (r1, r): shape (n1 + 1, n + 1)."""
+    x, r = np.arange(n1 + 1), np.arange(n + 1)
+    joint = pmf[n1, : n1 + 1, None] * tail[n - n1, r[None, :] - x[:, None] + tail.shape[0]]
+    above = np.cumsum(joint[::-1], axis=0)[::-1]  # sum over x >= row
+    return np.vstack([above[1:], np.zeros(n + 1)])
+
+
+def ahern(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_max: int = 500) -> pd.Series:
+    """Exact one-stage design: the smallest n for which some r holds both error rates.
+
+    Reject p <= p0 with more than `r` responses: P(Bin(n, p0) > r) <= alpha and P(Bin(n, p1) > r) >= 1 - beta.
+
+    Parameters
+    ----------
+    p0, p1 : uninteresting and interesting response rate, p1 > p0.
+    alpha, beta : one-sided type I error and type II error.
+    n_max : largest n searched.
+
+    Returns a Series: n, r, type1, power (attained). Raises IonrtError where no design exists up to `n_max`.
+    Reference: A'Hern 2001, doi:10.1002/sim.721.
+    """
+    p0, p1 = limits.probability(p0, "p0"), limits.probability(p1, "p1")
+    limits.alternative_above(p0, p1)
+    alpha, power = limits.error_rates(alpha, 1.0 - limits.probability(beta, "beta"))
+    n = np.arange(1, limits.count(n_max, "n_max") + 1)
+    r = stats.binom.isf(alpha, n, p0)
+    attained = stats.binom.sf(r, n, p1)
+    good = np.flatnonzero(attained >= power)
+    if not good.size:
+        raise IonrtError(
+            f"ahern: no design with p0={p0:g}, p1={p1:g}, alpha={alpha:g}, beta={beta:g} up to n_max={n_max};"
+            f" the power at n_max is {attained[-1]:.3f}"
+        )
+    i = int(good[0])
+    return pd.Series(
+        {"n": int(n[i]), "r": int(r[i]), "type1": float(stats.binom.sf(r[i], n[i], p0)), "power": float(attained[i])},
+        name="ahern",
+        dtype=object,
+    )
+
+
+def exact_ci(x: int, n: int, *, level: float = 0.95, method: str = "clopper-pearson") -> tuple[float, float]:
+    """Two-sided confidence limits of a binomial proportion.
+
+    Clopper-Pearson: lower = B(a/2; x, n - x + 1), upper = B(1 - a/2; x + 1, n - x) with beta quantiles B and a = 1 - level;
+    Wilson: the score interval (p + z2/2n -+ z sqrt(p(1 - p)/n + z2/4n2)) / (1 + z2/n).
+
+    Parameters
+    ----------
+    x, n : successes and patients, 0 <= x <= n.
+    level : coverage.
+    method : "clopper-pearson" (coverage never below `level`) or "wilson" (coverage `level` on average).
+
+    Returns (lower, upper). References: doi:10.1093/biomet/26.4.404; doi:10.1080/01621459.1927.10502953.
+    """
+    n, x = limits.count(n, "n"), limits.count(x, "x", least=0)
+    if x > n:
+        raise IonrtError(f"exact_ci: {x} successes in {n} patients")
+    tail = (1.0 - limits.probability(level, "level")) / 2.0
+    if one_of(method, ("clopper-pearson", "wilson"), what="method") == "clopper-pearson":
+        lower = 0.0 if x == 0 else float(stats.beta.ppf(tail, x, n - x + 1))
+        upper = 1.0 if x == n else float(stats.beta.isf(tail, x + 1, n - x))
+        return lower, upper
+    p, z2 = x / n, stats.norm.isf(tail) ** 2
+    half = np.sqrt(z2 * (p * (1.0 - p) / n + z2 / (4.0 * n * n)))
+    centre, scale = p + z2 / (2.0 * n), 1.0 + z2 / n
+    lower = 0.0 if x == 0 else float((centre - half) / scale)
+    upper = 1.0 if x == n else float((centre + half) / scale)
+    return lower, upper
+
+
+def two_stage_ci(x: int, *, r1: int, n1: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact limits of the response rate after a two-stage trial.
+
+    Outcomes are ordered by stage, then by responses; P(this outcome or a higher one | p) is inverted at both tails.
+    The plain binomial interval ignores that a promising first stage was the condition for the second.
+
+    Parameters
+    ----------
+    x : all responses seen; x <= r1 means that the trial stopped after the first stage.
+    r1, n1, n : the design (see `simon`).
+    level : coverage.
+
+    Returns (lower, upper). Reference: Jennison & Turnbull 1983, doi:10.1080/00401706.1983.10487806.
+    """
+    tail = (1.0 - limits.probability(level, "level")) / 2.0
+    if not 0 <= x <= n:
+        raise IonrtError(f"two_stage_ci: {x} responses in at most {n} patients")
+
+    def at_least(p: float, k: int) -> float:
+        if k <= r1:
+            return float(stats.binom.sf(k - 1, n1, p))
+        first = np.arange(r1 + 1, n1 + 1)
+        return float(np.sum(stats.binom.pmf(first, n1, p) * stats.binom.sf(k - 1 - first, n - n1, p)))
+
+    lower = 0.0 if x == 0 else optimize.brentq(lambda p: at_least(p, x) - tail, 0.0, 1.0)
+    top = x >= n
+    upper = 1.0 if top else optimize.brentq(lambda p: 1.0 - at_least(p, x + 1) - tail, 0.0, 1.0)
+    return float(lower), float(upper)
