@@ -1,4 +1,4 @@
-"""outcome."""
+"""Outcome analysis: survival, competing risks, regression, weighting, toxicity, NTCP; data frames in, data frames out."""
 
 import lazy_loader
 

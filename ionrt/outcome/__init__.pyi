@@ -1,0 +1,9 @@
+from .comparison import logrank as logrank
+from .competing import cumulative_incidence as cumulative_incidence
+from .competing import gray_test as gray_test
+from .regression import cox as cox
+from .regression import ph_test as ph_test
+from .survival import at_risk as at_risk
+from .survival import kaplan_meier as kaplan_meier
+from .survival import rmst as rmst
+from .subdistribution import fine_gray as fine_gray

@@ -1,0 +1,141 @@
+"""Reading the columns of a survival table; every analysis enters through here.
+
+Nothing is dropped or repaired: a missing value, a negative time or an interval of length zero raises with the rows
+in which it was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ionrt.quantities import IonrtError
+
+Names = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class SurvivalColumns:
+    """Risk interval (start, stop], event code, weight and stratum code of every row."""
+
+    start: np.ndarray
+    stop: np.ndarray
+    code: np.ndarray
+    weight: np.ndarray
+    stratum: np.ndarray
+    labels: list
+
+
+def names_of(names: Names) -> list[str]:
+    """The column names as a list."""
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def require(df: pd.DataFrame, *names: Names) -> None:
+    """Raise unless `df` is a data frame with rows, with these columns, and without missing values in them."""
+    if not isinstance(df, pd.DataFrame):
+        raise IonrtError(f"expected a pandas DataFrame, got {type(df).__name__}")
+    wanted = [n for group in names for n in names_of(group)]
+    missing = [n for n in wanted if n not in df.columns]
+    if missing:
+        raise IonrtError(f"column {missing[0]!r} is not in the table; it has {', '.join(map(str, df.columns))}")
+    if len(df) == 0:
+        raise IonrtError("the table has no rows; at least one patient is needed")
+    for name in wanted:
+        empty = df[name].isna().to_numpy()
+        if empty.any():
+            raise IonrtError(
+                f"column {name!r}: {rows(df, empty)} missing; impute them (ionrt.outcome.impute) or exclude those openly"
+            )
+
+
+def rows(df: pd.DataFrame, mask: np.ndarray) -> str:
+    """How many rows, and the first few of them, for a message."""
+    where = [str(i) for i in df.index[mask][:5]]
+    more = ", ..." if mask.sum() > 5 else ""
+    return f"{int(mask.sum())} value{'s' if mask.sum() != 1 else ''} (row {', '.join(where)}{more})"
+
+
+def number(df: pd.DataFrame, name: str, *, minimum: float | None = None) -> np.ndarray:
+    """Column `name` as finite float64, not below `minimum`."""
+    require(df, name)
+    try:
+        values = df[name].to_numpy(dtype=float)
+    except (TypeError, ValueError):
+        raise IonrtError(f"column {name!r}: expected numbers, got {df[name].dtype}") from None
+    if not np.isfinite(values).all():
+        raise IonrtError(f"column {name!r}: {rows(df, ~np.isfinite(values))} not finite")
+    if minimum is not None and (values < minimum).any():
+        raise IonrtError(
+            f"column {name!r}: {rows(df, values < minimum)} below {minimum:g}; times count from the patient's time zero"
+        )
+    return values
+
+
+def event_codes(df: pd.DataFrame, name: str, *, competing: bool) -> np.ndarray:
+    """Event column as integers: 0 censored, 1 event and, where `competing`, 2, 3, ... competing events."""
+    values = number(df, name)
+    odd = (values != np.round(values)) | (values < 0)
+    if odd.any():
+        raise IonrtError(f"column {name!r}: {rows(df, odd)} not an event code 0, 1, 2, ...")
+    if not competing and (values > 1).any():
+        raise IonrtError(
+            f"column {name!r}: codes {sorted(set(values.astype(int)))}; with competing events use cumulative_incidence,"
+            " gray_test or fine_gray, or say what counts as event: df.assign(event=df.code == 1)"
+        )
+    return values.astype(np.int64)
+
+
+def stratum_codes(df: pd.DataFrame, by: Names) -> tuple[np.ndarray, list]:
+    """Code 0, 1, ... of each row and the label of each code, in sorted (or categorical) order."""
+    columns = names_of(by)
+    if not columns:
+        return np.zeros(len(df), dtype=np.int64), ["all"]
+    require(df, columns)
+    if len(columns) == 1:
+        codes, labels = pd.factorize(df[columns[0]], sort=True)
+        return codes.astype(np.int64), list(labels)
+    grouped = df.groupby(columns, sort=True, observed=True)
+    labels = [", ".join(map(str, key)) for key in grouped.groups]
+    return grouped.ngroup().to_numpy(dtype=np.int64), labels
+
+
+def survival_columns(
+    df: pd.DataFrame,
+    time: str,
+    event: str,
+    *,
+    by: Names = None,
+    start: str | None = None,
+    weights: str | None = None,
+    competing: bool = False,
+) -> SurvivalColumns:
+    """Columns of a survival table, checked. Without `start` a row is at risk from before every time."""
+    require(df, time, event, by, start, weights)
+    stop = number(df, time, minimum=0.0)
+    begin = np.full(len(df), -np.inf)
+    if start is not None:
+        begin = number(df, start, minimum=0.0)
+        empty = begin >= stop
+        if empty.any():
+            raise IonrtError(
+                f"columns {start!r}, {time!r}: {rows(df, empty)} with start >= stop; an interval (start, stop] of length zero"
+                " contributes nothing: exclude it, or add the resolution of the clock to stop"
+            )
+    weight = np.ones(len(df)) if weights is None else number(df, weights, minimum=0.0)
+    if weights is not None and not weight.any():
+        raise IonrtError(f"column {weights!r}: all weights are zero")
+    stratum, labels = stratum_codes(df, by)
+    return SurvivalColumns(begin, stop, event_codes(df, event, competing=competing), weight, stratum, labels)
+
+
+def check_level(level: float) -> float:
+    """The confidence level, a number between 0 and 1."""
+    if not 0 < level < 1:
+        raise IonrtError(f"level: expected a confidence level between 0 and 1, got {level}")
+    return level

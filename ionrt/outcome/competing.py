@@ -1,0 +1,202 @@
+"""Cumulative incidence with competing events (Aalen-Johansen) and Gray's test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ionrt.outcome.columns import Names, SurvivalColumns, check_level, survival_columns
+from ionrt.outcome.survival import at_risk_at, product_limit, risk_table
+from ionrt.quantities import IonrtError
+
+
+def cumulative_incidence(
+    df: pd.DataFrame,
+    time: str,
+    event: str,
+    by: Names = None,
+    at: Sequence[float] = (),
+    *,
+    start: str | None = None,
+    weights: str | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    r"""Aalen-Johansen cumulative incidence of every cause, by stratum, at chosen times or as curves.
+
+    :math:`\hat F_k(t) = \sum_{t_j \le t} \hat S(t_j-) d_{kj} / n_j`; the causes and the event-free survival add up to one.
+
+    Parameters
+    ----------
+    df, time, by, at, start, level : as in `kaplan_meier`.
+    event : column with 0 censored, 1, 2, ... the causes.
+    weights : column of case weights; the standard error then uses the effective size of the risk set.
+
+    Returns
+    -------
+    DataFrame, one row per stratum, cause and time: `stratum`, `cause`, `time`, `at_risk`, `events` of the cause since the
+    previous row, `incidence`, `se` (delta method), `lower`, `upper` (log-log scale), `event_free`, `n`, `n_events`
+    of the cause. NaN after the last follow-up.
+
+    References
+    ----------
+    Aalen and Johansen 1978; Marubini and Valsecchi 1995 (variance).
+    """
+    cols = survival_columns(df, time, event, by=by, start=start, weights=weights, competing=True)
+    causes = np.unique(cols.code[cols.code > 0])
+    if not len(causes):
+        causes = np.array([1])
+    wanted = np.asarray(at, dtype=float)
+    parts = []
+    for code, label in enumerate(cols.labels):
+        rows = np.flatnonzero(cols.stratum == code)
+        parts += [_stratum_incidence(cols, rows, label, int(cause), wanted, level) for cause in causes]
+    return pd.concat(parts, ignore_index=True)
+
+
+def incidence(cols: SurvivalColumns, rows: np.ndarray, cause: int) -> tuple[np.ndarray, ...]:
+    """Times, event-free survival, incidence of the cause, its standard error and its events per time."""
+    table = risk_table(cols, rows)
+    survival, _ = product_limit(table)
+    before = np.append(1.0, survival)[:-1]
+    mine = rows[cols.code[rows] == cause]
+    d = np.bincount(np.searchsorted(table.time, cols.stop[mine]), weights=cols.weight[mine], minlength=len(table.time))
+    n, dead = table.at_risk, table.events
+    m = n**2 / table.squares  # effective size; n without weights
+    curve = np.cumsum(before * d / n)
+    left = n - dead
+    last = left <= 1e-12 * n
+    a = np.where(last, 0.0, dead / np.where(last, 1.0, left) / m)
+    b = before**2 * (n - d) * d / n**2 / m
+    c = before * d / n / m
+    sums = [np.cumsum(v) for v in (a, a * curve, a * curve**2, b, c, c * curve)]
+    variance = curve**2 * sums[0] - 2 * curve * sums[1] + sums[2] + sums[3] - 2 * (curve * sums[4] - sums[5])
+    return table.time, survival, curve, np.sqrt(np.maximum(variance, 0.0)), d
+
+
+def _stratum_incidence(
+    cols: SurvivalColumns, rows: np.ndarray, label: object, cause: int, at: np.ndarray, level: float
+) -> pd.DataFrame:
+    """The rows of one stratum and cause."""
+    time, survival, curve, se, d = incidence(cols, rows, cause)
+    times = at if len(at) else np.unique(np.append(0.0, time))
+    place = np.searchsorted(time, times, side="right")
+    beyond = (times > time[-1]) & (survival[-1] > 0)
+    z = stats.norm.ppf(0.5 + check_level(level) / 2)
+    inside = (curve > 0) & (curve < 1)
+    f = np.where(inside, curve, 0.5)
+    half = z * se / (f * np.abs(np.log(f)))
+    lower, upper = np.where(inside, f ** np.exp(half), np.nan), np.where(inside, f ** np.exp(-half), np.nan)
+
+    def step(values: np.ndarray, before: float) -> np.ndarray:
+        return np.where(beyond, np.nan, np.append(before, values)[place])
+
+    return pd.DataFrame(
+        {
+            "stratum": [label] * len(times),
+            "cause": cause,
+            "time": times,
+            "at_risk": at_risk_at(cols, rows, times, cols.weight),
+            "events": np.diff(np.append(0.0, np.cumsum(d))[place], prepend=0.0),
+            "incidence": step(curve, 0.0),
+            "se": step(se, 0.0),
+            "lower": step(lower, np.nan),
+            "upper": step(upper, np.nan),
+            "event_free": step(survival, 1.0),
+            "n": len(rows),
+            "n_events": int((cols.code[rows] == cause).sum()),
+        }
+    )
+
+
+def gray_test(df: pd.DataFrame, time: str, event: str, by: Names, *, rho: float = 0.0) -> pd.DataFrame:
+    r"""Gray's test of equal cumulative incidence between groups, for every cause.
+
+    Score :math:`U_k = \int (1 - \hat F_0)^\rho R_k (d\hat\Gamma_k - d\hat\Gamma_0)` with the risk set of the subdistribution
+    :math:`R_k = Y_k (1 - \hat F_k(t-)) / \hat S_k(t-)`.
+
+    Parameters
+    ----------
+    df, time : as in `kaplan_meier`; no late entry.
+    event : column with 0 censored, 1, 2, ... the causes.
+    by : column name or names of the groups.
+    rho : power of the weight.
+
+    Returns
+    -------
+    DataFrame, one row per cause: `cause`, `chi2`, `df`, `p`.
+
+    References
+    ----------
+    Gray 1988, doi:10.1214/aos/1176350951.
+    """
+    cols = survival_columns(df, time, event, by=by, competing=True)
+    if len(cols.labels) < 2:
+        raise IonrtError(f"Gray's test: expected at least two groups in {by!r}, got only {cols.labels[0]!r}")
+    causes = np.unique(cols.code[cols.code > 0])
+    if not len(causes):
+        raise IonrtError("Gray's test: no event in any group, so there is nothing to compare")
+    out = []
+    for cause in causes:
+        score, variance = _gray_score(cols, int(cause), rho)
+        chi2 = float(score @ np.linalg.solve(variance, score))
+        out.append({"cause": int(cause), "chi2": chi2, "df": len(score), "p": stats.chi2.sf(chi2, len(score))})
+    return pd.DataFrame(out)
+
+
+def _gray_tables(cols: SurvivalColumns, cause: int) -> tuple[np.ndarray, ...]:
+    """At each time with an event, (time, group): at risk, events of the cause, of others, S before and after, F before."""
+    groups = len(cols.labels)
+    time = np.unique(cols.stop[cols.code > 0])
+    shape = (len(time), groups)
+    risk, mine, other = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    for g in range(groups):
+        rows = cols.stratum == g
+        stop = np.sort(cols.stop[rows])
+        risk[:, g] = len(stop) - np.searchsorted(stop, time, side="left")
+        for out, chosen in ((mine, cols.code == cause), (other, (cols.code > 0) & (cols.code != cause))):
+            np.add.at(out[:, g], np.searchsorted(time, cols.stop[rows & chosen]), 1.0)
+    safe = np.maximum(risk, 1.0)
+    after = np.cumprod(1 - (mine + other) / safe, axis=0)
+    before = np.vstack([np.ones(groups), after[:-1]])
+    incidence_before = np.vstack([np.zeros(groups), np.cumsum(before * mine / safe, axis=0)[:-1]])
+    return risk, mine, other, before, after, incidence_before
+
+
+def _gray_score(cols: SurvivalColumns, cause: int, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of all groups but the last and their covariance (Gray 1988, section 2, with ties as in his program)."""
+    risk, mine, other, before, after, incidence_before = _gray_tables(cols, cause)
+    seen = (risk > 0) & (before > 0)
+    ratio = np.where(seen, risk / np.where(seen, before, 1.0), 0.0)  # Y / S(t-)
+    total, events = ratio.sum(axis=1), mine.sum(axis=1)
+    pooled = np.cumsum(events / np.where(total > 0, total, 1.0))
+    pooled_before = np.append(0.0, pooled)[:-1]
+    weight = (1 - pooled_before) ** rho
+    sub = ratio * (1 - incidence_before)  # risk set of the subdistribution
+    score = (weight[:, None] * (mine - events[:, None] * sub / sub.sum(axis=1, keepdims=True))).sum(axis=0)
+
+    groups = ratio.shape[1]
+    share = ratio / total[:, None]
+    # a[t, i, k]: how the score of group i answers a jump of the subdistribution martingale of group k
+    a = weight[:, None, None] * (np.eye(groups)[None] * ratio[:, :, None] - ratio[:, :, None] * share[:, None, :])
+    c = np.cumsum(a * (events / (total * (1 - pooled_before)))[:, None, None], axis=0)
+
+    gap = np.where(after > 0, (1 - pooled)[:, None] / np.where(after > 0, after, 1.0), 0.0)
+    own, rest = _jump_variances(risk, mine, other, before, ratio, total, events, seen)
+    end = c[-1]
+    variance = np.zeros((groups, groups))
+    for answer, v in ((a - (1 - gap)[:, None, :] * c + (1 - gap)[:, None, :] * end, own), (gap[:, None, :] * (end - c), rest)):
+        variance += np.einsum("tik,tjk,tk->ij", answer, answer, v)
+    return score[:-1], variance[:-1, :-1]
+
+
+def _jump_variances(risk, mine, other, before, ratio, total, events, seen) -> tuple[np.ndarray, np.ndarray]:
+    """Variance of the jumps, (time, group), of the cause (pooled over groups, as under the hypothesis) and of the others."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tied = np.where(events[:, None] > 1, 1 - (events[:, None] - 1) / (total[:, None] * before - 1), 1.0)
+        own = np.where(seen, tied * before * events[:, None] / (total[:, None] * risk), 0.0)
+        tied = np.where(other > 1, 1 - (other - 1) / (risk - 1), 1.0)
+        rest = np.where(seen & (other > 0), tied * before**2 * other / risk**2, 0.0)
+    return own, rest
