@@ -88,6 +88,10 @@ QUANTITIES: dict[str, Quantity] = {
     "gamma_index": Quantity("1", "gamma index"),
     "volume_fraction": Quantity("1", "fraction of the structure's volume"),
     "volume": Quantity("cm3", "volume"),
+    "homogeneity_index": Quantity("1", "homogeneity index"),
+    "conformity_index": Quantity("1", "conformity index"),
+    "integral_dose": Quantity("Gy L", "integral dose", additive=True),
+    "dose_ratio": Quantity("1", "dose relative to the target"),
 }
 
 FIELD = (

@@ -1,4 +1,4 @@
-"""evaluate."""
+"""Evaluation of dose, RBE-weighted dose and LET: volume histograms, gamma, indices, depth profiles."""
 
 import lazy_loader
 

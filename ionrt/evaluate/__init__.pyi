@@ -1,0 +1,14 @@
+from .dvh import dose_at_volume as dose_at_volume
+from .dvh import dose_let_histogram as dose_let_histogram
+from .dvh import dvh as dvh
+from .dvh import mean_value as mean_value
+from .dvh import statistics as statistics
+from .dvh import volume_at_dose as volume_at_dose
+from .gamma import gamma as gamma
+from .gamma import pass_rate as pass_rate
+from .indices import conformity as conformity
+from .indices import homogeneity as homogeneity
+from .indices import integral_dose as integral_dose
+from .profile import depth_profile as depth_profile
+from .profile import entrance_to_target as entrance_to_target
+from .profile import tail_to_target as tail_to_target

@@ -1,0 +1,79 @@
+"""One number per plan: homogeneity, conformity, integral dose."""
+
+from __future__ import annotations
+
+import xarray as xr
+
+from ionrt.evaluate.dvh import dose_at_volume, mean_value
+from ionrt.evaluate.sampling import GRID, kept_attrs, labelled_structures, quantity_of, voxel_volume
+from ionrt.quantities import IonrtError, check_same_grid, stamp
+
+
+def homogeneity(da: xr.DataArray, target: xr.DataArray) -> xr.DataArray:
+    r"""Homogeneity index :math:`(D_{2\%} - D_{98\%}) / D_{50\%}`; 0 is a uniform dose.
+
+    Parameters
+    ----------
+    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (..., z, y, x).
+    target : volume fractions (structure, z, y, x) or (z, y, x).
+
+    Returns
+    -------
+    DataArray ``homogeneity_index`` (..., structure), dimensionless.
+
+    Reference
+    ---------
+    ICRU Report 83 (2010), J. ICRU 10(1), eq. 3.8, doi 10.1093/jicru/ndq002.
+    """
+    d = dose_at_volume(da, target, percent=(2.0, 50.0, 98.0))
+    hot, middle, cold = (d.sel(percent=p, drop=True) for p in (2.0, 50.0, 98.0))
+    return stamp((hot - cold) / middle.where(middle > 0), "homogeneity_index", **kept_attrs(d))
+
+
+def conformity(da: xr.DataArray, target: xr.DataArray, *, prescription: float, percent: float = 95.0) -> xr.DataArray:
+    r"""Paddick's conformity index :math:`TV_{PI}^2 / (TV \cdot PI)`; 1 is perfect, 0 a miss.
+
+    TV is the volume of the target, PI the volume with at least `percent` of the prescription, TV_PI their intersection.
+
+    Parameters
+    ----------
+    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (..., z, y, x); target : volume fractions on the same grid.
+    prescription : prescribed value [unit of `da`], > 0; percent : isodose [% of it].
+
+    Returns
+    -------
+    DataArray ``conformity_index`` (..., structure), dimensionless.
+
+    Reference
+    ---------
+    Paddick, J. Neurosurg. 93 Suppl 3 (2000) 219, doi 10.3171/jns.2000.93.supplement_3.0219.
+    """
+    if not prescription > 0:
+        raise IonrtError(f"prescription: expected a positive value, got {prescription}")
+    da, _ = quantity_of(da)
+    target = labelled_structures(target)
+    check_same_grid(da, target, what="dose and target")
+    volume = xr.DataArray(voxel_volume(da), dims=GRID)
+    covered = da >= prescription * percent / 100.0
+    both = (target * covered * volume).sum(GRID, dtype=float)
+    whole = (target * volume).sum(GRID, dtype=float) * (covered * volume).sum(GRID, dtype=float)
+    return stamp(both**2 / whole.where(whole > 0), "conformity_index", **kept_attrs(da), isodose_percent=percent)
+
+
+def integral_dose(da: xr.DataArray, structures: xr.DataArray) -> xr.DataArray:
+    r"""Integral dose :math:`\sum_i w_i D_i V_i`, mean times volume, per structure; density is taken as that of water.
+
+    Parameters
+    ----------
+    da : ``dose`` [Gy] on (..., z, y, x); structures : volume fractions, e.g. the body outline.
+
+    Returns
+    -------
+    DataArray ``integral_dose`` (..., structure) [Gy L], of the part inside the grid of `da`; an empty structure is NaN.
+    """
+    da, name = quantity_of(da)
+    if name != "dose":
+        raise IonrtError(f"integral_dose: expected physical dose in Gy, got {name}")
+    mean = mean_value(da, structures)
+    litres = 1e-3 * mean["volume"] * (1.0 - mean["outside"])
+    return stamp(mean * litres, "integral_dose", **kept_attrs(da))
