@@ -1,0 +1,14 @@
+from .model import Model as Model
+from .model import Validity as Validity
+from .model import ions_of as ions_of
+from .models import MODELS as MODELS
+from .models import apply_model as apply_model
+from .models import carabe as carabe
+from .models import constant as constant
+from .models import lem1 as lem1
+from .models import mairani_helium as mairani_helium
+from .models import mcnamara as mcnamara
+from .models import nirs_mkm as nirs_mkm
+from .models import osmk as osmk
+from .models import smk as smk
+from .models import wedenberg as wedenberg

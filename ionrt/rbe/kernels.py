@@ -1,0 +1,267 @@
+"""Fused voxel kernels: one pass from a field's numerators to RBE-weighted dose, and its slopes.
+
+Flat arrays in, `out` filled; sums in float64 whatever the arrays hold. A value kernel returns (unusable, outside): how many
+voxels are NaN, negative or infinite, and how many lie beyond the model's declared range. Parameters typed `p` may be a number
+or an array with one value per voxel.
+"""
+
+from __future__ import annotations
+
+from math import exp, log, sqrt
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+BIG = 1e30
+OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+def _at(p, i):
+    """The parameter of voxel i."""
+    return p[i] if isinstance(p, np.ndarray) else p
+
+
+@overload(_at, inline="always")
+def _at_overload(p, i):
+    if isinstance(p, types.Array):
+        return lambda p, i: np.float64(p[i])
+    return lambda p, i: p
+
+
+@njit(inline="always")
+def _bad(x):
+    return not ((x >= 0.0) & (x <= BIG))
+
+
+@njit(inline="always")
+def _isoeffective(effect, alpha, beta):
+    """Dose of the reference radiation with this effect, and its slope; the form without cancellation at small effect."""
+    effect = max(effect, 0.0)
+    root = sqrt(alpha * alpha + 4.0 * beta * effect)
+    return 2.0 * effect / (alpha + root), 1.0 / root
+
+
+@njit(**OPTIONS)
+def constant_value(out, d, rbe, dose_max):
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x = np.float64(d[i])
+        out[i] = _at(rbe, i) * x
+        bad += _bad(x)
+        outside += x > dose_max
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def constant_slopes(out_d, d, rbe):
+    for i in range(d.size):
+        out_d[i] = _at(rbe, i)
+
+
+@njit(**OPTIONS)
+def mkm_value(out, d, z, a0, b0, ar, br, scale, dose_max):
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y = np.float64(d[i]), np.float64(z[i])
+        equivalent, _ = _isoeffective(a0 * x + b0 * y + b0 * x * x, ar, br)
+        out[i] = scale * equivalent
+        bad += _bad(x) | _bad(y)
+        outside += x > dose_max
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def mkm_slopes(out_d, out_z, d, z, a0, b0, ar, br, scale):
+    for i in range(d.size):
+        x, y = np.float64(d[i]), np.float64(z[i])
+        _, slope = _isoeffective(a0 * x + b0 * y + b0 * x * x, ar, br)
+        out_d[i] = scale * slope * (a0 + 2.0 * b0 * x)
+        out_z[i] = scale * slope * b0
+
+
+@njit(inline="always")
+def _lem_effect(x, a, b, threshold, s_max):
+    """-ln S, and its slopes by dose, alpha_x_dose and sqrt_beta_x_dose; linear beyond the transition dose."""
+    if x <= threshold:
+        return a + b * b, 0.0, 1.0, 2.0 * b
+    t = threshold / x  # alpha and beta are a / x and (b / x)^2
+    value = a * t + b * b * t * t + s_max * (x - threshold)
+    return value, s_max - (a * t + 2.0 * b * b * t * t) / x, t, 2.0 * b * t * t
+
+
+@njit(inline="always")
+def _lem_dose(effect, ax, bx, threshold, s_max):
+    """Photon dose with this effect, and its slope."""
+    at_threshold = ax * threshold + bx * threshold * threshold
+    if effect > at_threshold:
+        return threshold + (effect - at_threshold) / s_max, 1.0 / s_max
+    return _isoeffective(effect, ax, bx)
+
+
+@njit(**OPTIONS)
+def lem_value(out, d, a, b, ax, bx, threshold, s_max, dose_max):
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y, z = np.float64(d[i]), np.float64(a[i]), np.float64(b[i])
+        effect = _lem_effect(x, y, z, threshold, s_max)[0]
+        out[i] = _lem_dose(effect, ax, bx, threshold, s_max)[0]
+        bad += _bad(x) | _bad(y) | _bad(z)
+        outside += x > dose_max
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def lem_slopes(out_d, out_a, out_b, d, a, b, ax, bx, threshold, s_max):
+    for i in range(d.size):
+        effect, by_d, by_a, by_b = _lem_effect(np.float64(d[i]), np.float64(a[i]), np.float64(b[i]), threshold, s_max)
+        slope = _lem_dose(effect, ax, bx, threshold, s_max)[1]
+        out_d[i], out_a[i], out_b[i] = slope * by_d, slope * by_a, slope * by_b
+
+
+@njit(**OPTIONS)
+def let_value(out, d, m, ab, a0, a1, b0, b1, b2, let_max, dose_max):
+    """RBEmax = a0 + a1 L / ab and RBEmin = b0 + (b1 / ab + b2 sqrt(ab)) L, both times dose: no division by dose."""
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
+        low = max(b0 * x + (b1 / r + b2 * sqrt(r)) * y, 0.0)
+        effect = a0 * x + a1 / r * y + low * low / r
+        out[i] = _isoeffective(effect, 1.0, 1.0 / r)[0]
+        bad += _bad(x) | _bad(y)
+        outside += (y > let_max * x) | (x > dose_max)
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def let_slopes(out_d, out_m, d, m, ab, a0, a1, b0, b1, b2):
+    for i in range(d.size):
+        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
+        c = b1 / r + b2 * sqrt(r)
+        low = max(b0 * x + c * y, 0.0)
+        slope = _isoeffective(a0 * x + a1 / r * y + low * low / r, 1.0, 1.0 / r)[1]
+        out_d[i] = slope * (a0 + 2.0 * low * b0 / r)
+        out_m[i] = slope * (a1 / r + 2.0 * low * c / r)
+
+
+@njit(inline="always")
+def _helium_effect(x, y, r, c0, c1, c2):
+    """Effect over photon alpha, and its slopes by dose and let_x_dose."""
+    let = y / x if x > 0.0 else 0.0
+    w = (c0 + 1.0 / r) * c1 * exp(-c2 * let)
+    effect = x * (1.0 + w * let * let) + x * x / r
+    return effect, 1.0 + w * let * let * (c2 * let - 1.0) + 2.0 * x / r, w * let * (2.0 - c2 * let)
+
+
+@njit(**OPTIONS)
+def helium_value(out, d, m, ab, c0, c1, c2, let_max, dose_max):
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
+        out[i] = _isoeffective(_helium_effect(x, y, r, c0, c1, c2)[0], 1.0, 1.0 / r)[0]
+        bad += _bad(x) | _bad(y)
+        outside += (y > let_max * x) | (x > dose_max)
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def helium_slopes(out_d, out_m, d, m, ab, c0, c1, c2):
+    for i in range(d.size):
+        r = _at(ab, i)
+        effect, by_d, by_m = _helium_effect(np.float64(d[i]), np.float64(m[i]), r, c0, c1, c2)
+        slope = _isoeffective(effect, 1.0, 1.0 / r)[1]
+        out_d[i], out_m[i] = slope * by_d, slope * by_m
+
+
+@njit(inline="always")
+def _smk_terms(x, s, t, n, g, al, a_s, b0):
+    """z*, z_n, q = z*/z_d, beta, u = alpha + 2 beta D and the bracket of the second-order expansion."""
+    inverse = 1.0 / x if x > 0.0 else 0.0
+    zs, zn, q = s * inverse, n * inverse, (s / t if t > 0.0 else 1.0)
+    beta = q * b0 * g * g
+    alpha = al + a_s * g + b0 * zs * g * g
+    u = alpha + 2.0 * beta * x
+    bracket = max(1.0 + n * (0.5 * u * u - beta), 1e-12)
+    return zs, zn, q, alpha, beta, u, bracket
+
+
+@njit(inline="always")
+def _radioresistance(zd, p, z_r, gamma, r_m, k):
+    """1/R of the OSMK 2021 and its slope by z_d."""
+    zr = (zd / z_r) ** gamma
+    g = (p + k * (zr + 1.0) / (zr + r_m)) / (p + k)
+    slope = k / (p + k) * (r_m - 1.0) / (zr + r_m) ** 2 * (gamma * zr / zd if zd > 0.0 else 0.0)
+    return g, slope
+
+
+@njit(**OPTIONS)
+def smk_value(out, d, s, t, n, a0, b0, ar, br, scale, correction_max, dose_max):
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y, z, w = np.float64(d[i]), np.float64(s[i]), np.float64(t[i]), np.float64(n[i])
+        _, _, _, alpha, beta, _, bracket = _smk_terms(x, y, z, w, 1.0, a0, 0.0, b0)
+        out[i] = scale * _isoeffective(alpha * x + beta * x * x - log(bracket), ar, br)[0]
+        bad += _bad(x) | _bad(y) | _bad(z) | _bad(w)
+        outside += (abs(bracket - 1.0) > correction_max) | (x > dose_max)
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def osmk_value(out, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scale, correction_max, dose_max):
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y, z, w = np.float64(d[i]), np.float64(s[i]), np.float64(t[i]), np.float64(n[i])
+        g = _radioresistance(z / x if x > 0.0 else 0.0, _at(p, i), z_r, gamma, r_m, k)[0]
+        _, _, _, alpha, beta, _, bracket = _smk_terms(x, y, z, w, g, al, a_s, b0)
+        out[i] = scale * _isoeffective(alpha * x + beta * x * x - log(bracket), ar, br)[0]
+        bad += _bad(x) | _bad(y) | _bad(z) | _bad(w)
+        outside += (abs(bracket - 1.0) > correction_max) | (x > dose_max)
+    return bad, outside
+
+
+@njit(inline="always")
+def _smk_slopes(x, s, t, n, g, gz, al, a_s, b0):
+    """Effect and its slopes by D, z*D, z_dD, z_nD; g = 1/R, gz its slope by z_d."""
+    zs, zn, q, alpha, beta, u, bracket = _smk_terms(x, s, t, n, g, al, a_s, b0)
+    per_t = 1.0 / t if t > 0.0 else 0.0
+    zd = t / x if x > 0.0 else 0.0
+    n_per_t = n * per_t
+    ag = (a_s + 2.0 * b0 * zs * g) * gz  # d alpha / d z_d through R
+    bg = 2.0 * q * b0 * g * gz  # d beta / d z_d through R
+    g2 = g * g
+    # slopes of alpha D + beta D^2
+    e_d = al + a_s * g - ag * zd + (2.0 * beta - bg * zd) * x
+    e_s = b0 * g2 + b0 * g2 * x * x * per_t
+    e_t = ag - beta * x * x * per_t + bg * x
+    # n times the slopes of u and of beta
+    u_d = -zn * (ag * zd + b0 * zs * g2) + 2.0 * n * beta - 2.0 * n * bg * zd
+    u_s = zn * b0 * g2 + 2.0 * b0 * g2 * x * n_per_t
+    u_t = zn * ag - 2.0 * beta * x * n_per_t + 2.0 * n * bg
+    b_d, b_s, b_t = -zn * bg * zd, b0 * g2 * n_per_t, zn * bg - beta * n_per_t
+    effect = alpha * x + beta * x * x - log(bracket)
+    return (
+        effect,
+        e_d - (u * u_d - b_d) / bracket,
+        e_s - (u * u_s - b_s) / bracket,
+        e_t - (u * u_t - b_t) / bracket,
+        -(0.5 * u * u - beta) / bracket,
+    )
+
+
+@njit(**OPTIONS)
+def smk_slopes(out_d, out_s, out_t, out_n, d, s, t, n, a0, b0, ar, br, scale):
+    for i in range(d.size):
+        x, y, z, w = np.float64(d[i]), np.float64(s[i]), np.float64(t[i]), np.float64(n[i])
+        effect, by_d, by_s, by_t, by_n = _smk_slopes(x, y, z, w, 1.0, 0.0, a0, 0.0, b0)
+        f = scale * _isoeffective(effect, ar, br)[1]
+        out_d[i], out_s[i], out_t[i], out_n[i] = f * by_d, f * by_s, f * by_t, f * by_n
+
+
+@njit(**OPTIONS)
+def osmk_slopes(out_d, out_s, out_t, out_n, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scale):
+    for i in range(d.size):
+        x, y, z, w = np.float64(d[i]), np.float64(s[i]), np.float64(t[i]), np.float64(n[i])
+        g, gz = _radioresistance(z / x if x > 0.0 else 0.0, _at(p, i), z_r, gamma, r_m, k)
+        effect, by_d, by_s, by_t, by_n = _smk_slopes(x, y, z, w, g, gz, al, a_s, b0)
+        f = scale * _isoeffective(effect, ar, br)[1]
+        out_d[i], out_s[i], out_t[i], out_n[i] = f * by_d, f * by_s, f * by_t, f * by_n
