@@ -1,4 +1,4 @@
-"""cohort."""
+"""The exchange cohort: six tables with one meaning of dose, pooling that refuses, export that is safe."""
 
 import lazy_loader
 

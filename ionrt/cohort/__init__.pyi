@@ -1,0 +1,9 @@
+from .schema import CohortError as CohortError
+from .schema import dictionary as dictionary
+from .schema import load as load
+from .schema import save as save
+from .schema import validate as validate
+from .schema import violations as violations
+from .anchors import published as published
+from .generator import PLANTED as PLANTED
+from .generator import synthetic as synthetic
