@@ -58,6 +58,7 @@ QUANTITIES: dict[str, Quantity] = {
     "sigma": Quantity("mm", "lateral standard deviation"),
     "halo_sigma": Quantity("mm", "lateral standard deviation of the halo"),
     "halo_weight": Quantity("1", "share of the depth dose in the halo"),
+    "spot_weight": Quantity("1", "particles per spot and fraction", additive=True),
     # the additive field
     "dose": Quantity("Gy", "physical dose", additive=True),
     "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),

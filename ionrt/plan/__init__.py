@@ -1,4 +1,4 @@
-"""plan."""
+"""Treatment planning: rooms, beams, spots, influence, optimisation. The result of a plan is an additive field."""
 
 import lazy_loader
 

@@ -1,0 +1,100 @@
+"""The one place that turns IEC 61217 gantry and couch angles into DICOM patient coordinates (LPS, head first supine).
+
+Beam's eye view (BEV): origin in the isocentre, w towards the source, u to the gantry's right-hand side (patient left at
+gantry 0), v = w x u (superior at couch 0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numba import njit
+
+from ionrt.quantities import IonrtError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxel centres along z, y, x (mm, LPS): origin, spacing and number of voxels, each in the order z, y, x."""
+
+    origin: tuple[float, float, float]
+    spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, da: xr.DataArray | xr.Dataset, *, what: str = "grid") -> Grid:
+        """Read from the coordinates, which must ascend uniformly."""
+        origin, spacing, shape = [], [], []
+        for dim in ("z", "y", "x"):
+            if dim not in da.coords:
+                raise IonrtError(f"{what}: expected coordinates z, y, x in mm, {dim!r} is missing")
+            values = np.asarray(da[dim].values, dtype=np.float64)
+            if values.size < 2:
+                raise IonrtError(f"{what}: expected at least two voxels along {dim}, got {values.size}")
+            step = (values[-1] - values[0]) / (values.size - 1)
+            if step <= 0.0 or np.abs(np.diff(values) - step).max() > 1e-3 * abs(step) + 1e-6:
+                raise IonrtError(f"{what}: {dim} must ascend in uniform steps; resample the patient first")
+            origin.append(float(values[0]))
+            spacing.append(float(step))
+            shape.append(int(values.size))
+        return cls(tuple(origin), tuple(spacing), tuple(shape))  # type: ignore[arg-type]
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return int(np.prod(self.shape))
+
+    @property
+    def voxel_volume(self) -> float:
+        """mm3."""
+        return float(np.prod(self.spacing))
+
+    def coords(self) -> dict[str, np.ndarray]:
+        """Coordinates for a labelled array."""
+        return {
+            dim: o + s * np.arange(n)
+            for dim, o, s, n in zip(("z", "y", "x"), self.origin, self.spacing, self.shape, strict=True)
+        }
+
+
+def bev_axes(gantry: float, couch: float) -> np.ndarray:
+    """Rows u, v, w of the beam's eye view in LPS (x, y, z); angles in degrees.
+
+    Gantry 0 comes from anterior, 90 from the patient's left. A couch turned by theta turns the patient, seen from above,
+    counter-clockwise: in the patient's system the beam turns the other way about the vertical.
+    """
+    g, c = np.deg2rad(gantry), np.deg2rad(couch)
+    # rows in IEC fixed coordinates (x to the patient's left, y superior, z up at couch 0)
+    fixed = np.array([[np.cos(g), 0.0, -np.sin(g)], [0.0, 1.0, 0.0], [np.sin(g), 0.0, np.cos(g)]])
+    table = np.array([[np.cos(c), np.sin(c), 0.0], [-np.sin(c), np.cos(c), 0.0], [0.0, 0.0, 1.0]])
+    in_table = fixed @ table.T
+    return np.stack([in_table[:, 0], -in_table[:, 2], in_table[:, 1]], axis=1)
+
+
+def beam_direction(gantry: float, couch: float = 0.0) -> np.ndarray:
+    """Unit vector of flight in LPS (x, y, z)."""
+    return -bev_axes(gantry, couch)[2]
+
+
+@njit(nogil=True, cache=True)
+def project(index, origin, spacing, shape, axes, isocentre, source, out):  # type: ignore[no-untyped-def]
+    """BEV position (u, v in the isocentre plane, w) of the voxels with flat indices `index`, along their own ray."""
+    for i in range(index.size):
+        flat = index[i]
+        x = origin[2] + spacing[2] * (flat % shape[2]) - isocentre[0]
+        y = origin[1] + spacing[1] * ((flat // shape[2]) % shape[1]) - isocentre[1]
+        z = origin[0] + spacing[0] * (flat // (shape[2] * shape[1])) - isocentre[2]
+        w = axes[2, 0] * x + axes[2, 1] * y + axes[2, 2] * z
+        for k in range(2):
+            p = axes[k, 0] * x + axes[k, 1] * y + axes[k, 2] * z
+            out[i, k] = p * source[k] / (source[k] - w)
+        out[i, 2] = w
+
+
+def to_bev(index: np.ndarray, grid: Grid, axes: np.ndarray, isocentre: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """`project` for numpy callers: float64 (n, 3)."""
+    out = np.empty((index.size, 3))
+    project(index, np.array(grid.origin), np.array(grid.spacing), np.array(grid.shape), axes, isocentre, source, out)
+    return out

@@ -1,0 +1,82 @@
+"""Tables of the additive moments for the products: which field variables a model needs, and their values per unit dose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ionrt.plan.machine import Machine, slab_mean
+from ionrt.quantities import IonrtError, one_of
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A field variable besides dose, with what it must carry: the LET definition, or the cell's parameter set."""
+
+    name: str
+    let_definition: str | None = None
+    tissue: Any = None
+    label: str | None = None
+
+    @property
+    def attrs(self) -> dict[str, str | None]:
+        """Attributes of the field variable."""
+        return {"let_definition": self.let_definition} if self.name == "let_x_dose" else {"parameter_set": self.label}
+
+
+def moments_of(model: Any, parameters: Mapping[str, Any], *, let_definition: str) -> tuple[Moment, ...]:
+    """The moments of an `ionrt.rbe.Model` with the given parameters, in its order."""
+    merged = model.parameters(parameters)
+    label = model.parameter_set(**merged) if model.parameter_set else None
+    out = []
+    for name in model.moments:
+        if name == "let_x_dose":
+            out.append(Moment(name, let_definition=model.let_definition or let_definition))
+        else:
+            out.append(Moment(name, tissue=merged.get("tissue"), label=label))
+    return tuple(out)
+
+
+def merge(wanted: Sequence[Moment]) -> tuple[Moment, ...]:
+    """Each variable once; two parameter sets for one variable raise, a field holds one."""
+    seen: dict[str, Moment] = {}
+    for moment in wanted:
+        have = seen.setdefault(moment.name, moment)
+        if have.attrs != moment.attrs:
+            raise IonrtError(
+                f"{moment.name}: asked for {have.attrs} and {moment.attrs} in one field; call ionrt.field once for each"
+            )
+    return tuple(seen.values())
+
+
+def moment_values(base: xr.Dataset, moments: Sequence[Moment]) -> list[np.ndarray]:
+    """Value per unit dose of each moment, arrays (depth, energy) float64 over all energies of the base data."""
+    out = []
+    for moment in moments:
+        if moment.name == "let_x_dose":
+            if "let_d" not in base:
+                raise IonrtError("base data: let_d is missing, LET cannot be computed")
+            let = base["let_d"]
+            one_of(moment.let_definition or "", [str(d) for d in let["let_definition"].values], what="let_definition")
+            table = let.sel(let_definition=moment.let_definition)
+        else:
+            from ionrt.biology import moment_tables
+
+            table = moment_tables(base, (moment.name,), parameter_set=moment.tissue)[moment.name]
+        out.append(table.transpose("depth", "energy").values.astype(np.float64))
+    return out
+
+
+def beam_table(machine: Machine, values: Sequence[np.ndarray]) -> np.ndarray:
+    """(depth bin, moment, energy) float32: dose-weighted over the slabs of a voxel, for the energies of one beam."""
+    shape = (machine.dose.shape[0], len(values), machine.energy.size)
+    out = np.zeros(shape, dtype=np.float32)
+    mean = slab_mean(machine.dose, machine.taps)
+    for k, value in enumerate(values):
+        picked = np.nan_to_num(value[:, machine.energy_index])
+        out[:, k] = np.divide(slab_mean(machine.dose * picked, machine.taps), mean, out=picked.copy(), where=mean > 0.0)
+    return out

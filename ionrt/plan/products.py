@@ -1,0 +1,96 @@
+"""Products of the influence with spot weights and with voxel gradients, on a few threads (the kernels release the lock)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from ionrt.plan import kernels
+from ionrt.plan.engine import BeamInfluence, Chunk
+
+MILLION = 1e6  # the dose of an entry is that of 1e6 particles
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One beam's chunks against rows with their depth bins, and the table (bin, moment, energy) of the moments."""
+
+    chunks: tuple[Chunk, ...]
+    bins: np.ndarray
+    table: np.ndarray
+    n_spots: int
+
+    def forward(self, weights: np.ndarray) -> np.ndarray:
+        """Dose and moments (rows, 1 + moments), float64, for weights in particles."""
+        shape = (self.bins.size, 1 + self.table.shape[1])
+        millions = np.ascontiguousarray(weights, dtype=np.float64) / MILLION
+
+        def work(chunks: Sequence[Chunk]) -> np.ndarray:
+            out = np.zeros(shape)
+            for chunk in chunks:
+                kernels.forward(*chunk.arrays(), self.bins, self.table, millions, out)
+            return out
+
+        return _sum(work, self.chunks)
+
+    def backward(self, gradient: np.ndarray) -> np.ndarray:
+        """Slope by each weight (particles), from slopes (rows, 1 + moments)."""
+
+        def work(chunks: Sequence[Chunk]) -> np.ndarray:
+            out = np.zeros(self.n_spots)
+            for chunk in chunks:
+                kernels.backward(*chunk.arrays(), self.bins, self.table, gradient, out)
+            return out
+
+        return _sum(work, self.chunks) / MILLION
+
+
+def _threads() -> int:
+    return max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8))
+
+
+def _sum(work, chunks: Sequence[Chunk]) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """Sum of `work` over groups of chunks of similar size, one group per thread; the order is always the same."""
+    groups: list[list[Chunk]] = [[] for _ in range(min(_threads(), len(chunks)))]
+    load = [0] * len(groups)
+    for chunk in sorted(chunks, key=lambda c: -c.dose.size):
+        lightest = load.index(min(load))
+        groups[lightest].append(chunk)
+        load[lightest] += chunk.dose.size
+    if len(groups) == 1:
+        return work(groups[0])
+    with ThreadPoolExecutor(len(groups)) as pool:
+        parts = list(pool.map(work, groups))
+    return np.sum(parts, axis=0)
+
+
+def whole(beam: BeamInfluence, table: np.ndarray) -> Columns:
+    """All rows of the beam."""
+    return Columns(beam.chunks, beam.bins, table, beam.spots.size)
+
+
+def compact(beam: BeamInfluence, table: np.ndarray, position: np.ndarray, n_rows: int) -> Columns:
+    """Only the voxels that matter: `position` (flat grid) gives the new row of each voxel or -1, of `n_rows` altogether."""
+    new_row = position[beam.voxel].astype(np.int32)
+    bins = np.zeros(n_rows, dtype=np.uint16)
+    bins[new_row[new_row >= 0]] = beam.bins[new_row >= 0]
+    with ThreadPoolExecutor(_threads()) as pool:
+        chunks = tuple(pool.map(lambda c: _keep(c, new_row), beam.chunks))
+    return Columns(chunks, bins, table, beam.spots.size)
+
+
+def _keep(chunk: Chunk, new_row: np.ndarray) -> Chunk:
+    given = (chunk.count, chunk.row_start, chunk.entry_start, chunk.rows, chunk.dose, new_row)
+    row_start = np.zeros(chunk.count.size + 1, np.int64)
+    none = np.empty(0, np.int64)
+    kernels.keep_rows(*given, row_start, none, np.empty(0, np.int32), np.empty(0, np.float32))
+    row_start = np.cumsum(row_start)
+    entry_start = np.concatenate([[0], np.cumsum(np.diff(row_start) * chunk.count)])
+    rows, dose = np.empty(row_start[-1], np.int32), np.empty(entry_start[-1], np.float32)
+    if rows.size:
+        kernels.keep_rows(*given, row_start, entry_start, rows, dose)
+    return Chunk(chunk.first, chunk.count, chunk.spot, row_start, entry_start, rows, dose)

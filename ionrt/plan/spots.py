@@ -1,0 +1,151 @@
+"""Where the spots go: rays on a grid in the isocentre plane, energies whose Bragg peaks cover the target plus margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from scipy.ndimage import distance_transform_edt
+
+from ionrt.plan.beams import Beam, Plan, ReachError
+from ionrt.plan.geometry import Grid, bev_axes, to_bev
+from ionrt.plan.machine import Machine
+from ionrt.plan.raytrace import trace_voxels
+from ionrt.plan.scene import Scene
+from ionrt.quantities import IonrtError
+
+REACH_TOLERANCE = 1.0  # mm of water: peaks this much short of the deepest target voxel still count as reaching
+
+
+@dataclass(frozen=True)
+class View:
+    """A beam in place: BEV axes, isocentre and source distances (float64 arrays)."""
+
+    axes: np.ndarray
+    isocentre: np.ndarray
+    source: np.ndarray
+
+    def wepl(self, index: np.ndarray, scene: Scene) -> np.ndarray:
+        """WEPL (mm) at voxels of the dose grid."""
+        return trace_voxels(index, scene.grid, scene.spr, scene.spr_grid, self.axes, self.isocentre, self.source)
+
+    def bev(self, index: np.ndarray, grid: Grid) -> np.ndarray:
+        """(n, 3): u, v in the isocentre plane and w of voxels of the dose grid."""
+        return to_bev(index, grid, self.axes, self.isocentre, self.source)
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Blocks of spots: a ray (`u`, `v` mm in the isocentre plane) with `count` consecutive energies from index `first`."""
+
+    u: np.ndarray
+    v: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+    spacing: float
+
+    @property
+    def size(self) -> int:
+        """Number of spots."""
+        return int(self.count.sum())
+
+    def start(self) -> np.ndarray:
+        """Index of each block's first spot, and the total at the end."""
+        return np.concatenate([[0], np.cumsum(self.count)]).astype(np.int64)
+
+    def per_spot(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """u, v and energy index of every spot."""
+        within = np.arange(self.size) - np.repeat(self.start()[:-1], self.count)
+        return np.repeat(self.u, self.count), np.repeat(self.v, self.count), np.repeat(self.first, self.count) + within
+
+
+def make_view(beam: Beam, scene: Scene) -> View:
+    """Place the beam; the isocentre defaults to the target's centroid."""
+    isocentre = scene.centroid() if beam.isocentre is None else np.array(beam.isocentre, dtype=np.float64)
+    return View(bev_axes(beam.gantry, beam.couch), isocentre, np.array(beam.room.source_distance, dtype=np.float64))
+
+
+def place_spots(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine) -> Spots:
+    """Spots that cover the target and its margin; `ReachError` names the missing depth."""
+    core = np.flatnonzero(scene.target >= min(0.5, float(scene.target.max())))
+    depth = view.wepl(core, scene) + beam.range_shifter
+    _check_reach(plan, beam, machine, depth)
+    index = _with_margin(scene, plan.margin)
+    bev = view.bev(index, scene.grid)
+    depth = view.wepl(index, scene) + beam.range_shifter
+    spacing = plan.spot_spacing or _spot_spacing(machine, float(depth.mean()))
+    edge = max(scene.grid.spacing)
+    u_axis, v_axis = (_ray_axis(bev[:, k], spacing) for k in range(2))
+    marked = np.zeros((v_axis.size, u_axis.size, machine.energy.size), dtype=np.bool_)
+    half = np.gradient(machine.peak) / 2.0 if machine.peak.size > 1 else np.full(1, edge)
+    _mark(bev, depth, machine.peak, np.maximum(half, edge / 2.0), u_axis, v_axis, spacing, 0.75 * edge, marked)
+    spots = _blocks(marked, u_axis, v_axis, spacing)
+    if spots.size == 0:
+        raise IonrtError(f"beam {beam.name}: no spot covers the target {plan.target!r}; check isocentre and base data")
+    return spots
+
+
+def _check_reach(plan: Plan, beam: Beam, machine: Machine, depth: np.ndarray) -> None:
+    if depth.max() <= beam.range_shifter:
+        raise IonrtError(f"beam {beam.name}: there is no material before the target {plan.target!r}; the beam misses the patient")
+    missing = float(depth.max() - machine.peak.max())
+    if missing > REACH_TOLERANCE:
+        raise ReachError(
+            f"beam {beam.name}: {machine.ion} at {machine.energy[-1]:g} MeV/u reaches {machine.peak.max():.1f} mm of water, the"
+            f" target {plan.target!r} ends at {depth.max():.1f} mm; {missing:.1f} mm are missing: choose another angle or ion",
+            missing_depth=missing,
+        )
+
+
+def _with_margin(scene: Scene, margin: float) -> np.ndarray:
+    """Flat indices of body voxels no farther than `margin` mm from the target (where at least half filled)."""
+    target = (scene.target >= min(0.5, float(scene.target.max()))).reshape(scene.grid.shape)
+    box = []
+    for axis in range(3):
+        hit = np.flatnonzero(target.any(axis=tuple(a for a in range(3) if a != axis)))
+        pad = int(np.ceil(margin / scene.grid.spacing[axis])) + 1
+        box.append(slice(max(hit[0] - pad, 0), hit[-1] + pad + 1))
+    near = np.zeros(scene.grid.shape, dtype=bool)
+    part = tuple(box)
+    near[part] = distance_transform_edt(~target[part], sampling=scene.grid.spacing) <= margin + 1e-9
+    return np.flatnonzero(near.ravel() & scene.body)
+
+
+def _spot_spacing(machine: Machine, depth: float) -> float:
+    """1.5 sigma of a spot whose peak is in the middle of the target: its ripple is below 0.1 %."""
+    e = int(np.abs(machine.peak - depth).argmin())
+    variance = machine.core_var[round(machine.peak[e] / machine.depth_step), e] + machine.air_var[e, 0]
+    return float(np.clip(1.5 * np.sqrt(variance), 2.5, 10.0))
+
+
+def _ray_axis(position: np.ndarray, spacing: float) -> np.ndarray:
+    """Multiples of the spacing, so that the isocentre lies on a ray."""
+    return spacing * np.arange(np.floor(position.min() / spacing), np.ceil(position.max() / spacing) + 1)
+
+
+@njit(nogil=True, cache=True)
+def _mark(bev, depth, peak, tolerance, u_axis, v_axis, spacing, near, marked):  # type: ignore[no-untyped-def]
+    for i in range(depth.size):
+        for iv in range(int(np.ceil((bev[i, 1] - near - v_axis[0]) / spacing)), v_axis.size):
+            if iv < 0:
+                continue
+            if v_axis[iv] > bev[i, 1] + near:
+                break
+            for iu in range(int(np.ceil((bev[i, 0] - near - u_axis[0]) / spacing)), u_axis.size):
+                if iu < 0:
+                    continue
+                if u_axis[iu] > bev[i, 0] + near:
+                    break
+                for e in range(peak.size):
+                    if abs(peak[e] - depth[i]) <= tolerance[e]:
+                        marked[iv, iu, e] = True
+
+
+def _blocks(marked: np.ndarray, u_axis: np.ndarray, v_axis: np.ndarray, spacing: float) -> Spots:
+    """Cut every ray's energies into consecutive runs."""
+    padded = np.pad(marked, ((0, 0), (0, 0), (1, 1))).astype(np.int8)
+    edges = np.diff(padded, axis=2)
+    iv, iu, first = np.nonzero(edges == 1)
+    last = np.nonzero(edges == -1)[2]
+    return Spots(u_axis[iu], v_axis[iv], first.astype(np.int64), (last - first).astype(np.int64), spacing)
