@@ -176,12 +176,22 @@ def _refuse_nan(values: np.ndarray, name: str) -> None:
         raise IonrtError(f"{name}: NaN at voxel z={k}, y={j}, x={i}; every voxel of the grid needs a value")
 
 
-def _fine_grid(points: np.ndarray) -> list[np.ndarray]:
-    """Voxel centres (z, y, x) around contour points, about 50,000 voxels of 0.1 to 2 mm in the structure."""
+def _fine_grid(drawn: list[np.ndarray]) -> list[np.ndarray]:
+    """Voxel centres (z, y, x) around contours, about 50,000 voxels of 0.1 to 2 mm; voxel faces on the end caps."""
+    points = np.concatenate(drawn)
     low, high = points.min(axis=0), points.max(axis=0)
     step = float(np.clip((0.5 * np.prod(np.maximum(high - low, 1.0)) / 5e4) ** (1 / 3), 0.1, 2.0))
-    margin = 5.0  # mm: end caps reach half a slice beyond the outermost contour
-    return [np.arange(a - margin, b + margin + step, step) for a, b in zip(low[::-1], high[::-1], strict=True)]
+    margin = np.full(3, step)
+    levels = [np.unique([part[0, axis] for part in drawn]) for axis in range(3)]
+    flat = [axis for axis in range(3) if all(np.ptp(part[:, axis]) < 1e-3 for part in drawn) and len(levels[axis]) > 1]
+    for axis in flat[:1]:
+        margin[axis] = 0.5 * float(np.median(np.diff(levels[axis])))
+    grid = []
+    for axis in (2, 1, 0):
+        start, extent = low[axis] - margin[axis], high[axis] - low[axis] + 2 * margin[axis]
+        n = max(int(np.ceil(extent / step)), 2)
+        grid.append(start + extent / n * (np.arange(n) + 0.5))
+    return grid
 
 
 def from_contours(patient: xr.Dataset) -> list[xr.DataArray]:
@@ -191,7 +201,7 @@ def from_contours(patient: xr.Dataset) -> list[xr.DataArray]:
     out = []
     for name in (str(n) for n in patient["structure"].values):
         drawn = contours(patient, name)
-        grid = _fine_grid(np.concatenate(drawn)) if drawn else [np.array([0.0, 1.0])] * 3
+        grid = _fine_grid(drawn) if drawn else [np.array([0.0, 1.0])] * 3
         keep = patient[["contour_points", "contour_lengths", "contour_structure"]].drop_vars(GRID, errors="ignore")
         fine = keep.drop_vars(["structure", "roi_type"], errors="ignore").assign_coords(structure=[name])
         out.append(lazy_fractions(fine.assign_coords(dict(zip(GRID, grid, strict=True)))))
