@@ -1,7 +1,12 @@
+from .calibration import calibration_table as calibration_table
+from .calibration import stopping_power_ratio as stopping_power_ratio
 from .dicom import read_dicom as read_dicom
 from .dicom_dose import read_dose as read_dose
+from .dicom_write import write_rtdose as write_rtdose
 from .grid import crop as crop
 from .grid import regrid as regrid
+from .phantom import recipe as recipe
+from .phantom import write_phantom as write_phantom
 from .structures import contours as contours
 from .structures import find_structure as find_structure
 from .structures import volumes as volumes

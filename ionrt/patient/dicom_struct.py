@@ -53,8 +53,13 @@ def read_contours(header: Header, images: set[str]) -> tuple[list[Contours], lis
     """All structures of the set in the order of their numbers, and their interpreted types ("" where none)."""
     data = read_all(header.path)
     names = _names(data)
-    types = {int(o.get("ReferencedROINumber", -1)): str(o.get("RTROIInterpretedType") or "") for o in _sequence(data, "RTROIObservationsSequence")}
-    items = {int(item.ReferencedROINumber): _sequence(item, "ContourSequence") for item in _sequence(data, "ROIContourSequence")}
+    types = {
+        int(o.get("ReferencedROINumber", -1)): str(o.get("RTROIInterpretedType") or "")
+        for o in _sequence(data, "RTROIObservationsSequence")
+    }
+    items = {
+        int(item.ReferencedROINumber): _sequence(item, "ContourSequence") for item in _sequence(data, "ROIContourSequence")
+    }
     found = [_one(name, items.get(number, []), header.path.name) for number, name in names.items()]
     _check_references(items.values(), images, header.path.name)
     return found, [types.get(number, "") for number in names]
@@ -104,11 +109,19 @@ def _decimals(item: Dataset) -> np.ndarray:
 
 def _check_references(contours, images: set[str], file: str) -> None:
     """Warn where the referenced images are not the CT's: wrong UIDs are common and geometry decides."""
-    named = {str(i.get("ReferencedSOPInstanceUID", "")) for items in contours for item in items for i in _sequence(item, "ContourImageSequence")}
+    named = {
+        str(i.get("ReferencedSOPInstanceUID", ""))
+        for items in contours
+        for item in items
+        for i in _sequence(item, "ContourImageSequence")
+    }
     named.discard("")
     strange = len(named - images)
     if strange:
-        warnings.warn(f"{file}: {strange} of {len(named)} referenced image UIDs are not among the CT slices; the frame of reference fits, geometry decides", stacklevel=4)
+        warnings.warn(
+            f"{file}: {strange} of {len(named)} referenced image UIDs are not among the CT slices; the frame of reference fits, geometry decides",
+            stacklevel=4,
+        )
 
 
 def _sequence(data: Dataset, keyword: str) -> list[Dataset]:

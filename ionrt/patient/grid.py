@@ -40,7 +40,12 @@ class Layout:
 
 
 def layout(
-    positions: np.ndarray, orientation: Sequence[float], pixel_spacing: Sequence[float], shape: Sequence[int], *, what: str = "CT"
+    positions: np.ndarray,
+    orientation: Sequence[float],
+    pixel_spacing: Sequence[float],
+    shape: Sequence[int],
+    *,
+    what: str = "CT",
 ) -> Layout:
     """The layout of slices at `positions` (n, 3); refuses what is not a uniform, axis-aligned stack.
 
@@ -82,7 +87,7 @@ def regrid(patient: xr.Dataset, *, spacing: float | Sequence[float]) -> xr.Datas
 
     Each new voxel holds the volume-weighted mean of what it overlaps, mean = sum_i V_i a_i / sum_i V_i for CT and dose; for
     structures the share of the whole new voxel, so that volumes are kept. Untouched structures of `read_dicom` are worked
-    out from their contours instead, which gives the same fractions without the fine grid.
+    out from their contours instead, which is exact on the new grid as well and needs no fine one.
 
     Parameters
     ----------

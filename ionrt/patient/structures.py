@@ -231,9 +231,7 @@ def _add_edge(area: np.ndarray, right: np.ndarray, low: float, high: float, sign
 
 
 @njit(nogil=True, cache=True)
-def _add_band(
-    area: np.ndarray, right: np.ndarray, bottom: np.ndarray, top: np.ndarray, n: int, height: float
-) -> None:
+def _add_band(area: np.ndarray, right: np.ndarray, bottom: np.ndarray, top: np.ndarray, n: int, height: float) -> None:
     """Even-odd area of a band in which `n` edges run from `bottom` to `top`; bands are cut again where edges cross."""
     done = 0.0
     while done < 1.0 - 1e-12:

@@ -1,0 +1,146 @@
+"""The built-in digital phantom: a SYNTHETIC pelvis with a deep target, written as genuine DICOM."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ionrt.patient.dicom_write import uid, write_ct, write_structure_set
+from ionrt.patient.structures import Contours, coverage
+from ionrt.quantities import IonrtError
+
+AIR = -1000.0
+NOISE = 8.0  # HU, standard deviation
+SEED = 20260101
+EXTENT = {"z": (-96.0, 96.0), "y": (-140.0, 140.0), "x": (-200.0, 200.0)}
+VERTICES = 120
+PIXEL, SLICE = 2.5, 3.0
+
+
+def write_phantom(folder: str | Path, *, pixel: float = PIXEL, slice_distance: float = SLICE) -> Path:
+    """Write the SYNTHETIC pelvis as DICOM: one CT series and one structure set.
+
+    HU = sum over parts of covered fraction times the part's CT number, with 8 HU of noise (fixed seed) inside the body. The torso is an
+    ellipse of 36 x 24 cm; the CTV (ellipsoid, radii 22, 21, 24 mm, about 46 cm3) lies at its centre between bladder, rectum and bowel.
+
+    Parameters
+    ----------
+    folder : where to write; a folder that already holds this phantom in this resolution is left as it is.
+    pixel : in-plane voxel size in mm.
+    slice_distance : slice distance in mm.
+
+    Returns
+    -------
+    The folder.
+
+    Raises
+    ------
+    IonrtError for a folder that holds other files, or a spacing that is not between 0.5 and 10 mm.
+
+    Valid for tests, teaching and comparison of methods; it is nobody's anatomy. The same arguments give the same bytes.
+    """
+    out = Path(folder)
+    for name, value in (("pixel", pixel), ("slice_distance", slice_distance)):
+        if not 0.5 <= value <= 10.0:
+            raise IonrtError(f"write_phantom: expected {name} between 0.5 and 10 mm, got {value:g}")
+    label = f"SYNTHETIC pelvis {pixel:g} x {pixel:g} x {slice_distance:g} mm\n"
+    if out.exists() and any(out.iterdir()):
+        mark = out / "SYNTHETIC.txt"
+        if mark.is_file() and mark.read_text() == label:
+            return out
+        raise IonrtError(f"write_phantom: {out} is not empty; expected an empty or new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=".phantom-"))
+    try:
+        _write(temporary, pixel, slice_distance)
+        (temporary / "SYNTHETIC.txt").write_text(label)
+        if out.exists():
+            out.rmdir()
+        os.replace(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    out.chmod(0o755)
+    return out
+
+
+def recipe() -> pd.DataFrame:
+    """The parts of the phantom.
+
+    Returns
+    -------
+    DataFrame, one row per part in the order of painting: `name`, `type` (of the structure; empty where it is none), `hu` (HU), centre
+    `x`, `y`, `z`, radii `rx`, `ry`, `rz`, cut `low`, `high` (mm, LPS).
+    """
+    with (resources.files("ionrt.patient") / "tables" / "pelvis.csv").open() as file:
+        return pd.read_csv(file, comment="#", keep_default_na=False, dtype={"name": str, "type": str})
+
+
+def _write(folder: Path, pixel: float, slice_distance: float) -> None:
+    """Paint the CT, write slices and structure set."""
+    steps = {"z": slice_distance, "y": pixel, "x": pixel}
+    coords = {dim: _centres(*EXTENT[dim], steps[dim]) for dim in EXTENT}
+    parts = recipe()
+    drawn = [_contours(part, coords["z"]) for _, part in parts.iterrows()]
+    ct = _paint(drawn, parts["hu"].to_numpy(float), coords)
+    identity = _identity(pixel, slice_distance)
+    images = dict(zip((float(z) for z in coords["z"]), write_ct(ct, coords, folder, identity), strict=True))
+    chosen = [(one, kind) for one, kind in zip(drawn, parts["type"], strict=True) if kind]
+    write_structure_set([c for c, _ in chosen], [k for _, k in chosen], images, folder / "RS.dcm", identity)
+
+
+def _paint(drawn: list[Contours], hounsfield: np.ndarray, coords: dict[str, np.ndarray]) -> np.ndarray:
+    """CT numbers (z, y, x): each part replaces what it covers, partial voxels in proportion."""
+    grid = (coords["z"], coords["y"], coords["x"])
+    body = coverage(drawn[0], *grid)
+    noise = np.random.default_rng(SEED).normal(0.0, NOISE, body.shape)
+    ct = np.full(body.shape, AIR)
+    for one, value in zip(drawn, hounsfield, strict=True):
+        share = coverage(one, *grid)
+        ct += share * (value - ct)
+    return np.maximum(ct + noise * body * (ct > -900.0), -1024.0)
+
+
+def _contours(part: pd.Series, z: np.ndarray) -> Contours:
+    """Ellipses of equal area on every slice the part reaches."""
+    angle = 2.0 * np.pi * np.arange(VERTICES) / VERTICES
+    # a polygon inscribed in the ellipse has too small an area; the factor restores it
+    grow = np.sqrt(angle[1] / np.sin(angle[1]))
+    rings = []
+    for level in z[(z >= part["low"]) & (z <= part["high"])]:
+        height = (level - part["z"]) / part["rz"]
+        if abs(height) >= 1.0:
+            continue
+        scale = grow * np.sqrt(1.0 - height**2)
+        x, y = part["x"] + part["rx"] * scale * np.cos(angle), part["y"] + part["ry"] * scale * np.sin(angle)
+        rings.append(np.column_stack([x.round(3), y.round(3), np.full(VERTICES, level)]))
+    return Contours(str(part["name"]), np.concatenate(rings), np.full(len(rings), VERTICES))
+
+
+def _centres(low: float, high: float, step: float) -> np.ndarray:
+    """Voxel centres, symmetric about zero, so that every size has a voxel row through the target."""
+    half = int(np.floor((high - low) / 2.0 / step))
+    return np.round(step * np.arange(-half, half + 1), 6)
+
+
+def _identity(pixel: float, slice_distance: float) -> dict[str, str]:
+    """Who and when: nobody, and always the same day."""
+    size = (pixel, slice_distance)
+    return {
+        "name": "SYNTHETIC^PELVIS",
+        "id": "SYNTHETIC-PELVIS",
+        "sex": "O",
+        "date": "20260101",
+        "time": "120000",
+        "study": uid("pelvis", "study", size),
+        "series": uid("pelvis", "series", size),
+        "frame": uid("pelvis", "frame", size),
+        "study_description": "SYNTHETIC phantom",
+        "description": "SYNTHETIC pelvis",
+    }
