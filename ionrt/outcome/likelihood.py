@@ -1,0 +1,159 @@
+"""Maximum likelihood for the dose-response models: links, optimiser, profile-likelihood limits, separation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from ionrt.quantities import IonrtError
+
+LINKS = ("logit", "probit", "cloglog")
+
+# negative log-likelihood and its gradient at the parameters
+Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+def log_probabilities(u: np.ndarray, link: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """log p, log(1 - p) and their derivatives in the linear predictor, without loss of digits in the tails."""
+    if link == "logit":
+        p = special.expit(u)
+        return special.log_expit(u), special.log_expit(-u), 1 - p, -p
+    if link == "probit":
+        up, down, density = special.log_ndtr(u), special.log_ndtr(-u), stats.norm.logpdf(u)
+        return up, down, np.exp(density - up), -np.exp(density - down)
+    e = np.exp(np.clip(u, -700, 700))
+    up = np.log(-np.expm1(-np.maximum(e, 1e-300)))
+    return up, -e, np.where(e < 700, e / np.expm1(np.clip(e, 1e-300, 700)), 0.0), -e
+
+
+def binomial_objective(
+    x: np.ndarray, events: np.ndarray, total: np.ndarray, link: str, offset: np.ndarray | float = 0.0
+) -> Objective:
+    """Bernoulli or binomial likelihood of events among total at linear predictor offset + x beta."""
+
+    def objective(beta: np.ndarray) -> tuple[float, np.ndarray]:
+        up, down, dup, ddown = log_probabilities(x @ beta + offset, link)
+        value = -(events @ up + (total - events) @ down)
+        return float(value), -(x.T @ (events * dup + (total - events) * ddown))
+
+    return objective
+
+
+def maximise(objective: Objective, start: np.ndarray) -> tuple[np.ndarray, float]:
+    """Parameters and log-likelihood at the maximum; raises where the optimiser finds none."""
+    best = optimize.minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-7, "maxiter": 1000})
+    if not np.isfinite(best.fun) or np.abs(best.jac).max(initial=0.0) > 1e-3 * (1 + abs(best.fun)):
+        raise IonrtError(
+            "the likelihood has no maximum that can be found; simplify the model or look at the data (few events?)"
+        )
+    polished = best.x
+    for _ in range(4):  # Newton steps on the analytic gradient: quasi-Newton stops at about half the digits
+        h = hessian(objective, polished)
+        try:
+            step = np.linalg.solve(h, objective(polished)[1])
+        except np.linalg.LinAlgError:
+            break
+        trial = polished - step
+        if not objective(trial)[0] <= objective(polished)[0] + 1e-9:
+            break
+        polished = trial
+    return polished, -objective(polished)[0]
+
+
+def hessian(objective: Objective, at: np.ndarray) -> np.ndarray:
+    """Second derivatives of the objective, central differences of its gradient."""
+    size = len(at)
+    out = np.empty((size, size))
+    for j in range(size):
+        step = np.zeros(size)
+        step[j] = 1e-5 * max(1.0, abs(at[j]))
+        out[j] = (objective(at + step)[1] - objective(at - step)[1]) / (2 * step[j])
+    return (out + out.T) / 2
+
+
+def standard_errors(objective: Objective, at: np.ndarray) -> np.ndarray:
+    """Standard errors from the observed information; NaN where the likelihood is flat."""
+    try:
+        variance = np.diag(np.linalg.inv(hessian(objective, at)))
+    except np.linalg.LinAlgError:
+        return np.full(len(at), np.nan)
+    return np.sqrt(np.where(variance > 0, variance, np.nan))
+
+
+def profile_limits(objective: Objective, at: np.ndarray, which: int, *, level: float, scale: float) -> tuple[float, float]:
+    """Limits at which the profile log-likelihood has fallen by half the chi-squared quantile; infinite where it never does."""
+    drop = stats.chi2.ppf(level, 1) / 2
+    floor = objective(at)[0]
+    rest = np.arange(len(at)) != which
+    width = scale if np.isfinite(scale) and scale > 0 else max(1.0, abs(at[which])) * 0.1
+
+    def side(direction: float) -> float:
+        others = at[rest].copy()
+
+        def excess(distance: float) -> float:
+            nonlocal others
+            value, others = _others_maximised(objective, at[which] + direction * distance, which, rest, others)
+            return value - floor - drop
+
+        near, far = 0.0, 1.5 * width
+        for _ in range(12):
+            if excess(far) > 0:
+                return float(at[which] + direction * optimize.brentq(excess, near, far, xtol=1e-7 * width, rtol=1e-10))
+            near, far = far, 1.8 * far
+        return direction * np.inf
+
+    return side(-1.0), side(1.0)
+
+
+def _others_maximised(
+    objective: Objective, value: float, which: int, rest: np.ndarray, start: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Objective with one parameter fixed and the others at their best."""
+    full = np.empty(len(rest))
+    full[which] = value
+
+    def reduced(free: np.ndarray) -> tuple[float, np.ndarray]:
+        full[rest] = free
+        result, gradient = objective(full.copy())
+        return result, gradient[rest]
+
+    if not len(start):
+        return reduced(start)[0], start
+    best = optimize.minimize(reduced, start, jac=True, method="BFGS", options={"gtol": 1e-7})
+    return float(best.fun), best.x
+
+
+def likelihood_ratio_p(objective: Objective, at: np.ndarray, which: int) -> float:
+    """p value of the parameter being zero, by the likelihood ratio."""
+    rest = np.arange(len(at)) != which
+    value, _ = _others_maximised(objective, 0.0, which, rest, at[rest])
+    return float(stats.chi2.sf(max(0.0, 2 * (value - objective(at)[0])), 1))
+
+
+def check_separation(x: np.ndarray, events: np.ndarray, total: np.ndarray, names: Sequence[str]) -> None:
+    """Raise where some combination of the terms divides events from non-events, so that no finite estimate exists."""
+    if events.sum() == 0 or (events == total).all():
+        raise IonrtError(
+            f"expected patients with and without event, got {int(events.sum())} events in {int(total.sum())} patients"
+        )
+    scaled = x / np.maximum(np.abs(x).max(axis=0), 1e-300)
+    if np.linalg.matrix_rank(scaled) < x.shape[1]:
+        raise IonrtError(f"terms {', '.join(names)} are linearly dependent or constant; leave one of them out")
+    sure = (events == 0) | (events == total)
+    signed = np.where(events == total, 1.0, -1.0)[:, None] * scaled
+    lp = optimize.linprog(
+        -signed[sure].sum(axis=0),
+        A_ub=-signed[sure],
+        b_ub=np.zeros(sure.sum()),
+        A_eq=scaled[~sure] if (~sure).any() else None,
+        b_eq=np.zeros((~sure).sum()) if (~sure).any() else None,
+        bounds=(-1, 1),
+    )
+    if lp.success and -lp.fun > 1e-7:
+        guilty = [n for n, b in zip(names, lp.x, strict=True) if abs(b) > 1e-7 and n != "Intercept"]
+        raise IonrtError(
+            f"complete separation: {', '.join(guilty) or 'the terms'} divide{'s' if len(guilty) == 1 else ''} patients with and without"
+            " event, so no finite estimate exists; use fewer terms, and report the counts"
+        )
