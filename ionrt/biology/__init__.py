@@ -1,4 +1,4 @@
-"""biology."""
+"""Track structure and cell models: from charge and energy to what a voxel needs to add up."""
 
 import lazy_loader
 

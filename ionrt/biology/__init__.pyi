@@ -1,0 +1,15 @@
+from .lem import lem1 as lem1
+from .moments import let_table as let_table
+from .moments import moment_tables as moment_tables
+from .specific import closure as closure
+from .specific import single_event_dose as single_event_dose
+from .specific import specific_energy as specific_energy
+from .tissues import TISSUES as TISSUES
+from .tissues import Lem1 as Lem1
+from .tissues import Mkm as Mkm
+from .tissues import Osmk21 as Osmk21
+from .tissues import Osmk23 as Osmk23
+from .tissues import Smk as Smk
+from .tissues import get_tissue as get_tissue
+from .tissues import saturation_z0 as saturation_z0
+from .track import KieferChatterjee as KieferChatterjee

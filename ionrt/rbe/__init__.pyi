@@ -1,6 +1,5 @@
 from .model import Model as Model
 from .model import Validity as Validity
-from .model import ions_of as ions_of
 from .models import MODELS as MODELS
 from .models import apply_model as apply_model
 from .models import carabe as carabe

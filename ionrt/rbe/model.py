@@ -15,6 +15,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ionrt.let import ions_of
 from ionrt.quantities import IonrtError, check, check_same_grid, content_hash, stamp
 
 Arrays = tuple[np.ndarray, ...]
@@ -145,16 +146,6 @@ class Model:
                 f"{self.name}: made for {', '.join(self.validity.ions)}, the field holds {wrong[0]!r}; LET alone does not "
                 "determine the RBE across ions. Use a model with a table over charge and energy (nirs_mkm, smk, lem1)"
             )
-
-
-def ions_of(field: xr.Dataset) -> tuple[str, ...]:
-    """Ions that the field states, by its coordinate or attribute ``ion``; empty where it does not say."""
-    if "ion" in field.coords:
-        return tuple(dict.fromkeys(str(i) for i in np.atleast_1d(field["ion"].values)))
-    stated = field.attrs.get("ion", field["dose"].attrs.get("ion", ()) if "dose" in field else ())
-    if isinstance(stated, str):
-        stated = stated.replace("+", ",").split(",")
-    return tuple(dict.fromkeys(str(i).strip() for i in stated))
 
 
 def _threads() -> int:

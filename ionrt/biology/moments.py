@@ -1,0 +1,178 @@
+"""Depth tables of the additive moments: base-data dose spectra contracted with a model's table over charge and energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ionrt.beam import stopping_power
+from ionrt.biology.lem import lem1
+from ionrt.biology.specific import specific_energy
+from ionrt.biology.tissues import TISSUES, Lem1, Mkm, Osmk21, Smk, Tissue
+from ionrt.quantities import IonrtError, one_of, stamp
+
+NAMES = (
+    "let_x_dose",
+    "dose_per_let",
+    "high_let_dose",
+    "zstar_x_dose",
+    "zd_x_dose",
+    "zn_x_dose",
+    "alpha_x_dose",
+    "sqrt_beta_x_dose",
+)
+_REPRESENTATIVE = ("", "1H", "4He", "7Li", "9Be", "11B", "12C", "14N", "16O", "19F", "20Ne")  # LET depends on A by < 0.1 %
+_SPECIFIC = {"zstar_x_dose": "zstar", "zd_x_dose": "zd", "zn_x_dose": "zn"}
+_SUBDIVIDE = 16  # energies per bin when a threshold cuts through bins
+
+
+def let_table(charge: Any, energy: Any) -> xr.DataArray:
+    """Unrestricted LET in water of ions by charge: LET [keV/um] = S [MeV cm2/g] / 10.
+
+    Parameters: `charge` [e] (charge) 1 to 10; `energy` [MeV/u] (energy).
+    Returns: LET [keV/um] (charge, energy), of the most abundant isotope. Errors: IonrtError for other charges or energies.
+    """
+    z, e = np.atleast_1d(np.asarray(charge)), np.atleast_1d(np.asarray(energy, float))
+    wrong = [int(c) for c in z if not 1 <= int(c) <= 10]
+    if wrong:
+        raise IonrtError(f"charge: expected 1 to 10, got {wrong[0]}")
+    order = np.argsort(e)
+    values = np.empty((z.size, e.size))
+    for i, c in enumerate(z):
+        values[i, order] = stopping_power(_REPRESENTATIVE[int(c)], e[order]).values * 0.1
+    da = xr.DataArray(values, dims=("charge", "energy"), coords={"charge": z, "energy": e})
+    return stamp(da, "let_d", let_definition="primary", medium="water")
+
+
+@lru_cache(maxsize=64)
+def _cell_table(tissue: Tissue, charge: bytes, energy: bytes, let: bytes) -> xr.Dataset:
+    """Specific energies and coefficients of a parameter set over (charge, energy)."""
+    z, e = np.frombuffer(charge), np.frombuffer(energy)
+    s = np.frombuffer(let).reshape(z.size, e.size)
+    if isinstance(tissue, Lem1):
+        return lem1(z[:, None], e, let=s, tissue=tissue)
+    if not isinstance(tissue, (Mkm, Smk, Osmk21)):
+        raise IonrtError(f"{tissue.name}: oxygen changes the domain itself; use its set at one pO2, osmk23_at(tissue, po2)")
+    table = specific_energy(
+        z[:, None], e, let=s, domain_radius=tissue.domain_radius, nucleus_radius=tissue.nucleus_radius, z0=tissue.z0
+    )
+    if isinstance(tissue, Mkm):
+        table = table.assign(alpha=tissue.alpha0 + tissue.beta0 * table.zstar, beta=xr.full_like(table.zstar, tissue.beta0))
+    return table
+
+
+def _values(name: str, tissue: Tissue, base: xr.Dataset, let: xr.DataArray) -> np.ndarray:
+    """Table (charge, kinetic_energy) whose dose mean is the moment per unit dose."""
+    key = [np.ascontiguousarray(a, dtype=float).tobytes() for a in (base["charge"], base["kinetic_energy"], let)]
+    table = _cell_table(tissue, *key)
+    source = _SPECIFIC.get(name, "alpha" if name == "alpha_x_dose" else "beta")
+    if source not in table:
+        raise IonrtError(f"{name}: cannot come from the parameter set {tissue.name!r} ({type(tissue).__name__})")
+    return np.sqrt(table["beta"].values) if name == "sqrt_beta_x_dose" else table[source].values
+
+
+def _above(base: xr.Dataset, threshold: float, let: xr.DataArray | None) -> np.ndarray:
+    """Share of each (charge, kinetic energy) bin above the LET threshold, bins on a log grid."""
+    energy = np.log(base["kinetic_energy"].values.astype(float))
+    step = np.gradient(energy)
+    inside = (np.arange(_SUBDIVIDE) + 0.5) / _SUBDIVIDE - 0.5
+    fine = energy[:, None] + step[:, None] * inside
+    if let is not None:
+        rows = [np.interp(fine, energy, row) for row in let.values]
+    else:
+        fine = np.clip(fine, np.log(0.001), np.log(1000.0))
+        rows = [let_table(z, np.exp(fine.ravel())).values.reshape(fine.shape) for z in base["charge"].values]
+    return np.mean(np.array(rows) > threshold, axis=-1)
+
+
+def contract(base: xr.Dataset, tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Dose mean over each node's spectrum, then linear in depth: name -> (energy, depth) float32."""
+    depth = base["depth"].values.astype(float)
+    stack = np.array(list(tables.values())).reshape(len(tables), -1)
+    out = {name: np.zeros((base.sizes["energy"], depth.size), np.float32) for name in tables}
+    spectra = base["dose_spectrum"].transpose("energy", "node", "charge", "kinetic_energy")
+    for i in range(base.sizes["energy"]):
+        share = spectra[i].values.reshape(base.sizes["node"], -1).astype(float)
+        total = share.sum(axis=1)
+        known = total > 0
+        node = base["spectrum_depth"][i].values[known].astype(float)
+        if not known.any():
+            raise IonrtError(f"base data: no dose spectrum at {float(base['energy'][i]):g} MeV/u")
+        for name, mean in zip(tables, (share[known] @ stack.T / total[known, None]).T, strict=True):
+            out[name][i] = np.interp(depth, node, mean)
+    return out
+
+
+def _parameter_set(given: str | Tissue | None, name: str) -> Tissue:
+    if given is None:
+        raise IonrtError(f"{name}: which cell? give parameter_set, one of {', '.join(TISSUES)}, or a set of your own")
+    return TISSUES[one_of(given, tuple(TISSUES), what="parameter_set")] if isinstance(given, str) else given
+
+
+def moment_tables(
+    base: xr.Dataset,
+    names: Sequence[str],
+    *,
+    parameter_set: str | Tissue | None = None,
+    let_definition: str = "charged",
+    let_threshold: float | None = None,
+    let: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """Moments per unit dose as functions of depth, for every energy of the base data.
+
+    <m>(E0, x) = sum over (Z, E) of p(Z, E | E0, x) m(Z, E), p the share of the dose; a field's numerator is the sum over
+    spots of dose times this. ``let_x_dose`` and ``dose_per_let`` (1 / LETt) come from the base data's own LET.
+
+    Parameters: `base` base data of one ion (`ionrt.beam.base_data` or one's own); `names` of moments: let_x_dose, dose_per_let,
+    high_let_dose, zstar_x_dose, zd_x_dose, zn_x_dose, alpha_x_dose, sqrt_beta_x_dose; `parameter_set` the cell (a name in
+    `TISSUES` or a set); `let_definition` of the LET moments; `let_threshold` [keV/um] of high_let_dose, no default: the
+    literature uses several; `let` [keV/um] (charge, kinetic_energy) instead of the built-in stopping power.
+    Returns: Dataset (energy, depth), variables `names`, units of the moment per Gy.
+    Validity: that of the base data; spectra hold transported charged particles, target fragments enter only through the LET
+    definition.
+    Errors: IonrtError for unknown names, a missing cell or threshold, a variable that the base data lack.
+    """
+    for name in names:
+        one_of(name, NAMES, what="moment")
+    needs = {"let_d" if n == "let_x_dose" else "let_t" if n == "dose_per_let" else "dose_spectrum" for n in names}
+    lacking = [n for n in needs if n not in base]
+    if lacking:
+        raise IonrtError(f"base data: {lacking[0]!r} is missing; needed for {', '.join(names)}")
+    if let is not None:
+        let = let.transpose("charge", "kinetic_energy")
+    out: dict[str, xr.DataArray] = {}
+    tables: dict[str, np.ndarray] = {}
+    attrs: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if name in ("let_x_dose", "dose_per_let"):
+            out[name] = _from_let(base, name, let_definition)
+        elif name == "high_let_dose":
+            if let_threshold is None or not let_threshold >= 0:
+                raise IonrtError("high_let_dose: give let_threshold in keV/um (>= 0)")
+            tables[name] = _above(base, let_threshold, let)
+            attrs[name] = {"let_definition": "charged", "let_threshold": float(let_threshold)}
+        else:
+            tissue = _parameter_set(parameter_set, name)
+            source = let if let is not None else let_table(base["charge"].values, base["kinetic_energy"].values)
+            tables[name] = _values(name, tissue, base, source)
+            attrs[name] = {"parameter_set": tissue.name, "citation": tissue.citation}
+    coords = {k: base[k] for k in ("energy", "depth")}
+    for name, values in (contract(base, tables) if tables else {}).items():
+        out[name] = xr.DataArray(values, dims=("energy", "depth"), coords=coords, attrs={**attrs[name], "per": "Gy"}, name=name)
+    return xr.Dataset({n: out[n] for n in names}, attrs={"ion": base.attrs.get("ion", "")})
+
+
+def _from_let(base: xr.Dataset, name: str, definition: str) -> xr.DataArray:
+    """LETd, or 1 / LETt, of the base data under one definition."""
+    source = base["let_d" if name == "let_x_dose" else "let_t"]
+    one_of(definition, [str(d) for d in source["let_definition"].values], what="let_definition")
+    picked = source.sel(let_definition=definition, drop=True).transpose("energy", "depth")
+    if name == "dose_per_let":
+        picked = xr.where(picked > 0, 1.0 / picked.where(picked > 0), 0.0).astype(picked.dtype)
+    picked = picked.copy().rename(name)
+    picked.attrs = {"let_definition": definition, "per": "Gy"}
+    return picked
