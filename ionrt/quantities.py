@@ -58,11 +58,12 @@ QUANTITIES: dict[str, Quantity] = {
     "sigma": Quantity("mm", "lateral standard deviation"),
     "halo_sigma": Quantity("mm", "lateral standard deviation of the halo"),
     "halo_weight": Quantity("1", "share of the depth dose in the halo"),
-    "spot_weight": Quantity("1", "particles per spot and fraction", additive=True),
+    "spot_weight": Quantity("1", "particles per spot and fraction"),
     # the additive field
     "dose": Quantity("Gy", "physical dose", additive=True),
     "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),
     "high_let_dose": Quantity("Gy", "dose deposited above an LET threshold", additive=True, carries=LET),
+    "dose_per_let": Quantity("Gy um/keV", "dose over LET, proportional to fluence", additive=True, carries=LET),
     "zstar_x_dose": Quantity("Gy2", "saturation-corrected specific energy times dose", additive=True, carries=CELL),
     "zd_x_dose": Quantity("Gy2", "domain specific energy times dose", additive=True, carries=CELL),
     "zn_x_dose": Quantity("Gy2", "nucleus specific energy times dose", additive=True, carries=CELL),

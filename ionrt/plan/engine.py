@@ -168,7 +168,9 @@ def beam_influence(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Ma
     machine = machine.select(np.array([low, int(last.max())]))
     spots = Spots(spots.u, spots.v, first - low, spots.count, spots.spacing)
     if spots.count.max() > MOST_ENERGIES:
-        raise IonrtError(f"beam {beam.name}: {spots.count.max()} energies on one ray; at most {MOST_ENERGIES}: thin the base data")
+        raise IonrtError(
+            f"beam {beam.name}: {spots.count.max()} energies on one ray; at most {MOST_ENERGIES}: thin the base data"
+        )
     cut2 = machine.cutoff2(plan.lateral_loss)
     retained = machine.retained(cut2)
     rows = _dosed_rows(beam, scene, view, machine, spots, np.sqrt(cut2.max()))

@@ -49,7 +49,9 @@ def check_weights(influence: Influence, weights: xr.DataArray | np.ndarray) -> n
     """Weights as float64, one per spot, finite and not negative."""
     w = np.asarray(weights, dtype=np.float64)
     if w.shape != (influence.n_spots,):
-        raise IonrtError(f"weights: expected one per spot, ({influence.n_spots},), got shape {w.shape}; use this plan's own weights")
+        raise IonrtError(
+            f"weights: expected one per spot, ({influence.n_spots},), got shape {w.shape}; use this plan's own weights"
+        )
     if not np.isfinite(w).all() or w.min(initial=0.0) < 0.0:
         raise IonrtError("weights: expected finite particle numbers >= 0; NaN, infinite or negative values came")
     return w

@@ -41,7 +41,31 @@ def _visit(u, v, deepest, bev, bins, cut2, bucket, n_bucket, origin, size, reach
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-def fill(u, v, first, count, last, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, core, halo, core_var, halo_var, air_var, row_start, entry_start, rows, dose):  # type: ignore[no-untyped-def] # noqa: E501
+def fill(
+    u,
+    v,
+    first,
+    count,
+    last,
+    bev,
+    bins,
+    cut2,
+    bucket,
+    n_bucket,
+    origin,
+    size,
+    reach,
+    source,
+    core,
+    halo,
+    core_var,
+    halo_var,
+    air_var,
+    row_start,
+    entry_start,
+    rows,
+    dose,
+):  # type: ignore[no-untyped-def]
     """Rows and dose (Gy per 1e6 particles) of every block."""
     for b in range(u.size):
         deepest = last[first[b] + count[b] - 1]

@@ -128,7 +128,9 @@ class DoseVolume(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.volume < 1.0:
-            raise IonrtError(f"objective on {self.structure!r}: expected a volume fraction between 0 and 1, got {self.volume!r}")
+            raise IonrtError(
+                f"objective on {self.structure!r}: expected a volume fraction between 0 and 1, got {self.volume!r}"
+            )
 
     def evaluate(self, q: np.ndarray, share: np.ndarray) -> Gradient:
         order = np.argsort(-q)

@@ -170,9 +170,7 @@ def make_problem(patient: xr.Dataset, plan: Plan, influence: Influence, *, seed:
     position = np.full(influence.grid.size, -1, dtype=np.int64)
     position[voxels] = np.arange(voxels.size)
     values = {ion: moment_values(base, moments) for ion, base in influence.base.items()}
-    columns = tuple(
-        compact(b, beam_table(b.machine, values[b.beam.ion]), position, voxels.size) for b in influence.beams
-    )
+    columns = tuple(compact(b, beam_table(b.machine, values[b.beam.ion]), position, voxels.size) for b in influence.beams)
     located = tuple(Term(t.objective, position[t.rows], t.share) for t in terms)
     return Problem(columns, tuple(influence.slices()), located, model, dict(plan.parameters), moments)
 

@@ -50,7 +50,9 @@ class Room:
         if min(self.source_distance) <= 500.0:
             raise IonrtError(f"room {self.name!r}: source distances of {self.source_distance} mm; expected more than 500 mm")
         if min(self.optics_sigma, self.window_distance) <= 0.0 or self.window_thickness < 0.0:
-            raise IonrtError(f"room {self.name!r}: optics_sigma and window_distance must be positive, window_thickness not negative")
+            raise IonrtError(
+                f"room {self.name!r}: optics_sigma and window_distance must be positive, window_thickness not negative"
+            )
         # a tuple of pairs keeps the dataclass hashable
         object.__setattr__(self, "energies", tuple((i, (float(a), float(b))) for i, (a, b) in sorted(pairs.items())))
 

@@ -88,7 +88,9 @@ def place_spots(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machi
 
 def _check_reach(plan: Plan, beam: Beam, machine: Machine, depth: np.ndarray) -> None:
     if depth.max() <= beam.range_shifter:
-        raise IonrtError(f"beam {beam.name}: there is no material before the target {plan.target!r}; the beam misses the patient")
+        raise IonrtError(
+            f"beam {beam.name}: there is no material before the target {plan.target!r}; the beam misses the patient"
+        )
     missing = float(depth.max() - machine.peak.max())
     if missing > REACH_TOLERANCE:
         raise ReachError(
