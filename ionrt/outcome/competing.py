@@ -22,6 +22,7 @@ def cumulative_incidence(
     *,
     start: str | None = None,
     weights: str | None = None,
+    causes: Sequence[int] | None = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
     r"""Aalen-Johansen cumulative incidence of every cause, by stratum, at chosen times or as curves.
@@ -32,6 +33,7 @@ def cumulative_incidence(
     ----------
     df, time, by, at, start, level : as in `kaplan_meier`.
     event : column with 0 censored, 1, 2, ... the causes.
+    causes : codes to report; default those that occur.
     weights : column of case weights; the standard error then uses the effective size of the risk set.
 
     Returns
@@ -45,9 +47,8 @@ def cumulative_incidence(
     Aalen and Johansen 1978; Marubini and Valsecchi 1995 (variance).
     """
     cols = survival_columns(df, time, event, by=by, start=start, weights=weights, competing=True)
-    causes = np.unique(cols.code[cols.code > 0])
-    if not len(causes):
-        causes = np.array([1])
+    if causes is None:
+        causes = sorted(set(cols.code[cols.code > 0].tolist())) or [1]
     wanted = np.asarray(at, dtype=float)
     parts = []
     for code, label in enumerate(cols.labels):

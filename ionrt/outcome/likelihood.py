@@ -154,6 +154,6 @@ def check_separation(x: np.ndarray, events: np.ndarray, total: np.ndarray, names
     if lp.success and -lp.fun > 1e-7:
         guilty = [n for n, b in zip(names, lp.x, strict=True) if abs(b) > 1e-7 and n != "Intercept"]
         raise IonrtError(
-            f"complete separation: {', '.join(guilty) or 'the terms'} divide{'s' if len(guilty) == 1 else ''} patients with and without"
-            " event, so no finite estimate exists; use fewer terms, and report the counts"
+            f"complete separation: {', '.join(guilty) or 'the terms'} divide patients with and without event, so no"
+            " finite estimate exists; use fewer terms, and report the counts"
         )

@@ -20,8 +20,8 @@ Histogram = TypeVar("Histogram", pd.DataFrame, xr.DataArray)
 def geud(dvh: pd.DataFrame | xr.DataArray, a: float, *, by: str | None = None) -> float | pd.Series | xr.DataArray:
     r"""Generalised equivalent uniform dose.
 
-    :math:`\mathrm{gEUD} = (\sum_i v_i d_i^a / \sum_i v_i)^{1/a}`, :math:`a = 1/n`, summed in logarithms so that a = 83 (n = 0.012)
-    does not overflow.
+    :math:`\mathrm{gEUD} = (\sum_i v_i d_i^a / \sum_i v_i)^{1/a}`, :math:`a = 1/n`, summed in logarithms so that
+    a = 83 (n = 0.012) does not overflow.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def fit_ntcp(
 
     Returns
     -------
-    DataFrame, one row per term: `term`, `coef`, `se`, `p` (likelihood ratio), `lower`, `upper` (profile likelihood). Its ``attrs``:
+    DataFrame, one row per term: `term`, `coef`, `se`, `p` (likelihood ratio), `lower`, `upper` (profile likelihood). ``attrs``:
     n, n_events, loglik, deviance, aic, link; with a single term also `td50` and `m` (= -1/intercept).
 
     Raises

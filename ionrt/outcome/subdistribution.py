@@ -25,7 +25,7 @@ def fine_gray(
     r"""Fine-Gray regression of the subdistribution hazard of one cause.
 
     Patients who failed from another cause stay at risk with weight :math:`\hat G(t-) / \hat G(T_i-)`, G the Kaplan-Meier
-    estimate of the censoring time; the weighted (start, stop] rows go through the Cox engine with the sandwich variance per patient.
+    estimate of the censoring time; the weighted (start, stop] rows go through the Cox engine with the sandwich variance.
 
     Parameters
     ----------
