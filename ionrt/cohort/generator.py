@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ionrt.cohort.anchors import DAYS, Array, Law, curve, draw, normal_law, published, sum_law
+from ionrt.cohort.schema import Tables, dictionary, typed
 from ionrt.quantities import IonrtError, one_of
 
-Tables = dict[str, pd.DataFrame]
 Text = NDArray[np.str_]
 ORIGIN = "SYNTHETIC"
 HANDOVER_DAY = 90  # last visit at the treating centre
@@ -91,8 +91,9 @@ def synthetic(n: int, seed: int, *, indication: str | None = None) -> Tables:
         "toxicity": _toxicity(rng, people, times),
         "followup": _followup(people, times),
     }
+    spec = dictionary()["tables"]
+    tables = {name: typed(name, table.assign(origin=ORIGIN), spec[name])[0] for name, table in tables.items()}
     for table in tables.values():
-        table.insert(1, "origin", ORIGIN)
         table.attrs = {"origin": ORIGIN, "planted": PLANTED, "seed": seed}
     return tables
 

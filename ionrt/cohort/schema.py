@@ -155,7 +155,7 @@ def _examine(tables: Mapping[str, pd.DataFrame], spec: Mapping[str, Any]) -> tup
             continue
         if not isinstance(tables[name], pd.DataFrame):
             raise IonrtError(f"{name}: expected a pandas.DataFrame, got {type(tables[name]).__name__}")
-        clean[name], wrong = _typed(name, tables[name].reset_index(drop=True), table_spec)
+        clean[name], wrong = typed(name, tables[name].reset_index(drop=True), table_spec)
         found += wrong + _with_pandera(name, clean[name], table_spec, {(r, c) for _, r, c, *_ in wrong})
     found += cross_table(clean, spec)
     listed = pd.DataFrame(found, columns=COLUMNS).drop_duplicates(["table", "row", "column", "rule"], ignore_index=True)
@@ -167,7 +167,7 @@ def _empty(spec: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({c: pd.Series(dtype=kind[s["type"]]) for c, s in spec["columns"].items()})
 
 
-def _typed(name: str, table: pd.DataFrame, spec: Mapping[str, Any]) -> tuple[pd.DataFrame, list[tuple[Any, ...]]]:
+def typed(name: str, table: pd.DataFrame, spec: Mapping[str, Any]) -> tuple[pd.DataFrame, list[tuple[Any, ...]]]:
     """Numbers as numbers, text as text; what cannot become its type is listed and left empty."""
     wrong: list[tuple[Any, ...]] = []
     out: dict[str, Any] = {}

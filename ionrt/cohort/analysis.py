@@ -1,0 +1,145 @@
+"""From the six tables to the one table of an analysis: one row per patient, or per interval at risk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from ionrt.quantities import IonrtError
+
+FROM_COURSE = [
+    "treat_year", "modality", "rx_dose", "n_fractions", "rbe_model", "let_definition", "gtv_volume", "let_d_mean", "let_d_min",
+    "let_d_d98", "rbe_model_original", "conversion",
+]  # fmt: skip
+FROM_PATIENT = [
+    "origin",
+    "indication",
+    "age_band",
+    "sex",
+    "ecog",
+    "prior_rt",
+    "refer_centre",
+    "treat_centre",
+    "followup_centre",
+]
+
+
+def endpoint_table(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.DataFrame:
+    """One row per patient with an endpoint: time, code, and the covariates of patient and first course.
+
+    tables : as from `load`; endpoint : OS, LC, PFS, DM or bRFS.
+    Returns pid, day [d], time [a], code (0 censored, 1 event, 2 competing), event (1 where code is 1), patient and
+    course columns, and `log_gtv` (natural logarithm of cm3).
+    `attrs` are those of the tables. Raises IonrtError where nobody has the endpoint.
+    """
+    event = tables["event"]
+    rows = event.loc[event["endpoint"].eq(endpoint), ["pid", "day", "code", "cause"]]
+    if rows.empty:
+        raise IonrtError(f"nobody has endpoint {endpoint!r}; there are {', '.join(map(repr, event['endpoint'].unique()))}")
+    return _with_covariates(rows, tables)
+
+
+def _with_covariates(rows: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    first = tables["course"].sort_values(["pid", "start_day"]).drop_duplicates("pid")
+    out = rows.merge(tables["patient"][["pid", *FROM_PATIENT]], on="pid", how="left", validate="many_to_one")
+    out = out.merge(first[["pid", "cid", *FROM_COURSE]], on="pid", how="left", validate="many_to_one")
+    out.insert(2, "time", out["day"] / 365.25)
+    out.insert(4, "event", out["code"].eq(1).astype("int64"))
+    out["log_gtv"] = np.log(out["gtv_volume"].astype("float64"))
+    out.attrs = dict(tables["patient"].attrs)
+    return out
+
+
+def toxicity_table(
+    tables: Mapping[str, pd.DataFrame], *, min_grade: int, scale: str, term: str | None = None, from_day: int = 0
+) -> pd.DataFrame:
+    """One row per patient with the time to the first toxicity of a grade, death competing.
+
+    tables : as from `load`; min_grade : 1..5; scale : CTCAE3, CTCAE4, CTCAE5, CTCAE6 or RTOG_EORTC (scales are not merged);
+    term : one term (default: any); from_day : ignore toxicity before this day [d] (90 leaves the late ones).
+    Returns the columns of `endpoint_table` with code 1 at the first such toxicity, 2 at death, 0 at the last contact; patients
+    whose follow-up ended before `from_day` are left out and counted in ``attrs["ended_before_from_day"]``.
+    Raises IonrtError where patients graded under another scale would silently count as free of toxicity.
+    """
+    toxicity = tables["toxicity"]
+    others = sorted(set(toxicity["scale"].dropna()) - {scale})
+    if others:
+        raise IonrtError(
+            f"the cohort is graded under {scale!r} and {others}; scales are not merged: select the patients of one"
+        )
+    hit = toxicity["grade"].ge(min_grade) & toxicity["day_from"].ge(from_day)
+    if term is not None:
+        hit &= toxicity["term"].eq(term)
+    first = toxicity[hit].groupby("pid")["day_from"].min()
+    death = tables["event"].query("endpoint == 'OS' and code == 1").set_index("pid")["day"]
+    rows = tables["patient"][["pid"]].copy()
+    last = rows["pid"].map(tables["followup"].groupby("pid")["day"].max()).astype("float64")
+    toxic, died = rows["pid"].map(first).astype("float64"), rows["pid"].map(death).astype("float64")
+    rows["day"] = np.fmin(np.fmin(toxic, died), last).astype("int64")
+    rows["code"] = np.where(toxic.notna(), 1, np.where(died.notna(), 2, 0))
+    rows["cause"] = None
+    kept = rows["day"] >= from_day
+    out = _with_covariates(rows[kept], tables)
+    out.attrs["ended_before_from_day"] = int((~kept).sum())
+    return out
+
+
+def metric_table(tables: Mapping[str, pd.DataFrame], *, wide: bool = True) -> pd.DataFrame:
+    """Dose and LET metrics, one row per course.
+
+    tables : as from `load`; wide : one column per ``structure:metric:quantity:definition`` (else the long table).
+    Returns cid and the metrics in their own units; a column never mixes two dose systems or LET definitions.
+    """
+    metric = tables["dose_metric"]
+    if not wide:
+        return metric.copy()
+    definition = metric["rbe_model"].where(metric["quantity"].eq("rbe_dose"), metric["let_definition"]).fillna("")
+    label = metric["structure"] + ":" + metric["metric"] + ":" + metric["quantity"] + ":" + definition
+    return metric.assign(label=label.str.rstrip(":")).pivot(index="cid", columns="label", values="value").reset_index()
+
+
+def handover(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Who referred, treated and follows up, and the time between the last contact there and the first contact here.
+
+    tables : as from `load`. Returns one row per patient: pid, the three centres, exchanged (bool), last_treating [d],
+    first_followup [d] and gap [d] (missing where the follow-up centre never saw the patient, 0 where nobody was handed over).
+    """
+    patient, contact = tables["patient"], tables["followup"]
+    out = patient[["pid", "refer_centre", "treat_centre", "followup_centre"]].copy()
+    out["exchanged"] = out["treat_centre"].ne(out["followup_centre"])
+    centre = contact.merge(out, on="pid", how="inner")
+    there = centre[centre["centre"].eq(centre["treat_centre"]) & centre["exchanged"]]
+    here = centre[centre["centre"].eq(centre["followup_centre"]) & centre["exchanged"]]
+    first = out["pid"].map(here.groupby("pid")["day"].min()).astype("float64")
+    before = there[there["day"] <= there["pid"].map(here.groupby("pid")["day"].min()).fillna(np.inf)]
+    out["last_treating"] = out["pid"].map(before.groupby("pid")["day"].max()).astype("float64").fillna(0.0)
+    out["first_followup"] = first
+    out["gap"] = (first - out["last_treating"]).where(out["exchanged"], 0.0)
+    return out
+
+
+def intervals_at_risk(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.DataFrame:
+    """Intervals in which a patient was under observation: the hand-over gap is left out, the rest is late entry.
+
+    A patient handed over is at risk in (0, last contact there] and again in (first contact here, end]. An event inside
+    the gap is neither counted nor is the time, so that the hazard is that of observed time; how many is in
+    ``attrs["events_in_gap"]``. Where the only contact here is the event itself, there was no visit to enter at: the interval
+    ends at the last contact there.
+    tables : as from `load`; endpoint : as in `endpoint_table`. Returns its columns with start and stop [d] in place of day;
+    one or two rows per patient, (start, stop] with code at stop. Errors as `endpoint_table`.
+    """
+    rows = endpoint_table(tables, endpoint).drop(columns="time")
+    gone = rows[["pid"]].merge(handover(tables), on="pid", how="left")
+    last, first = gone["last_treating"].to_numpy(), gone["first_followup"].fillna(np.inf).to_numpy()
+    day, code = rows["day"].to_numpy(dtype="float64"), rows["code"].to_numpy()
+    apart = gone["exchanged"].to_numpy() & (first > last)
+    reaches, enters = ~apart | (day <= last), apart & (day > first)
+    early = rows.assign(start=0.0, stop=np.where(reaches, day, last), code=np.where(reaches, code, 0))
+    early["event"] = early["code"].eq(1).astype("int64")
+    late = rows.assign(start=first, stop=day)[enters]
+    out = pd.concat([early[early["stop"] > 0], late], ignore_index=True).drop(columns="day")
+    out = out.sort_values(["pid", "start"], ignore_index=True)
+    out.attrs = {**rows.attrs, "events_in_gap": int((apart & (day > last) & (day <= first) & (code == 1)).sum())}
+    return out
