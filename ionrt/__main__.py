@@ -1,0 +1,121 @@
+"""Command line: ``python -m ionrt report | basedata | check``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ionrt import __version__
+from ionrt.quantities import IonrtError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; 0 when it worked, 2 with one line on stderr when the input was bad."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except IonrtError as error:
+        print(f"ionrt: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ionrt", description="Multi-ion radiotherapy research.")
+    parser.add_argument("--version", action="version", version=f"ionrt {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    report = commands.add_parser("report", help="run a notebook and write one HTML file")
+    report.add_argument("notebook", nargs="+", help="names (compare_ions) or paths of notebooks")
+    report.add_argument("--patient", metavar="DIR", help="folder with DICOM CT and RTSTRUCT")
+    report.add_argument("--target", metavar="NAME", help="structure to be treated")
+    report.add_argument("--cohort", metavar="DIR", help="folder with the tables of a cohort")
+    report.add_argument("--out", metavar="DIR", default="reports", help="folder of the reports (default: reports)")
+    report.add_argument("-p", dest="parameters", metavar="KEY=VALUE", action="append", default=[], help="any other parameter")
+    report.set_defaults(run=_report)
+    basedata = commands.add_parser("basedata", help="base data of the ions in water")
+    basedata.add_argument("action", choices=("build", "info", "export"))
+    basedata.add_argument("ions", nargs="*", help="p He C O Ne (default: all)")
+    basedata.add_argument("--out", metavar="DIR", default=".", help="folder for export (NetCDF)")
+    basedata.set_defaults(run=_basedata)
+    commands.add_parser("check", help="does this environment work?").set_defaults(run=_check)
+    return parser
+
+
+def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of all options; values are read as YAML, so 3, true and [p, C] are what they look like."""
+    out: dict[str, Any] = {}
+    for text in chosen.parameters:
+        key, sign, value = text.partition("=")
+        if not sign or not key.isidentifier():
+            raise IonrtError(f"-p expects KEY=VALUE, got {text!r}")
+        try:
+            out[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise IonrtError(f"-p {key}: {value!r} cannot be read; put text with special characters in quotes") from None
+    for key in ("patient", "cohort"):
+        if folder := getattr(chosen, key):
+            if not Path(folder).is_dir():
+                raise IonrtError(f"--{key}: expected a folder, {folder!r} is none")
+            out[key] = str(Path(folder).resolve())
+    return out | ({"target": chosen.target} if chosen.target else {})
+
+
+def _report(chosen: argparse.Namespace) -> None:
+    warnings.simplefilter("ignore")  # of the libraries underneath; ours are errors
+    from ionrt.report import find_notebook, report
+
+    parameters = _parameters(chosen)
+    for name in [find_notebook(n) for n in chosen.notebook]:
+        short = name.stem.lstrip("0123456789").lstrip("_")
+        made = report(name, Path(chosen.out) / f"{short}.html", parameters)
+        size = made.html.stat().st_size / 1e6
+        print(f"report    {made.html}  ({size:.1f} MB, 0 external resources)\nnotebook  {made.notebook}")
+
+
+def _basedata(chosen: argparse.Namespace) -> None:
+    from ionrt import beam, ions
+
+    for ion in chosen.ions or ions.IONS:
+        data = beam.base_data(ion)
+        if chosen.action == "export":
+            path = Path(chosen.out) / f"basedata_{ion}.nc"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            data.to_netcdf(part)
+            part.replace(path)
+            print(path)
+            continue
+        energy, size = data["energy"].values, data.nbytes / 1e6
+        print(
+            f"{ion:<3} {energy.size} energies {energy.min():.0f}-{energy.max():.0f} MeV/u  {size:.0f} MB  {data.attrs.get('content_hash')}"
+        )
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    """Imports, a writable cache, a kernel for notebooks, a stopping power that is right."""
+    import importlib
+
+    from ionrt import beam
+
+    for name in ("numpy", "xarray", "dask", "numba", "pydicom", "holoviews", "bokeh", "papermill", "nbconvert", "zarr"):
+        try:
+            print(f"{name:<12}{getattr(importlib.import_module(name), '__version__', 'ok')}")
+        except ImportError as error:
+            raise IonrtError(f"{name} cannot be imported ({error}); run `make setup`") from None
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    if "python3" not in KernelSpecManager().find_kernel_specs():
+        raise IonrtError("no python3 kernel for notebooks; run `make setup`")
+    reach = float(beam.csda_range("C", 400.0).squeeze())
+    if not 265.0 < reach < 285.0:
+        raise IonrtError(f"range of carbon at 400 MeV/u is {reach:.1f} mm; expected about 275 mm: the installation is damaged")
+    print(f"{'ionrt':<12}{__version__}: all well")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

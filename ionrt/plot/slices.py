@@ -1,0 +1,190 @@
+"""A quantity as colour wash on CT with contours, several ions side by side under one colour scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import contourpy
+import holoviews as hv
+import numpy as np
+import xarray as xr
+
+from ionrt.plot.style import (
+    COLOURMAPS,
+    FONT_SIZES,
+    ION_NAMES,
+    STRUCTURE_COLOURS,
+    Figure,
+    label,
+    provenance,
+    tidy,
+)
+from ionrt.quantities import QUANTITIES, IonrtError, one_of
+
+PLANES = {"transverse": ("z", "x", "y"), "coronal": ("y", "x", "z"), "sagittal": ("x", "y", "z")}
+SIDES = {"x": ("R", "L"), "y": ("A", "P"), "z": ("I", "S")}
+
+
+def _window(ct: xr.DataArray, level: float = 40.0, width: float = 800.0) -> np.ndarray:
+    """CT numbers as 8-bit grey."""
+    return np.clip((ct.values - (level - width / 2)) / width * 255, 0, 255).astype(np.uint8)
+
+
+def _cut(da: xr.DataArray, normal: str, at: float, rows: str, columns: str) -> xr.DataArray:
+    return da.sel({normal: at}, method="nearest").transpose(..., rows, columns)
+
+
+def _box(ct: xr.DataArray, rows: str, columns: str, margin: float) -> dict[str, tuple[float, float]]:
+    """Extent of everything denser than air in the slice, so that no page is spent on air."""
+    inside = ct > -400
+    out = {}
+    for dim, other in ((rows, columns), (columns, rows)):
+        where = ct[dim].values[inside.any(other).values]
+        if not where.size:
+            where = ct[dim].values
+        low, high = float(where.min()) - margin, float(where.max()) + margin
+        out[dim] = (max(low, float(ct[dim].min())), min(high, float(ct[dim].max())))
+    return out
+
+
+def _contour_paths(fractions: xr.DataArray, rows: str, columns: str) -> list[np.ndarray]:
+    values = np.pad(np.asarray(fractions.values, dtype=float), 1)
+    x, y = (np.pad(fractions[d].values, 1, mode="reflect", reflect_type="odd") for d in (columns, rows))
+    return contourpy.contour_generator(x, y, values).lines(0.5)
+
+
+def _contours(structures: xr.DataArray, rows: str, columns: str, named: bool) -> list[Any]:
+    """One path element per structure that the slice meets."""
+    out = []
+    for i, name in enumerate(structures["structure"].values):
+        paths = _contour_paths(structures.sel(structure=name), rows, columns)
+        colour = STRUCTURE_COLOURS[i % len(STRUCTURE_COLOURS)]
+        if paths:
+            out.append(hv.Path(paths, kdims=[columns, rows]).opts(color=colour, line_width=1.6))
+    return out
+
+
+def _bounds(da: xr.DataArray) -> tuple[float, float, float, float]:
+    """Outer faces (left, bottom, right, top) of a slice whose dims are (rows, columns)."""
+    rows, columns = (da[d].values for d in da.dims)
+    half_r, half_c = (abs(a[1] - a[0]) / 2 for a in (rows, columns))
+    return columns[0] - half_c, rows[0] - half_r, columns[-1] + half_c, rows[-1] + half_r
+
+
+def _image(da: xr.DataArray, values: np.ndarray, vdim: Any) -> Any:
+    """Rows ascend in our grids; images are given from the top."""
+    return hv.Image(values[::-1], kdims=[str(da.dims[1]), str(da.dims[0])], vdims=[vdim], bounds=_bounds(da))
+
+
+def slices(
+    da: xr.DataArray,
+    ct: xr.DataArray,
+    structures: xr.DataArray,
+    *,
+    plane: str = "transverse",
+    at: float | None = None,
+    limits: tuple[float, float] | None = None,
+    floor: float = 0.05,
+    where: xr.DataArray | None = None,
+    width: int = 1080,
+    columns: int = 5,
+    caption: str = "",
+) -> Figure:
+    """One slice of a quantity on CT, one panel per ion, all with the same colour scale and linked axes.
+
+    Parameters
+    ----------
+    da : quantity on (z, y, x) or (ion, z, y, x), mm.
+    ct : CT numbers [HU] on any grid of the same frame; structures : fractions (structure, z, y, x), drawn at one half.
+    plane : ``transverse``, ``coronal`` or ``sagittal``; at : position [mm] of the slice; default the middle
+        of the first structure.
+    limits : ends of the colour scale [unit of `da`], default 0 to the maximum in the slice.
+    floor : values below this share of the upper end are transparent; where : mask (.., z, y, x) of voxels to show instead.
+    width : of the whole figure [pixels]; columns : panels per row.
+    caption : first sentence; what is shown, its LET definition and RBE model are added.
+
+    Returns
+    -------
+    Figure with a HoloViews layout, in radiological orientation: the patient's right is at the left of a transverse slice.
+    """
+    normal, across, down = PLANES[one_of(plane, tuple(PLANES), what="plane")]
+    name = str(da.name)
+    if name not in QUANTITIES:
+        raise IonrtError(f"slices: {name!r} is not a known quantity; rename it to one of {', '.join(COLOURMAPS)}")
+    if at is None:
+        first = structures.isel(structure=0)
+        profile = first.sum([d for d in first.dims if d != normal]).compute()
+        at = float((profile * profile[normal]).sum() / profile.sum()) if float(profile.sum()) else float(da[normal].mean())
+    cut = _cut(da, normal, at, down, across)
+    cut = (cut if "ion" in cut.dims else cut.expand_dims(ion=[""])).compute()
+    grey = _cut(ct, normal, at, down, across).compute()
+    outline = _cut(structures, normal, at, down, across).compute()
+    box = _box(grey, down, across, margin=8.0)
+    cut, grey = (a.sel({d: slice(*v) for d, v in box.items()}) for a in (cut, grey))
+    low, high = limits or (0.0, float(np.nanmax(cut.values, initial=0.0)) or 1.0)
+    shown = _cut(where, normal, at, down, across).reindex_like(cut) if where is not None else cut >= floor * high
+    panels = []
+    n = min(columns, cut.sizes["ion"])
+    frame = int((width - 130) / n) - 12
+    height = int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0]))
+    for k, ion in enumerate(cut["ion"].values):
+        one = cut.sel(ion=ion)
+        wash = np.where(shown.sel(ion=ion) if "ion" in shown.dims else shown, one.values, np.nan).astype(np.float32)
+        last = k % n == n - 1 or k == cut.sizes["ion"] - 1
+        panels.append(_panel(one, wash, grey, outline, name, (low, high), box, frame, height, k % n == 0, last))
+    layout = hv.Layout(panels).cols(n).opts(hv.opts.Layout(shared_axes=True, toolbar="right", merge_tools=True))
+    what = _what(name, f"{plane} slice at {normal} = {float(cut[normal]):.0f} mm", outline)
+    text = f"{caption} {what} {provenance([cut if cut['ion'].values[0] else da])}"
+    return Figure(layout, text.strip())
+
+
+def _what(name: str, where: str, outline: xr.DataArray) -> str:
+    names = ", ".join(str(s) for s in outline["structure"].values if float(outline.sel(structure=s).max()) > 0.5)
+    return f"{label(name)} as colour wash on CT, {where}, one colour scale; outlines: {names or 'none'}."
+
+
+def _panel(one, wash, grey, outline, name, limits, box, frame, height, first, last):
+    """CT, wash, contours and orientation letters of one ion."""
+    down, across = one.dims
+    value = hv.Dimension(name, label=label(name))
+    base = _image(grey, _window(grey), "CT").opts(cmap="gray", clim=(0, 255), tools=[])
+    colour = _image(one, wash, value).opts(
+        cmap=COLOURMAPS.get(name, "viridis"), clim=limits, alpha=0.72, clipping_colors={"NaN": "transparent"}, tools=["hover"]
+    )
+    if last:
+        colour = colour.opts(
+            colorbar=True, colorbar_opts={"width": 10, "padding": 4}
+        )
+    letters = _letters(across, down, box)
+    title = ION_NAMES.get(str(one["ion"].values), str(one["ion"].values)).capitalize()
+    flip = {"invert_yaxis": down == "y"}
+    return hv.Overlay([base, colour, *_contours(outline, down, across, named=False), letters]).opts(
+        hv.opts.Overlay(
+            title=title,
+            frame_width=frame,
+            frame_height=height,
+            xlim=box[across],
+            ylim=box[down],
+            xlabel=f"{across} [mm]",
+            ylabel=f"{down} [mm]" if first else "",
+            yaxis="left" if first else "bare",
+            fontsize=FONT_SIZES,
+            show_legend=False,
+            hooks=[tidy],
+            bgcolor="#000000",
+            **flip,
+        )
+    )
+
+
+def _letters(across: str, down: str, box: dict[str, tuple[float, float]]) -> Any:
+    """R/L, A/P, S/I at the edges of the slice."""
+    (left, right), (low, high) = box[across], box[down]
+    x_mid, y_mid, dx, dy = (left + right) / 2, (low + high) / 2, 0.045 * (right - left), 0.06 * (high - low)
+    points = [
+        (left + dx, y_mid, SIDES[across][0]),
+        (right - dx, y_mid, SIDES[across][1]),
+        (x_mid, low + dy, SIDES[down][0]),
+        (x_mid, high - dy, SIDES[down][1]),
+    ]
+    return hv.Labels(points, kdims=[across, down], vdims="text").opts(text_color="#DDDDDD", text_font_size="9pt")

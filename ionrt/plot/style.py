@@ -1,0 +1,109 @@
+"""The look of all figures, and the caption that goes with each."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import holoviews as hv
+import xarray as xr
+
+from ionrt.quantities import QUANTITIES
+
+# Okabe-Ito colours: told apart with any kind of colour vision; the dash tells them apart in grey.
+ION_COLOURS = {"p": "#0072B2", "He": "#009E73", "C": "#D55E00", "O": "#CC79A7", "Ne": "#E69F00"}
+ION_DASHES = {"p": "solid", "He": "dashed", "C": "solid", "O": "dotdash", "Ne": "dotted"}
+ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
+STRUCTURE_COLOURS = ("#FFFFFF", "#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
+PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+COLOURMAPS = {"dose": "inferno", "rbe_dose": "inferno", "let_d": "viridis", "rbe": "cividis"}
+SYMBOLS = {
+    "dose": "dose",
+    "rbe_dose": "RBE-weighted dose",
+    "let_d": "LETd",
+    "let_t": "LETt",
+    "rbe": "RBE",
+    "volume_fraction": "volume",
+}
+LET_DEFINITIONS = {
+    "primary": "primary ions only",
+    "charged": "all charged particles without target fragments",
+    "charged_with_target": "all charged particles with target fragments",
+}
+FONT = "Source Sans 3, Helvetica Neue, Arial, DejaVu Sans, sans-serif"
+FONT_SIZES = {
+    "title": "12pt",
+    "labels": "11pt",
+    "xticks": "10pt",
+    "yticks": "10pt",
+    "legend": "10pt",
+    "clabel": "11pt",
+    "cticks": "10pt",
+}
+
+
+def setup() -> None:
+    """Load HoloViews with all its JavaScript inside the page, so that plots show without a network."""
+    hv.extension("bokeh", inline=True, logo=False)
+
+
+def label(name: str) -> str:
+    """Axis label of a quantity with its unit."""
+    unit = QUANTITIES[name].unit
+    text = SYMBOLS.get(name, QUANTITIES[name].long_name)
+    text = text[0].upper() + text[1:]
+    return text if unit == "1" else f"{text} [{unit.replace('um', 'µm')}]"
+
+
+def provenance(arrays: Iterable[xr.DataArray]) -> str:
+    """Which ions, which LET definition, which RBE model: the sentence that no figure goes without."""
+    parts: dict[str, list[str]] = {}
+    for da in arrays:
+        for ion in da["ion"].values.ravel() if "ion" in da.coords else ():
+            parts.setdefault("Ions", []).append(ION_NAMES.get(str(ion), str(ion)))
+        if definition := da.attrs.get("let_definition"):
+            parts.setdefault("LETd", []).append(
+                f"dose average over {LET_DEFINITIONS.get(definition, definition)}, unrestricted, in water"
+            )
+        if model := da.attrs.get("rbe_model"):
+            parts.setdefault("RBE model", []).append(str(model))
+    return " ".join(f"{key}: {', '.join(dict.fromkeys(values))}." for key, values in parts.items())
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A HoloViews element or a table with its caption; shows itself as the last line of a cell."""
+
+    element: Any
+    caption: str
+    kind: str = "figure"
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        display(self.element)
+        display(HTML(f'<p class="caption {self.kind}">{html.escape(self.caption)}</p>'))
+
+
+def tidy(plot: Any, _: Any) -> None:
+    """Bokeh details that HoloViews has no option for."""
+    figure = plot.state
+    figure.toolbar.logo = None
+    figure.toolbar.autohide = True
+    figure.outline_line_color = None
+    figure.axis.axis_line_color = "#444444"
+    figure.axis.major_tick_line_color = "#444444"
+    figure.axis.minor_tick_line_color = None
+    figure.axis.axis_label_text_font_style = "normal"
+    figure.title.text_font_style = "bold"
+    for item in (figure.title, *figure.legend):
+        setattr(item, "text_font" if item is figure.title else "label_text_font", FONT)
+    figure.axis.axis_label_text_font = FONT
+    figure.axis.major_label_text_font = FONT
+    for legend in figure.legend:
+        legend.background_fill_alpha = 0.85
+        legend.border_line_color = None
+        legend.padding = legend.margin = 4
+        legend.spacing = 0

@@ -1,0 +1,206 @@
+"""Run a notebook with parameters and make one HTML file that needs no network; the only importer of papermill and nbconvert."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import html
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from latex2mathml.converter import convert as to_mathml
+from nbconvert import HTMLExporter
+
+import ionrt
+from ionrt.quantities import IonrtError, one_of
+
+NOTICE = "Research software. Not a medical device, not for clinical use."
+MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
+CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+# what makes a browser ask another machine: attributes of tags, style sheets, script imports
+EXTERNAL = re.compile(
+    r"""<(?:script|img|iframe|embed|source|audio|video|track|input)\b[^>]*?\ssrc\s*=\s*["']?\s*(?:https?:)?//[^\s"'>]+
+    |<link\b[^>]*?\shref\s*=\s*["']?\s*(?:https?:)?//[^\s"'>]+
+    |\bimport\(\s*["'](?:https?:)?//[^"']+
+    |\bimport\s[^;"'()]*?from\s*["'](?:https?:)?//[^"']+
+    |@import\s+["']?(?:https?:)?//[^"';]+
+    |\burl\(\s*["']?(?:https?:)?//[^"')]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a report is: the HTML file for readers, the executed notebook for colleagues."""
+
+    html: Path
+    notebook: Path
+
+
+def notebooks() -> dict[str, Path]:
+    """Notebooks by name, from ``notebooks/`` of the working folder or of the checkout."""
+    for folder in (Path.cwd() / "notebooks", Path(ionrt.__file__).resolve().parents[1] / "notebooks"):
+        found = {p.stem: p for p in sorted(folder.glob("*.ipynb"))}
+        if found:
+            return found
+    return {}
+
+
+def find_notebook(name: str | Path) -> Path:
+    """The notebook of this path or name; the number in front may be left out."""
+    if Path(name).suffix == ".ipynb":
+        if Path(name).is_file():
+            return Path(name).resolve()
+        raise IonrtError(f"notebook {str(name)!r} does not exist")
+    known = notebooks()
+    short = {re.sub(r"^\d+_", "", stem): path for stem, path in known.items()} | known
+    return short[one_of(str(name), tuple(short), what="notebook")]
+
+
+def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapping[str, Any] | None = None) -> Report:
+    """Execute a notebook and write it as one HTML file: code hidden, formulas as MathML, plots inside, nothing from a network.
+
+    Parameters
+    ----------
+    notebook : path or name (``compare_ions``); it has a cell tagged ``parameters``.
+    out : HTML file; default ``reports/<name without number>.html``. The executed notebook is kept beside it.
+    parameters : values that replace those of the notebook.
+
+    Returns
+    -------
+    Report with the paths of both files.
+
+    Errors
+    ------
+    IonrtError for an unknown notebook or parameter, for an error that the notebook itself reports, and for a page that
+    would load something from elsewhere. Nothing is written then.
+    """
+    source = find_notebook(notebook)
+    target = Path(out) if out else Path("reports") / f"{re.sub(r'^[0-9]+_', '', source.stem)}.html"
+    defaults = _parameters(source)
+    chosen = dict(parameters or {})
+    for name in chosen:
+        one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=target.parent) as folder:
+        executed, page = Path(folder) / "run.ipynb", Path(folder) / "page.html"
+        _execute(source, executed, chosen)
+        page.write_text(to_html(executed, {**defaults, **chosen}), encoding="utf-8")
+        kept = target.with_suffix(".ipynb")
+        os.replace(executed, kept)
+        os.replace(page, target)
+    return Report(target.resolve(), kept.resolve())
+
+
+def _parameters(source: Path) -> dict[str, Any]:
+    """Names and default values of the cell tagged ``parameters``, which holds plain assignments."""
+    cells = nbformat.read(source, as_version=4).cells
+    tagged = [c.source for c in cells if "parameters" in c.metadata.get("tags", ())]
+    if len(tagged) != 1:
+        raise IonrtError(f"{source.name}: expected one cell tagged `parameters`, found {len(tagged)}")
+    lines = [node for node in ast.parse(tagged[0]).body if isinstance(node, ast.Assign)]
+    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in lines}
+
+
+def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(executed),
+            parameters=parameters,
+            cwd=str(source.parent),
+            progress_bar=True,
+            kernel_name="python3",
+            language="python",
+        )
+    except papermill.PapermillExecutionError as error:
+        if error.ename.endswith(("IonrtError", "ReachError")):
+            raise IonrtError(error.evalue) from None
+        raise
+
+
+def to_html(executed: Path, parameters: Mapping[str, Any]) -> str:
+    """The page of an executed notebook, as text; raises if it would load anything from elsewhere."""
+    book = nbformat.read(executed, as_version=4)
+    _prepare(book)
+    body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
+    title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
+    page = _page(title, body, parameters)
+    outside = external_resources(page)
+    if outside:
+        raise IonrtError(
+            f"the report would load {len(outside)} resources from elsewhere, first {outside[0]!r}; nothing was written"
+        )
+    return page
+
+
+def external_resources(page: str) -> list[str]:
+    """Everything in a page that would make a browser ask another machine."""
+    return [m.group(0)[-120:] for m in EXTERNAL.finditer(page)]
+
+
+def _prepare(book: Any) -> None:
+    """MathML for formulas, no progress bars, no printed key numbers (they stand in a table)."""
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            cell.source = math_to_mathml(cell.source)
+            continue
+        if cell.cell_type == "code":
+            hidden = "keep_output" in cell.metadata.get("tags", ())
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and (hidden or o.name == "stderr"))]
+
+
+def math_to_mathml(text: str) -> str:
+    """Replace ``$…$`` and ``$$…$$`` outside code by MathML."""
+
+    def one(match: re.Match[str]) -> str:
+        formula, display = (match.group(1), "block") if match.group(1) else (match.group(2), "inline")
+        return to_mathml(formula.strip(), display=display)
+
+    parts = CODE.split(text)
+    return "".join(part if i % 2 else MATH.sub(one, part) for i, part in enumerate(parts))
+
+
+def _shown(value: Any) -> str:
+    """A parameter for the reader; of a path only the last part, so that no folder of a hospital leaves with the file."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_shown, value))
+    text = "default" if value is None or value == "" else str(value)
+    return Path(text).name if "/" in text or "\\" in text else text
+
+
+def _page(title: str, body: str, parameters: Mapping[str, Any]) -> str:
+    css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
+    today = f"{datetime.date.today():%-d %B %Y}"
+    rows = "".join(
+        f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(_shown(v))}</td></tr>" for k, v in parameters.items()
+    )
+    settings = f"<h2>Settings of this report</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
+    plain = html.escape(re.sub(r"[*_`]", "", title))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="ionrt {ionrt.__version__}">
+<title>{plain}</title>
+<link rel="icon" href="data:,">
+<style>{css}</style>
+</head>
+<body>
+<header class="banner"><span>ionrt {ionrt.__version__}</span><span>{today}</span><strong>{NOTICE}</strong></header>
+<main>
+{body}
+{settings}
+</main>
+<footer class="banner"><span>Made with ionrt {ionrt.__version__} on {today}</span><strong>{NOTICE}</strong></footer>
+</body>
+</html>
+"""
