@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import dask
 import numpy as np
@@ -91,7 +92,7 @@ class Influence:
     def slices(self) -> list[slice]:
         """The spots of each beam in the vector of weights."""
         ends = np.cumsum([0] + [b.spots.size for b in self.beams])
-        return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [slice(int(a), int(b)) for a, b in pairwise(ends)]
 
     def spots(self) -> xr.Dataset:
         """Coordinates along `spot`: beam name, beam_index, ion, energy (MeV/u), u, v (mm in the isocentre plane)."""
@@ -209,7 +210,7 @@ def _dosed_rows(beam: Beam, scene: Scene, view: View, machine: Machine, spots: S
     near[((spots.v - origin[1]) / size).astype(int), ((spots.u - origin[0]) / size).astype(int)] = True
     near = _widen(near, 3)
     place = np.floor((bev[:, :2] - origin) / size).astype(np.int64)
-    inside = ((place >= 0) & (place < n_bucket)).all(axis=1)
+    inside = np.all((place >= 0) & (place < n_bucket), axis=1)
     inside[inside] = near[place[inside, 1], place[inside, 0]]
     index, bev, place = index[inside], bev[inside], place[inside]
     bins = np.rint((view.wepl(index, scene) + beam.range_shifter) / machine.depth_step)
@@ -245,7 +246,7 @@ def _parts(spots: Spots, rows: Rows, cut2: np.ndarray, grid: Grid) -> list[slice
     parts = int(np.clip(np.ceil(entries.sum() / ENTRIES_PER_CHUNK), min(4, spots.u.size), spots.u.size))
     edges = np.searchsorted(np.cumsum(entries), np.linspace(0.0, entries.sum(), parts + 1)[1:-1])
     edges = np.unique(np.concatenate([[0], edges, [spots.u.size]]))
-    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def _chunk(shared: tuple, spots: Spots, part: slice) -> Chunk:
@@ -258,5 +259,5 @@ def _chunk(shared: tuple, spots: Spots, part: slice) -> Chunk:
     row_start = np.concatenate([[0], np.cumsum(n_rows)])
     entry_start = np.concatenate([[0], np.cumsum(n_rows * count)])
     index, dose = np.empty(row_start[-1], np.int32), np.empty(entry_start[-1], np.float32)
-    kernels.fill(u, v, first, count, *where, *tables, row_start, entry_start, index, dose)
+    kernels.fill(u, v, first, count, *where, *tables, row_start, entry_start, index, dose)  # type: ignore[call-arg]
     return Chunk(first, count, spots.start()[:-1][part], row_start, entry_start, index, dose)

@@ -79,7 +79,7 @@ def beam_direction(gantry: float, couch: float = 0.0) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def project(index, origin, spacing, shape, axes, isocentre, source, out):  # type: ignore[no-untyped-def]
+def project(index, origin, spacing, shape, axes, isocentre, source, out):
     """BEV position (u, v in the isocentre plane, w) of the voxels with flat indices `index`, along their own ray."""
     for i in range(index.size):
         flat = index[i]

@@ -11,7 +11,7 @@ from numba import njit
 
 
 @njit(nogil=True, cache=True)
-def count_rows(u, v, first, count, last, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, out):  # type: ignore[no-untyped-def]
+def count_rows(u, v, first, count, last, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, out):
     """Number of voxels within the cut-off of every block."""
     for b in range(u.size):
         deepest = last[first[b] + count[b] - 1]
@@ -21,7 +21,7 @@ def count_rows(u, v, first, count, last, bev, bins, cut2, bucket, n_bucket, orig
 
 
 @njit(nogil=True, cache=True)
-def _visit(u, v, deepest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, rows):  # type: ignore[no-untyped-def]
+def _visit(u, v, deepest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, rows):
     found = 0
     iu, iv = int((u - origin[0]) / size), int((v - origin[1]) / size)
     for jv in range(max(iv - reach, 0), min(iv + reach + 1, n_bucket[1])):
@@ -65,7 +65,7 @@ def fill(
     entry_start,
     rows,
     dose,
-):  # type: ignore[no-untyped-def]
+):
     """Rows and dose (Gy per 1e6 particles) of every block."""
     for b in range(u.size):
         deepest = last[first[b] + count[b] - 1]
@@ -93,7 +93,7 @@ def fill(
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def forward(first, count, spot, row_start, entry_start, rows, dose, bins, table, weights, out):  # type: ignore[no-untyped-def]
+def forward(first, count, spot, row_start, entry_start, rows, dose, bins, table, weights, out):
     """out[row, 0] += dose . w and out[row, 1 + k] += (dose table_k) . w, for all blocks."""
     n_moments = table.shape[1]
     product = np.empty(256)
@@ -120,7 +120,7 @@ def forward(first, count, spot, row_start, entry_start, rows, dose, bins, table,
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def backward(first, count, spot, row_start, entry_start, rows, dose, bins, table, g, out):  # type: ignore[no-untyped-def]
+def backward(first, count, spot, row_start, entry_start, rows, dose, bins, table, g, out):
     """out[spot] += sum over rows of dose (g[row, 0] + sum_k table_k g[row, 1 + k]), for all blocks."""
     n_moments = table.shape[1]
     slope, total = np.empty(256), np.empty(256)
@@ -144,7 +144,7 @@ def backward(first, count, spot, row_start, entry_start, rows, dose, bins, table
 
 
 @njit(nogil=True, cache=True)
-def keep_rows(count, row_start, entry_start, rows, dose, new_row, out_row_start, out_entry_start, out_rows, out_dose):  # type: ignore[no-untyped-def]
+def keep_rows(count, row_start, entry_start, rows, dose, new_row, out_row_start, out_entry_start, out_rows, out_dose):
     """Copy the entries of rows with new_row >= 0; with empty outputs only count them into out_row_start[1:]."""
     counting = out_rows.size == 0
     for b in range(count.size):

@@ -46,7 +46,7 @@ class Machine:
 
     def cutoff2(self, loss: float) -> np.ndarray:
         """Squared radius (mm2) per depth bin outside which no energy has more than `loss` of its dose in the plane."""
-        core, halo, total, v1, v2 = self.core, self.halo, self.core + self.halo, *self.variances()
+        halo, total, v1, v2 = self.halo, self.core + self.halo, *self.variances()
         weight = np.divide(halo, total, out=np.zeros_like(total), where=total > 0.0)
         radius2 = np.zeros(total.shape)
         low, high = np.zeros(total.shape), 60.0 * np.maximum(v1, np.where(weight > 0.0, v2, 0.0))

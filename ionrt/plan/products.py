@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Columns:
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(shape)
             for chunk in chunks:
-                kernels.forward(*chunk.arrays(), self.bins, self.table, millions, out)
+                kernels.forward(*chunk.arrays(), self.bins, self.table, millions, out)  # type: ignore[call-arg]
             return out
 
         return _sum(work, self.chunks)
@@ -43,7 +43,7 @@ class Columns:
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(self.n_spots)
             for chunk in chunks:
-                kernels.backward(*chunk.arrays(), self.bins, self.table, gradient, out)
+                kernels.backward(*chunk.arrays(), self.bins, self.table, gradient, out)  # type: ignore[call-arg]
             return out
 
         return _sum(work, self.chunks) / MILLION
@@ -53,7 +53,7 @@ def _threads() -> int:
     return max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8))
 
 
-def _sum(work, chunks: Sequence[Chunk]) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk]) -> np.ndarray:
     """Sum of `work` over groups of chunks of similar size, one group per thread; the order is always the same."""
     groups: list[list[Chunk]] = [[] for _ in range(min(_threads(), len(chunks)))]
     load = [0] * len(groups)

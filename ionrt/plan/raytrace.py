@@ -11,7 +11,7 @@ from ionrt.quantities import check, stamp
 
 
 @njit(nogil=True, cache=True)
-def trace(points, spr, origin, spacing, axes, isocentre, source, out):  # type: ignore[no-untyped-def]
+def trace(points, spr, origin, spacing, axes, isocentre, source, out):
     """WEPL (mm) from each point (x, y, z LPS) towards the source, voxel by voxel (Siddon's planes, visited in order)."""
     shape = spr.shape
     for i in range(points.shape[0]):

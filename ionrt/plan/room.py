@@ -24,8 +24,8 @@ class Room:
 
     Parameters: `name`; `gantry_angles` degrees (IEC 61217), None for a rotating gantry that reaches every angle;
     `couch_angles` degrees, None for every angle; `energies` {ion: (lowest, highest) MeV/u}; `source_distance` mm from the
-    isocentre to the two scanning magnets' virtual sources, along BEV x and y; `optics_sigma` mm of the beam in the isocentre plane in
-    vacuum; `window_thickness` mm of water-equivalent material (vacuum window, monitors) that the beam crosses
+    isocentre to the virtual sources of the two scanning magnets, along BEV x and y; `optics_sigma` mm of the beam in the
+    isocentre plane in vacuum; `window_thickness` mm of water-equivalent material (vacuum window, monitors) crossed
     `window_distance` mm before the isocentre, with air behind it.
 
     Published spot sizes of a multi-ion gantry do not exist; the defaults (2 mm optics, 1.5 mm of water at 1.2 m) are an

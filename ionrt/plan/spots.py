@@ -127,7 +127,7 @@ def _ray_axis(position: np.ndarray, spacing: float) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def _mark(bev, depth, peak, tolerance, u_axis, v_axis, spacing, near, marked):  # type: ignore[no-untyped-def]
+def _mark(bev, depth, peak, tolerance, u_axis, v_axis, spacing, near, marked):
     for i in range(depth.size):
         for iv in range(int(np.ceil((bev[i, 1] - near - v_axis[0]) / spacing)), v_axis.size):
             if iv < 0:
