@@ -22,8 +22,8 @@ def stopping_power_ratio(ct: xr.DataArray, *, table: str | Path | pd.DataFrame =
     Parameters
     ----------
     ct : DataArray of CT numbers in HU, any shape.
-    table : "generic_ion" (adult tissue, 120 kV, derived from ICRU Report 46 compositions), a CSV file or a DataFrame with columns
-        `hu` and `spr`, both strictly ascending.
+    table : "generic_ion" (adult tissue, 120 kV, derived from ICRU Report 46 compositions), a CSV file or a DataFrame with
+        columns `hu` and `spr`, both strictly ascending.
 
     Returns
     -------
@@ -33,8 +33,8 @@ def stopping_power_ratio(ct: xr.DataArray, *, table: str | Path | pd.DataFrame =
     ------
     IonrtError for a table that is missing, unreadable or not ascending.
 
-    Valid where the table belongs to the scanner that made the CT: the generic one is for research and phantoms, within some per cent of
-    a real curve (bone, lung), and knows no metal. Reference: Schneider, Pedroni and Lomax 1996, doi 10.1088/0031-9155/41/1/009.
+    Valid where the table belongs to the scanner that made the CT: the generic one is for research and phantoms, some per cent
+    off a real curve in bone and lung, and knows no metal. Reference: Schneider, Pedroni and Lomax 1996, doi 10.1088/0031-9155/41/1/009.
     """
     check(ct, "ct")
     rows = calibration_table(table)

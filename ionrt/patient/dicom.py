@@ -42,8 +42,8 @@ def read_dicom(
     -------
     Dataset on dims z, y, x (voxel centres in mm, LPS, ascending): `ct` in HU, float32; `structures`
     (structure, z, y, x), fractions 0..1, lazy, one block per structure; `dose`, `rbe_dose` or `let_d` where an RTDOSE lies
-    on the same grid (`read_dose` reads the others on their own grid); the contours as ragged arrays (see `contours`). Attributes:
-    `frame_of_reference_uid`, `series_instance_uid`, `study_instance_uid`, `affine` (16 numbers, row by row, voxel x, y, z to
+    on the same grid (`read_dose` reads the others on their own grid); the contours as ragged arrays (see `contours`).
+    Attributes: `frame_of_reference_uid`, `series_instance_uid`, `study_instance_uid`, `affine` (16 numbers, row by row, voxel x, y, z to
     mm), `content_hash`, `orientation`, `source`.
 
     Raises
@@ -101,9 +101,9 @@ def _check_mixed(slices: list[Header]) -> None:
             one, other = first.get(keyword), header.get(keyword)
             if one == other:
                 continue
-            if keyword in ("ImageOrientationPatient", "PixelSpacing") and one is not None and other is not None:
-                if np.allclose(np.array(one, float), np.array(other, float), atol=1e-4):
-                    continue
+            numbers = keyword in ("ImageOrientationPatient", "PixelSpacing") and one is not None and other is not None
+            if numbers and np.allclose(np.array(one, float), np.array(other, float), atol=1e-4):
+                continue
             raise IonrtError(
                 f"CT: mixed {keyword} in one series: {one} in {first.path.name}, {other} in {header.path.name};"
                 " expected one stack of equal slices: separate them or choose another series"

@@ -11,6 +11,8 @@ from ionrt.patient.dicom_files import Header, read_all, read_header, read_pixels
 from ionrt.patient.grid import DIMS, affine, layout
 from ionrt.quantities import IonrtError, content_hash, stamp
 
+COMMENTS = {"dose": "absorbed dose", "rbe_dose": "RBE-weighted dose, ", "let_d": "LETd [keV/um], "}  # as written
+
 
 def read_dose(path: str | Path) -> xr.DataArray:
     """Read one RTDOSE file on its own grid.
@@ -24,8 +26,8 @@ def read_dose(path: str | Path) -> xr.DataArray:
 
     Returns
     -------
-    DataArray (z, y, x), float32, voxel centres in mm (LPS), with the attributes `dose_units`, `dose_type`, `dose_summation_type`,
-    `dose_comment`, `frame_of_reference_uid`, `affine`, `content_hash`.
+    DataArray (z, y, x), float32, voxel centres in mm (LPS), with the attributes `dose_units`, `dose_type`,
+    `dose_summation_type`, `dose_comment`, `frame_of_reference_uid`, `affine`, `content_hash`.
 
     Raises
     ------
@@ -87,18 +89,27 @@ def _dose(header: Header) -> xr.DataArray:
 
 def _named(values: xr.DataArray, attrs: dict, header: Header) -> xr.DataArray:
     """Give the values the quantity that units, type and comment of the file state."""
-    units, kind, comment = attrs["dose_units"], attrs["dose_type"], attrs["dose_comment"]
-    described = f"{comment} {header.get('SeriesDescription', '')}"
+    units, kind, comment = attrs["dose_units"], attrs["dose_type"], attrs["dose_comment"].strip()
+    stated = _stated(comment)
     if units == "GY" and kind == "PHYSICAL":
         return stamp(values, "dose", **attrs)
     if units == "GY" and kind == "EFFECTIVE":
-        return stamp(values, "rbe_dose", rbe_model=f"as imported: {comment.strip() or 'not stated'}", **attrs)
+        return stamp(values, "rbe_dose", rbe_model=stated or f"as imported: {comment or 'not stated'}", **attrs)
+    described = comment if "LET" in comment else str(header.get("SeriesDescription", ""))
     if units == "RELATIVE" and "LET" in described:
-        return stamp(values, "let_d", let_definition=f"as imported: {described.strip()}", **attrs)
+        return stamp(values, "let_d", let_definition=stated or f"as imported: {described}", **attrs)
     if units == "CGY" and kind == "PHYSICAL":
         return stamp(values * np.float32(0.01), "dose", **attrs)
     values.name, values.attrs = "relative_dose", {"units": "1", **attrs}
     return values
+
+
+def _stated(comment: str) -> str | None:
+    """The model or LET definition in a comment that `write_rtdose` wrote."""
+    for prefix in COMMENTS.values():
+        if prefix.endswith(", ") and comment.startswith(prefix):
+            return comment.removeprefix(prefix)
+    return None
 
 
 def _offsets(data, frames: int, header: Header) -> np.ndarray:

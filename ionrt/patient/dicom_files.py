@@ -94,7 +94,7 @@ def read_pixels(path: Path) -> tuple[np.ndarray, FileDataset, bytes]:
             f"{path.name}: the pixels cannot be read ({error}); the file is truncated, damaged or compressed in a way that"
             " needs decompressing first"
         ) from error
-    return values, data, hashlib.sha256(np.ascontiguousarray(values)).digest()
+    return values, data, hashlib.sha256(values.tobytes()).digest()
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

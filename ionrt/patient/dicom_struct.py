@@ -36,8 +36,8 @@ def choose_structure_set(headers: list[Header], frame: str, wanted: str | None, 
     strange = [h for h in found if not (frames_of(h) & ct_frames)]
     if strange:
         raise IonrtError(
-            f"{strange[0].path.name}: the structure set belongs to frame of reference {', '.join(sorted(frames_of(strange[0])))},"
-            f" the CT to {frame}; expected the same one: register it to this CT or remove it from the folder"
+            f"{strange[0].path.name}: the structure set belongs to frame of reference "
+            f"{', '.join(sorted(frames_of(strange[0])))}, the CT to {frame}; expected the same one: register it to this CT or remove it from the folder"
         )
     return None
 
@@ -119,7 +119,8 @@ def _check_references(contours, images: set[str], file: str) -> None:
     strange = len(named - images)
     if strange:
         warnings.warn(
-            f"{file}: {strange} of {len(named)} referenced image UIDs are not among the CT slices; the frame of reference fits, geometry decides",
+            f"{file}: {strange} of {len(named)} referenced image UIDs are not among the CT slices;"
+            " the frame of reference fits, geometry decides",
             stacklevel=4,
         )
 

@@ -19,6 +19,7 @@ from pydicom.valuerep import DSfloat
 
 from ionrt import __version__
 from ionrt.patient.dicom import CT_IMAGE
+from ionrt.patient.dicom_dose import COMMENTS
 from ionrt.patient.dicom_files import scan
 from ionrt.patient.grid import DIMS
 from ionrt.patient.structures import Contours, spacing
@@ -31,6 +32,18 @@ IMPLEMENTATION = "2.25.150276391487906424513180926381475826127"
 KINDS = {"dose": ("GY", "PHYSICAL"), "rbe_dose": ("GY", "EFFECTIVE"), "let_d": ("RELATIVE", "PHYSICAL")}
 DOSE_TYPES = {"physical": "dose", "effective": "rbe_dose", "let_d": "let_d"}
 
+IDENTITY = {
+    "name": "PatientName",
+    "id": "PatientID",
+    "birth": "PatientBirthDate",
+    "sex": "PatientSex",
+    "study": "StudyInstanceUID",
+    "study_id": "StudyID",
+    "date": "StudyDate",
+    "time": "StudyTime",
+    "study_description": "StudyDescription",
+}
+
 
 def write_rtdose(
     dose: xr.DataArray, patient: xr.Dataset, path: str | Path, *, dose_type: str | None = None, source: str | Path | None = None
@@ -38,8 +51,8 @@ def write_rtdose(
     """Write a dose, an RBE-weighted dose or an LETd as RTDOSE.
 
     stored = round(value / scaling) in 32 bit, scaling = max / (2^32 - 1). `dose` is written as GY, PHYSICAL; `rbe_dose` as GY,
-    EFFECTIVE; `let_d`, for which the standard has no quantity, as RELATIVE, never as GY. The RBE model or LET definition stands in
-    the dose comment and the series description.
+    EFFECTIVE; `let_d`, for which the standard has no quantity, as RELATIVE, never as GY. The RBE model or LET definition stands
+    in the dose comment and the series description.
 
     Parameters
     ----------
@@ -90,6 +103,7 @@ def write_ct(ct: np.ndarray, coords: dict[str, np.ndarray], folder: Path, identi
         data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = identity["series"], 1, k + 1
         data.SeriesDescription = identity["description"]
         data.FrameOfReferenceUID, data.PositionReferenceIndicator = identity["frame"], ""
+        data.BodyPartExamined = identity["body_part"]
         data.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
         data.AcquisitionNumber, data.KVP, data.PatientPosition = 1, "120", "HFS"
         data.SliceThickness = _ds(spacing(coords["z"]))
@@ -133,22 +147,14 @@ def write_structure_set(
 
 def _dose_object(name: str, dose: xr.DataArray, values: np.ndarray, template: Dataset) -> Dataset:
     """The RTDOSE dataset."""
-    described = {
-        "dose": "absorbed dose",
-        "rbe_dose": "RBE-weighted dose, " + str(dose.attrs.get("rbe_model", "")),
-        "let_d": "LETd [keV/um], " + str(dose.attrs.get("let_definition", "")),
-    }[name]
+    described = COMMENTS[name] + str(dose.attrs.get({"rbe_dose": "rbe_model", "let_d": "let_definition"}.get(name, ""), ""))
     if described.endswith(", "):
         raise IonrtError(
             f"write_rtdose: {name} without rbe_model or let_definition; set the attribute, so that the file says what it is"
         )
     scaling = max(float(values.max()), 1e-6) / (2**32 - 1)
     digest = hashlib.sha256(values.tobytes()).hexdigest()
-    identity = {
-        "name": template.get("PatientName", ""), "id": template.get("PatientID", ""), "birth": template.get("PatientBirthDate", ""),
-        "sex": template.get("PatientSex", ""), "study": template.StudyInstanceUID, "study_id": template.get("StudyID", ""),
-        "date": template.get("StudyDate", ""), "time": template.get("StudyTime", ""), "study_description": template.get("StudyDescription", ""),
-    }  # fmt: skip
+    identity = {key: template.get(keyword, "") for key, keyword in IDENTITY.items()}
     data = _common(identity, RT_DOSE, "RTDOSE", uid(template.SeriesInstanceUID, name, described, digest))
     data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = (
         uid(template.SeriesInstanceUID, "dose", name, described),

@@ -156,7 +156,7 @@ def _uniform_step(depth: np.ndarray, positions: np.ndarray, normal: np.ndarray, 
     same = np.nonzero(gaps < 1e-3)[0]
     if same.size:
         raise IonrtError(
-            f"{what}: {same.size + 1 if same.size == 1 else same.size} slices share a position (first at {depth[same[0]]:g} mm);"
+            f"{what}: slices share a position ({same.size} pairs, first at {depth[same[0]]:g} mm);"
             " expected one slice per position: remove the copies or name one series"
         )
     off = np.nonzero(np.abs(gaps - usual) > max(SPACING_TOLERANCE * usual, SPACING_TOLERANCE))[0]

@@ -26,8 +26,10 @@ PIXEL, SLICE = 2.5, 3.0
 def write_phantom(folder: str | Path, *, pixel: float = PIXEL, slice_distance: float = SLICE) -> Path:
     """Write the SYNTHETIC pelvis as DICOM: one CT series and one structure set.
 
-    HU = sum over parts of covered fraction times the part's CT number, with 8 HU of noise (fixed seed) inside the body. The torso is an
-    ellipse of 36 x 24 cm; the CTV (ellipsoid, radii 22, 21, 24 mm, about 46 cm3) lies at its centre between bladder, rectum and bowel.
+    HU = sum over parts of covered fraction times the part's CT number, with 8 HU of noise (fixed seed) inside the body.
+    The torso is an ellipse of 36 x 24 cm; the CTV (ellipsoid, radii 22, 21, 24 mm, about 46 cm3) lies at its centre between
+    bladder, rectum and bowel. Its far edge is 210 mm of water from the side and 147 mm from the back: at 430 MeV/u oxygen
+    reaches from both, neon from the back only.
 
     Parameters
     ----------
@@ -75,8 +77,8 @@ def recipe() -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row per part in the order of painting: `name`, `type` (of the structure; empty where it is none), `hu` (HU), centre
-    `x`, `y`, `z`, radii `rx`, `ry`, `rz`, cut `low`, `high` (mm, LPS).
+    DataFrame, one row per part in the order of painting: `name`, `type` (of the structure; empty where it is none), `hu` (HU),
+    centre `x`, `y`, `z`, radii `rx`, `ry`, `rz`, cut `low`, `high` (mm, LPS).
     """
     with (resources.files("ionrt.patient") / "tables" / "pelvis.csv").open() as file:
         return pd.read_csv(file, comment="#", keep_default_na=False, dtype={"name": str, "type": str})
@@ -143,4 +145,5 @@ def _identity(pixel: float, slice_distance: float) -> dict[str, str]:
         "frame": uid("pelvis", "frame", size),
         "study_description": "SYNTHETIC phantom",
         "description": "SYNTHETIC pelvis",
+        "body_part": "PELVIS",
     }
