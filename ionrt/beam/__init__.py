@@ -1,4 +1,4 @@
-"""beam."""
+"""Ions in water: stopping, nuclear reactions, transport, base data."""
 
 import lazy_loader
 

@@ -1,0 +1,9 @@
+from .basedata import base_data as base_data
+from .basedata import machine_energies as machine_energies
+from .check import check_base_data as check_base_data
+from .nuclear import cross_section as cross_section
+from .stopping import csda_range as csda_range
+from .stopping import energy_for_range as energy_for_range
+from .stopping import stopping_power as stopping_power
+from .broad_beam import LET_DEFINITIONS as LET_DEFINITIONS
+from .broad_beam import transport as transport

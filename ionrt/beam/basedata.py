@@ -1,0 +1,266 @@
+"""Base data of an ion over its machine energies: built in parallel, cached on disk by the hash of physics and request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dask
+import numpy as np
+import platformdirs
+import xarray as xr
+from numpy.typing import ArrayLike
+from tqdm.auto import tqdm
+
+from ionrt import __version__
+from ionrt.beam import broad_beam as tr
+from ionrt.beam.cells import CHARGES
+from ionrt.beam.check import check_base_data
+from ionrt.beam.primary import start
+from ionrt.beam.stopping import Array, energies, table
+from ionrt.ions import IONS, Isotope
+from ionrt.quantities import IonrtError, content_hash, one_of, stamp
+
+TOP_ENERGY = {"p": 250.0, "He": 250.0, "C": 430.0, "O": 430.0, "Ne": 430.0}  # MeV/u; He: 38 cm, deeper than any patient
+LOWEST_ENERGY = 50.0
+RANGE_STEP = 2.0  # mm
+DEPTH_STEP = 0.1  # mm
+TAIL = 200.0  # mm behind the deepest range
+ENERGY_SPREAD = 0.001  # relative standard deviation of the energy of a synchrotron beam
+NODES = 64
+
+
+def machine_energies(ion: str, *, step: float = RANGE_STEP) -> Array:
+    """Machine energies of an ion in MeV/u, equidistant in range by at most `step` mm, 50 MeV/u to the top energy."""
+    one_of(ion, tuple(IONS), what="ion")
+    if not 0.1 <= step <= 50:
+        raise IonrtError(f"step: expected 0.1 to 50 mm of range, got {step}")
+    tab = table(IONS[ion].symbol)
+    low, high = (float(tab.at_energy(e)) for e in (LOWEST_ENERGY, TOP_ENERGY[ion]))
+    count = int(np.ceil((high - low) / step)) + 1
+    value = tab.at_range(np.linspace(low, high, count))
+    value[[0, -1]] = LOWEST_ENERGY, TOP_ENERGY[ion]
+    return value
+
+
+def node_depths(isotope: Isotope, energy: float, end: float, *, energy_spread: float, ripple: float, shifter: float) -> Array:
+    """Depths at which spectra are kept: dense around the peak, coarse before and in the tail; ascending, from 0."""
+    beam = start(isotope, energy, shifter + end, energy_spread=energy_spread, range_sigma=ripple)
+    reach = beam.reach - shifter
+    sigma = max(float(beam.at(np.array([beam.reach]), "sigma")[0]), 0.15)
+    rise, peak = max(reach - 8 * sigma, 0.5 * reach), reach + 4 * sigma
+    plateau = np.linspace(0, rise, 24, endpoint=False)
+    around = np.concatenate(
+        [np.linspace(rise, reach - 3 * sigma, 10, endpoint=False), np.linspace(reach - 3 * sigma, peak, 18)]
+    )
+    tail = peak + (end - peak) * np.linspace(0, 1, 13)[1:] ** 2
+    return np.clip(np.concatenate([plateau, around, tail]), 0, end)
+
+
+def _one(ion: str, energy: float, depth: Array, options: dict[str, float]) -> dict[str, Array]:
+    """All arrays of one energy, float32."""
+    isotope = IONS[ion]
+    spread, ripple, shifter = options["energy_spread"], options["ripple_sigma"], options["range_shifter"]
+    nodes = node_depths(isotope, energy, depth[-1], energy_spread=spread, ripple=ripple, shifter=shifter)
+    s = tr.solve(isotope, energy, depth, spectrum_depth=nodes, energy_spread=spread, range_sigma=ripple, range_shifter=shifter)
+    by_origin = tr.dose_by_origin(isotope, s)
+    let_d, let_t = tr.let_averages(isotope, s)
+    sigma, weight, halo = tr.lateral(isotope, s)
+    out = {
+        "dose": by_origin.sum(0),
+        "dose_by_origin": by_origin,
+        "let_d": let_d,
+        "let_t": let_t,
+        "sigma": sigma,
+        "halo_weight": weight,
+        "halo_sigma": halo,
+        "spectrum_depth": nodes,
+        "dose_spectrum": s.spectrum,
+        "csda_range": np.array(float(table(isotope.symbol).at_energy(energy))),
+        "energy_neutral": np.array(s.neutral),
+        "energy_beyond": np.array(s.beyond),
+    }
+    return {k: v.astype(np.float32) for k, v in out.items()}
+
+
+_DIMS: dict[str, tuple[tuple[str, ...], str]] = {
+    "dose": (("energy", "depth"), "depth_dose"),
+    "dose_by_origin": (("origin", "energy", "depth"), "depth_dose"),
+    "let_d": (("let_definition", "energy", "depth"), "let_d"),
+    "let_t": (("let_definition", "energy", "depth"), "let_t"),
+    "sigma": (("energy", "depth"), "sigma"),
+    "halo_weight": (("energy", "depth"), "halo_weight"),
+    "halo_sigma": (("energy", "depth"), "halo_sigma"),
+    "spectrum_depth": (("energy", "node"), "wepl"),
+    "dose_spectrum": (("energy", "node", "charge", "kinetic_energy"), "dose_spectrum"),
+    "csda_range": (("energy",), "csda_range"),
+    "energy_neutral": (("energy",), ""),
+    "energy_beyond": (("energy",), ""),
+}
+
+
+def _batches(jobs: list[Any], size: int) -> Iterator[list[Any]]:
+    for i in range(0, len(jobs), size):
+        yield jobs[i : i + size]
+
+
+def build(ion: str, energy: Array, options: dict[str, float], *, progress: bool | None = None) -> xr.Dataset:
+    """Compute the base data of an ion; one dask task per energy, in whatever scheduler is active."""
+    depth_end = float(table(IONS[ion].symbol).at_energy(energy[-1])) + TAIL
+    depth = np.arange(int(np.ceil(depth_end / DEPTH_STEP)) + 1) * DEPTH_STEP
+    one = dask.delayed(_one, pure=False)
+    jobs = [one(ion, float(e), depth, options) for e in energy]
+    done: list[dict[str, Array]] = []
+    with tqdm(total=len(jobs), desc=f"base data {ion}", disable=not progress if progress is not None else None) as bar:
+        for batch in _batches(jobs, 8):
+            done += dask.compute(*batch)
+            bar.update(len(batch))
+    coords = {
+        "energy": energy,
+        "depth": depth,
+        "let_definition": list(tr.LET_DEFINITIONS),
+        "charge": CHARGES,
+        "kinetic_energy": tr.KINETIC_ENERGY,
+        "origin": list(tr.origins(IONS[ion])),
+        "node": np.arange(NODES),
+    }
+    ds = xr.Dataset(coords=coords)
+    for name, (dims, quantity) in _DIMS.items():
+        data = np.stack([d.pop(name) for d in done], axis=dims.index("energy"))
+        ds[name] = _labelled(ion, data, dims, quantity)
+    for dim, unit in (("energy", "MeV/u"), ("depth", "mm"), ("kinetic_energy", "MeV/u")):
+        ds[dim].attrs["units"] = unit
+    return ds
+
+
+def _labelled(ion: str, data: Array, dims: tuple[str, ...], quantity: str) -> xr.DataArray:
+    da = xr.DataArray(data, dims=dims)
+    if not quantity:
+        return da.assign_attrs(units="MeV", ion=ion)
+    extra = {"let_definition": "see coordinate let_definition"} if quantity.startswith("let") else {}
+    if quantity == "dose_spectrum":
+        extra = {"population": "charged"}
+    out = stamp(da, quantity, ion=ion, **extra)
+    if dims == ("energy", "node"):
+        out.attrs["long_name"] = "depth of the spectrum"
+    return out
+
+
+@cache
+def physics_hash() -> str:
+    """Hash of everything the numbers depend on: the sources and tables of this room and the isotopes."""
+    parts: list[object] = []
+    for folder in (files("ionrt.beam"), files("ionrt.beam") / "tables"):
+        for item in sorted(folder.iterdir(), key=lambda p: p.name):
+            if item.name.endswith((".py", ".csv", ".toml")) and item.name not in ("interchange.py", "check.py"):
+                parts += [item.name, item.read_bytes()]
+    parts.append((files("ionrt") / "ions.py").read_bytes())
+    return content_hash(*parts)
+
+
+def cache_folder() -> Path:
+    """Folder of cached base data: $IONRT_CACHE or the user's cache directory."""
+    return Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt")) / "basedata"
+
+
+def _load(path: Path, key: str) -> xr.Dataset | None:
+    """The cached dataset, or None where the file is absent, damaged or of other physics."""
+    if not path.exists():
+        return None
+    try:
+        ds = read(path)
+        return check_base_data(ds) if ds.attrs.get("content_key") == key else None
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def save(ds: xr.Dataset, path: Path) -> None:
+    """Write base data as netCDF-3 (needs no HDF5 library) so that a killed run leaves nothing half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    slim = ds.sel(charge=slice(1, IONS[ds.attrs["ion"]].charge)) if "charge" in ds.dims else ds
+    try:
+        slim.to_netcdf(temporary, engine="scipy", format="NETCDF3_64BIT")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path) -> xr.Dataset:
+    """Read what `save` wrote, with all charges 1..10 again."""
+    with xr.open_dataset(path, engine="scipy") as stored:
+        ds = stored.load()
+    if "charge" in ds.dims:
+        ds = ds.reindex(charge=CHARGES, fill_value=np.float32(0))
+    for name in ("origin", "let_definition"):
+        if name in ds.coords:
+            ds[name] = ds[name].astype(str)
+    if "node" in ds.coords:
+        ds["node"] = ds["node"].astype(np.int64)
+    return ds
+
+
+def base_data(
+    ion: str,
+    *,
+    energy: ArrayLike | None = None,
+    energy_spread: float = ENERGY_SPREAD,
+    ripple_sigma: float = 0.0,
+    range_shifter: float = 0.0,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Base data of an ion over its machine energies, from the cache on disk or computed now.
+
+    Parameters
+    ----------
+    ion: "p", "He", "C", "O", "Ne".
+    energy: machine energies in MeV/u, ascending; default: range steps of at most 2 mm from 50 MeV/u to 250 (p, He) or
+        430 MeV/u (C, O, Ne).
+    energy_spread: relative standard deviation of the energy.
+    ripple_sigma: standard deviation in mm of range added by a ripple filter.
+    range_shifter: mm of water in front of depth 0.
+    progress: show a progress bar; default: when in a terminal.
+
+    Returns
+    -------
+    Dataset with dims energy, depth (mm, 0.1 mm steps), let_definition, charge, kinetic_energy, origin, node:
+    dose, dose_by_origin (MeV/mm per primary), let_d, let_t (keV/um), sigma, halo_weight, halo_sigma (mm, 1, mm), csda_range (mm),
+    spectrum_depth (mm) and dose_spectrum (shares that sum to 1), energy_neutral and energy_beyond (MeV).
+
+    Raises
+    ------
+    IonrtError: unknown ion, energies outside the limits or not ascending, negative options.
+
+    References
+    ----------
+    See ionrt/beam/tables/README.md.
+    """
+    one_of(ion, tuple(IONS), what="ion")
+    value = machine_energies(ion) if energy is None else energies(energy, low=20.0, high=500.0 if ion != "p" else 300.0)
+    if np.any(np.diff(value) <= 0):
+        raise IonrtError("energy: expected ascending machine energies in MeV/u; sort them first")
+    options = {"energy_spread": energy_spread, "ripple_sigma": ripple_sigma, "range_shifter": range_shifter}
+    for name, number in options.items():
+        if not (np.isfinite(number) and number >= 0):
+            raise IonrtError(f"{name}: expected a number >= 0, got {number}")
+    key = content_hash(ion, value, sorted(options.items()), physics_hash())
+    path = cache_folder() / f"{ion}-{key}.nc"
+    cached = _load(path, key)
+    if cached is not None:
+        return cached
+    ds = build(ion, value, options, progress=progress)
+    ds.attrs = {
+        "ion": ion,
+        **options,
+        "let": "computed from ionrt's own stopping powers",
+        "citation": tr.CITATION,
+        "content_key": key,
+        "ionrt_version": __version__,
+    }
+    save(ds, path)
+    return ds

@@ -1,0 +1,203 @@
+"""Numba kernels of the transport: everything lives on s = residual range + depth, so slowing down is exact."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True)
+def deposit(state, bounds, species, cell, number, th2, xth, xx):  # pragma: no cover
+    """Put `number` particles at fractional cell position, keeping number and first moment; returns the cells used."""
+    last = state.shape[2] - 1
+    x = min(max(cell, 0.0), last - 1.0)
+    k = int(x)
+    f = x - k
+    for q, part in ((k, number * (1 - f)), (k + 1, number * f)):
+        state[0, species, q] += part
+        state[1, species, q] += part * th2
+        state[2, species, q] += part * xth
+        state[3, species, q] += part * xx
+    bounds[species, 0] = min(bounds[species, 0], k)
+    bounds[species, 1] = max(bounds[species, 1], k + 2)
+    return k, f
+
+
+@njit(nogil=True, cache=True)
+def emit(state, bounds, kinetic, i, rate, th2, xth, xx, species, cells, number, dtheta2):  # pragma: no cover
+    """Deposit the fragments of `rate` reactions at cell offset `i`; returns the kinetic energy sent on."""
+    total = 0.0
+    for e in range(species.size):
+        w = rate * number[e]
+        if w <= 0.0:
+            continue
+        j = species[e]
+        k, f = deposit(state, bounds, j, cells[e] + i, w, th2 + dtheta2[e], xth, xx)
+        m = max(k - i, 0)
+        total += w * ((1 - f) * kinetic[j, m] + f * kinetic[j, m + 1])
+    return total
+
+
+@njit(nogil=True, cache=True)
+def react(state, bounds, i, step, sigma, kinetic, which, pointer, species, cells, number, dtheta2, local, histogram):
+    # pragma: no cover
+    """One nuclear step of all secondaries; returns (local energy, neutral energy, reactions)."""
+    local_energy, neutral = 0.0, 0.0
+    for j in range(sigma.shape[0]):
+        lo, hi = max(bounds[j, 0], i), bounds[j, 1]
+        if hi <= lo or sigma[j, sigma.shape[1] - 1] <= 0.0:
+            continue
+        histogram[:] = 0.0
+        for k in range(lo, hi):
+            n = state[0, j, k]
+            m = k - i
+            if n <= 0.0 or which[j, m] < 0:
+                continue
+            share = 1.0 - np.exp(-sigma[j, m] * step)
+            b = which[j, m]
+            histogram[0, b] += n * share
+            histogram[1, b] += state[1, j, k] * share
+            histogram[2, b] += state[2, j, k] * share
+            histogram[3, b] += state[3, j, k] * share
+            histogram[4, b] += n * share * kinetic[j, m]
+            for q in range(4):
+                state[q, j, k] *= 1.0 - share
+        for b in range(histogram.shape[1]):
+            rate = histogram[0, b]
+            if rate <= 0.0:
+                continue
+            e0, e1 = pointer[j, b], pointer[j, b + 1]
+            sent = emit(
+                state,
+                bounds,
+                kinetic,
+                i,
+                rate,
+                histogram[1, b] / rate,
+                histogram[2, b] / rate,
+                histogram[3, b] / rate,
+                species[e0:e1],
+                cells[e0:e1],
+                number[e0:e1],
+                dtheta2[e0:e1],
+            )
+            here = min(rate * local[j, b], max(histogram[4, b] - sent, 0.0))
+            local_energy += here
+            neutral += histogram[4, b] - sent - here
+    return local_energy, neutral
+
+
+@njit(nogil=True, cache=True)
+def drift(state, bounds, i, step, power):  # pragma: no cover
+    """Fermi-Eyges over one step: angles turn into displacement, scattering adds angle."""
+    for j in range(state.shape[1]):
+        for k in range(max(bounds[j, 0], i), bounds[j, 1]):
+            n = state[0, j, k]
+            if n <= 0.0:
+                continue
+            t = n * power[j, k - i] * step
+            a, b = state[1, j, k], state[2, j, k]
+            state[3, j, k] += step * (2 * b + a * step) + t * step * step / 3
+            state[2, j, k] += a * step + t * step / 2
+            state[1, j, k] = a + t
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def score(state, bounds, i, d_kinetic, d_let, d_path, out):  # pragma: no cover
+    """Energy, LET x energy, path and energy-weighted lateral variance left in the slab that begins at cell i."""
+    for j in range(state.shape[1]):
+        lo, hi = max(bounds[j, 0], i), bounds[j, 1]
+        if hi <= lo:
+            continue
+        n, xx = state[0, j, lo:hi], state[3, j, lo:hi]
+        t, q, p = d_kinetic[j, lo - i : hi - i], d_let[j, lo - i : hi - i], d_path[j, lo - i : hi - i]
+        s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+        for k in range(n.size):
+            s0 += n[k] * t[k]
+            s1 += n[k] * q[k]
+            s2 += n[k] * p[k]
+            s3 += xx[k] * t[k]
+        out[0, j], out[1, j], out[2, j], out[3, j] = s0, s1, s2, s3
+
+
+@njit(nogil=True, cache=True)
+def spread(spectrum, low, high, energy, edges):  # pragma: no cover
+    """Add `energy` to the bins of `spectrum` in proportion to their overlap with the interval (low, high)."""
+    nbin = edges.size - 1
+    ratio = np.log(edges[1] / edges[0])
+    first = 0 if low <= edges[0] else min(int(np.log(low / edges[0]) / ratio), nbin - 1)
+    if high <= edges[0] or high - low <= 0:
+        spectrum[first] += energy
+        return
+    for b in range(first, nbin):
+        left = low if b == first else edges[b]
+        right = high if b == nbin - 1 else min(high, edges[b + 1])
+        spectrum[b] += energy * (right - left) / (high - low)
+        if right >= high:
+            break
+
+
+@njit(nogil=True, cache=True)
+def score_spectrum(state, bounds, i, d_kinetic, top, bottom, charge, edges, out):  # pragma: no cover
+    """Share the energy left in a slab out to (charge, kinetic energy); targets (charge 0) are left out."""
+    for j in range(state.shape[1]):
+        if charge[j] == 0:
+            continue
+        for k in range(max(bounds[j, 0], i), bounds[j, 1]):
+            m = k - i
+            energy = state[0, j, k] * d_kinetic[j, m]
+            if energy > 0.0:
+                spread(out[charge[j] - 1], bottom[j, m], top[j, m], energy, edges)
+
+
+@njit(nogil=True, cache=True)
+def inside_cone(state, bounds, i, charge, angle, out):  # pragma: no cover
+    """Number of particles per charge whose direction lies within `angle` (rad) of the axis."""
+    for j in range(state.shape[1]):
+        if charge[j] == 0:
+            continue
+        for k in range(max(bounds[j, 0], i), bounds[j, 1]):
+            n = state[0, j, k]
+            if n > 0.0:
+                theta2 = max(state[1, j, k] / n, 1e-12)
+                out[charge[j] - 1] += n * (1 - np.exp(-(angle**2) / (2 * theta2)))
+
+
+@njit(nogil=True, cache=True)
+def look_up(values, x):  # pragma: no cover
+    """Linear interpolation on a uniform table that begins at 0; zero below."""
+    if x <= 0.0:
+        return 0.0
+    k = min(int(x), values.size - 2)
+    return values[k] + (x - k) * (values[k + 1] - values[k])
+
+
+@njit(nogil=True, cache=True)
+def primary_profile(depth, half, alive, mean, sigma, nodes, weights, kinetic, let, spacing, out):  # pragma: no cover
+    """Energy, LET x energy and path per mm of the primaries (Gaussian in s) at each depth."""
+    for d in range(depth.size):
+        s0, s1, s2 = 0.0, 0.0, 0.0
+        for q in range(nodes.size):
+            residual = mean + sigma[d] * nodes[q] - depth[d]
+            high, low = (residual + half) / spacing, (residual - half) / spacing
+            if high <= 0.0:
+                continue
+            s0 += weights[q] * (look_up(kinetic, high) - look_up(kinetic, low))
+            s1 += weights[q] * (look_up(let, high) - look_up(let, low))
+            s2 += weights[q] * (high - max(low, 0.0)) * spacing
+        scale = alive[d] / (2 * half)
+        out[0, d], out[1, d], out[2, d] = s0 * scale, s1 * scale, s2 * scale
+
+
+@njit(nogil=True, cache=True)
+def primary_spectrum(depth, half, alive, mean, sigma, nodes, weights, kinetic, spacing, mass, edges, out):
+    # pragma: no cover
+    """Spectrum of the energy that the primaries leave around each node depth (MeV per mm)."""
+    for d in range(depth.size):
+        for q in range(nodes.size):
+            residual = mean + sigma[d] * nodes[q] - depth[d]
+            high = look_up(kinetic, (residual + half) / spacing)
+            low = look_up(kinetic, (residual - half) / spacing)
+            if high > low:
+                energy = weights[q] * (high - low) * alive[d] / (2 * half)
+                spread(out[d], low / mass, high / mass, energy, edges)
