@@ -1,0 +1,112 @@
+"""Replicates in batches: dask over independent random streams, so that the result does not depend on the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+
+from ionrt.quantities import IonrtError
+from ionrt.trial import limits
+from ionrt.trial.axis import level_values
+from ionrt.trial.crm import Crm
+from ionrt.trial.phase1 import Boin, select_isotonic
+
+BATCHES = 16  # fixed: the same seed gives the same replicates on one core and on many
+
+
+def in_batches(replicates: Callable[..., Any], n_sim: int, seed: int | Sequence[int], *arguments: Any) -> list[Any]:
+    """Run `replicates(rng, size, *arguments)` in batches with spawned streams; a running distributed client is used."""
+    n_sim = limits.count(n_sim, "n_sim")
+    sizes = np.diff(np.linspace(0, n_sim, min(BATCHES, n_sim) + 1).round().astype(int))
+    streams = np.random.SeedSequence(seed).spawn(sizes.size)
+    tasks = [dask.delayed(_seeded)(replicates, s, int(m), *arguments) for s, m in zip(streams, sizes, strict=True)]
+    return list(dask.compute(*tasks))
+
+
+def _seeded(replicates, stream, size, *arguments):
+    return replicates(np.random.default_rng(stream), size, *arguments)
+
+
+def dose_finding(
+    design: Boin | Crm,
+    p_true: Sequence[float],
+    *,
+    n_sim: int = 10_000,
+    seed: int = 0,
+    accrual_interval: float | None = None,
+) -> pd.DataFrame:
+    """Operating characteristics of a phase I design under a true toxicity curve.
+
+    Parameters
+    ----------
+    design : from `boin`, `crm` or `tite_crm`; `three_plus_three` is exact and needs no simulation.
+    p_true : true toxicity probability per level (level,), not decreasing.
+    n_sim, seed : replicates and random seed.
+    accrual_interval : mean time between patients, TITE-CRM only, in the unit of its window (default: a quarter of it).
+
+    Returns a DataFrame, one row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the replicates),
+    se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the truth come uniformly
+    over the window. Raises IonrtError where the curve does not fit the design.
+    """
+    p = limits.toxicity(p_true)
+    k = design.n_levels if isinstance(design, Boin) else len(design.skeleton)
+    if p.size != k:
+        raise IonrtError(f"p_true: expected one probability for each of the {k} levels, got {p.size}")
+    if isinstance(design, Boin):
+        parts = in_batches(_boin_batch, n_sim, seed, design, p)
+    else:
+        window = design.window or 0.0
+        interval = limits.positive(window / 4.0 if accrual_interval is None else accrual_interval, "accrual_interval") if window else 1.0
+        parts = in_batches(_crm_batch, n_sim, seed, design, p, interval)
+    selected = np.concatenate([part[0] for part in parts])
+    share = np.bincount(selected, minlength=k + 1) / n_sim
+    n, x = (np.concatenate([part[i] for part in parts]).mean(axis=0) for i in (1, 2))
+    return pd.DataFrame(
+        {
+            "value": np.append(np.nan, level_values(design.axis, k)),
+            "p_toxicity": np.append(np.nan, p),
+            "selected": share,
+            "se": np.sqrt(share * (1 - share) / n_sim),
+            "n": np.append(0.0, n),
+            "toxicities": np.append(0.0, x),
+        },
+        index=pd.RangeIndex(k + 1, name="level"),
+    )
+
+
+def _boin_batch(rng: np.random.Generator, size: int, design: Boin, p: np.ndarray):
+    from ionrt.trial.kernels import boin_trials
+
+    bounds = design.table.reindex(range(design.n_max + 1))
+    table = [bounds[c].fillna(-1).to_numpy(np.int64) for c in ("escalate", "deescalate", "eliminate")]
+    closed, n, x = boin_trials(rng.random((size, design.n_max)), p, design.cohort, *table)
+    patterns, inverse = np.unique(np.column_stack([closed, n, x]), axis=0, return_inverse=True)
+    k = p.size
+    chosen = np.array([select_isotonic(row[1 + k :], row[1 : 1 + k], np.arange(k) >= row[0], design.target) for row in patterns])
+    return chosen[np.ravel(inverse)], n, x
+
+
+def _crm_batch(rng: np.random.Generator, size: int, design: Crm, p: np.ndarray, interval: float):
+    from ionrt.trial.kernels import crm_trials
+
+    grid = np.linspace(-5.0 * design.scale, 5.0 * design.scale, 121)
+    prior = np.exp(-0.5 * (grid / design.scale) ** 2)
+    shape = (size, design.n_max)
+    entry = np.cumsum(rng.exponential(interval, shape), axis=1)
+    return crm_trials(
+        rng.random(shape),
+        rng.random(shape),
+        entry,
+        p,
+        design.cohort,
+        grid,
+        prior,
+        design.p_toxicity(grid),
+        design.target,
+        design.cutoff,
+        design.window or 0.0,
+    )
