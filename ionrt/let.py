@@ -92,8 +92,8 @@ def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "prod
     heavy = [i for i in heavy if get(i).charge > 2]
     if heavy:
         warnings.warn(
-            f"let_weighted_dose: c LETd D was derived for protons; the field holds {', '.join(heavy)}, where LET alone does not rank "
-            "the effect. Use a model with a table over charge and energy",
+            f"let_weighted_dose: c LETd D was derived for protons; the field holds {', '.join(heavy)}, where LET alone "
+            "does not rank the effect. Use a model with a table over charge and energy",
             UserWarning,
             stacklevel=2,
         )

@@ -1,6 +1,15 @@
+from .cells import coefficients as coefficients
+from .cells import dose_at_survival as dose_at_survival
+from .cells import effect as effect
+from .cells import energy_at_let as energy_at_let
+from .cells import survival as survival
 from .lem import lem1 as lem1
 from .moments import let_table as let_table
 from .moments import moment_tables as moment_tables
+from .oxygen import oer_antonovic as oer_antonovic
+from .oxygen import osmk21_at as osmk21_at
+from .oxygen import osmk21_resistance as osmk21_resistance
+from .oxygen import osmk23_at as osmk23_at
 from .specific import closure as closure
 from .specific import single_event_dose as single_event_dose
 from .specific import specific_energy as specific_energy

@@ -25,7 +25,7 @@ NAMES = (
     "alpha_x_dose",
     "sqrt_beta_x_dose",
 )
-_REPRESENTATIVE = ("", "1H", "4He", "7Li", "9Be", "11B", "12C", "14N", "16O", "19F", "20Ne")  # LET depends on A by < 0.1 %
+ISOTOPE_OF_CHARGE = ("", "1H", "4He", "7Li", "9Be", "11B", "12C", "14N", "16O", "19F", "20Ne")  # LET depends on A by < 0.1 %
 _SPECIFIC = {"zstar_x_dose": "zstar", "zd_x_dose": "zd", "zn_x_dose": "zn"}
 _SUBDIVIDE = 16  # energies per bin when a threshold cuts through bins
 
@@ -43,7 +43,7 @@ def let_table(charge: Any, energy: Any) -> xr.DataArray:
     order = np.argsort(e)
     values = np.empty((z.size, e.size))
     for i, c in enumerate(z):
-        values[i, order] = stopping_power(_REPRESENTATIVE[int(c)], e[order]).values * 0.1
+        values[i, order] = stopping_power(ISOTOPE_OF_CHARGE[int(c)], e[order]).values * 0.1
     da = xr.DataArray(values, dims=("charge", "energy"), coords={"charge": z, "energy": e})
     return stamp(da, "let_d", let_definition="primary", medium="water")
 

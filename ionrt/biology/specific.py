@@ -67,7 +67,7 @@ def _cylinder(z: Any, e: Any, s: Any, radius: float, z0: float, track: KieferCha
     if (shape[:, 3] < 0).any():
         i = int(shape[:, 3].argmin())
         raise IonrtError(
-            f"let: {flat[2][i]:g} keV/um at charge {flat[0][i]:g}, {flat[1][i]:g} MeV/u is less than the penumbra of the track alone "
+            f"let: {flat[2][i]:g} keV/um at charge {flat[0][i]:g}, {flat[1][i]:g} MeV/u is less than the penumbra of its track "
             "carries; give the unrestricted LET in water"
         )
     out = np.empty((flat[0].size, 3))

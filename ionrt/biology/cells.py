@@ -1,0 +1,91 @@
+"""Coefficients, survival and dose at a survival of single particles, for every parameter set alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.optimize import brentq
+
+from ionrt.beam import stopping_power
+from ionrt.biology.lem import lem1
+from ionrt.biology.moments import ISOTOPE_OF_CHARGE
+from ionrt.biology.oxygen import osmk21_resistance, osmk23_at
+from ionrt.biology.specific import specific_energy
+from ionrt.biology.tissues import TISSUES, Lem1, Osmk21, Osmk23, Smk, Tissue
+from ionrt.quantities import IonrtError, one_of, stamp
+
+
+def coefficients(charge: Any, energy: Any, *, let: Any, tissue: str | Tissue, po2: float = 160.0) -> xr.Dataset:
+    """Linear-quadratic coefficients of single particles under any parameter set, and z_n where the model is stochastic.
+
+    MKM: alpha0 + beta0 z*, beta0; SMK: alpha0 + beta0 z*, beta0 z*/z_d; OSMK: the same at `po2`; LEM I: see `lem1`.
+
+    Parameters: `charge` [e], `energy` [MeV/u], `let` [keV/um] as in `specific_energy`; `tissue` a set or its name; `po2`
+    [mmHg] (OSMK only).
+    Returns: Dataset ``alpha`` [1/Gy], ``beta`` [1/Gy2] and, for SMK and OSMK, ``zn`` [Gy]. Errors: IonrtError as
+    `specific_energy`.
+    Reference: the citation of the set.
+    """
+    cell = TISSUES[one_of(tissue, tuple(TISSUES), what="tissue")] if isinstance(tissue, str) else tissue
+    if isinstance(cell, Lem1):
+        return lem1(charge, energy, let=let, tissue=cell)
+    if isinstance(cell, Osmk23):
+        cell = osmk23_at(cell, po2=po2)
+    z = specific_energy(
+        charge, energy, let=let, domain_radius=cell.domain_radius, nucleus_radius=cell.nucleus_radius, z0=cell.z0
+    )
+    resistance: Any = osmk21_resistance(z.zd, po2=po2, tissue=cell) if isinstance(cell, Osmk21) else 1.0
+    intrinsic = cell.alpha_l + cell.alpha_s / resistance if isinstance(cell, Osmk21) else cell.alpha0
+    stochastic = isinstance(cell, (Smk, Osmk21))
+    alpha = intrinsic + cell.beta0 * z.zstar / resistance**2
+    beta = cell.beta0 / resistance**2 * (z.zstar / z.zd if stochastic else xr.ones_like(z.zstar))
+    attrs = {"parameter_set": cell.name, "citation": cell.citation}
+    out = {"alpha": stamp(alpha, "alpha", **attrs), "beta": stamp(beta, "beta", **attrs)}
+    return xr.Dataset(out | ({"zn": z.zn} if stochastic else {}))
+
+
+def effect(dose: Any, *, alpha: Any, beta: Any, zn: Any = 0.0) -> Any:
+    """-ln S = alpha D + beta D^2 - ln{1 + D z_n [-beta + (alpha + 2 beta D)^2 / 2]}.
+
+    Parameters: `dose` [Gy]; `alpha` [1/Gy]; `beta` [1/Gy2]; `zn` [Gy], 0 for the plain linear-quadratic model. Returns:
+    effect [1].
+    Validity: D z_n [...] small against 1. Reference: Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede.
+    """
+    slope = alpha + 2.0 * beta * dose
+    return alpha * dose + beta * dose**2 - np.log1p(dose * zn * (0.5 * slope**2 - beta))
+
+
+def survival(dose: Any, *, alpha: Any, beta: Any, zn: Any = 0.0) -> Any:
+    """Surviving fraction exp(-`effect`); parameters, validity and reference as there. Returns: S [1]."""
+    return np.exp(-effect(dose, alpha=alpha, beta=beta, zn=zn))
+
+
+def dose_at_survival(fraction: float, *, alpha: float, beta: float, zn: float = 0.0) -> float:
+    """Dose [Gy] that leaves `fraction` of the cells alive, e.g. D10 at 0.1.
+
+    Parameters: `fraction` in (0, 1); `alpha` [1/Gy], `beta` [1/Gy2], `zn` [Gy] of one radiation.
+    Errors: IonrtError for a fraction outside (0, 1). Reference: as `effect`.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise IonrtError(f"fraction: expected a surviving fraction between 0 and 1, got {fraction!r}")
+    target = -np.log(fraction)
+    guess = 2.0 * target / (alpha + np.sqrt(alpha**2 + 4.0 * beta * target))
+    if zn == 0.0:
+        return float(guess)
+    return float(brentq(lambda d: effect(d, alpha=alpha, beta=beta, zn=zn) - target, 0.0, 10.0 * guess, xtol=1e-12))
+
+
+def energy_at_let(charge: int, let: float) -> float:
+    """Energy [MeV/u] above the maximum of stopping at which an ion of `charge` [e] has this LET [keV/um] in water.
+
+    Errors: IonrtError where no energy up to 1000 MeV/u has it.
+    """
+    symbol = ISOTOPE_OF_CHARGE[charge]
+    grid = np.geomspace(0.02, 1000.0, 400)
+    values = stopping_power(symbol, grid).values * 0.1
+    top = int(values.argmax())
+    if not values[-1] <= let <= values[top]:
+        raise IonrtError(f"let: charge {charge} has {values[-1]:.3g} to {values[top]:.4g} keV/um below 1000 MeV/u, got {let:g}")
+    return float(np.exp(np.interp(-np.log(let), -np.log(values[top:]), np.log(grid[top:]))))

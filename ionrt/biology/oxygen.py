@@ -1,0 +1,108 @@
+"""Oxygen: OER of Antonovic, and the oxygen-effect SMK of 2021 and 2023 as pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ionrt.biology.tissues import INANIWA_2023, Osmk21, Osmk23, Smk, get_tissue
+from ionrt.quantities import IonrtError, check, content_hash, stamp
+
+
+def _pressure(po2: Any) -> Any:
+    """Oxygen partial pressure, mmHg >= 0."""
+    if isinstance(po2, xr.DataArray):
+        return po2
+    value = np.asarray(po2, float)
+    if not np.all(value >= 0):
+        raise IonrtError(f"po2: expected an oxygen partial pressure >= 0 mmHg, got {po2!r}")
+    return value if value.ndim else float(value)
+
+
+def oer_antonovic(
+    let: xr.DataArray | float,
+    *,
+    po2: Any,
+    oer_low: float = 2.92,
+    oer_high: float = 1.10,
+    let_scale: float = 114.0,
+    k: float = 2.5,
+) -> xr.DataArray:
+    """Oxygen enhancement ratio against LETd and oxygen pressure.
+
+    O(L) = O_high + (O_low - O_high) exp(-(L / L0)^2); O(L, p) = O(L) (K + p) / (K + O(L) p): O(L) in anoxia, 1 at high
+    pressure.
+
+    Parameters: `let` [keV/um] number or ``let_d`` map; `po2` [mmHg] number or map on its grid; `oer_low`, `oer_high` [1]
+    limits of low and high LET; `let_scale` L0 [keV/um]; `k` K [mmHg]. Returns: ``oer`` [1] of the common shape; lazy where
+    the input is.
+    Validity: fitted to in-vitro data, one source. Errors: IonrtError for negative pressure or wrong units.
+    Reference: Antonovic et al. 2013, doi 10.1093/jrr/rrs114.
+    """
+    level = check(let, "let_d") if isinstance(let, xr.DataArray) else xr.DataArray(np.asarray(let, float))
+    pressure = _pressure(po2)
+    anoxic = oer_high + (oer_low - oer_high) * np.exp(-((level / let_scale) ** 2))
+    ratio = anoxic * (1.0 / (1.0 + anoxic * (pressure / k))) * (1.0 + pressure / k)
+    return stamp(
+        ratio.astype(level.dtype),
+        "oer",
+        model="antonovic",
+        let_definition=level.attrs.get("let_definition"),
+        parameters=f"oer_low={oer_low}, oer_high={oer_high}, let_scale={let_scale} keV/um, K={k} mmHg",
+        confidence="1",
+        citation="Antonovic et al. 2013",
+    )
+
+
+def osmk21_resistance(zd: Any, *, po2: Any, tissue: str | Osmk21) -> Any:
+    """Radioresistance R = (p + K) / (p + K [(z_d/z_R)^g + 1] / [(z_d/z_R)^g + R_m]) of the OSMK 2021.
+
+    Parameters: `zd` [Gy] domain specific energy; `po2` [mmHg]; `tissue` an OSMK 2021 set. Returns: R [1], 1 in air, up to R_m.
+    Errors: IonrtError for negative pressure. Reference: Inaniwa et al. 2021, doi 10.1088/1361-6560/ac29cc.
+    """
+    t = get_tissue(tissue, Osmk21)
+    p, ratio = _pressure(po2), (zd / t.z_r) ** t.gamma
+    return (p + t.k) / (p + t.k * (ratio + 1.0) / (ratio + t.r_m))
+
+
+def osmk23_at(tissue: str | Osmk23, *, po2: float) -> Smk:
+    """The OSMK 2023 at one oxygen pressure: an SMK set with scaled domain radius, z0 and coefficients.
+
+    R = (p + K) / (p + K / R_max); f_rd = 1 + (R - 1)(f_rd,max - 1)/(R_max - 1), f_z0 = [1 + (R - 1)(f_z0,max - 1)/(R_max -
+    1)]^2; rd / f_rd, z0 f_z0, alpha0 = alpha_L + alpha_S / R, beta0 / R^2.
+
+    Parameters: `tissue` an OSMK 2023 set; `po2` [mmHg]. Returns: `Smk`, usable wherever an SMK set is; no state is kept.
+    Validity: the square in f_z0 is one reading of the paper and UNCONFIRMED; the model is therefore no default anywhere.
+    Errors: IonrtError for negative pressure. Reference: Inaniwa and Kanematsu 2023, J Radiat Res.
+    """
+    t = get_tissue(tissue, Osmk23)
+    p = float(_pressure(po2))
+    r = (p + t.k) / (p + t.k / t.r_max)
+    share = (r - 1.0) / (t.r_max - 1.0)
+    f_rd = 1.0 + share * (t.f_rd_max - 1.0)
+    f_z0 = (1.0 + share * (t.f_z0_max - 1.0)) ** 2
+    return Smk(
+        f"{t.name} at {p:g} mmHg",
+        t.cell,
+        t.alpha_l + t.alpha_s / r,
+        t.beta0 / r**2,
+        t.domain_radius / f_rd,
+        t.nucleus_radius,
+        t.z0 * f_z0,
+        f"{INANIWA_2023}; f_z0 unconfirmed; {content_hash(t, p)}",
+        "?",
+    )
+
+
+def osmk21_at(tissue: str | Osmk21, *, po2: float, zd: float) -> Smk:
+    """The OSMK 2021 of one radiation (`zd` [Gy]) at `po2` [mmHg] as an SMK set, for survival curves of one particle.
+
+    Parameters, errors, reference: as `osmk21_resistance`. Returns: `Smk` with alpha_L + alpha_S / R and beta0 / R^2.
+    """
+    t = get_tissue(tissue, Osmk21)
+    r = float(osmk21_resistance(float(zd), po2=po2, tissue=t))
+    cell = Smk(t.name, t.cell, t.alpha0, t.beta0, t.domain_radius, t.nucleus_radius, t.z0, t.citation, t.confidence)
+    return replace(cell, name=f"{t.name} at {po2:g} mmHg", alpha0=t.alpha_l + t.alpha_s / r, beta0=t.beta0 / r**2)
