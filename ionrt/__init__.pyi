@@ -1,8 +1,33 @@
 from . import beam as beam
 from . import biology as biology
+from . import cohort as cohort
+from . import evaluate as evaluate
 from . import ions as ions
+from . import let as let
+from . import outcome as outcome
+from . import patient as patient
+from . import plan as plan
+from . import plot as plot
 from . import quantities as quantities
 from . import rbe as rbe
+from . import report as report
+from . import trial as trial
+from .evaluate import dose_at_volume as dose_at_volume
+from .evaluate import dvh as dvh
+from .evaluate import gamma as gamma
+from .evaluate import volume_at_dose as volume_at_dose
+from .let import let_d as let_d
+from .let import let_weighted_dose as let_weighted_dose
+from .patient import read_dicom as read_dicom
+from .patient import regrid as regrid
+from .patient import write_phantom as write_phantom
+from .patient import write_rtdose as write_rtdose
+from .plan import Beam as Beam
+from .plan import Plan as Plan
+from .plan import Room as Room
+from .plan import field as field
+from .plan import influence as influence
+from .plan import optimise as optimise
 from .quantities import IonrtError as IonrtError
 
 __version__: str
