@@ -34,7 +34,8 @@ def stopping_power_ratio(ct: xr.DataArray, *, table: str | Path | pd.DataFrame =
     IonrtError for a table that is missing, unreadable or not ascending.
 
     Valid where the table belongs to the scanner that made the CT: the generic one is for research and phantoms, some per cent
-    off a real curve in bone and lung, and knows no metal. Reference: Schneider, Pedroni and Lomax 1996, doi 10.1088/0031-9155/41/1/009.
+    off a real curve in bone and lung, and knows no metal.
+    Reference: Schneider, Pedroni and Lomax 1996, doi 10.1088/0031-9155/41/1/009.
     """
     check(ct, "ct")
     rows = calibration_table(table)

@@ -43,8 +43,8 @@ def read_dicom(
     Dataset on dims z, y, x (voxel centres in mm, LPS, ascending): `ct` in HU, float32; `structures`
     (structure, z, y, x), fractions 0..1, lazy, one block per structure; `dose`, `rbe_dose` or `let_d` where an RTDOSE lies
     on the same grid (`read_dose` reads the others on their own grid); the contours as ragged arrays (see `contours`).
-    Attributes: `frame_of_reference_uid`, `series_instance_uid`, `study_instance_uid`, `affine` (16 numbers, row by row, voxel x, y, z to
-    mm), `content_hash`, `orientation`, `source`.
+    Attributes: `frame_of_reference_uid`, `series_instance_uid`, `study_instance_uid`,
+    `affine` (16 numbers, row by row, voxel x, y, z to mm), `content_hash`, `orientation`, `source`.
 
     Raises
     ------

@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 from pydicom.dataset import Dataset
 
+from ionrt.patient.coverage import Contours
 from ionrt.patient.dicom_files import Header, read_all
-from ionrt.patient.structures import Contours
 from ionrt.quantities import IonrtError
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
@@ -37,7 +37,8 @@ def choose_structure_set(headers: list[Header], frame: str, wanted: str | None, 
     if strange:
         raise IonrtError(
             f"{strange[0].path.name}: the structure set belongs to frame of reference "
-            f"{', '.join(sorted(frames_of(strange[0])))}, the CT to {frame}; expected the same one: register it to this CT or remove it from the folder"
+            f"{', '.join(sorted(frames_of(strange[0])))}, the CT to {frame}; expected the same"
+            f" one: register it to this CT or remove it from the folder"
         )
     return None
 

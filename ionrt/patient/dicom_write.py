@@ -18,11 +18,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from ionrt import __version__
+from ionrt.patient.coverage import Contours, spacing
 from ionrt.patient.dicom import CT_IMAGE
 from ionrt.patient.dicom_dose import COMMENTS
 from ionrt.patient.dicom_files import scan
 from ionrt.patient.grid import DIMS
-from ionrt.patient.structures import Contours, spacing
 from ionrt.quantities import IonrtError, check, content_hash, one_of
 
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 from numba import njit
 
-from ionrt.patient.structures import find_structure, lazy_fractions, spacing
+from ionrt.patient.coverage import spacing
+from ionrt.patient.structures import find_structure, lazy_fractions
 from ionrt.quantities import IonrtError
 
 DIMS = ("z", "y", "x")

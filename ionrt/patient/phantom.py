@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ionrt.patient.coverage import Contours, coverage
 from ionrt.patient.dicom_write import uid, write_ct, write_structure_set
-from ionrt.patient.structures import Contours, coverage
 from ionrt.quantities import IonrtError
 
 AIR = -1000.0
