@@ -23,3 +23,7 @@ from .safe import safe_curve as safe_curve
 from .safe import safe_table as safe_table
 from .adtte import from_adtte as from_adtte
 from .adtte import to_adtte as to_adtte
+from .federated import combine as combine
+from .federated import summary as summary
+from .redcap import from_redcap as from_redcap
+from .redcap import to_redcap as to_redcap

@@ -1,0 +1,246 @@
+"""The dictionary of the cohort: what is accepted, and that every violation is listed at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ionrt
+from ionrt import cohort
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return cohort.synthetic(60, 5)
+
+
+@pytest.fixture
+def broken(tables):
+    return {name: table.copy() for name, table in tables.items()}
+
+
+def rules_found(tables):
+    found = cohort.violations(tables)
+    return set(zip(found["table"], found["column"], strict=True)), found
+
+
+def text_of(rule):
+    return cohort.dictionary()["rules"][rule]
+
+
+def test_synthetic_tables_are_valid_and_say_so_in_every_row(tables):
+    checked = cohort.validate(tables)
+    for name, table in checked.items():
+        assert (table["origin"] == "SYNTHETIC").all(), name
+        assert table.attrs["origin"] == "SYNTHETIC"
+    assert set(checked) == {"patient", "course", "dose_metric", "event", "toxicity", "followup"}
+
+
+def test_save_and_load_give_the_same_tables(tables, tmp_path):
+    cohort.save(tables, tmp_path)
+    again = cohort.load(tmp_path)
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(again[name], table, check_dtype=False, atol=1e-4, rtol=0)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_every_violation_is_listed_with_table_row_column_and_value(broken):
+    broken["patient"].loc[[3, 7], "sex"] = ["male", None]
+    broken["course"].loc[2, "rbe_model"] = "GyE"
+    broken["course"].loc[4, "n_fractions"] = 0
+    broken["course"]["rx_dose"] = broken["course"]["rx_dose"].astype(object)
+    broken["course"].loc[5, "rx_dose"] = "about 60"
+    with pytest.raises(cohort.CohortError) as error:
+        cohort.validate(broken)
+    found = error.value.violations
+    expected = {
+        ("patient", 3, "sex"),
+        ("patient", 7, "sex"),
+        ("course", 2, "rbe_model"),
+        ("course", 4, "n_fractions"),
+        ("course", 5, "rx_dose"),
+    }
+    assert set(zip(found["table"], found["row"], found["column"], strict=True)) == expected
+    assert found.set_index(["table", "row"]).loc[("course", 5), "value"] == "about 60"
+    for part in ("row 2", "GyE", "LEM_I", "about 60", "may not be empty", "at least 1"):
+        assert part in str(error.value)
+    assert isinstance(error.value, ionrt.IonrtError)
+
+
+def test_wrong_missing_and_unknown_columns(broken):
+    broken["patient"] = broken["patient"].rename(columns={"indication": "diagnosis"})
+    broken["course"]["x_tumour_marker"] = 1.0
+    broken["weather"] = pd.DataFrame({"rain": [1]})
+    del broken["followup"]
+    places, found = rules_found(broken)
+    assert {("patient", "indication"), ("patient", "diagnosis"), ("weather", "-"), ("followup", "-")} <= places
+    assert not found["column"].eq("x_tumour_marker").any()
+
+
+def test_own_columns_survive(broken):
+    broken["course"]["x_tumour_marker"] = 1.0
+    assert "x_tumour_marker" in cohort.validate(broken)["course"]
+
+
+@pytest.mark.parametrize("cell", ["2019-03-07", "07.03.2019", "7/3/2019", "20190307"])
+def test_calendar_dates_are_refused(broken, cell):
+    broken["patient"].loc[0, "stage"] = f"T2 ({cell})"
+    _, found = rules_found(broken)
+    assert list(found["rule"]) == [text_of("relative_days")]
+
+
+def test_a_timestamp_or_serial_date_is_no_day(broken):
+    broken["event"]["day"] = broken["event"]["day"].astype(object)
+    broken["event"].loc[0, "day"] = pd.Timestamp("2019-03-07")
+    broken["event"].loc[1, "day"] = 43531  # a spreadsheet's serial date
+    _, found = rules_found(broken)
+    assert {(0, "day"), (1, "day")} <= set(zip(found["row"], found["column"], strict=True))
+
+
+def test_event_after_last_follow_up(broken):
+    row = int(np.flatnonzero(broken["event"]["code"].eq(0))[0])
+    broken["event"].loc[row, "day"] += 1
+    _, found = rules_found(broken)
+    assert found[["table", "row", "column", "rule"]].values.tolist() == [
+        ["event", row, "day", text_of("event_before_last_contact")]
+    ]
+
+
+def test_patient_without_any_follow_up(broken):
+    gone = broken["patient"]["pid"][0]
+    broken["followup"] = broken["followup"].query("pid != @gone")
+    _, found = rules_found(broken)
+    assert text_of("event_before_last_contact") in set(found["rule"])
+
+
+def grade_5(broken, cause):
+    death = broken["event"].query("endpoint == 'OS' and code == 1").iloc[0]
+    row = {"pid": death["pid"], "origin": "SYNTHETIC", "term": "Perforation", "grade": 5, "scale": "CTCAE5"}
+    row |= {"day_from": death["day"], "day_to": np.nan, "attribution": "probable", "last_clean_day": 0}
+    broken["toxicity"] = pd.concat([broken["toxicity"], pd.DataFrame([row])], ignore_index=True)
+    broken["event"].loc[death.name, "cause"] = cause
+    return broken
+
+
+def test_grade_5_is_death_by_toxicity(broken):
+    assert cohort.violations(grade_5(broken, "toxicity")).empty
+
+
+def test_grade_5_without_death_by_toxicity(broken):
+    _, found = rules_found(grade_5(broken, "cancer"))
+    assert list(found["rule"]) == [text_of("grade_5_is_death")]
+
+
+def test_death_by_toxicity_without_grade_5(broken):
+    row = broken["event"].query("endpoint == 'OS' and code == 1").index[0]
+    broken["event"].loc[row, "cause"] = "toxicity"
+    _, found = rules_found(broken)
+    assert list(found["rule"]) == [text_of("grade_5_is_death")]
+
+
+def test_death_in_one_table_only(broken):
+    row = broken["followup"].query("status == 'dead'").index[0]
+    broken["followup"].loc[row, "status"] = "alive"
+    _, found = rules_found(broken)
+    assert text_of("death_is_death") in set(found["rule"])
+
+
+def test_event_after_death_and_os_with_competitor(broken):
+    dead = broken["event"].query("endpoint == 'OS' and code == 1").iloc[0]
+    broken["event"].loc[dead.name, "day"] -= 1
+    other = broken["event"].query("endpoint == 'OS' and code == 0").index[0]
+    broken["event"].loc[other, ["code", "cause"]] = [2, "cancer"]
+    _, found = rules_found(broken)
+    assert {text_of("event_before_death"), text_of("os_has_no_competitor")} <= set(found["rule"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"modality": "mixed"}, "ion_shares"),
+        ({"modality": "O"}, "ion_shares"),
+        ({"share_C": 0.7, "share_He": 0.2}, "ion_shares"),
+        ({"let_definition": None}, "let_definition_given"),
+        ({"modality": "photon", "share_C": None}, "dose_system_fits"),
+        ({"start_day": 3}, "first_course_day_0"),
+    ],
+)
+def test_rules_of_a_course(broken, changes, rule):
+    row = int(np.flatnonzero(broken["course"]["let_d_mean"].notna())[0])
+    for column, value in changes.items():
+        broken["course"].loc[row, column] = value
+    _, found = rules_found(broken)
+    assert list(found["rule"]) == [text_of(rule)]
+    assert list(found["row"]) == [row]
+
+
+def test_unit_and_quantity_of_a_metric_agree(broken):
+    row = broken["dose_metric"].query("quantity == 'let_d'").index[0]
+    broken["dose_metric"].loc[row, "unit"] = "Gy"
+    _, found = rules_found(broken)
+    assert list(found["rule"]) == [text_of("dose_system_fits")]
+
+
+def test_duplicates_and_orphans(broken):
+    broken["patient"].loc[1, "pid"] = broken["patient"].loc[0, "pid"]
+    places, found = rules_found(broken)
+    assert "pid must be unique" in set(found["rule"])
+    assert {("course", "pid"), ("event", "pid")} <= places  # the rows of the patient that vanished
+
+
+def test_synthetic_rows_never_mix_with_clinical_ones(broken):
+    broken["patient"].loc[0, "origin"] = "clinical"
+    _, found = rules_found(broken)
+    assert set(found["rule"]) == {text_of("one_origin")}
+
+
+def test_toxicity_days_and_paediatric_age(broken):
+    broken["toxicity"].loc[0, "last_clean_day"] = broken["toxicity"].loc[0, "day_from"] + 1
+    broken["patient"].loc[0, ["indication", "age_band"]] = ["paediatric", "60-69"]
+    _, found = rules_found(broken)
+    assert {text_of("toxicity_days"), text_of("paediatric_age")} == set(found["rule"])
+
+
+def test_text_of_a_file_is_taken_as_it_stands(tables, tmp_path):
+    tables = {name: table.copy() for name, table in tables.items()}
+    tables["patient"].loc[0, "stage"] = "NA"  # a stage, not a missing value
+    cohort.save(tables, tmp_path)
+    assert cohort.load(tmp_path)["patient"].loc[0, "stage"] == "NA"
+
+
+def test_load_says_what_is_missing(tables, tmp_path):
+    with pytest.raises(ionrt.IonrtError, match="folder"):
+        cohort.load(tmp_path / "nowhere")
+    cohort.save(tables, tmp_path)
+    (tmp_path / "course.csv").unlink()
+    (tmp_path / "toxicity.csv").unlink()
+    with pytest.raises(ionrt.IonrtError, match="no file for course"):
+        cohort.load(tmp_path)
+
+
+def test_empty_tables_are_valid(tables):
+    empty = {name: table.iloc[:0] for name, table in tables.items()}
+    assert all(len(table) == 0 for table in cohort.validate(empty).values())
+
+
+def test_nothing_is_written_where_the_tables_are_wrong(broken, tmp_path):
+    broken["patient"].loc[0, "sex"] = "?"
+    with pytest.raises(cohort.CohortError):
+        cohort.save(broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_rule_of_the_dictionary_has_code():
+    from ionrt.cohort.rules import RULES
+
+    assert set(cohort.dictionary()["rules"]) == set(RULES)
+
+
+def test_importing_the_room_does_not_import_pandera():
+    code = "import sys, ionrt.cohort as c; c.synthetic; print('pandera' in sys.modules, 'statsmodels' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
