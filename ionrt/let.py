@@ -77,11 +77,11 @@ def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
 def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "product"] = "sum") -> xr.DataArray:
     """LET-weighted dose, D (1 + c LETd), or c LETd D alone with ``form="product"``.
 
-    Parameters: `field` Dataset with ``dose`` [Gy], ``let_x_dose`` [Gy keV/um]; `c` [um/keV], e.g. 0.04 in Unkelbach 2016;
+    Parameters: `field` Dataset with ``dose`` [Gy], ``let_x_dose`` [Gy keV/um]; `c` [um/keV], e.g. 0.055 in the review below;
     `form` "sum" or "product". Returns: ``let_weighted_dose`` [Gy], the field's shape.
     Validity: derived for protons; warns where the field states a heavier ion. Errors: IonrtError as in `let_d`, c negative
     or not finite.
-    Reference: Unkelbach et al. 2016, doi 10.1016/j.ijrobp.2016.08.038.
+    Reference: Rorvik et al. 2018, doi 10.1088/1361-6560/aad9db.
     """
     if not (np.isfinite(c) and c >= 0):
         raise IonrtError(f"c: expected a number >= 0 in um/keV, got {c!r}")

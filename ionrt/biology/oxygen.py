@@ -40,7 +40,7 @@ def oer_antonovic(
     limits of low and high LET; `let_scale` L0 [keV/um]; `k` K [mmHg]. Returns: ``oer`` [1] of the common shape; lazy where
     the input is.
     Validity: fitted to in-vitro data, one source. Errors: IonrtError for negative pressure or wrong units.
-    Reference: Antonovic et al. 2013, doi 10.1093/jrr/rrs114.
+    Reference: Antonovic et al., J Radiat Res (constants read in one secondary source).
     """
     level = check(let, "let_d") if isinstance(let, xr.DataArray) else xr.DataArray(np.asarray(let, float))
     pressure = _pressure(po2)
@@ -53,7 +53,7 @@ def oer_antonovic(
         let_definition=level.attrs.get("let_definition"),
         parameters=f"oer_low={oer_low}, oer_high={oer_high}, let_scale={let_scale} keV/um, K={k} mmHg",
         confidence="1",
-        citation="Antonovic et al. 2013",
+        citation="Antonovic et al., J Radiat Res",
     )
 
 

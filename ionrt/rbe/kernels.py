@@ -7,7 +7,7 @@ or an array with one value per voxel.
 
 from __future__ import annotations
 
-from math import exp, log, sqrt
+from math import log, sqrt
 
 import numpy as np
 from numba import njit, types
@@ -117,60 +117,6 @@ def lem_slopes(out_d, out_a, out_b, d, a, b, ax, bx, threshold, s_max):
         effect, by_d, by_a, by_b = _lem_effect(np.float64(d[i]), np.float64(a[i]), np.float64(b[i]), threshold, s_max)
         slope = _lem_dose(effect, ax, bx, threshold, s_max)[1]
         out_d[i], out_a[i], out_b[i] = slope * by_d, slope * by_a, slope * by_b
-
-
-@njit(**OPTIONS)
-def let_value(out, d, m, ab, a0, a1, b0, b1, b2, let_max, dose_max):
-    """RBEmax = a0 + a1 L / ab and RBEmin = b0 + (b1 / ab + b2 sqrt(ab)) L, both times dose: no division by dose."""
-    bad, outside = 0, 0
-    for i in range(d.size):
-        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
-        low = max(b0 * x + (b1 / r + b2 * sqrt(r)) * y, 0.0)
-        effect = a0 * x + a1 / r * y + low * low / r
-        out[i] = _isoeffective(effect, 1.0, 1.0 / r)[0]
-        bad += _bad(x) | _bad(y)
-        outside += (y > let_max * x) | (x > dose_max)
-    return bad, outside
-
-
-@njit(**OPTIONS)
-def let_slopes(out_d, out_m, d, m, ab, a0, a1, b0, b1, b2):
-    for i in range(d.size):
-        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
-        c = b1 / r + b2 * sqrt(r)
-        low = max(b0 * x + c * y, 0.0)
-        slope = _isoeffective(a0 * x + a1 / r * y + low * low / r, 1.0, 1.0 / r)[1]
-        out_d[i] = slope * (a0 + 2.0 * low * b0 / r)
-        out_m[i] = slope * (a1 / r + 2.0 * low * c / r)
-
-
-@njit(inline="always")
-def _helium_effect(x, y, r, c0, c1, c2):
-    """Effect over photon alpha, and its slopes by dose and let_x_dose."""
-    let = y / x if x > 0.0 else 0.0
-    w = (c0 + 1.0 / r) * c1 * exp(-c2 * let)
-    effect = x * (1.0 + w * let * let) + x * x / r
-    return effect, 1.0 + w * let * let * (c2 * let - 1.0) + 2.0 * x / r, w * let * (2.0 - c2 * let)
-
-
-@njit(**OPTIONS)
-def helium_value(out, d, m, ab, c0, c1, c2, let_max, dose_max):
-    bad, outside = 0, 0
-    for i in range(d.size):
-        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
-        out[i] = _isoeffective(_helium_effect(x, y, r, c0, c1, c2)[0], 1.0, 1.0 / r)[0]
-        bad += _bad(x) | _bad(y)
-        outside += (y > let_max * x) | (x > dose_max)
-    return bad, outside
-
-
-@njit(**OPTIONS)
-def helium_slopes(out_d, out_m, d, m, ab, c0, c1, c2):
-    for i in range(d.size):
-        r = _at(ab, i)
-        effect, by_d, by_m = _helium_effect(np.float64(d[i]), np.float64(m[i]), r, c0, c1, c2)
-        slope = _isoeffective(effect, 1.0, 1.0 / r)[1]
-        out_d[i], out_m[i] = slope * by_d, slope * by_m
 
 
 @njit(inline="always")

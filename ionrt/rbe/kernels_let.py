@@ -1,0 +1,115 @@
+"""Fused voxel kernels of the models on LETd; conventions as in `ionrt.rbe.kernels`."""
+
+from __future__ import annotations
+
+from math import exp, sqrt
+
+import numpy as np
+from numba import njit
+
+from ionrt.rbe.kernels import OPTIONS, _at, _bad, _isoeffective
+
+
+@njit(**OPTIONS)
+def let_value(out, d, m, ab, a0, a1, a2, b0, b1, b2, let_max, dose_max):
+    """RBEmax = a0 + (a1 / ab + a2) L and RBEmin = b0 + (b1 / ab + b2 sqrt(ab)) L, both times dose: no division by dose."""
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
+        low = max(b0 * x + (b1 / r + b2 * sqrt(r)) * y, 0.0)
+        effect = a0 * x + (a1 / r + a2) * y + low * low / r
+        out[i] = _isoeffective(effect, 1.0, 1.0 / r)[0]
+        bad += _bad(x) | _bad(y)
+        outside += (y > let_max * x) | (x > dose_max)
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def let_slopes(out_d, out_m, d, m, ab, a0, a1, a2, b0, b1, b2):
+    for i in range(d.size):
+        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
+        c = b1 / r + b2 * sqrt(r)
+        low = max(b0 * x + c * y, 0.0)
+        a = a1 / r + a2
+        slope = _isoeffective(a0 * x + a * y + low * low / r, 1.0, 1.0 / r)[1]
+        out_d[i] = slope * (a0 + 2.0 * low * b0 / r)
+        out_m[i] = slope * (a + 2.0 * low * c / r)
+
+
+@njit(**OPTIONS)
+def linear_value(out, d, m, intercept, slope, let_max, dose_max):
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y = np.float64(d[i]), np.float64(m[i])
+        out[i] = intercept * x + slope * y
+        bad += _bad(x) | _bad(y)
+        outside += (y > let_max * x) | (x > dose_max)
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def linear_slopes(out_d, out_m, d, m, intercept, slope):
+    for i in range(d.size):
+        out_d[i], out_m[i] = intercept, slope
+
+
+@njit(inline="always")
+def _chen_effect(x, y, r, alpha_x, p0, p1, p2):
+    """Effect over photon alpha, and its slopes by dose and let_x_dose; RBEmax = [p0 + (1 - exp(-p1 L^2)) / (p2 L)] /
+    alpha_x.
+    """
+    let = y / x if x > 0.0 else 0.0
+    decay = exp(-p1 * let * let)
+    rise = (1.0 - decay) / (p2 * let) if let > 1e-6 else p1 / p2 * let
+    steep = (2.0 * p1 * decay / p2 - rise / let) if let > 1e-6 else p1 / p2  # d rise / d L
+    effect = x * (p0 + rise) / alpha_x + x * x / r
+    return effect, (p0 + rise - let * steep) / alpha_x + 2.0 * x / r, steep / alpha_x
+
+
+@njit(**OPTIONS)
+def chen_value(out, d, m, ab, alpha_x, p0, p1, p2, let_max, dose_max):
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
+        out[i] = _isoeffective(_chen_effect(x, y, r, alpha_x, p0, p1, p2)[0], 1.0, 1.0 / r)[0]
+        bad += _bad(x) | _bad(y)
+        outside += (y > let_max * x) | (x > dose_max)
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def chen_slopes(out_d, out_m, d, m, ab, alpha_x, p0, p1, p2):
+    for i in range(d.size):
+        r = _at(ab, i)
+        effect, by_d, by_m = _chen_effect(np.float64(d[i]), np.float64(m[i]), r, alpha_x, p0, p1, p2)
+        slope = _isoeffective(effect, 1.0, 1.0 / r)[1]
+        out_d[i], out_m[i] = slope * by_d, slope * by_m
+
+
+@njit(inline="always")
+def _helium_effect(x, y, r, c0, c1, c2):
+    """Effect over photon alpha, and its slopes by dose and let_x_dose."""
+    let = y / x if x > 0.0 else 0.0
+    w = (c0 + 1.0 / r) * c1 * exp(-c2 * let)
+    effect = x * (1.0 + w * let * let) + x * x / r
+    return effect, 1.0 + w * let * let * (c2 * let - 1.0) + 2.0 * x / r, w * let * (2.0 - c2 * let)
+
+
+@njit(**OPTIONS)
+def helium_value(out, d, m, ab, c0, c1, c2, let_max, dose_max):
+    bad, outside = 0, 0
+    for i in range(d.size):
+        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
+        out[i] = _isoeffective(_helium_effect(x, y, r, c0, c1, c2)[0], 1.0, 1.0 / r)[0]
+        bad += _bad(x) | _bad(y)
+        outside += (y > let_max * x) | (x > dose_max)
+    return bad, outside
+
+
+@njit(**OPTIONS)
+def helium_slopes(out_d, out_m, d, m, ab, c0, c1, c2):
+    for i in range(d.size):
+        r = _at(ab, i)
+        effect, by_d, by_m = _helium_effect(np.float64(d[i]), np.float64(m[i]), r, c0, c1, c2)
+        slope = _isoeffective(effect, 1.0, 1.0 / r)[1]
+        out_d[i], out_m[i] = slope * by_d, slope * by_m
