@@ -29,6 +29,9 @@ class DicomBackend(BackendEntrypoint):
         from ionrt.patient.dicom import read_dicom
 
         patient = read_dicom(Path(filename_or_obj), series=series, structure_set=structure_set, lazy=True)
+        for array in patient.data_vars.values():
+            if array.chunks is not None:  # what xarray takes with chunks={}
+                array.encoding["preferred_chunks"] = {dim: sizes[0] for dim, sizes in array.chunksizes.items()}
         names = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
         return patient.drop_vars(names, errors="ignore")
 
