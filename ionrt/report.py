@@ -24,6 +24,7 @@ from ionrt.quantities import IonrtError, one_of
 NOTICE = "Research software. Not a medical device, not for clinical use."
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
 EXTERNAL = re.compile(
     r"""<(?:script|img|iframe|embed|source|audio|video|track|input)\b[^>]*?\ssrc\s*=\s*["']?\s*(?:https?:)?//[^\s"'>]+
@@ -131,6 +132,7 @@ def to_html(executed: Path, parameters: Mapping[str, Any]) -> str:
     book = nbformat.read(executed, as_version=4)
     _prepare(book)
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
+    body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
     title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
     page = _page(title, body, parameters)
     outside = external_resources(page)
@@ -154,7 +156,8 @@ def _prepare(book: Any) -> None:
             continue
         if cell.cell_type == "code":
             hidden = "keep_output" in cell.metadata.get("tags", ())
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and (hidden or o.name == "stderr"))]
+            shown = [o for o in cell.outputs if o.output_type != "stream" or not (hidden or o.name == "stderr")]
+            cell.outputs = [o for o in shown if o.output_type == "stream" or o.get("data")]
 
 
 def math_to_mathml(text: str) -> str:
@@ -165,7 +168,7 @@ def math_to_mathml(text: str) -> str:
         return to_mathml(formula.strip(), display=display)
 
     parts = CODE.split(text)
-    return "".join(part if i % 2 else MATH.sub(one, part) for i, part in enumerate(parts))
+    return "".join(part if i % 2 else MATH.sub(one, part).replace("$", "&#36;") for i, part in enumerate(parts))
 
 
 def _shown(value: Any) -> str:

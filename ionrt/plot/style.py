@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+import json
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import holoviews as hv
 import xarray as xr
+from bokeh.embed import json_item
 
 from ionrt.quantities import QUANTITIES
 
@@ -32,7 +35,7 @@ LET_DEFINITIONS = {
     "charged": "all charged particles without target fragments",
     "charged_with_target": "all charged particles with target fragments",
 }
-FONT = "Source Sans 3, Helvetica Neue, Arial, DejaVu Sans, sans-serif"
+FONT = "Helvetica, Arial, sans-serif"
 FONT_SIZES = {
     "title": "12pt",
     "labels": "11pt",
@@ -83,8 +86,18 @@ class Figure:
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
-        display(self.element)
+        display(HTML(self.to_html()) if isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)) else self.element)
         display(HTML(f'<p class="caption {self.kind}">{html.escape(self.caption)}</p>'))
+
+    def to_html(self) -> str:
+        """Place holder and script of the plot, which waits until BokehJS is there.
+
+        Plain Bokeh on purpose: the layouts of Panel, HoloViews' usual way, fetch style sheets from a network.
+        """
+        place = f"plot-{uuid.uuid4().hex}"
+        item = json.dumps(json_item(hv.render(self.element, backend="bokeh"), target=place)).replace("</", "<\\/")
+        show = f"window.Bokeh && Bokeh.embed ? Bokeh.embed.embed_item({item}) : setTimeout(show, 50)"
+        return f'<div id="{place}" class="plot"></div>\n<script>(function show() {{ {show}; }})();</script>'
 
 
 def tidy(plot: Any, _: Any) -> None:
