@@ -110,7 +110,7 @@ def s4() -> dict[str, float]:
 
 
 def s5() -> dict[str, float]:
-    call = dict(start="start", formula="age + year + surgery + C(transplant)", time="stop", event="event")
+    call = {"start": "start", "formula": "age + year + surgery + C(transplant)", "time": "stop", "event": "event"}
     plain, robust = outcome.cox(read("heart.csv"), **call), outcome.cox(read("heart.csv"), **call, cluster="id")
     out = {f"{c}.{short(row['term'])}": row[c] for row in plain.to_dict("records") for c in ("coef", "se")}
     return out | {f"robust.se.{short(t)}": se for t, se in zip(robust.term, robust.se, strict=True)}

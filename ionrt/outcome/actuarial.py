@@ -103,8 +103,9 @@ def fit_actuarial_ntcp(
     scale = np.append(np.sqrt(np.average(d.x**2, axis=0)), [1.0, 1.0])
     objective = _objective(d.x / scale[:-2], cols.stop, happened, link, latency)
     best = _maximum(objective, d.x / scale[:-2], cols.stop, happened, link)
-    out = likelihood_table([*d.names, "latency_location", "latency_log_scale"], objective, best, scale, level)
-    out.loc[len(d.names) :, "p"] = np.nan
+    out = likelihood_table(
+        [*d.names, "latency_location", "latency_log_scale"], objective, best, scale, level, tested=len(d.names)
+    )
     loglik = -objective(best)[0]
     out.attrs = {
         "n": len(df),

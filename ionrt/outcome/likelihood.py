@@ -84,7 +84,7 @@ def standard_errors(objective: Objective, at: np.ndarray) -> np.ndarray:
 
 def profile_limits(objective: Objective, at: np.ndarray, which: int, *, level: float, scale: float) -> tuple[float, float]:
     """Limits at which the profile log-likelihood has fallen by half the chi-squared quantile; infinite where it never does."""
-    drop = stats.chi2.ppf(level, 1) / 2
+    goal = np.sqrt(stats.chi2.ppf(level, 1))
     floor = objective(at)[0]
     rest = np.arange(len(at)) != which
     width = scale if np.isfinite(scale) and scale > 0 else max(1.0, abs(at[which])) * 0.1
@@ -95,12 +95,12 @@ def profile_limits(objective: Objective, at: np.ndarray, which: int, *, level: f
         def excess(distance: float) -> float:
             nonlocal others
             value, others = _others_maximised(objective, at[which] + direction * distance, which, rest, others)
-            return value - floor - drop
+            return float(np.sqrt(max(0.0, 2 * (value - floor))) - goal)  # nearly straight, so that few steps are needed
 
-        near, far = 0.0, 1.5 * width
+        near, far = 0.0, 1.1 * goal * width
         for _ in range(12):
             if excess(far) > 0:
-                return float(at[which] + direction * optimize.brentq(excess, near, far, xtol=1e-7 * width, rtol=1e-10))
+                return float(at[which] + direction * optimize.brentq(excess, near, far, xtol=1e-6 * width, rtol=1e-8))
             near, far = far, 1.8 * far
         return direction * np.inf
 

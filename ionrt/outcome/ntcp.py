@@ -167,9 +167,16 @@ def fit_ntcp(
 
 
 def likelihood_table(
-    names: list[str], objective: likelihood.Objective, best: np.ndarray, scale: np.ndarray, level: float
+    names: list[str],
+    objective: likelihood.Objective,
+    best: np.ndarray,
+    scale: np.ndarray,
+    level: float,
+    *,
+    tested: int | None = None,
 ) -> pd.DataFrame:
-    """Estimates with profile limits, on the scale of the covariates."""
+    """Estimates with profile limits, on the scale of the covariates; the first `tested` with a test of being zero."""
+    tested = len(best) if tested is None else tested
     se = likelihood.standard_errors(objective, best)
     limits = [likelihood.profile_limits(objective, best, j, level=level, scale=se[j]) for j in range(len(best))]
     return pd.DataFrame(
@@ -177,7 +184,7 @@ def likelihood_table(
             "term": names,
             "coef": best / scale,
             "se": se / scale,
-            "p": [likelihood.likelihood_ratio_p(objective, best, j) for j in range(len(best))],
+            "p": [likelihood.likelihood_ratio_p(objective, best, j) if j < tested else np.nan for j in range(len(best))],
             "lower": [low / s for (low, _), s in zip(limits, scale, strict=True)],
             "upper": [high / s for (_, high), s in zip(limits, scale, strict=True)],
         }
