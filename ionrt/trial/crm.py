@@ -111,7 +111,10 @@ class Crm:
         if y.min(initial=1) == y.max(initial=0):
             raise IonrtError("mle: needs at least one patient with and one without toxicity; use method='bayes'")
         found = optimize.minimize_scalar(
-            lambda b: -float(self._likelihood(np.asarray(b), index, y, weight)), bounds=(-10, 10), method="bounded", options={"xatol": 1e-10}
+            lambda b: -float(self._likelihood(np.asarray(b), index, y, weight)),
+            bounds=(-10, 10),
+            method="bounded",
+            options={"xatol": 1e-10},
         )
         return float(found.x)
 
@@ -136,7 +139,8 @@ def crm(
 ) -> Crm:
     """Continual reassessment method with one parameter b ~ N(0, scale^2).
 
-    empiric: p_k = s_k^exp(b); logistic: logit p_k = 3 + exp(b) (logit s_k - 3). Recommended: the level with p_k at the posterior mean of b
+    empiric: p_k = s_k^exp(b); logistic: logit p_k = 3 + exp(b) (logit s_k - 3). Recommended: the level with p_k at the
+    posterior mean of b
     nearest to the target.
 
     Parameters

@@ -66,7 +66,8 @@ def _weigh(likelihood, prior, first_over, curve_at_mean, grid, table, target):
 def crm_trials(u, times, entry, p, cohort, grid, prior, table, target, cutoff, window):
     """Replicates of (TITE-)CRM; window <= 0 waits for each cohort's outcomes.
 
-    u, times, entry: (replicate, patient); times is the fraction of the window at which a toxicity shows, entry the calendar time.
+    u, times, entry: (replicate, patient); times is the fraction of the window at which a toxicity shows, entry the calendar
+    time.
     """
     n_sim, n_max = u.shape
     k = p.size

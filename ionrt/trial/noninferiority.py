@@ -22,7 +22,8 @@ def noninferiority_rates(
 ) -> pd.Series:
     """Patients to show that a success rate is not lower than the control's by `margin` or more.
 
-    n_control = (z_alpha s0 + z_power s1)^2 / (p_experimental - p_control + margin)^2 with s^2 = p_e (1 - p_e) / k + p_c (1 - p_c),
+    n_control = (z_alpha s0 + z_power s1)^2 / (p_experimental - p_control + margin)^2 with s^2 = p_e (1 - p_e) / k + p_c (1 -
+    p_c),
     s0 at the rates restricted to p_e - p_c = -margin (maximum likelihood), s1 at the rates given.
 
     Parameters
@@ -80,7 +81,8 @@ def _restricted(pe, pc, k, margin):
 def farrington_manning(x_experimental, n_experimental, x_control, n_control, *, margin: float):
     """Score statistic of non-inferiority of two success rates.
 
-    z = (p_e - p_c + margin) / sqrt(p~_e (1 - p~_e) / n_e + p~_c (1 - p~_c) / n_c), p~ the rates restricted to p_e - p_c = -margin.
+    z = (p_e - p_c + margin) / sqrt(p~_e (1 - p~_e) / n_e + p~_c (1 - p~_c) / n_c), p~ the rates restricted to p_e - p_c =
+    -margin.
 
     Parameters
     ----------

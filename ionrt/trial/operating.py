@@ -13,6 +13,7 @@ from ionrt.quantities import IonrtError
 from ionrt.trial import limits
 from ionrt.trial.axis import level_values
 from ionrt.trial.crm import Crm
+from ionrt.trial.kernels import boin_trials, crm_trials
 from ionrt.trial.phase1 import Boin, select_isotonic
 
 BATCHES = 16  # fixed: the same seed gives the same replicates on one core and on many
@@ -48,8 +49,10 @@ def dose_finding(
     n_sim, seed : replicates and random seed.
     accrual_interval : mean time between patients, TITE-CRM only, in the unit of its window (default: a quarter of it).
 
-    Returns a DataFrame, one row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the replicates),
-    se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the truth come uniformly
+    Returns a DataFrame, one row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the
+    replicates),
+    se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the truth come
+    uniformly
     over the window. Raises IonrtError where the curve does not fit the design.
     """
     p = limits.toxicity(p_true)
@@ -60,7 +63,11 @@ def dose_finding(
         parts = in_batches(_boin_batch, n_sim, seed, design, p)
     else:
         window = design.window or 0.0
-        interval = limits.positive(window / 4.0 if accrual_interval is None else accrual_interval, "accrual_interval") if window else 1.0
+        interval = (
+            limits.positive(window / 4.0 if accrual_interval is None else accrual_interval, "accrual_interval")
+            if window
+            else 1.0
+        )
         parts = in_batches(_crm_batch, n_sim, seed, design, p, interval)
     selected = np.concatenate([part[0] for part in parts])
     share = np.bincount(selected, minlength=k + 1) / n_sim
@@ -79,20 +86,18 @@ def dose_finding(
 
 
 def _boin_batch(rng: np.random.Generator, size: int, design: Boin, p: np.ndarray):
-    from ionrt.trial.kernels import boin_trials
-
     bounds = design.table.reindex(range(design.n_max + 1))
     table = [bounds[c].fillna(-1).to_numpy(np.int64) for c in ("escalate", "deescalate", "eliminate")]
     closed, n, x = boin_trials(rng.random((size, design.n_max)), p, design.cohort, *table)
     patterns, inverse = np.unique(np.column_stack([closed, n, x]), axis=0, return_inverse=True)
     k = p.size
-    chosen = np.array([select_isotonic(row[1 + k :], row[1 : 1 + k], np.arange(k) >= row[0], design.target) for row in patterns])
+    chosen = np.array(
+        [select_isotonic(row[1 + k :], row[1 : 1 + k], np.arange(k) >= row[0], design.target) for row in patterns]
+    )
     return chosen[np.ravel(inverse)], n, x
 
 
 def _crm_batch(rng: np.random.Generator, size: int, design: Crm, p: np.ndarray, interval: float):
-    from ionrt.trial.kernels import crm_trials
-
     grid = np.linspace(-5.0 * design.scale, 5.0 * design.scale, 121)
     prior = np.exp(-0.5 * (grid / design.scale) ** 2)
     shape = (size, design.n_max)

@@ -17,7 +17,8 @@ from ionrt.trial.axis import Axis, level_values
 def three_plus_three(p: Sequence[float], *, axis: Axis | None = None, confirm: bool = True) -> pd.DataFrame:
     """Operating characteristics of the 3+3 rule, exact.
 
-    Three patients; 0 toxicities: next level; 1: three more, then next level if still 1; otherwise stop. After a stop the level below
+    Three patients; 0 toxicities: next level; 1: three more, then next level if still 1; otherwise stop. After a stop the
+    level below
     is recommended; with `confirm` it must show at most 1 toxicity in 6, else one goes further down. Each level's outcome is
     independent of the others', so the path probabilities multiply.
 
@@ -29,23 +30,24 @@ def three_plus_three(p: Sequence[float], *, axis: Axis | None = None, confirm: b
 
     Returns
     -------
-    DataFrame, one row per level plus level 0 ("none tolerated"): value, p_toxicity, selected (probability), n (expected patients),
+    DataFrame, one row per level plus level 0 ("none tolerated"): value, p_toxicity, selected (probability), n (expected
+    patients),
     toxicities (expected).
 
     Raises IonrtError for probabilities out of [0, 1] or decreasing ones. Reference: Storer 1989, doi:10.2307/2531693.
     """
-    p = limits.toxicity(p, "p")
-    values = level_values(axis, p.size)
-    none, one = stats.binom.pmf(0, 3, p), stats.binom.pmf(1, 3, p)
+    truth = limits.toxicity(p, "p")
+    values = level_values(axis, truth.size)
+    none, one = stats.binom.pmf(0, 3, truth), stats.binom.pmf(1, 3, truth)
     clean6 = one * none  # one toxicity in the first three, none in the next
     passed = none + clean6
-    selected, extra = np.zeros(p.size + 1), np.zeros(p.size)
+    selected, extra = np.zeros(truth.size + 1), np.zeros(truth.size)
     reach = np.concatenate([[1.0], np.cumprod(passed)])
     n = reach[:-1] * (3.0 + 3.0 * one)
     six = clean6 / np.where(passed > 0, passed, 1.0)  # share of passes that already have six patients
     held = none + one  # at most one toxicity among three more, after none in three
-    for stop in range(p.size + 1):  # the level at which escalation ends; p.size: the last one was passed
-        arrive = reach[stop] * (1.0 - passed[stop]) if stop < p.size else reach[stop]
+    for stop in range(truth.size + 1):  # the level at which escalation ends; truth.size: the last one was passed
+        arrive = reach[stop] * (1.0 - passed[stop]) if stop < truth.size else reach[stop]
         for level in range(stop - 1, -1, -1):
             if not confirm:
                 selected[level + 1] += arrive
@@ -59,11 +61,11 @@ def three_plus_three(p: Sequence[float], *, axis: Axis | None = None, confirm: b
     table = pd.DataFrame(
         {
             "value": [np.nan, *values],
-            "p_toxicity": np.append(np.nan, p),
+            "p_toxicity": np.append(np.nan, truth),
             "selected": selected,
             "n": np.append(0.0, n + extra),
         },
-        index=pd.RangeIndex(p.size + 1, name="level"),
+        index=pd.RangeIndex(truth.size + 1, name="level"),
     )
     table["toxicities"] = (table.n * table.p_toxicity).fillna(0.0)
     return table
@@ -119,8 +121,10 @@ def boin(
 ) -> Boin:
     """Bayesian optimal interval design with its whole decision table.
 
-    lambda_e = ln((1 - p_saf) / (1 - target)) / ln(target (1 - p_saf) / (p_saf (1 - target))), lambda_d likewise with p_tox; escalate
-    while the observed rate is <= lambda_e, de-escalate at >= lambda_d, and close a level where P(p > target | data) > cutoff under a
+    lambda_e = ln((1 - p_saf) / (1 - target)) / ln(target (1 - p_saf) / (p_saf (1 - target))), lambda_d likewise with p_tox;
+    escalate
+    while the observed rate is <= lambda_e, de-escalate at >= lambda_d, and close a level where P(p > target | data) > cutoff
+    under a
     uniform prior (from 3 patients on).
 
     Parameters
@@ -132,8 +136,10 @@ def boin(
     p_saf, p_tox : highest rate that is too low and lowest that is too high; 0.6 and 1.4 times the target by default.
     cutoff : probability above which a level is closed.
 
-    Returns a Boin with `table` indexed by patients treated at a level: escalate (largest count), deescalate, eliminate (smallest count).
-    Raises IonrtError for rates that are not in order p_saf < target < p_tox. Reference: Liu & Yuan 2015, doi:10.1111/rssc.12089.
+    Returns a Boin with `table` indexed by patients treated at a level: escalate (largest count), deescalate, eliminate
+    (smallest count).
+    Raises IonrtError for rates that are not in order p_saf < target < p_tox. Reference: Liu & Yuan 2015,
+    doi:10.1111/rssc.12089.
     """
     target = limits.probability(target, "target")
     p_saf = limits.probability(0.6 * target if p_saf is None else p_saf, "p_saf")

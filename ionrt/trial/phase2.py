@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from ionrt.quantities import IonrtError, one_of
+from ionrt.outcome.toxicity import binomial_ci
+from ionrt.quantities import IonrtError
 from ionrt.trial import limits
 
 
@@ -122,33 +123,9 @@ def ahern(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
 
 
 def exact_ci(x: int, n: int, *, level: float = 0.95, method: str = "clopper-pearson") -> tuple[float, float]:
-    """Two-sided confidence limits of a binomial proportion.
-
-    Clopper-Pearson: lower = B(a/2; x, n - x + 1), upper = B(1 - a/2; x + 1, n - x) with beta quantiles B and a = 1 - level;
-    Wilson: the score interval (p + z2/2n -+ z sqrt(p(1 - p)/n + z2/4n2)) / (1 + z2/n).
-
-    Parameters
-    ----------
-    x, n : successes and patients, 0 <= x <= n.
-    level : coverage.
-    method : "clopper-pearson" (coverage never below `level`) or "wilson" (coverage `level` on average).
-
-    Returns (lower, upper). References: doi:10.1093/biomet/26.4.404; doi:10.1080/01621459.1927.10502953.
-    """
-    n, x = limits.count(n, "n"), limits.count(x, "x", least=0)
-    if x > n:
-        raise IonrtError(f"exact_ci: {x} successes in {n} patients")
-    tail = (1.0 - limits.probability(level, "level")) / 2.0
-    if one_of(method, ("clopper-pearson", "wilson"), what="method") == "clopper-pearson":
-        lower = 0.0 if x == 0 else float(stats.beta.ppf(tail, x, n - x + 1))
-        upper = 1.0 if x == n else float(stats.beta.isf(tail, x + 1, n - x))
-        return lower, upper
-    p, z2 = x / n, stats.norm.isf(tail) ** 2
-    half = np.sqrt(z2 * (p * (1.0 - p) / n + z2 / (4.0 * n * n)))
-    centre, scale = p + z2 / (2.0 * n), 1.0 + z2 / n
-    lower = 0.0 if x == 0 else float((centre - half) / scale)
-    upper = 1.0 if x == n else float((centre + half) / scale)
-    return lower, upper
+    """Confidence limits of one proportion, `x` of `n`: (lower, upper) of `ionrt.outcome.binomial_ci`."""
+    row = binomial_ci(x, n, level=level, method=method).iloc[0]
+    return float(row["lower"]), float(row["upper"])
 
 
 def two_stage_ci(x: int, *, r1: int, n1: int, n: int, level: float = 0.95) -> tuple[float, float]:

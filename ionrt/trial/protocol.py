@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -73,7 +73,8 @@ def load(path: str | Path) -> Protocol:
     ----------
     path : a YAML file as described in `trials/README.md`.
 
-    Returns a Protocol. Raises IonrtError that lists every fault at once (unknown keys, missing keys or sources, wrong types), and, when
+    Returns a Protocol. Raises IonrtError that lists every fault at once (unknown keys, missing keys or sources, wrong
+    types), and, when
     the stated n differs from the recomputed one, both numbers and their difference.
     """
     path = Path(path)
@@ -133,7 +134,7 @@ def _type_faults(key: str, value: Any, rule: Mapping[str, Any]) -> list[str]:
         return []
     if not isinstance(value, TYPES[rule["type"]]) or isinstance(value, bool):
         return [f"{key}: expected {rule['type']}, got {type(value).__name__} ({rule['about']})"]
-    if rule["type"] == "text" and not value.strip():
+    if isinstance(value, str) and not value.strip():
         return [f"{key}: is empty ({rule['about']})"]
     if "allowed" in rule and value not in rule["allowed"]:
         return [f"{key}: expected one of {rule['allowed']}, got {value!r}"]
@@ -162,7 +163,11 @@ def _content_faults(content: Mapping[str, Any]) -> list[str]:
     if len(content["arms"]) > 1 and any("ratio" not in arm for arm in content["arms"]):
         faults.append("arms: each of several arms needs a ratio")
     planned = content["analysis"].get("strata") or []
-    faults += [f"analysis.strata: {key!r} is not among the strata {list(content['strata'])}" for key in planned if key not in content["strata"]]
+    faults += [
+        f"analysis.strata: {key!r} is not among the strata {list(content['strata'])}"
+        for key in planned
+        if key not in content["strata"]
+    ]
     return faults
 
 
@@ -182,7 +187,7 @@ def _parameters(design: str) -> list[str]:
 
 
 def _axis(content: Mapping[str, Any]) -> Axis:
-    known = [f for f in inspect.signature(Axis).parameters]
+    known = list(inspect.signature(Axis).parameters)
     unknown = [key for key in content if key not in known]
     if unknown:
         raise IonrtError(f"axis: {_unknown(unknown[0], known)}")
@@ -195,7 +200,7 @@ def two_arm_survival(
     accrual: float,
     follow_up: float,
     control_median: float | None = None,
-    control_survival: list[float] | None = None,
+    control_survival: Sequence[float] | None = None,
     dropout_share: float = 0.0,
     dropout_time: float = 1.0,
     alpha: float = 0.05,
@@ -210,7 +215,8 @@ def two_arm_survival(
 
     Returns the Series of `survival_sample_size` with control_hazard and dropout added.
     """
-    rate = hazard(median=control_median, survival=tuple(control_survival) if control_survival else None)  # type: ignore[arg-type]
+    at = None if control_survival is None else (control_survival[0], control_survival[1])
+    rate = hazard(median=control_median, survival=at)
     loss = dropout_hazard(dropout_share, dropout_time)
     size = survival_sample_size(
         hr,

@@ -50,25 +50,31 @@ def spending_bounds(
 ) -> pd.DataFrame:
     """Boundaries of a one-sided group-sequential test with optional futility bounds.
 
-    Z_k has drift theta sqrt(t_k) and independent increments. Efficacy bounds u_k solve P(first Z_k >= u_k | 0) = alpha spent at look
-    k; with `beta_spending`, l_k solves P(first Z_k < l_k | theta) = beta spent, where theta makes the two bounds meet at the end.
+    Z_k has drift theta sqrt(t_k) and independent increments. Efficacy bounds u_k solve P(first Z_k >= u_k | 0) = alpha spent
+    at look
+    k; with `beta_spending`, l_k solves P(first Z_k < l_k | theta) = beta spent, where theta makes the two bounds meet at the
+    end.
 
     Parameters
     ----------
     information : information fractions, increasing, the last one 1; or the number of equally spaced looks.
     alpha : one-sided type I error.
-    spending : "lan_demets_obrien_fleming", "lan_demets_pocock" (spending functions), "obrien_fleming", "pocock" (constant shape).
+    spending : "lan_demets_obrien_fleming", "lan_demets_pocock" (spending functions), "obrien_fleming", "pocock" (constant
+        shape).
     power : needed for the drift and for `beta_spending`.
     beta_spending : spending function of the type II error; None for no futility bound.
     binding : whether the efficacy bounds count on the futility stop (False keeps alpha when it is ignored).
 
     Returns
     -------
-    DataFrame indexed by look: information, z_efficacy, p_efficacy (one-sided nominal), alpha_spent, and, with `power`, z_futility
-    (-inf without futility bound), power_spent, with attrs drift, inflation (maximum over fixed information), expected_information_h1, _h0.
+    DataFrame indexed by look: information, z_efficacy, p_efficacy (one-sided nominal), alpha_spent, and, with `power`,
+    z_futility
+    (-inf without futility bound), power_spent, with attrs drift, inflation (maximum over fixed information),
+    expected_information_h1, _h0.
 
     Raises IonrtError for fractions that do not increase to 1, error rates out of range, unknown names.
-    References: Jennison & Turnbull 2000, doi:10.1201/9780367805326; Pampallona, Tsiatis & Kim 2001, doi:10.1177/009286150103500408.
+    References: Jennison & Turnbull 2000, doi:10.1201/9780367805326; Pampallona, Tsiatis & Kim 2001,
+    doi:10.1177/009286150103500408.
     """
     t = _fractions(information)
     alpha, target = limits.error_rates(alpha, 0.8 if power is None else power)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy import stats
 
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
+from ionrt.trial.kernels import survival_trials
 from ionrt.trial.noninferiority import exact_rejection, farrington_manning
 from ionrt.trial.operating import dose_finding, in_batches
 from ionrt.trial.phase2 import _reject, _tables
@@ -25,12 +27,15 @@ def simulate(protocol: Protocol, n_sim: int = 10_000, seed: int = 0, *, stop_acc
     ----------
     protocol : from `load`.
     n_sim, seed : replicates and random seed; the same seed gives the same numbers on any number of cores.
-    stop_accrual_at : number of patients at which accrual ends early (at the planned rate); the rules stay those of the protocol.
+    stop_accrual_at : number of patients at which accrual ends early (at the planned rate); the rules stay those of the
+        protocol.
 
     Returns
     -------
-    DataFrame. Dose finding: one row per scenario and level (see `dose_finding`). Otherwise one row per truth (null, alternative):
-    rejected (share of the replicates), se, nominal (what the design's own calculation gives), mean_n, stopped_early (share), and for
+    DataFrame. Dose finding: one row per scenario and level (see `dose_finding`). Otherwise one row per truth (null,
+    alternative):
+    rejected (share of the replicates), se, nominal (what the design's own calculation gives), mean_n, stopped_early (share),
+    and for
     survival mean_events, mean_duration.
 
     Raises IonrtError where accrual stops too early for any analysis.
@@ -52,8 +57,6 @@ def simulate(protocol: Protocol, n_sim: int = 10_000, seed: int = 0, *, stop_acc
 
 
 def _dose_finding(protocol: Protocol, n_sim: int, seed: int, n: int) -> pd.DataFrame:
-    from dataclasses import replace
-
     if not protocol.scenarios:
         raise IonrtError(f"{protocol.id}: a dose-finding protocol needs scenarios (true toxicity per level) to be simulated")
     design = design_of(protocol)
@@ -166,8 +169,6 @@ def _survival_nominal(protocol, truth, n, accrual, hr, rates, looks, upper, lowe
 
 
 def _survival_batch(rng, size, n_c, n_e, accrual, hr, rates, looks, upper, lower, log_margin, end):
-    from ionrt.trial.kernels import survival_trials
-
     n = n_c + n_e
     arm = rng.permuted(np.tile(np.r_[np.zeros(n_c, np.int64), np.ones(n_e, np.int64)], (size, 1)), axis=1)
     lifetime = rng.exponential(1.0, (size, n)) / np.where(arm == 1, rates["control_hazard"] * hr, rates["control_hazard"])

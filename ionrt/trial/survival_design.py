@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
@@ -22,7 +24,9 @@ def _hazard_ratio(hr: float, margin: float) -> float:
     """log(hr / margin); the two must differ."""
     log_effect = float(np.log(limits.positive(hr, "hr") / limits.positive(margin, "margin")))
     if log_effect == 0.0:
-        raise IonrtError(f"hr: expected a hazard ratio different from {margin:g}, got {hr:g}; no number of events shows no effect")
+        raise IonrtError(
+            f"hr: expected a hazard ratio different from {margin:g}, got {hr:g}; no number of events shows no effect"
+        )
     return log_effect
 
 
@@ -151,7 +155,9 @@ def survival_sample_size(
         events = freedman(hr, alpha=alpha, power=power, allocation=k, sided=sided)
     else:
         _hazard_ratio(hr, 1.0)
-        drift = logrank_drift(1.0, hr, control_hazard=control_hazard, accrual=accrual, time=total, allocation=k, dropout=dropout)
+        drift = logrank_drift(
+            1.0, hr, control_hazard=control_hazard, accrual=accrual, time=total, allocation=k, dropout=dropout
+        )
         events = (_z_sum(alpha, power, sided) / drift) ** 2 * p_event
     events *= inflation
     n = events / p_event
@@ -193,8 +199,8 @@ def logrank_drift(
     """
     u, weight = np.polynomial.legendre.leggauss(200)
     edges = np.unique([0.0, max(time - accrual, 0.0), time])
-    points = np.concatenate([(b - a) / 2 * u + (a + b) / 2 for a, b in zip(edges[:-1], edges[1:], strict=True)])
-    weights = np.concatenate([(b - a) / 2 * weight for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    points = np.concatenate([(b - a) / 2 * u + (a + b) / 2 for a, b in pairwise(edges)])
+    weights = np.concatenate([(b - a) / 2 * weight for a, b in pairwise(edges)])
     entered = np.clip((time - points) / limits.positive(accrual, "accrual"), 0.0, 1.0) * np.exp(-dropout * points)
     h0, h1 = control_hazard, control_hazard * limits.positive(hr, "hr")
     risk0 = entered * np.exp(-h0 * points) / (1.0 + allocation)
@@ -202,7 +208,9 @@ def logrank_drift(
     at_risk = risk0 + risk1
     share = np.divide(risk0 * risk1, at_risk, out=np.zeros_like(at_risk), where=at_risk > 0)
     score = np.sum(weights * share * (h0 - h1))
-    variance = np.sum(weights * share * np.divide(h0 * risk0 + h1 * risk1, at_risk, out=np.zeros_like(at_risk), where=at_risk > 0))
+    variance = np.sum(
+        weights * share * np.divide(h0 * risk0 + h1 * risk1, at_risk, out=np.zeros_like(at_risk), where=at_risk > 0)
+    )
     return float(np.sqrt(n) * score / np.sqrt(variance))
 
 

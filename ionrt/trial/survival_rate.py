@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -42,7 +44,8 @@ def survival_rate(
 ) -> pd.Series:
     """Patients to show that survival at `time` exceeds s0.
 
-    exact: with follow-up of at least `time` for everybody and no loss, survival at `time` is a binomial proportion (see `ahern`).
+    exact: with follow-up of at least `time` for everybody and no loss, survival at `time` is a binomial proportion (see
+    `ahern`).
     Otherwise a Kaplan-Meier estimate tested on a transformed scale h: n = ((z_alpha v0 + z_power v1) / (h(s1) - h(s0)))^2,
     v = h'(s) s sqrt(int_0^time hazard / (S(u) G(u)) du), exponential survival S, uniform entry and exponential loss G.
 
@@ -83,7 +86,7 @@ def _standard_deviation(s: float, time: float, accrual: float, follow_up: float,
     nodes, weights = np.polynomial.legendre.leggauss(64)
     rate, total = -np.log(s) / time, 0.0
     edges = np.unique([0.0, min(follow_up, time), time])
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         u = (b - a) / 2.0 * nodes + (a + b) / 2.0
         entered = np.clip((accrual + follow_up - u) / accrual, 0.0, 1.0)
         total += float((b - a) / 2.0 * weights @ (rate * np.exp((rate + dropout) * u) / entered))

@@ -1,0 +1,294 @@
+"""Random allocation: stratified permuted blocks that stay concealed until used, and minimisation."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ionrt.quantities import IonrtError, one_of
+from ionrt.trial import limits
+
+SEED_BITS = 128  # a shorter seed can be found by trying all of them against the open part of the list
+
+
+def secret_seed() -> int:
+    """A seed of 128 random bits for a real trial; keep it where the list is kept, not where patients are enrolled."""
+    return secrets.randbits(SEED_BITS)
+
+
+class Randomisation:
+    """A concealed list: shows an allocation only when a patient has been entered; make one with `permuted_blocks`.
+
+    `commitment` is a hash of the whole list. It can be published at the start; with the seed, anyone can verify after the trial
+    that the list was not changed.
+    """
+
+    def __init__(self, lists: Mapping[tuple, list[str]], factors: Sequence[str], arms: Sequence[str]) -> None:
+        self.__lists = {key: tuple(value) for key, value in lists.items()}
+        self.__used: list[dict[str, Any]] = []
+        self.factors = tuple(factors)
+        self.arms = tuple(arms)
+        self.commitment = hashlib.sha256(repr(sorted(self.__lists.items())).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Randomisation({len(self.__used)} allocated, {len(self.__lists)} strata, commitment {self.commitment[:12]})"
+
+    def __getstate__(self) -> None:
+        raise IonrtError("a randomisation list is not stored with its concealed part; keep the seed and make it again")
+
+    @property
+    def open(self) -> pd.DataFrame:
+        """The used part: number, pid, stratum factors, arm, in order of allocation."""
+        return pd.DataFrame(self.__used, columns=["number", "pid", *self.factors, "arm"])
+
+    def allocate(self, pid: str, **stratum: str) -> str:
+        """Enter a patient and reveal the arm.
+
+        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``. Raises IonrtError for a
+        patient entered
+        twice, an unknown stratum, or a stratum whose list is used up.
+        """
+        if any(row["pid"] == pid for row in self.__used):
+            raise IonrtError(f"pid {pid!r} was allocated before; an allocation is final")
+        if set(stratum) != set(self.factors):
+            raise IonrtError(f"stratum: expected the factors {list(self.factors)}, got {sorted(stratum)}")
+        key = tuple(stratum[f] for f in self.factors)
+        if key not in self.__lists:
+            raise IonrtError(f"stratum {dict(stratum)} does not exist")
+        place = sum(tuple(row[f] for f in self.factors) == key for row in self.__used)
+        if place >= len(self.__lists[key]):
+            raise IonrtError(f"stratum {dict(stratum)}: all {place} allocations are used; make a longer list")
+        arm = self.__lists[key][place]
+        self.__used.append({"number": len(self.__used) + 1, "pid": pid, **stratum, "arm": arm})
+        return arm
+
+    def reveal(self) -> pd.DataFrame:
+        """The whole list, for the unblinded statistician: stratum factors, place, arm. Not for the enrolling centre."""
+        rows = [
+            {**dict(zip(self.factors, key, strict=True)), "place": i + 1, "arm": arm}
+            for key, arms in self.__lists.items()
+            for i, arm in enumerate(arms)
+        ]
+        return pd.DataFrame(rows)
+
+
+def permuted_blocks(
+    arms: Mapping[str, int],
+    *,
+    seed: int,
+    n_per_stratum: int,
+    strata: Mapping[str, Sequence[str]] | None = None,
+    block_sizes: Sequence[int] | None = None,
+) -> Randomisation:
+    """Stratified permuted blocks of randomly varying size.
+
+    In every block each arm appears in its ratio. By default a block holds 2, 3, 4, ... times the sum of the ratios with
+    probability
+    1/2, 1/4, 1/8, ...: as longer blocks are always possible, no open part of the list makes the next allocation certain (with a
+    closed set of sizes some are, see `predictability`). Each stratum has a random stream of its own, so adding a stratum leaves
+    the others as they were.
+
+    Parameters
+    ----------
+    arms : ratio per arm, for instance {"photon": 1, "carbon": 2}.
+    seed : at least 128 random bits for a real trial (`secret_seed`); any whole number for a simulation.
+    n_per_stratum : allocations that each stratum can use at least.
+    strata : levels per factor; None for one list.
+    block_sizes : closed set of sizes, multiples of the sum of the ratios, drawn with equal probability; None for the
+        open-ended default.
+
+    Returns a Randomisation. Raises IonrtError for block sizes that do not fit the ratio, empty strata, and fewer than two arms.
+    """
+    ratio = _ratio(arms)
+    unit = sum(ratio.values())
+    sizes, chance = _sizes(block_sizes, unit)
+    factors = _factors(strata or {})
+    n = limits.count(n_per_stratum, "n_per_stratum")
+    lists: dict[tuple, list[str]] = {}
+    for key in itertools.product(*factors.values()):
+        rng = np.random.default_rng([limits.count(seed, "seed", least=0), *_words("|".join(key))])
+        chosen: list[str] = []
+        while len(chosen) < n:
+            size = int(rng.choice(sizes, p=chance))
+            block = np.repeat(list(ratio), [r * size // unit for r in ratio.values()])
+            chosen += [str(a) for a in rng.permutation(block)]
+        lists[key] = chosen
+    return Randomisation(lists, list(factors), list(ratio))
+
+
+def _sizes(block_sizes: Sequence[int] | None, unit: int) -> tuple[list[int], np.ndarray]:
+    """Block sizes and their probabilities; the open-ended default is cut where 2^-40 is left."""
+    if block_sizes is None:
+        chance = 0.5 ** np.arange(1, 41)
+        return [unit * (k + 2) for k in range(40)], chance / chance.sum()
+    sizes = [limits.count(s, "block size") for s in block_sizes]
+    if not sizes or any(s % unit for s in sizes):
+        raise IonrtError(f"block_sizes: expected multiples of {unit}, the sum of the ratios, got {sizes}")
+    return sizes, np.full(len(sizes), 1.0 / len(sizes))
+
+
+def _words(text: str) -> list[int]:
+    """A stratum's name as random-stream key, the same on every machine."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return [int.from_bytes(digest[i : i + 4], "big") for i in range(0, 16, 4)]
+
+
+def _ratio(arms: Mapping[str, int]) -> dict[str, int]:
+    if not isinstance(arms, Mapping) or len(arms) < 2:
+        raise IonrtError(
+            f"arms: expected a ratio for at least two arms, for instance {{'photon': 1, 'carbon': 2}}, got {arms!r}"
+        )
+    return {str(name): limits.count(r, f"ratio of {name}") for name, r in arms.items()}
+
+
+def _factors(strata: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Factors with their levels; none may be empty."""
+    factors = {}
+    for name, levels in strata.items():
+        values = [str(v) for v in levels]
+        if not values or len(set(values)) != len(values):
+            raise IonrtError(f"strata: factor {name!r} needs distinct levels, got {values}")
+        factors[str(name)] = values
+    return factors
+
+
+def minimise(
+    patients: pd.DataFrame,
+    *,
+    arms: Mapping[str, int],
+    factors: Sequence[str],
+    seed: int,
+    probability: float = 0.8,
+    weights: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Allocate patients in their order so that the factors stay balanced (Pocock and Simon, with unequal ratios).
+
+    For each arm the imbalance is the weighted sum over factors of the range of (patients of the same level) / ratio if the
+    patient went
+    there. The arm with the smallest imbalance has `probability`, or for unequal ratios the biased-coin value that keeps the
+    ratio;
+    the others share the rest in their ratio.
+
+    Parameters
+    ----------
+    patients : one row per patient in order of entry, with the columns of `factors`; later rows do not change earlier
+        allocations.
+    arms : ratio per arm. factors : columns that are balanced, without missing values.
+    seed : random seed, kept secret in a real trial.
+    probability : for the preferred arm, above its share and at most 1 (1 makes allocations predictable).
+    weights : weight per factor, 1 by default.
+
+    Returns the table with a column `arm`. Raises IonrtError for missing columns or values, and a probability that balances
+    nothing.
+    References: Pocock & Simon 1975, doi:10.2307/2529712; Han et al. 2009, doi:10.1002/sim.3710.
+    """
+    ratio = _ratio(arms)
+    names, r = list(ratio), np.array(list(ratio.values()), float)
+    columns = [one_of(f, list(patients.columns), what="factor") for f in factors]
+    if not columns:
+        raise IonrtError("factors: expected at least one column to balance")
+    if patients[columns].isna().any().any():
+        raise IonrtError(f"patients: missing values in {patients[columns].columns[patients[columns].isna().any()].tolist()}")
+    if not 1.0 / len(r) < probability <= 1.0:
+        raise IonrtError(f"probability: expected more than {1 / len(r):.3f} and at most 1, got {probability!r}")
+    weight = np.array([limits.positive((weights or {}).get(f, 1.0), f"weight of {f}") for f in columns])
+    counts: dict[tuple[str, Any], np.ndarray] = {}
+    rng = np.random.default_rng(limits.count(seed, "seed", least=0))
+    chosen = []
+    for row in patients[columns].itertuples(index=False):
+        keys = list(zip(columns, row, strict=True))
+        seen = np.array([counts.setdefault(key, np.zeros(len(r))) for key in keys])
+        p = _coin(seen, r, weight, probability, rng)
+        arm = int(rng.choice(len(r), p=p))
+        for key in keys:
+            counts[key][arm] += 1
+        chosen.append(names[arm])
+    return patients.assign(arm=chosen)
+
+
+def _coin(seen: np.ndarray, ratio: np.ndarray, weight: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
+    """Allocation probabilities of the next patient; seen: counts of the patient's levels (factor, arm)."""
+    after = (seen[None, :, :] + np.eye(ratio.size)[:, None, :]) / ratio
+    imbalance = np.ptp(after, axis=2) @ weight
+    best = np.flatnonzero(imbalance <= imbalance.min() + 1e-12)
+    preferred = best[0] if best.size == 1 else rng.choice(best, p=ratio[best] / ratio[best].sum())
+    lowest = int(ratio.argmin())
+    # with p for the smallest arm, an arm k gets 1 - (1 - p) (sum of the others) / (sum without the smallest)
+    high = 1.0 - (1.0 - probability) * (ratio.sum() - ratio[preferred]) / (ratio.sum() - ratio[lowest])
+    p = np.where(np.arange(ratio.size) == preferred, high, (1.0 - high) * ratio / (ratio.sum() - ratio[preferred]))
+    return p / p.sum()
+
+
+def imbalance(allocated: pd.DataFrame, *, arms: Mapping[str, int], factors: Sequence[str]) -> pd.DataFrame:
+    """How far from the ratio: one row per factor and level, and one for all patients.
+
+    Returns a DataFrame: factor, level, one column of counts per arm, range (largest minus smallest count / ratio).
+    """
+    ratio = _ratio(arms)
+    rows = []
+    groups: list[tuple[str, str, pd.DataFrame]] = [("all", "", allocated)]
+    groups += [(f, str(level), part) for f in factors for level, part in allocated.groupby(f, observed=True)]
+    for factor, level, part in groups:
+        n = {arm: int((part["arm"] == arm).sum()) for arm in ratio}
+        scaled = [n[a] / ratio[a] for a in ratio]
+        rows.append({"factor": factor, "level": level, **n, "range": max(scaled) - min(scaled)})
+    return pd.DataFrame(rows)
+
+
+def predictability(
+    arms: Mapping[str, int], *, n: int, block_sizes: Sequence[int], n_sim: int = 200, seed: int = 0
+) -> pd.Series:
+    """How well the next allocation can be guessed from the open part of a permuted-block list.
+
+    The guesser knows the ratio and the possible block sizes, follows every position in a block that is consistent with what
+    was seen,
+    and names the most probable arm.
+
+    Returns a Series: correct (share of right guesses), chance (share by always naming the largest arm), certain (share of
+    allocations
+    that could be known for sure). Reference: Blackwell & Hodges 1957, doi:10.1214/aoms/1177706973.
+    """
+    ratio = _ratio(arms)
+    names, unit = list(ratio), sum(ratio.values())
+    correct = certain = total = 0
+    fresh = _start(ratio, block_sizes, unit)
+    for i in range(limits.count(n_sim, "n_sim")):
+        shown = permuted_blocks(arms, seed=seed + i, n_per_stratum=n, block_sizes=block_sizes).reveal()["arm"][:n]
+        belief = fresh
+        for arm in shown:
+            chance = np.zeros(len(names))
+            for left, p in belief.items():
+                chance += p * np.array(left) / sum(left)
+            correct += names[int(chance.argmax())] == arm
+            certain += np.count_nonzero(chance) == 1
+            total += 1
+            belief = _update(belief, names.index(arm), fresh)
+    return pd.Series({"correct": correct / total, "chance": max(ratio.values()) / unit, "certain": certain / total})
+
+
+def _start(ratio: Mapping[str, int], block_sizes: Sequence[int] | None, unit: int) -> dict[tuple[int, ...], float]:
+    """What is left of a fresh block, by size."""
+    sizes, chance = _sizes(block_sizes, unit)
+    return {tuple(r * s // unit for r in ratio.values()): float(p) for s, p in zip(sizes, chance, strict=True)}
+
+
+def _update(
+    belief: dict[tuple[int, ...], float], arm: int, fresh: dict[tuple[int, ...], float]
+) -> dict[tuple[int, ...], float]:
+    """Bayes' rule after an allocation; an empty block is followed by a fresh one."""
+    after: dict[tuple[int, ...], float] = {}
+    for left, p in belief.items():
+        if left[arm] == 0:
+            continue
+        rest = tuple(v - (i == arm) for i, v in enumerate(left))
+        p *= left[arm] / sum(left)
+        for key, share in ({rest: 1.0} if any(rest) else fresh).items():
+            after[key] = after.get(key, 0.0) + p * share
+    total = sum(after.values())
+    return {key: p / total for key, p in after.items()}
