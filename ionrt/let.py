@@ -34,8 +34,8 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _divide(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     dtype = np.result_type(a.dtype, b.dtype, np.float32)
-    options = {"dask": "parallelized", "join": "exact", "keep_attrs": False, "output_dtypes": [dtype]}
-    return xr.apply_ufunc(_ratio, a.astype(dtype), b.astype(dtype), **options)
+    a, b = a.astype(dtype), b.astype(dtype)
+    return xr.apply_ufunc(_ratio, a, b, dask="parallelized", join="exact", keep_attrs=False, output_dtypes=[dtype])
 
 
 def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArray:

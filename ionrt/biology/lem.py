@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ionrt.biology.specific import particles
+from ionrt.biology.specific import particle_coords, particles
 from ionrt.biology.tissues import Lem1, get_tissue
 from ionrt.biology.track import CONV
 from ionrt.quantities import content_hash, stamp
@@ -36,7 +36,8 @@ def lem1(charge: Any, energy: Any, *, let: Any, tissue: str | Lem1) -> xr.Datase
 
     Parameters: `charge` [e] (labels the result; the track depends on energy and LET), `energy` [MeV/u], `let` [keV/um] as in
     `specific_energy`; `tissue` a LEM I set or its name. Returns: Dataset ``alpha`` [1/Gy], ``beta`` [1/Gy2].
-    Validity: track of one ion at a time (low dose); the nucleus larger than the overkill zone.
+    Validity: one track at a time (low dose). Energy that leaves the nucleus is lost in this scheme, so alpha of fast light
+    ions falls below alpha_x (0.6 alpha_x for 200 MeV protons): for ions of high LET, not for protons.
     Errors: IonrtError for values that are not positive, an unknown tissue.
     Reference: Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001.
     """
@@ -49,7 +50,5 @@ def lem1(charge: Any, energy: Any, *, let: Any, tissue: str | Lem1) -> xr.Datase
     alpha = -np.expm1(-alpha_z * d1) / d1
     beta = (alpha / alpha_z) ** 2 * beta_z
     attrs = {"parameter_set": cell.name, "parameters_hash": content_hash(cell), "citation": cell.citation}
-    coords = dict(z.coords) or ({"charge": z.variable, "energy": e.variable} if z.ndim < 2 else {})
-    if not coords:
-        coords = {"charge": z.values[:, 0], "energy": e.values[0]}
-    return xr.Dataset({k: stamp(z.copy(data=v), k, **attrs) for k, v in (("alpha", alpha), ("beta", beta))}, coords=coords)
+    out = {k: stamp(z.copy(data=v), k, **attrs) for k, v in (("alpha", alpha), ("beta", beta))}
+    return xr.Dataset(out, coords=particle_coords(z, e))

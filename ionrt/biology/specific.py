@@ -104,7 +104,6 @@ def specific_energy(
     z, e, s = particles(charge, energy, let)
     domain = _cylinder(z, e, s, domain_radius, z0, track, points)
     nucleus = _cylinder(z, e, s, nucleus_radius, z0, track, points)
-    coords = {"charge": z, "energy": e} if not z.coords else {}
     attrs = {
         "parameters": f"domain_radius={domain_radius:g} um, nucleus_radius={nucleus_radius:g} um, z0={z0:g} Gy",
         "parameters_hash": content_hash(domain_radius, nucleus_radius, z0, track),
@@ -112,16 +111,16 @@ def specific_energy(
     }
     values = {"zstar": domain[..., 2], "zd": domain[..., 1], "zn": nucleus[..., 1]}
     out = {k: stamp(z.copy(data=v), k, **attrs) for k, v in values.items()}
-    return xr.Dataset(out, coords=_plain_coords(z, coords))
+    return xr.Dataset(out, coords=particle_coords(z, e))
 
 
-def _plain_coords(z: xr.DataArray, given: dict[str, xr.DataArray]) -> dict[str, Any]:
-    """Charge and energy as coordinates where the input carried none."""
-    if not given:
-        return dict(z.coords)
+def particle_coords(z: xr.DataArray, e: xr.DataArray) -> dict[str, Any]:
+    """Charge and energy as coordinates, where the input carried none."""
+    if z.coords:
+        return {str(k): v for k, v in z.coords.items()}
     if z.ndim < 2:
-        return {k: v.variable for k, v in given.items()}
-    return {"charge": given["charge"].values[:, 0], "energy": given["energy"].values[0]}
+        return {"charge": z.variable, "energy": e.variable}
+    return {"charge": z.values[:, 0], "energy": e.values[0]}
 
 
 def single_event_dose(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import asin, asinh, atan2, cos, exp, expm1, log, log1p, pi, sin, sinh, sqrt
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 CONV = 0.1602176634  # Gy um2 per keV/um in water of 1 g/cm3
 _U = 931.494  # MeV, as the track model was published
-_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 @dataclass(frozen=True)

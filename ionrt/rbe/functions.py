@@ -57,7 +57,9 @@ def lem1(field: xr.Dataset, *, tissue: str | Lem1 = "lem1_chordoma") -> xr.DataA
 
     Parameters: `field` Dataset with ``dose`` [Gy per fraction], ``alpha_x_dose`` [1], ``sqrt_beta_x_dose`` [1]; `tissue` a
     LEM I set.
-    Returns: ``rbe_dose`` [Gy (RBE)]. Validity: up to 30 Gy per fraction. Errors: IonrtError as in `apply_model`.
+    Returns: ``rbe_dose`` [Gy (RBE)]. Validity: up to 30 Gy per fraction; carbon and heavier, since
+    the scheme puts alpha of fast light ions below that of photons (see `ionrt.biology.lem1`). Errors: IonrtError as in
+    `apply_model`.
     Reference: Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001.
     """
     return apply_model(field, "lem1", tissue=tissue)

@@ -8,13 +8,14 @@ or an array with one value per voxel.
 from __future__ import annotations
 
 from math import log, sqrt
+from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
 BIG = 1e30
-OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 def _at(p, i):

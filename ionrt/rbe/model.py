@@ -131,10 +131,11 @@ class Model:
         if name not in field:
             has = ", ".join(map(str, field.data_vars)) or "nothing"
             raise IonrtError(f"{self.name} needs the field variable {name!r}; the field has {has}. Compute it with this model")
-        carried = {"let_definition": self.let_definition} if name == "let_x_dose" else {}
-        if name != "dose" and name != "let_x_dose":
-            carried = {"parameter_set": label}
-        return check(field[name], name, **carried)
+        if name == "dose":
+            return check(field[name], name)
+        if name == "let_x_dose":
+            return check(field[name], name, let_definition=self.let_definition)
+        return check(field[name], name, parameter_set=label)
 
     def _check_ions(self, field: xr.Dataset) -> None:
         """Refuse ions that the model was not made for, where the field says which ions it holds."""
