@@ -33,7 +33,7 @@ def _panels(panels: list, columns: int) -> hv.Layout:
     return hv.Layout(panels).cols(columns).opts(hv.opts.Layout(shared_axes=False, toolbar="right", merge_tools=True))
 
 
-def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1080, caption: str = "") -> Figure:
+def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, caption: str = "") -> Figure:
     """Cumulative volume histograms of `ionrt.dvh`: one panel per structure, one line per ion.
 
     Parameters: `curves`, ``volume_fraction`` ([ion,] structure, <quantity>); `columns` panels per row; `width` of the figure
@@ -61,7 +61,9 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1080, cap
                     frame_height=int(min(0.75 * size, 260)),
                     ylim=(0, 103),
                     xlim=(0, float(curves[quantity].max())),
+                    xlabel=label(quantity),
                     ylabel="Volume [%]" if k % n == 0 else "",
+                    default_tools=["box_zoom", "reset"],
                     legend_position="bottom_left",
                     show_legend=k == 0 and bool(curves["ion"].values[0]),
                     fontsize=FONT_SIZES,
@@ -81,7 +83,7 @@ def depth_profiles(
     *,
     target: tuple[float, float] | None = None,
     columns: int = 3,
-    width: int = 1080,
+    width: int = 1140,
     caption: str = "",
 ) -> Figure:
     """Quantities along the beam axis: one panel per quantity, one line per ion, the target shaded.
@@ -105,9 +107,12 @@ def depth_profiles(
                 hv.opts.Overlay(
                     frame_width=size,
                     frame_height=int(min(0.8 * size, 280)),
+                    xlabel="Depth in the body [mm]",
+                    ylabel=label(name),
                     ylim=(0, top),
                     xlim=(float(da["distance"].min()), float(da["distance"].max())),
                     legend_position="top_left",
+                    default_tools=["box_zoom", "reset"],
                     show_legend=k == 0 and bool(da["ion"].values[0]),
                     fontsize=FONT_SIZES,
                     show_grid=True,

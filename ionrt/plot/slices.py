@@ -18,6 +18,7 @@ from ionrt.plot.style import (
     label,
     provenance,
     tidy,
+    unit,
 )
 from ionrt.quantities import QUANTITIES, IonrtError, one_of
 
@@ -53,14 +54,13 @@ def _contour_paths(fractions: xr.DataArray, rows: str, columns: str) -> list[np.
     return contourpy.contour_generator(x, y, values).lines(0.5)
 
 
-def _contours(structures: xr.DataArray, rows: str, columns: str, named: bool) -> list[Any]:
+def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
     """One path element per structure that the slice meets."""
     out = []
     for i, name in enumerate(structures["structure"].values):
         paths = _contour_paths(structures.sel(structure=name), rows, columns)
-        colour = STRUCTURE_COLOURS[i % len(STRUCTURE_COLOURS)]
         if paths:
-            out.append(hv.Path(paths, kdims=[columns, rows]).opts(color=colour, line_width=1.6))
+            out.append(hv.Path(paths, kdims=[columns, rows]).opts(color=_colour(i), line_width=1.4 if i else 2.4))
     return out
 
 
@@ -86,8 +86,8 @@ def slices(
     limits: tuple[float, float] | None = None,
     floor: float = 0.05,
     where: xr.DataArray | None = None,
-    width: int = 1080,
-    columns: int = 5,
+    width: int = 1140,
+    columns: int = 3,
     caption: str = "",
 ) -> Figure:
     """One slice of a quantity on CT, one panel per ion, all with the same colour scale and linked axes.
@@ -125,7 +125,7 @@ def slices(
     shown = _cut(where, normal, at, down, across).reindex_like(cut) if where is not None else cut >= floor * high
     panels = []
     n = min(columns, cut.sizes["ion"])
-    frame = int((width - 130) / n) - 12
+    frame = min(int((width - 150) / n) - 14, 420)
     height = int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0]))
     for k, ion in enumerate(cut["ion"].values):
         one = cut.sel(ion=ion)
@@ -133,14 +133,19 @@ def slices(
         last = k % n == n - 1 or k == cut.sizes["ion"] - 1
         panels.append(_panel(one, wash, grey, outline, name, (low, high), box, frame, height, k % n == 0, last))
     layout = hv.Layout(panels).cols(n).opts(hv.opts.Layout(shared_axes=True, toolbar="right", merge_tools=True))
-    what = _what(name, f"{plane} slice at {normal} = {float(cut[normal]):.0f} mm", outline)
+    what = f"{label(name)} as colour wash on CT, {plane} slice at {normal} = {float(cut[normal]):.0f} mm, one colour scale."
     text = f"{caption} {what} {provenance([cut if cut['ion'].values[0] else da])}"
-    return Figure(layout, text.strip())
+    return Figure(layout, text.strip(), key=_key(outline))
 
 
-def _what(name: str, where: str, outline: xr.DataArray) -> str:
-    names = ", ".join(str(s) for s in outline["structure"].values if float(outline.sel(structure=s).max()) > 0.5)
-    return f"{label(name)} as colour wash on CT, {where}, one colour scale; outlines: {names or 'none'}."
+def _key(outline: xr.DataArray) -> tuple[tuple[str, str], ...]:
+    names = [str(s) for s in outline["structure"].values]
+    met = [float(outline.sel(structure=s).max()) > 0.5 for s in names]
+    return tuple((s, _colour(i)) for i, s in enumerate(names) if met[i])
+
+
+def _colour(i: int) -> str:
+    return STRUCTURE_COLOURS[i % len(STRUCTURE_COLOURS)]
 
 
 def _panel(one, wash, grey, outline, name, limits, box, frame, height, first, last):
@@ -152,13 +157,11 @@ def _panel(one, wash, grey, outline, name, limits, box, frame, height, first, la
         cmap=COLOURMAPS.get(name, "viridis"), clim=limits, alpha=0.72, clipping_colors={"NaN": "transparent"}, tools=["hover"]
     )
     if last:
-        colour = colour.opts(
-            colorbar=True, colorbar_opts={"width": 10, "padding": 4}
-        )
+        colour = colour.opts(colorbar=True, clabel=unit(name), colorbar_opts={"width": 12, "padding": 6})
     letters = _letters(across, down, box)
     title = ION_NAMES.get(str(one["ion"].values), str(one["ion"].values)).capitalize()
     flip = {"invert_yaxis": down == "y"}
-    return hv.Overlay([base, colour, *_contours(outline, down, across, named=False), letters]).opts(
+    return hv.Overlay([base, colour, *_contours(outline, down, across), letters]).opts(
         hv.opts.Overlay(
             title=title,
             frame_width=frame,
@@ -168,6 +171,9 @@ def _panel(one, wash, grey, outline, name, limits, box, frame, height, first, la
             xlabel=f"{across} [mm]",
             ylabel=f"{down} [mm]" if first else "",
             yaxis="left" if first else "bare",
+            default_tools=["box_zoom", "reset"],
+            xticks=5,
+            yticks=5,
             fontsize=FONT_SIZES,
             show_legend=False,
             hooks=[tidy],

@@ -52,12 +52,16 @@ def setup() -> None:
     hv.extension("bokeh", inline=True, logo=False)
 
 
+def unit(name: str) -> str:
+    """Unit of a quantity as it is printed; empty for a pure number."""
+    return QUANTITIES[name].unit.replace("um", "µm") if QUANTITIES[name].unit != "1" else ""
+
+
 def label(name: str) -> str:
     """Axis label of a quantity with its unit."""
-    unit = QUANTITIES[name].unit
     text = SYMBOLS.get(name, QUANTITIES[name].long_name)
     text = text[0].upper() + text[1:]
-    return text if unit == "1" else f"{text} [{unit.replace('um', 'µm')}]"
+    return f"{text} [{unit(name)}]" if unit(name) else text
 
 
 def provenance(arrays: Iterable[xr.DataArray]) -> str:
@@ -82,12 +86,17 @@ class Figure:
     element: Any
     caption: str
     kind: str = "figure"
+    key: tuple[tuple[str, str], ...] = ()  # names and colours of outlines
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
         display(HTML(self.to_html()) if isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)) else self.element)
-        display(HTML(f'<p class="caption {self.kind}">{html.escape(self.caption)}</p>'))
+        line = "display:inline-block;width:1.3em;height:0.3em;vertical-align:middle;border:1px solid #777"
+        chip = "<span style='" + line + ";background:{1}'></span> {0}"
+        key = " &emsp; ".join(chip.format(html.escape(name), colour) for name, colour in self.key)
+        outlines = f"<p class='key'>{key}</p>" if key else ""
+        display(HTML(f"{outlines}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
 
     def to_html(self) -> str:
         """Place holder and script of the plot, which waits until BokehJS is there.
@@ -95,7 +104,10 @@ class Figure:
         Plain Bokeh on purpose: the layouts of Panel, HoloViews' usual way, fetch style sheets from a network.
         """
         place = f"plot-{uuid.uuid4().hex}"
-        item = json.dumps(json_item(hv.render(self.element, backend="bokeh"), target=place)).replace("</", "<\\/")
+        model = hv.render(self.element, backend="bokeh")
+        if toolbar := getattr(model, "toolbar", None):
+            toolbar.update(logo=None, autohide=True)
+        item = json.dumps(json_item(model, target=place)).replace("</", "<\\/")
         show = f"window.Bokeh && Bokeh.embed ? Bokeh.embed.embed_item({item}) : setTimeout(show, 50)"
         return f'<div id="{place}" class="plot"></div>\n<script>(function show() {{ {show}; }})();</script>'
 
@@ -103,8 +115,8 @@ class Figure:
 def tidy(plot: Any, _: Any) -> None:
     """Bokeh details that HoloViews has no option for."""
     figure = plot.state
-    figure.toolbar.logo = None
-    figure.toolbar.autohide = True
+    figure.output_backend = "canvas"
+    figure.sizing_mode = None
     figure.outline_line_color = None
     figure.axis.axis_line_color = "#444444"
     figure.axis.major_tick_line_color = "#444444"

@@ -24,17 +24,19 @@ class _Html:
         return self.plain
 
 
-def number(value: Any, digits: int = 3) -> str:
-    """A number with `digits` significant digits and no exponent; a dash where there is none."""
+def _decimals(values: pd.Series, digits: int) -> int:
+    """Decimals of a whole column, so that it lines up: `digits` significant ones for its typical value, 3 at most."""
+    sizes = sorted(abs(float(v)) for v in values if not isinstance(v, str) and pd.notna(v) and v != 0)
+    if not sizes or all(float(v).is_integer() for v in sizes):
+        return 0
+    return min(max(digits - 1 - math.floor(math.log10(sizes[len(sizes) // 2])), 0), 3)
+
+
+def _shown(value: Any, decimals: int) -> str:
+    """Text as it is, a dash for nothing."""
     if isinstance(value, str):
         return value
-    if value is None or not math.isfinite(float(value)):
-        return "–"
-    value = float(value)
-    if value == 0:
-        return "0"
-    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
-    return f"{value:.{places}f}"
+    return f"{float(value):.{decimals}f}" if pd.notna(value) else "–"
 
 
 def table(frame: pd.DataFrame, *, digits: int = 3, caption: str = "") -> Figure:
@@ -45,10 +47,12 @@ def table(frame: pd.DataFrame, *, digits: int = 3, caption: str = "") -> Figure:
     head = "".join(f"<th scope='col'>{html.escape(str(c))}</th>" for c in frame.columns)
     corner = " / ".join(str(n) for n in frame.index.names if n)
     rows = []
+    decimals = {c: _decimals(frame[c], digits) for c in frame.columns}
     for key, row in frame.iterrows():
         names = " · ".join(map(str, key)) if isinstance(key, tuple) else str(key)
         cells = "".join(
-            f"<td class='{'text' if isinstance(v, str) else 'number'}'>{html.escape(number(v, digits))}</td>" for v in row
+            f"<td class='{'text' if isinstance(v, str) else 'number'}'>{html.escape(_shown(v, decimals[c]))}</td>"
+            for c, v in row.items()
         )
         rows.append(f"<tr><th scope='row'>{html.escape(names)}</th>{cells}</tr>")
     top = f"<thead><tr><th>{html.escape(corner)}</th>{head}</tr></thead>"
