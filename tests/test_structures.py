@@ -30,6 +30,10 @@ def circle(cx, cy, radius, level, n=90):
     return ring(cx + radius * np.cos(angle), cy + radius * np.sin(angle), level)
 
 
+def square(level):
+    return ring(np.array([5.5, 9.5, 9.5, 5.5]), np.array([5.5, 5.5, 9.5, 9.5]), level)
+
+
 def drawn(*rings):
     return Contours("s", np.concatenate(rings), np.array([len(r) for r in rings]))
 
@@ -116,8 +120,7 @@ def test_finer_grid_averages_to_the_coarser_one():
 
 
 def test_planes_reach_half_way_and_end_in_half_slice_caps():
-    square = ring(np.array([5.5, 9.5, 9.5, 5.5]), np.array([5.5, 5.5, 9.5, 9.5]), 0.0)
-    levels = [square + [0, 0, z] for z in (2.0, 4.0, 6.0)]
+    levels = [square(z) for z in (2.0, 4.0, 6.0)]
     capped = coverage(drawn(*levels), Z, XY, XY)[:, 7, 7]
     np.testing.assert_allclose(capped, [0, 1, 1, 1, 0])
     uncapped = coverage(drawn(*levels), Z, XY, XY, end_caps=False)[:, 7, 7]
@@ -125,17 +128,15 @@ def test_planes_reach_half_way_and_end_in_half_slice_caps():
 
 
 def test_contours_between_and_off_the_slices_are_shared_out():
-    square = ring(np.array([5.5, 9.5, 9.5, 5.5]), np.array([5.5, 5.5, 9.5, 9.5]), 0.0)
-    between = coverage(drawn(square + [0, 0, 3.0]), Z, XY, XY)[:, 7, 7]  # one plane, slice distance 2: from 2 to 4
+    between = coverage(drawn(square(3.0)), Z, XY, XY)[:, 7, 7]  # one plane, slice distance 2: from 2 to 4
     np.testing.assert_allclose(between, [0, 0.5, 0.5, 0, 0])
-    every_second = coverage(drawn(square + [0, 0, 0.0], square + [0, 0, 4.0], square + [0, 0, 8.0]), Z, XY, XY)[:, 7, 7]
+    every_second = coverage(drawn(square(0.0), square(4.0), square(8.0)), Z, XY, XY)[:, 7, 7]
     np.testing.assert_allclose(every_second, 1.0)  # 4 mm apart throughout: no gaps
 
 
 def test_a_real_gap_between_two_parts_stays_empty():
-    square = ring(np.array([5.5, 9.5, 9.5, 5.5]), np.array([5.5, 5.5, 9.5, 9.5]), 0.0)
     z = np.arange(20) * 2.0
-    rings = [square + [0, 0, level] for level in (4.0, 6.0, 8.0, 24.0, 26.0, 28.0)]
+    rings = [square(level) for level in (4.0, 6.0, 8.0, 24.0, 26.0, 28.0)]
     got = coverage(drawn(*rings), z, XY, XY)[:, 7, 7]
     np.testing.assert_allclose(np.nonzero(got)[0], [2, 3, 4, 12, 13, 14])
 
@@ -143,9 +144,7 @@ def test_a_real_gap_between_two_parts_stays_empty():
 def test_sagittal_contours_fill_the_same_box():
     z = np.arange(40) * 1.0
     axial = [ring(np.array([10.5, 20.5, 20.5, 10.5]), np.array([5.5, 5.5, 9.5, 9.5]), k) for k in range(12, 18)]
-    sagittal = [
-        np.column_stack([np.full(4, float(x)), [5.5, 9.5, 9.5, 5.5], [11.5, 11.5, 17.5, 17.5]]) for x in range(11, 21)
-    ]
+    sagittal = [np.column_stack([np.full(4, float(x)), [5.5, 9.5, 9.5, 5.5], [11.5, 11.5, 17.5, 17.5]]) for x in range(11, 21)]
     np.testing.assert_allclose(coverage(drawn(*sagittal), z, XY, XY), coverage(drawn(*axial), z, XY, XY), atol=1e-6)
 
 

@@ -105,7 +105,9 @@ def regrid(patient: xr.Dataset, *, spacing: float | Sequence[float]) -> xr.Datas
 
     Valid for any target spacing; one finer than the source repeats values, it adds no detail.
     """
-    size = (spacing,) * 3 if isinstance(spacing, (int, float)) else tuple(float(s) for s in spacing)
+    size = (float(spacing),) * 3 if isinstance(spacing, (int, float)) else tuple(float(s) for s in spacing)
+    if len(size) != 3:
+        raise IonrtError(f"regrid: expected one spacing or three (z, y, x), got {len(size)}")
     coords = {dim: _coarse(patient[dim].values, step, dim) for dim, step in zip(DIMS, size, strict=True)}
     grid = patient.drop_vars([n for n in patient.variables if set(DIMS) & set(patient[n].dims)]).assign_coords(coords)
     grid.attrs = {**patient.attrs, "affine": affine(coords), "regridded_from": tuple(_steps(patient))}
@@ -200,7 +202,7 @@ def _coarse(centres: np.ndarray, step: float, dim: str) -> np.ndarray:
     fine = spacing(centres)
     extent = fine * len(centres)
     if not 0.0 < step <= extent / 2.0:
-        raise IonrtError(f"regrid: expected a spacing above 0 and up to {extent / 2.0:g} mm along {dim}, got {step:g}")
+        raise IonrtError(f"regrid: expected a spacing above 0 and at most {extent / 2.0:g} mm along {dim}, got {step:g}")
     n = int(np.ceil(extent / step - 1e-6))
     return centres[0] - fine / 2.0 + step * (np.arange(n) + 0.5)
 
