@@ -107,7 +107,7 @@ def consort_from(participants: pd.DataFrame) -> pd.DataFrame:
         text = part[column].fillna("").astype(str)
         return {str(k): int(v) for k, v in text[text != ""].value_counts().sort_index().items()}
 
-    arms = {}
+    arms: dict[str, Mapping[str, int | Mapping[str, int]]] = {}
     for arm, part in participants[randomised].groupby("arm", observed=True):
         received, analysed = part["received"].astype(bool), part["analysed"].astype(bool)
         arms[str(arm)] = {

@@ -14,6 +14,7 @@ from ionrt.quantities import IonrtError, one_of
 from ionrt.trial import limits
 
 Array = NDArray[np.float64]
+Density = tuple[Array, Array] | None  # score at the nodes, probability mass there
 SPENDING = ("lan_demets_obrien_fleming", "lan_demets_pocock", "obrien_fleming", "pocock")
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _TAIL = 8.5  # standard deviations beyond which nothing is left
@@ -83,11 +84,13 @@ def spending_bounds(
         if power is None:
             raise IonrtError("spending_bounds: beta_spending needs power=")
         one_of(beta_spending, SPENDING[:2], what="beta_spending")
+        if binding:
+            one_of(spending, SPENDING[:2], what="spending with a binding futility bound")
     open_end = np.full(t.size, -np.inf)
-    upper = _efficacy(t, alpha, spending, open_end)
+    upper = _efficacy(t, alpha, spending)
     lower, drift = open_end, None
     if beta_spending is not None:
-        upper, lower, drift = _with_futility(t, alpha, spending, 1.0 - target, beta_spending, binding, upper)
+        upper, lower, drift = _with_futility(t, alpha, spending, 1.0 - target, beta_spending, None if binding else upper)
     elif power is not None:
         drift = _solve_drift(lambda d: crossing(t, upper, open_end, d)[0].sum() - target)
     return _table(t, upper, lower, drift, alpha, target if power is not None else None)
@@ -104,34 +107,28 @@ def _fractions(information: Sequence[float] | int) -> Array:
     return t
 
 
-def _efficacy(t: Array, alpha: float, spending: str, lower: Array) -> Array:
-    """Efficacy bounds at drift 0, given the futility bounds that may be counted on."""
+def _efficacy(t: Array, alpha: float, spending: str) -> Array:
+    """Efficacy bounds at drift 0 without any futility stop."""
     if spending in SPENDING[:2]:
-        increments = np.diff(np.asarray(spent(t, alpha, spending)), prepend=0.0)
-        return _spend(t, increments, 0.0, lower, side=1)
+        increments, bound, density = np.diff(np.asarray(spent(t, alpha, spending)), prepend=0.0), np.empty(t.size), None
+        for k in range(t.size):
+            bound[k] = _solve_bound(_tail(t, k, 0.0, density, 1), increments[k], 0.0, 1)
+            density = _propagate(t, k, 0.0, density, -np.inf, bound[k])
+        return bound
     shape = 1.0 / np.sqrt(t) if spending == "obrien_fleming" else np.ones_like(t)
-    c = optimize.brentq(lambda c: crossing(t, c * shape, lower, 0.0)[0].sum() - alpha, 0.5, 8.0, xtol=1e-10)
+    open_end = np.full(t.size, -np.inf)
+    c = optimize.brentq(lambda c: crossing(t, c * shape, open_end, 0.0)[0].sum() - alpha, 0.5, 8.0, xtol=1e-10)
     return c * shape
 
 
-def _spend(t: Array, increments: Array, drift: float, other: Array, *, side: int) -> Array:
-    """Bounds on one side that spend `increments`, look by look, while `other` closes the opposite side.
-
-    side = 1: upper bounds, crossed upwards; side = -1: lower bounds, crossed downwards.
-    """
-    bound = np.full(t.size, side * np.inf)
-    density: tuple[Array, Array] | None = None
-    for k in range(t.size):
-        tail = _tail(t, k, drift, density, side)
-        centre = drift * np.sqrt(t[k])
-        ends = centre - 12.0 * side, centre + 12.0 * side
-        if tail(ends[0]) <= increments[k]:
-            bound[k] = ends[0]  # less is left than may be spent: the trial always ends here
-        elif increments[k] > 1e-14:
-            bound[k] = optimize.brentq(lambda z, f=tail, p=increments[k]: f(z) - p, *ends, xtol=1e-11)
-        low, high = (other[k], bound[k]) if side == 1 else (bound[k], other[k])
-        density = _propagate(t, k, drift, density, low, high)
-    return bound
+def _solve_bound(tail: Callable[[float], float], share: float, centre: float, side: int) -> float:
+    """Bound beyond which `tail` leaves `share`; open where nothing is to be spent."""
+    ends = centre - 12.0 * side, centre + 12.0 * side
+    if share <= 1e-14:
+        return side * np.inf
+    if tail(ends[0]) <= share:
+        return ends[0]  # less is left than may be spent: the trial always ends here
+    return float(optimize.brentq(lambda z: tail(z) - share, *ends, xtol=1e-11))
 
 
 def _step(t: Array, k: int) -> tuple[float, float]:
@@ -139,7 +136,7 @@ def _step(t: Array, k: int) -> tuple[float, float]:
     return float(np.sqrt(t[k] - (t[k - 1] if k else 0.0))), float(np.sqrt(t[k]))
 
 
-def _tail(t: Array, k: int, drift: float, density: tuple[Array, Array] | None, side: int) -> Callable[[float], float]:
+def _tail(t: Array, k: int, drift: float, density: Density, side: int) -> Callable[[float], float]:
     """P(no crossing before k, Z_k beyond z) as a function of z."""
     sd, root = _step(t, k)
     if density is None:
@@ -149,7 +146,7 @@ def _tail(t: Array, k: int, drift: float, density: tuple[Array, Array] | None, s
     return lambda z: float(mass @ ndtr(side * (score + step_mean - z * root) / sd))
 
 
-def _propagate(t: Array, k: int, drift: float, density: tuple[Array, Array] | None, low: float, high: float):
+def _propagate(t: Array, k: int, drift: float, density: Density, low: float, high: float):
     """Nodes of the score Z_k sqrt(t_k) inside the continuation region, and the probability mass at each."""
     if k == t.size - 1:
         return None
@@ -183,7 +180,7 @@ def crossing(information: Array, upper: Array, lower: Array, drift: float) -> tu
     """
     t = np.asarray(information, float)
     up, down = np.zeros(t.size), np.zeros(t.size)
-    density: tuple[Array, Array] | None = None
+    density: Density = None
     for k in range(t.size):
         if upper[k] < np.inf:
             up[k] = _tail(t, k, drift, density, 1)(upper[k])
@@ -197,28 +194,38 @@ def _solve_drift(f: Callable[[float], float]) -> float:
     return float(optimize.brentq(f, 0.05, 12.0, xtol=1e-10))
 
 
-def _with_futility(t, alpha, spending, beta, beta_spending, binding, upper):
-    """Futility bounds and the drift at which the last one meets the efficacy bound."""
-    increments = np.diff(np.asarray(spent(t, beta, beta_spending)), prepend=0.0)
+def _with_futility(
+    t: Array, alpha: float, spending: str, beta: float, beta_spending: str, upper: Array | None
+) -> tuple[Array, Array, float]:
+    """Both bounds and the drift at which they meet; without `upper` the efficacy bounds count on the futility stop."""
+    gain = np.diff(np.asarray(spent(t, beta, beta_spending)), prepend=0.0)
+    loss = None if upper is not None else np.diff(np.asarray(spent(t, alpha, spending)), prepend=0.0)
 
-    def futility(drift: float, u: Array) -> Array:
-        early = np.append(increments[:-1], 0.0)
-        return np.append(np.minimum(_spend(t, early, drift, u, side=-1), u)[:-1], u[-1])
+    def excess(drift: float) -> float:
+        u, lower = _both(t, drift, gain, upper, loss)
+        return float(crossing(t, u, lower, drift)[1].sum() - beta)
 
-    def excess(drift: float, u: Array) -> float:
-        return float(crossing(t, u, futility(drift, u), drift)[1].sum() - beta)
+    drift = _solve_drift(excess)
+    return *_both(t, drift, gain, upper, loss), drift
 
-    for _ in range(50 if binding else 1):
-        drift = _solve_drift(lambda d, u=upper: excess(d, u))
-        lower = futility(drift, upper)
-        if not binding:
+
+def _both(t: Array, drift: float, gain: Array, upper: Array | None, loss: Array | None) -> tuple[Array, Array]:
+    """One pass over the looks: efficacy from the density at drift 0, futility from the one at `drift`."""
+    u = np.full(t.size, np.inf) if upper is None else upper
+    lower = np.full(t.size, -np.inf)
+    null: Density = None
+    alternative: Density = None
+    for k in range(t.size):
+        if loss is not None:
+            u[k] = _solve_bound(_tail(t, k, 0.0, null, 1), loss[k], 0.0, 1)
+        if k == t.size - 1:
+            lower[k] = u[k]
             break
-        closing = np.append(lower[:-1], -np.inf)
-        new = _efficacy(t, alpha, spending, closing)
-        if np.max(np.abs(new - upper)) < 1e-9:
-            break
-        upper = new
-    return upper, lower, drift
+        lower[k] = min(_solve_bound(_tail(t, k, drift, alternative, -1), gain[k], drift * np.sqrt(t[k]), -1), u[k])
+        if loss is not None:
+            null = _propagate(t, k, 0.0, null, lower[k], u[k])
+        alternative = _propagate(t, k, drift, alternative, lower[k], u[k])
+    return u, lower
 
 
 def _table(t: Array, upper: Array, lower: Array, drift: float | None, alpha: float, power: float | None) -> pd.DataFrame:
