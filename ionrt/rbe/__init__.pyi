@@ -15,3 +15,13 @@ from .functions import rorvik as rorvik
 from .functions import smk as smk
 from .functions import wedenberg as wedenberg
 from .functions import wilkens as wilkens
+from .isoeffect import bed as bed
+from .isoeffect import eqd2 as eqd2
+from .isoeffect import eqdx as eqdx
+from .isoeffect import oxygen_weighted_dose as oxygen_weighted_dose
+from .systems import DOSE_SYSTEMS as DOSE_SYSTEMS
+from .systems import convert as convert
+from .systems import convert_prescription as convert_prescription
+from .systems import dose_in_system as dose_in_system
+from .uncertainty import bands as bands
+from .uncertainty import ensemble as ensemble

@@ -1,0 +1,123 @@
+"""Dose systems: what "Gy (RBE)" means where, and how one is turned into another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ionrt.quantities import IonrtError, one_of, stamp
+from ionrt.rbe.models import MODELS
+
+
+@dataclass(frozen=True)
+class DoseSystem:
+    """A meaning of Gy (RBE): the model that computes it here, or None with the reason why there is none."""
+
+    name: str
+    model: str | None
+    note: str
+
+
+DOSE_SYSTEMS: dict[str, DoseSystem] = {
+    s.name: s
+    for s in (
+        DoseSystem("NIRS-mMKM", "nirs_mkm", "scanned carbon, reference beam alpha_r 0.764, factor 2.41"),
+        DoseSystem(
+            "NIRS-Kanai", None, "passive carbon before the MKM, RBE without dose dependence; its constants are not confirmed"
+        ),
+        DoseSystem("SMK", "smk", "multi-ion; no clinical scale factor is published, scale = 1"),
+        DoseSystem("LEM-I", "lem1", "European carbon; alpha/beta 2 Gy, transition dose 30 Gy"),
+        DoseSystem("LEM-IV", None, "no open table per fragment exists; import base data that carry alpha and beta"),
+        DoseSystem("RBE-1.1", "constant", "protons"),
+    )
+}
+
+
+def dose_in_system(field: xr.Dataset, system: str, **params: Any) -> xr.DataArray:
+    """RBE-weighted dose of a field under a dose system.
+
+    Parameters: `field` with the moments of the system's model; `system` a name in `DOSE_SYSTEMS`; `params` of the model.
+    Returns: ``rbe_dose`` [Gy (RBE)] with the attribute ``dose_system``. Errors: IonrtError for a system without a formula.
+    """
+    s = DOSE_SYSTEMS[one_of(system, tuple(DOSE_SYSTEMS), what="dose system")]
+    if s.model is None:
+        raise IonrtError(f"{s.name}: cannot be computed: {s.note}")
+    return MODELS[s.model](field, **params).assign_attrs(dose_system=s.name)
+
+
+def convert(
+    field: xr.Dataset, *, source: str, target: str, params: Mapping[str, Mapping[str, Any]] | None = None
+) -> xr.Dataset:
+    """One field under two dose systems: conversion by recalculation, voxel by voxel.
+
+    Parameters: `field` with the moments of both models (one parameter set per moment: NIRS-mMKM and SMK share z* and need
+    two fields); `source`, `target` names in `DOSE_SYSTEMS`; `params` {system: parameters of its model}.
+    Returns: Dataset ``source``, ``target`` [Gy (RBE)] and ``factor`` target / source [1], 0 where there is no dose.
+    Errors: IonrtError as `dose_in_system`.
+    """
+    given = params or {}
+    a, b = (dose_in_system(field, s, **given.get(s, {})) for s in (source, target))
+    factor = xr.where(a > 0, b / a.where(a > 0), 0.0).astype(a.dtype)
+    ratio = stamp(factor, "rbe", rbe_model=f"{target} / {source}").assign_attrs(long_name="conversion factor of dose systems")
+    return xr.Dataset({"source": a.rename("source"), "target": b.rename("target"), "factor": ratio})
+
+
+@dataclass(frozen=True)
+class LiteratureFactor:
+    """A published prescription-level factor: `low`, `high` its 95 % confidence limits where stated."""
+
+    dose: float
+    factor: float
+    low: float | None
+    high: float | None
+
+
+ZHANG_2020 = "Zhang et al. 2020, PMC7731771: 20 patients, LEM I prescriptions recalculated with the MKM"
+_LEM_PER_MKM = (LiteratureFactor(2.70, 1.46, None, None), LiteratureFactor(3.00, 1.37, 1.35, 1.39))
+
+
+@dataclass(frozen=True)
+class ConvertedPrescription:
+    """A prescription converted without a field: `low` and `high` bracket it; `label` says that it is a fallback."""
+
+    dose_per_fraction: float
+    low: float
+    high: float
+    source: str
+    target: str
+    label: str
+
+
+def convert_prescription(dose_per_fraction: float, *, source: str, target: str) -> ConvertedPrescription:
+    """Fallback where no field exists: a published LEM I / MKM factor, for prescriptions like those it was measured on.
+
+    The factor runs from 1.37 at 3.00 Gy (RBE) of LEM I to 1.46 at 2.70; far below the prescription it rises to 3 and no
+    number is given.
+
+    Parameters: `dose_per_fraction` [Gy (RBE)] in the source system; `source`, `target` "LEM-I" and "NIRS-mMKM" in either order.
+    Returns: `ConvertedPrescription`, with the interval between the neighbouring published values.
+    Validity: prescriptions of 2.70 to 3.00 Gy (RBE) of LEM I per fraction; other sites, fraction sizes or systems raise:
+    recalculate from physical dose and radiation quality with `convert`. Reference: Zhang et al. 2020, PMC7731771.
+    """
+    if {source, target} != {"LEM-I", "NIRS-mMKM"}:
+        raise IonrtError(
+            f"no published factor from {source!r} to {target!r}; recalculate from the field with ionrt.rbe.convert"
+        )
+    lem = np.array([f.dose for f in _LEM_PER_MKM])
+    factor = np.array([f.factor for f in _LEM_PER_MKM])
+    known = lem if source == "LEM-I" else lem / factor
+    order = np.argsort(known)
+    if not known.min() - 1e-9 <= dose_per_fraction <= known.max() + 1e-9:
+        raise IonrtError(
+            f"{dose_per_fraction:g} Gy (RBE) per fraction: published are {known.min():.3g} to {known.max():.3g} only; "
+            "the factor depends strongly on dose: recalculate from the field with ionrt.rbe.convert"
+        )
+    f = float(np.interp(dose_per_fraction, known[order], factor[order]))
+    bounds = [f.low or f.factor for f in _LEM_PER_MKM] + [f.high or f.factor for f in _LEM_PER_MKM]
+    values = [dose_per_fraction * (1 / x if source == "LEM-I" else x) for x in (f, min(bounds), max(bounds))]
+    label = f"literature fallback, not a recalculation: {ZHANG_2020}"
+    return ConvertedPrescription(values[0], min(values[1:]), max(values[1:]), source, target, label)
