@@ -272,6 +272,16 @@ def test_damaged_contour(folder):
         read_dicom(folder)
 
 
+def test_truncated_structure_set(folder):
+    """Wherever the file ends early, it is an error and never fewer contours."""
+    size = (folder / "RS.dcm").stat().st_size
+    whole = (folder / "RS.dcm").read_bytes()
+    for share in (0.05, 0.2, 0.5, 0.8, 0.95):
+        (folder / "RS.dcm").write_bytes(whole[: int(share * size)])
+        with pytest.raises(IonrtError, match=r"RS\.dcm.*truncated"):
+            read_dicom(folder)
+
+
 def test_points_and_double_names(folder):
     def change(data):
         data.StructureSetROISequence[1].ROIName = "BODY"
@@ -317,7 +327,7 @@ def test_real_gantry_tilt(shared, tmp_path):
 def test_real_slice_increment(shared, tmp_path):
     """Two series of four slices, each with one distance that is twice the others."""
     unpack(shared("data/dicom/corner_cases/d2n_sliceincrement/sliceincrement.tar.xz"), tmp_path)
-    series = {str(pydicom.dcmread(f, stop_before_pixels=True).SeriesInstanceUID) for f in tmp_path.rglob("*") if f.is_file()}
+    series = {str(pydicom.dcmread(f, stop_before_pixels=True).SeriesInstanceUID) for f in tmp_path.rglob("*.dcm")}
     assert len(series) == 2
     for uid in series:
         with pytest.raises(IonrtError, match="not uniform"):

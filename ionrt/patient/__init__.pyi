@@ -5,6 +5,8 @@ from .dicom_dose import read_dose as read_dose
 from .dicom_write import write_rtdose as write_rtdose
 from .grid import crop as crop
 from .grid import regrid as regrid
+from .ionplan import IonPlan as IonPlan
+from .ionplan import read_ion_plan as read_ion_plan
 from .phantom import recipe as recipe
 from .phantom import write_phantom as write_phantom
 from .structures import contours as contours

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pydicom
-from pydicom.dataset import FileDataset
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 
 from ionrt.quantities import IonrtError
@@ -77,11 +78,15 @@ def read_header(path: Path) -> Header | None:
 
 
 def read_all(path: Path) -> FileDataset:
-    """A whole file."""
+    """A whole file; one that ends early is refused, where the parser would hand over a shorter one."""
     try:
-        return pydicom.dcmread(path, force=_starts_bare(path))
+        data = pydicom.dcmread(path, force=_starts_bare(path))
+        whole = _is_whole(data)
     except Exception as error:
         raise IonrtError(f"{path.name}: cannot be read as DICOM ({error}); the file is truncated or damaged") from error
+    if not whole:
+        raise IonrtError(f"{path.name}: the file is truncated: an element is shorter than it says; export it again")
+    return data
 
 
 def read_pixels(path: Path) -> tuple[np.ndarray, FileDataset, bytes]:
@@ -101,6 +106,18 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> lis
     """Apply a function to many files; threads, because reading and decoding release the interpreter lock."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, items))
+
+
+def _is_whole(data: Dataset) -> bool:
+    """Whether every element has the length it declares; only sequences without a length need a look inside."""
+    for tag in data.keys():  # noqa: SIM118 (iterating the data set itself would convert every element)
+        element = data.get_item(tag)
+        if isinstance(element, RawDataElement):
+            if element.value is not None and element.length != 0xFFFFFFFF and len(element.value) < element.length:
+                return False
+        elif element.VR == "SQ" and not all(_is_whole(item) for item in element.value or ()):
+            return False
+    return True
 
 
 def _starts_bare(path: Path) -> bool:

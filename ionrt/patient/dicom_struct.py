@@ -53,6 +53,9 @@ def frames_of(header: Header) -> set[str]:
 def read_contours(header: Header, images: set[str]) -> tuple[list[Contours], list[str]]:
     """All structures of the set in the order of their numbers, and their interpreted types ("" where none)."""
     data = read_all(header.path)
+    for keyword in ("StructureSetROISequence", "ROIContourSequence"):
+        if keyword not in data:
+            raise IonrtError(f"{header.path.name}: {keyword} is missing; the structure set is truncated, export it again")
     names = _names(data)
     types = {
         int(o.get("ReferencedROINumber", -1)): str(o.get("RTROIInterpretedType") or "")
