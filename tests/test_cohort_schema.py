@@ -112,7 +112,7 @@ def test_event_after_last_follow_up(broken):
 
 def test_patient_without_any_follow_up(broken):
     gone = broken["patient"]["pid"][0]
-    broken["followup"] = broken["followup"].query("pid != @gone")
+    broken["followup"] = broken["followup"][broken["followup"]["pid"] != gone]
     _, found = rules_found(broken)
     assert text_of("event_before_last_contact") in set(found["rule"])
 

@@ -84,7 +84,7 @@ def from_redcap(redcap: pd.DataFrame) -> dict[str, Any]:
     missing = [c for c in COLUMNS if c not in redcap]
     if missing:
         raise IonrtError(f"a REDCap data dictionary has 18 columns; {', '.join(missing)} are missing")
-    cells = redcap.fillna("").astype("str")
+    cells = redcap.astype("object").where(redcap.notna(), "").astype("str")
     dates = cells.loc[cells[CHECK].str.startswith(("date", "time")), NAME]
     if len(dates):
         raise IonrtError(f"fields {', '.join(dates)} are dates; turn them into days since the first fraction")
