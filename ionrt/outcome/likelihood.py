@@ -43,7 +43,8 @@ def binomial_objective(
 
 def maximise(objective: Objective, start: np.ndarray) -> tuple[np.ndarray, float]:
     """Parameters and log-likelihood at the maximum; raises where the optimiser finds none."""
-    best = optimize.minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-7, "maxiter": 1000})
+    with np.errstate(all="ignore"):  # a line search may try absurd values; what it ends with is checked
+        best = optimize.minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-7, "maxiter": 1000})
     if not np.isfinite(best.fun) or np.abs(best.jac).max(initial=0.0) > 1e-3 * (1 + abs(best.fun)):
         raise IonrtError(
             "the likelihood has no maximum that can be found; simplify the model or look at the data (few events?)"
@@ -86,50 +87,76 @@ def profile_limits(objective: Objective, at: np.ndarray, which: int, *, level: f
     """Limits at which the profile log-likelihood has fallen by half the chi-squared quantile; infinite where it never does."""
     goal = np.sqrt(stats.chi2.ppf(level, 1))
     floor = objective(at)[0]
-    rest = np.arange(len(at)) != which
+    profile = _Profile(objective, at, which)
     width = scale if np.isfinite(scale) and scale > 0 else max(1.0, abs(at[which])) * 0.1
 
     def side(direction: float) -> float:
-        others = at[rest].copy()
-
-        def excess(distance: float) -> float:
-            nonlocal others
-            value, others = _others_maximised(objective, at[which] + direction * distance, which, rest, others)
-            return float(np.sqrt(max(0.0, 2 * (value - floor))) - goal)  # nearly straight, so that few steps are needed
-
-        near, far = 0.0, 1.1 * goal * width
+        near, below, start = 0.0, -goal, profile.maximum
+        far = 1.1 * goal * width
         for _ in range(12):
-            if excess(far) > 0:
-                return float(at[which] + direction * optimize.brentq(excess, near, far, xtol=1e-6 * width, rtol=1e-8))
-            near, far = far, 1.8 * far
-        return direction * np.inf
+            value, state = profile(at[which] + direction * far, start)
+            above = _depth(value - floor) - goal
+            if above > 0:
+                break
+            near, below, start, far = far, above, state, 1.8 * far
+        else:
+            return direction * np.inf
+        for _ in range(60):  # regula falsi (Illinois) on a nearly straight curve, each search from the inner side
+            middle = (near * above - far * below) / (above - below) if np.isfinite(above) else (near + far) / 2
+            value, state = profile(at[which] + direction * middle, start)
+            here = _depth(value - floor) - goal
+            if abs(here) < 1e-7 or far - near < 1e-7 * width:
+                break
+            if here < 0:
+                near, below, start, above = middle, here, state, above / 2
+            else:
+                far, above, below = middle, here, below / 2
+        return float(at[which] + direction * middle)
 
     return side(-1.0), side(1.0)
 
 
-def _others_maximised(
-    objective: Objective, value: float, which: int, rest: np.ndarray, start: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Objective with one parameter fixed and the others at their best."""
-    full = np.empty(len(rest))
-    full[which] = value
+def _depth(rise: float) -> float:
+    """Square root of twice the loss of log-likelihood: a straight line for a parabola."""
+    return float(np.sqrt(2 * max(0.0, rise))) if np.isfinite(rise) else np.inf
 
-    def reduced(free: np.ndarray) -> tuple[float, np.ndarray]:
-        full[rest] = free
-        result, gradient = objective(full.copy())
-        return result, gradient[rest]
 
-    if not len(start):
-        return reduced(start)[0], start
-    best = optimize.minimize(reduced, start, jac=True, method="BFGS", options={"gtol": 1e-7})
-    return float(best.fun), best.x
+class _Profile:
+    """Objective with one parameter fixed and the others at their best, each search starting where a parabola puts it."""
+
+    def __init__(self, objective: Objective, at: np.ndarray, which: int) -> None:
+        self.objective, self.at, self.which = objective, at, which
+        self.rest = np.arange(len(at)) != which
+        h = hessian(objective, at)
+        inverse = np.linalg.pinv(h[np.ix_(self.rest, self.rest)])
+        self.shift = -inverse @ h[self.rest, which]
+        positive = len(inverse) > 0 and np.linalg.eigvalsh(inverse)[0] > 0
+        self.options = {"gtol": 1e-6} | ({"hess_inv0": (inverse + inverse.T) / 2} if positive else {})
+        self.maximum = (float(at[which]), at[self.rest])
+
+    def __call__(self, value: float, start: tuple[float, np.ndarray]) -> tuple[float, tuple[float, np.ndarray]]:
+        """Objective at `value`, and the state (value, others) from which a neighbour can be searched."""
+        full = self.at.copy()
+        full[self.which] = value
+
+        def reduced(free: np.ndarray) -> tuple[float, np.ndarray]:
+            full[self.rest] = free
+            result, gradient = self.objective(full.copy())
+            return result, gradient[self.rest]
+
+        others = start[1] + self.shift * (value - start[0])
+        if not self.rest.any():
+            return reduced(others)[0], (value, others)
+        with np.errstate(all="ignore"):
+            best = optimize.minimize(reduced, others, jac=True, method="BFGS", options=self.options)
+        return float(best.fun), (value, best.x)
 
 
 def likelihood_ratio_p(objective: Objective, at: np.ndarray, which: int) -> float:
     """p value of the parameter being zero, by the likelihood ratio."""
-    rest = np.arange(len(at)) != which
-    value, _ = _others_maximised(objective, 0.0, which, rest, at[rest])
-    return float(stats.chi2.sf(max(0.0, 2 * (value - objective(at)[0])), 1))
+    profile = _Profile(objective, at, which)
+    rise = profile(0.0, profile.maximum)[0] - objective(at)[0]
+    return float(stats.chi2.sf(max(0.0, 2 * rise), 1))
 
 
 def check_separation(x: np.ndarray, events: np.ndarray, total: np.ndarray, names: Sequence[str]) -> None:

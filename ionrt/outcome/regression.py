@@ -70,8 +70,8 @@ def _prepare(
     """Read the table; rows of weight zero count nowhere."""
     cols = survival_columns(df, time, event, start=start, weights=weights)
     levels, _ = stratum_codes(df, strata)
-    happened = cols.code > 0
-    if not (happened & (cols.weight > 0)).any():
+    happened = (cols.code > 0) & (cols.weight > 0)
+    if not happened.any():
         raise IonrtError(f"column {event!r}: no event; a regression needs events")
     sets = hazards.risk_sets(cols.start, cols.stop, happened, levels)
     return Prepared(design(df, formula), cols.weight, sets, cols.stop, happened)

@@ -1,0 +1,143 @@
+"""Input that no analysis can use ends in a sentence that names the column, the rows and what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ionrt import outcome
+from ionrt.quantities import IonrtError
+
+CURVES = {
+    "kaplan_meier": lambda d, **k: outcome.kaplan_meier(d, "time", "event", **k),
+    "at_risk": lambda d, **k: outcome.at_risk(d, "time", "event", **k),
+    "logrank": lambda d, **k: outcome.logrank(d, "time", "event", "arm", **k),
+    "rmst": lambda d, **k: outcome.rmst(d, "time", "event", tau=4, **k),
+    "cumulative_incidence": lambda d, **k: outcome.cumulative_incidence(d, "time", "event", **k),
+    "cox": lambda d, **k: outcome.cox(d, "x", "time", "event", **k),
+    "ph_test": lambda d, **k: outcome.ph_test(d, "x", "time", "event", **k),
+}
+UNSTARTED = CURVES | {
+    "gray_test": lambda d: outcome.gray_test(d, "time", "event", "arm"),
+    "fine_gray": lambda d: outcome.fine_gray(d, "x", "time", "event"),
+    "fit_actuarial_ntcp": lambda d: outcome.fit_actuarial_ntcp(d, "x", "time", "event"),
+}
+
+
+def good(n: int = 24) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    time = rng.integers(1, 9, n) + 8.0 * (np.arange(n) % 2 == 0)  # those without event are seen longer
+    return pd.DataFrame(
+        {"time": time, "event": np.arange(n) % 2, "arm": np.arange(n) // 3 % 2, "x": rng.normal(size=n), "start": time / 2}
+    )
+
+
+@pytest.mark.parametrize("name", UNSTARTED)
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: d.drop(columns="event"), "column 'event' is not in the table; it has time"),
+        (lambda d: d.assign(time=d.time.where(d.index != 3)), r"column 'time': 1 value \(row 3\) missing"),
+        (lambda d: d.assign(time=d.time.where(d.index != 3, -2)), r"column 'time': 1 value \(row 3\) below 0"),
+        (lambda d: d.assign(time=d.time.where(d.index != 3, np.inf)), r"column 'time': 1 value \(row 3\) not finite"),
+        (lambda d: d.assign(time="soon"), "column 'time': expected numbers"),
+        (lambda d: d.assign(event=d.event + 0.5), "not an event code"),
+        (lambda d: d.iloc[:0], "no rows"),
+        (lambda d: d.to_dict(), "expected a pandas DataFrame"),
+    ],
+)
+def test_columns_are_checked_everywhere(name, spoil, message):
+    UNSTARTED[name](good())
+    with pytest.raises(IonrtError, match=message):
+        UNSTARTED[name](spoil(good()))
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_intervals_of_length_zero_are_named(name):
+    df = good().assign(start=lambda d: d.start.where(d.index != 2, d.time))
+    with pytest.raises(IonrtError, match=r"\(row 2\) with start >= stop"):
+        CURVES[name](df, start="start")
+
+
+@pytest.mark.parametrize("name", ["kaplan_meier", "logrank", "rmst", "cox", "ph_test"])
+def test_competing_codes_are_not_taken_for_events(name):
+    with pytest.raises(IonrtError, match="with competing events use cumulative_incidence"):
+        CURVES[name](good().assign(event=lambda d: d.event * 2))
+
+
+REGRESSIONS = {"cox": CURVES["cox"], "fine_gray": UNSTARTED["fine_gray"], "ph_test": CURVES["ph_test"]}
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: d.assign(event=0), "no event"),
+        (lambda d: d.assign(x=1.0), "'x' has the same value in every row"),
+        (lambda d: d.assign(x="one centre"), "leaves no term"),
+        (lambda d: d.assign(x=d.x.where(d.index != 5)), "missing"),
+        (lambda d: d.assign(x=d.event * 1.0), "'x': the hazard ratio goes to infinity .complete separation"),
+        (lambda d: d.assign(x=1.0 - d.event), "'x': the hazard ratio goes to zero .complete separation"),
+    ],
+)
+def test_regressions_that_have_no_answer(name, spoil, message):
+    with pytest.raises(IonrtError, match=message):
+        REGRESSIONS[name](spoil(good()))
+
+
+def test_one_event_and_a_perfect_predictor_of_it():
+    df = good().assign(event=lambda d: (d.index == 4) * 1)
+    assert np.isfinite(outcome.kaplan_meier(df, "time", "event", at=[3]).survival[0])
+    assert outcome.logrank(df, "time", "event", "arm").p[0] > 0.05
+    middle = df.assign(x=np.where(df.index == 4, np.median(df.x), df.x))
+    fit = outcome.cox(middle, "x", "time", "event")
+    assert np.isfinite(fit.se[0]) and fit.lower[0] < 1 < fit.upper[0]
+    with pytest.raises(IonrtError, match="complete separation"):
+        outcome.cox(df.assign(x=np.where(df.index == 4, 9.0, df.x)), "x", "time", "event")
+
+
+def test_terms_that_cannot_be_told_apart():
+    df = good().assign(y=lambda d: 3 - 2 * d.x)
+    with pytest.raises(IonrtError, match="x, y are linearly dependent"):
+        outcome.cox(df, "x + y", "time", "event")
+    with pytest.raises(IonrtError, match="formula 'x \\+ nowhere'"):
+        outcome.cox(df, "x + nowhere", "time", "event")
+
+
+def test_all_at_the_same_time():
+    df = good().assign(time=5.0)
+    for ties in ("efron", "breslow"):
+        assert np.isfinite(outcome.cox(df, "x", "time", "event", ties=ties).coef[0])
+    assert outcome.kaplan_meier(df, "time", "event", at=[5]).survival[0] == pytest.approx(0.5)
+    assert np.isfinite(outcome.gray_test(df.assign(event=np.arange(24) % 3), "time", "event", "arm").chi2).all()
+
+
+def test_one_group_only():
+    df = good().assign(arm="B")
+    for call in (CURVES["logrank"], UNSTARTED["gray_test"]):
+        with pytest.raises(IonrtError, match="at least two groups in 'arm', got only 'B'"):
+            call(df)
+
+
+def test_weights_and_levels_are_checked():
+    df = good()
+    with pytest.raises(IonrtError, match="all weights are zero"):
+        outcome.cox(df.assign(w=0.0), "x", "time", "event", weights="w")
+    with pytest.raises(IonrtError, match="below 0"):
+        outcome.kaplan_meier(df.assign(w=-1.0), "time", "event", weights="w")
+    with pytest.raises(IonrtError, match="between 0 and 1"):
+        outcome.kaplan_meier(df, "time", "event", level=95)
+    with pytest.raises(IonrtError, match="'exact' does not exist"):
+        outcome.cox(df, "x", "time", "event", ties="exact")
+    with pytest.raises(IonrtError, match="beyond the last follow-up"):
+        outcome.rmst(df.assign(event=0), "time", "event", tau=500)
+    with pytest.raises(IonrtError, match="no event of cause 3"):
+        outcome.fine_gray(df, "x", "time", "event", cause=3)
+
+
+def test_zero_weight_is_the_same_as_leaving_the_patient_out():
+    df = good().assign(w=lambda d: (d.index != 7) * 1.0)
+    kept = df[df.w > 0]
+    a, b = outcome.cox(df, "x", "time", "event", weights="w"), outcome.cox(kept, "x", "time", "event", weights="w")
+    np.testing.assert_allclose(a[["coef", "se"]], b[["coef", "se"]], rtol=1e-9)
