@@ -1,0 +1,287 @@
+"""The main question, end to end: the same target, the same prescribed RBE-weighted dose, one plan per ion."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import platformdirs
+import xarray as xr
+from tqdm.auto import tqdm
+
+from ionrt import evaluate, plan, rbe
+from ionrt.ions import IONS
+from ionrt.let import let_d
+from ionrt.patient import read_dicom, recipe, regrid, write_phantom
+from ionrt.plan.beams import ReachError
+from ionrt.plan.geometry import beam_direction
+from ionrt.plan.objectives import default_objectives, is_external
+from ionrt.plan.room import GANTRY_1
+from ionrt.quantities import IonrtError, content_hash, one_of, stamp
+
+ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
+
+
+@dataclass(frozen=True)
+class IonPlan:
+    """What is kept of one ion's plan: the plan, its field (beam, z, y, x), its spots and the time it took [s]."""
+
+    plan: plan.Plan
+    field: xr.Dataset
+    spots: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Plans of several ions for one target, on one grid.
+
+    `patient` with contours on the CT grid, `grid` the same on the dose grid; `plans` per ion; `unreachable` {ion: reason};
+    `maps` Dataset (ion, z, y, x) of ``dose``, ``let_d``, ``rbe``, ``rbe_dose`` per fraction; `body` fractions (z, y, x).
+    """
+
+    patient: xr.Dataset
+    grid: xr.Dataset
+    target: str
+    organs: tuple[str, ...]
+    prescription: float
+    fractions: int
+    plans: Mapping[str, IonPlan]
+    unreachable: Mapping[str, str]
+    maps: xr.Dataset
+    body: xr.DataArray
+
+    @property
+    def structures(self) -> xr.Dataset:
+        """Target and organs with their contours, for histograms."""
+        return self.patient.sel(structure=[self.target, *self.organs])
+
+    @property
+    def outlines(self) -> xr.DataArray:
+        """Fractions of target and organs on the dose grid, for drawing."""
+        return self.grid["structures"].sel(structure=[self.target, *self.organs])
+
+    def histogram(self, quantity: str) -> xr.DataArray:
+        """Volume histogram of ``dose``, ``rbe_dose``, ``let_d`` or ``rbe`` for target and organs, per ion."""
+        return evaluate.dvh(self.maps[quantity], self.structures).compute()
+
+    def profiles(self, beam: int = 0) -> list[xr.DataArray]:
+        """Dose, LETd and RBE-weighted dose of one beam alone along its axis, from the skin (0 mm) on, per ion."""
+        through, direction = self._axis(beam)
+        skin, _, _ = self._crossings(beam)
+        along = np.arange(skin, skin + 400.0, 1.0)
+        parts: dict[str, list[xr.DataArray]] = {"dose": [], "let_d": [], "rbe_dose": []}
+        for ion, one in self.plans.items():
+            alone = one.field.isel(beam=beam, drop=True)
+            for da in (alone["dose"], let_d(alone), _rbe_dose(alone, one.plan)):
+                line = evaluate.depth_profile(da, through=through, direction=direction, distance=along, radius=4.0)
+                parts[str(da.name)].append(line.expand_dims(ion=[ion]))
+        inside = parts["dose"][0].isel(ion=0, drop=True).notnull()
+        joined = [xr.concat(p, "ion", combine_attrs="drop_conflicts").where(inside, drop=True) for p in parts.values()]
+        return [da.assign_coords(distance=("distance", da["distance"].values - skin, {"units": "mm"})) for da in joined]
+
+    def target_depth(self, beam: int = 0) -> tuple[float, float]:
+        """Where the beam's axis enters and leaves the target, mm from the skin."""
+        skin, near, far = self._crossings(beam)
+        return near - skin, far - skin
+
+    def target_table(self) -> pd.DataFrame:
+        """One row per ion, those that do not reach among them: coverage, homogeneity, LETd, RBE, entrance, tail, cost."""
+        target = self.structures.sel(structure=[self.target])
+        dose = evaluate.statistics(self.maps["rbe_dose"], target, percent=(95, 2, 98, 50))
+        let = evaluate.statistics(self.maps["let_d"], target, percent=(98,))
+        physical = evaluate.statistics(self.maps["dose"], target, percent=(50,))
+        whole = evaluate.integral_dose(self.maps["dose"], self.body)
+        rows = {}
+        for ion, one in self.plans.items():
+            d, key = dose.loc[(ion, self.target)], (ion, self.target)
+            rows[ION_NAMES[ion]] = {
+                "D95 [Gy (RBE)]": d["D95%"],
+                "D2 [Gy (RBE)]": d["D2%"],
+                "homogeneity": (d["D2%"] - d["D98%"]) / d["D50%"],
+                "LETd mean [keV/µm]": let.loc[key, "mean"],
+                "LETd D98 [keV/µm]": let.loc[key, "L98%"],
+                "RBE": d["mean"] / physical.loc[key, "mean"],
+                "entrance / target": self._ratio(ion, evaluate.entrance_to_target),
+                "tail / target": self._ratio(ion, evaluate.tail_to_target),
+                "integral dose [Gy L]": float(whole.sel(ion=ion).squeeze()),
+                "spots": one.spots,
+                "time [s]": round(one.seconds, 1),
+            }
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("ion")
+        return table.reindex([ION_NAMES[i] for i in (*self.plans, *self.unreachable)])
+
+    def organ_table(self) -> pd.DataFrame:
+        """Mean and D2 of the RBE-weighted dose and dose-weighted mean LETd of each organ (rows) for each ion (columns)."""
+        organs = self.structures.sel(structure=list(self.organs))
+        dose = evaluate.statistics(self.maps["rbe_dose"], organs, percent=(2,))
+        physical = evaluate.mean_value(self.maps["dose"], organs).compute()
+        moment = evaluate.mean_value((self.maps["dose"] * self.maps["let_d"]).rename("dose").drop_attrs(), organs).compute()
+        rows = {}
+        for organ in self.organs:
+            for label, of in {
+                "mean [Gy (RBE)]": lambda i, o=organ: dose.loc[(i, o), "mean"],
+                "D2 [Gy (RBE)]": lambda i, o=organ: dose.loc[(i, o), "D2%"],
+                "LETd [keV/µm]": lambda i, o=organ: float((moment / physical).sel(ion=i, structure=o)),
+            }.items():
+                rows[(organ, label)] = {ION_NAMES[i]: of(i) for i in self.plans}
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        table.index = pd.MultiIndex.from_tuples(table.index, names=["organ", "per fraction"])
+        return table
+
+    def key_numbers(self) -> str:
+        """Rounded figures that must come out the same on every machine."""
+        table, lines = self.target_table(), []
+        for ion in (*self.plans, *self.unreachable):
+            if ion in self.unreachable:
+                lines.append(f"{ion:<3} does not reach")
+                continue
+            row = table.loc[ION_NAMES[ion]]
+            covered = "yes" if row["D95 [Gy (RBE)]"] >= 0.95 * self.prescription else "NO"
+            let = row["LETd mean [keV/µm]"]
+            lines.append(f"{ion:<3} D95 at least 95 %: {covered}   RBE {row['RBE']:.1f}   LETd {let:.2g} keV/um")
+        return "\n".join(lines)
+
+    def _axis(self, beam: int) -> tuple[np.ndarray, np.ndarray]:
+        first = next(iter(self.plans.values())).plan.beams[beam]
+        from ionrt.evaluate.profile import centroid
+
+        return centroid(self.grid["structures"].sel(structure=self.target)), beam_direction(first.gantry, first.couch)
+
+    def _crossings(self, beam: int) -> tuple[float, float, float]:
+        """Distance [mm] along the axis of skin, near and far end of the target; 0 at the centre of the target."""
+        through, direction = self._axis(beam)
+        line = {"through": through, "direction": direction, "distance": np.arange(-600.0, 600.5, 0.5)}
+        target = evaluate.depth_profile(self.grid["structures"].sel(structure=self.target, drop=True), **line) > 0.5
+        body = evaluate.depth_profile(self.body, **line) > 0.5
+        at = target["distance"].values
+        return float(at[body.values].min()), float(at[target.values].min()), float(at[target.values].max())
+
+    def _ratio(self, ion: str, of: Any) -> float:
+        """Mean over the beams of a ratio of RBE-weighted dose, each beam alone."""
+        one, target = self.plans[ion], self.grid["structures"].sel(structure=self.target)
+        found = []
+        for k, beam in enumerate(one.plan.beams):
+            alone = _rbe_dose(one.field.isel(beam=k, drop=True), one.plan)
+            found.append(float(of(alone, target, self.body, direction=beam_direction(beam.gantry, beam.couch))))
+        return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+
+
+def open_patient(folder: str | Path | None = None) -> xr.Dataset:
+    """The patient in a DICOM folder; without one, the built-in SYNTHETIC phantom, written as DICOM once and read back."""
+    if folder:
+        return read_dicom(folder)
+    cache = Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt"))
+    return read_dicom(write_phantom(cache / f"phantom-{content_hash(recipe().to_csv())}"))
+
+
+def compare_ions(
+    patient: xr.Dataset,
+    *,
+    target: str = "CTV",
+    organs: Sequence[str] = (),
+    ions: Sequence[str] = tuple(IONS),
+    gantry_angles: Sequence[float] = (90.0, 270.0),
+    room: plan.Room = GANTRY_1,
+    prescription: float = 3.6,
+    fractions: int = 16,
+    model: str = "nirs_mkm",
+    parameters: Mapping[str, Any] | None = None,
+    let_definition: str = "charged",
+    spacing: float = 3.0,
+) -> Comparison:
+    """Plan the same target with each ion at the same prescribed RBE-weighted dose per fraction.
+
+    Parameters
+    ----------
+    patient : Dataset of `read_dicom` (CT, structures, contours).
+    target : its name; organs : names of organs at risk, default the four nearest structures.
+    ions : of ``p He C O Ne``; gantry_angles : one beam each [degrees]; room : where.
+    prescription : Gy (RBE) per fraction; fractions : number of fractions (for the record).
+    model : one of `ionrt.rbe.MODELS` with its `parameters`, for all ions; let_definition : of LETd.
+    spacing : of the dose grid [mm].
+
+    Returns
+    -------
+    Comparison. Ions that do not reach are listed in `unreachable` with the reason.
+
+    Errors
+    ------
+    IonrtError for unknown structures, ions or models, a prescription that is not positive, or if no ion reaches.
+    """
+    names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
+    one_of(target, names, what="target")
+    grid = regrid(patient, spacing=spacing)
+    grid["structures"] = grid["structures"].compute()
+    chosen = tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
+    plans, unreachable = {}, {}
+    for ion in tqdm([one_of(i, tuple(IONS), what="ion") for i in ions], desc="ions", disable=None):
+        beams = tuple(plan.Beam(ion, float(angle), room=room) for angle in gantry_angles)
+        objectives = default_objectives(target, prescription, names, organs=chosen)
+        wanted = plan.Plan(
+            beams, target, prescription, fractions, model, parameters or {}, objectives, spacing, let_definition=let_definition
+        )
+        try:
+            plans[ion] = _plan(patient, wanted)
+        except ReachError as error:
+            unreachable[ion] = str(error)
+    if not plans:
+        raise IonrtError(f"no ion reaches {target!r}: {'; '.join(unreachable.values())}")
+    maps = xr.concat([_maps(one) for one in plans.values()], pd.Index(list(plans), name="ion"), combine_attrs="drop_conflicts")
+    return Comparison(patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, _body(grid))
+
+
+def _plan(patient: xr.Dataset, wanted: plan.Plan) -> IonPlan:
+    start = time.perf_counter()
+    influence = plan.influence(patient, wanted)
+    weights = plan.optimise(patient, wanted, influence)
+    parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
+    field = plan.field(
+        influence, weights, models=(wanted.model,), let_definition=wanted.let_definition, parameters=parameters, by="beam"
+    )
+    return IonPlan(wanted, field, influence.n_spots, time.perf_counter() - start)
+
+
+def _rbe_dose(field: xr.Dataset, wanted: plan.Plan) -> xr.DataArray:
+    return rbe.apply_model(field, wanted.model, **wanted.parameters)
+
+
+def _maps(one: IonPlan) -> xr.Dataset:
+    """Dose, LETd, RBE-weighted dose and RBE of the whole plan."""
+    total = one.field.sum("beam", keep_attrs=True)
+    weighted = _rbe_dose(total, one.plan)
+    ratio = (weighted / total["dose"]).where(total["dose"] > 0, 0.0)
+    value = stamp(ratio, "rbe", rbe_model=weighted.attrs["rbe_model"])
+    return xr.Dataset({"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted, "rbe": value})
+
+
+def _body(grid: xr.Dataset) -> xr.DataArray:
+    """The outline where there is one, else what is denser than air."""
+    outline = [str(s) for s in grid["structure"].values if is_external(str(s))]
+    if outline:
+        return grid["structures"].sel(structure=outline[0], drop=True)
+    return stamp((grid["ct"] > -400.0).astype(np.float32), "structures")
+
+
+def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]:
+    """The `n` structures nearest to the centre of the target, without outlines and targets around or inside it."""
+    from ionrt.evaluate.profile import centroid
+
+    fractions = grid["structures"]
+    here = fractions.sel(structure=target, drop=True)
+    x, y, z = centroid(here)
+    distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)
+    found = []
+    for name in (str(s) for s in grid["structure"].values):
+        one = fractions.sel(structure=name, drop=True)
+        shared, size = float(np.minimum(one, here).sum()), float(one.sum())
+        if name == target or is_external(name) or size <= 0 or shared > 0.5 * min(size, float(here.sum())):
+            continue
+        found.append((float(distance.where(one > 0.5).min()), name))
+    return tuple(name for away, name in sorted(found)[:n] if np.isfinite(away))
