@@ -242,7 +242,7 @@ def imbalance(allocated: pd.DataFrame, *, arms: Mapping[str, int], factors: Sequ
 
 
 def predictability(
-    arms: Mapping[str, int], *, n: int, block_sizes: Sequence[int], n_sim: int = 200, seed: int = 0
+    arms: Mapping[str, int], *, n: int, block_sizes: Sequence[int] | None = None, n_sim: int = 200, seed: int = 0
 ) -> pd.Series:
     """How well the next allocation can be guessed from the open part of a permuted-block list.
 
