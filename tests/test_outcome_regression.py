@@ -129,6 +129,29 @@ def test_fine_gray_without_censoring_keeps_failed_patients_at_risk_for_ever():
     np.testing.assert_allclose(a.se, b.se_robust, rtol=1e-9)
 
 
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_fine_gray_is_cox_on_rows_written_out_with_their_weights(ties):
+    """The textbook expansion, row by row, through the Cox regression with weights, intervals and clusters."""
+    df = simulated(80)
+    censoring = outcome.kaplan_meier(df.assign(lost=(df.code == 0) * 1), "time", "lost")
+
+    def followed(t):
+        return censoring.survival[censoring.time < t].iloc[-1]
+
+    cuts, rows = np.unique(df.time[df.code == 1]), []
+    for pid, row in df.iterrows():
+        rows.append((pid, row.x, row.arm, 0.0, row.time, int(row.code == 1), 1.0))
+        if row.code == 2:
+            later = cuts[cuts > row.time]
+            for a, b in zip([row.time, *later], later, strict=False):
+                rows.append((pid, row.x, row.arm, a, b, 0, followed(b) / followed(row.time)))
+    long = pd.DataFrame(rows, columns=["pid", "x", "arm", "start", "stop", "event", "w"])
+    expected = outcome.cox(long, "x + arm", "stop", "event", start="start", weights="w", cluster="pid", ties=ties)
+    mine = outcome.fine_gray(df, "x + arm", "time", "code", ties=ties)
+    np.testing.assert_allclose(mine[["coef", "se"]], expected[["coef", "se"]], rtol=1e-9)
+    assert mine.attrs["loglik"] == pytest.approx(expected.attrs["loglik"], rel=1e-12)
+
+
 def test_proportional_hazards_are_accepted_and_crossing_ones_found():
     rng = np.random.default_rng(2)
     arm = rng.integers(0, 2, 600)

@@ -26,6 +26,8 @@ class RiskSets:
     stratum: np.ndarray  # per event time
     time: np.ndarray  # per event time
     event_row: np.ndarray  # per row: index of its own event time, -1 without event
+    carried: np.ndarray  # per row, 0 or 1: does its weight follow `factor`? (failed otherwise, kept at risk by Fine-Gray)
+    factor: np.ndarray  # per event time
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Fit:
     iterations: int
 
 
-def risk_sets(start: np.ndarray, stop: np.ndarray, event: np.ndarray, stratum: np.ndarray) -> RiskSets:
+def risk_sets(
+    start: np.ndarray, stop: np.ndarray, event: np.ndarray, stratum: np.ndarray, carried: np.ndarray | None = None
+) -> RiskSets:
     """Index the rows by event time; rows that see no event time never enter."""
     times = np.unique(np.concatenate([start, stop]))
     width = len(times) + 1
@@ -75,6 +79,8 @@ def risk_sets(start: np.ndarray, stop: np.ndarray, event: np.ndarray, stratum: n
         keys // width,
         times[keys % width],
         own,
+        np.zeros(len(stop), dtype=np.int64) if carried is None else carried.astype(np.int64),
+        np.ones(len(keys)),
     )
 
 
@@ -86,25 +92,32 @@ def _lists(bucket: np.ndarray, rows: np.ndarray, size: int) -> tuple[np.ndarray,
 
 
 @njit(nogil=True, cache=True)
-def _add(rows, sign, x, r, s0, s1, s2):
-    """Add the rows to the sums of the risk set, or take them away."""
+def _add(rows, sign, x, r, kind, s0, s1, s2):
+    """Add the rows to the sums of their kind, or take them away."""
     for i in rows:
-        ri = sign * r[i]
-        s0 += ri
+        c, ri = kind[i], sign * r[i]
+        s0[c] += ri
         for a in range(x.shape[1]):
             va = ri * x[i, a]
-            s1[a] += va
+            s1[c, a] += va
             for b in range(a + 1):
-                s2[a, b] += va * x[i, b]
-    return s0
+                s2[c, a, b] += va * x[i, b]
 
 
 @njit(nogil=True, cache=True)
-def _sweep(x, eta, w, e_ptr, e_idx, l_ptr, l_idx, f_ptr, f_idx, stratum, efron, scale):
+def _clear(s0, s1, s2):
+    s0[:] = 0.0
+    s1[:] = 0.0
+    s2[:] = 0.0
+
+
+@njit(nogil=True, cache=True)
+def _sweep(x, eta, w, e_ptr, e_idx, l_ptr, l_idx, f_ptr, f_idx, stratum, kind, factor, efron, scale):
     """One pass over the event times, latest first; `scale` multiplies each time's score and information."""
     n_times, p = len(stratum), x.shape[1]
     r = w * np.exp(eta)
-    s0, s1, s2 = 0.0, np.zeros(p), np.zeros((p, p))
+    s0, s1, s2 = np.zeros(2), np.zeros((2, p)), np.zeros((2, p, p))  # risk set: plain rows, carried rows
+    d0, d1, d2 = np.zeros(2), np.zeros((2, p)), np.zeros((2, p, p))  # those who fail
     loglik, score, info = 0.0, np.zeros(p), np.zeros((p, p))
     hazard, hazard_mean = np.zeros(n_times), np.zeros((n_times, p))
     shared, shared_mean, means = np.zeros(n_times), np.zeros((n_times, p)), np.zeros((n_times, p))
@@ -112,15 +125,13 @@ def _sweep(x, eta, w, e_ptr, e_idx, l_ptr, l_idx, f_ptr, f_idx, stratum, efron, 
     for k in range(n_times - 1, -1, -1):
         if k < n_times - 1:
             if stratum[k] != stratum[k + 1]:
-                s0 = 0.0
-                s1[:] = 0.0
-                s2[:] = 0.0
+                _clear(s0, s1, s2)
             else:
-                s0 = _add(l_idx[l_ptr[k + 1] : l_ptr[k + 2]], -1.0, x, r, s0, s1, s2)
-        s0 = _add(e_idx[e_ptr[k] : e_ptr[k + 1]], 1.0, x, r, s0, s1, s2)
+                _add(l_idx[l_ptr[k + 1] : l_ptr[k + 2]], -1.0, x, r, kind, s0, s1, s2)
+        _add(e_idx[e_ptr[k] : e_ptr[k + 1]], 1.0, x, r, kind, s0, s1, s2)
         failed = f_idx[f_ptr[k] : f_ptr[k + 1]]
-        d1, d2 = np.zeros(p), np.zeros((p, p))
-        d0 = _add(failed, 1.0, x, r, 0.0, d1, d2)
+        _clear(d0, d1, d2)
+        _add(failed, 1.0, x, r, kind, d0, d1, d2)
         total = 0.0
         for i in failed:
             total += w[i]
@@ -133,19 +144,20 @@ def _sweep(x, eta, w, e_ptr, e_idx, l_ptr, l_idx, f_ptr, f_idx, stratum, efron, 
         each = total / steps
         for j in range(steps):
             part = j / steps
-            below = s0 - part * d0
+            below = s0[0] + factor[k] * s0[1] - part * d0[0]
             loglik -= each * np.log(below)
             h = each / below
             hazard[k] += h
             shared[k] += part * h
             for a in range(p):
-                mean[a] = (s1[a] - part * d1[a]) / below
+                mean[a] = (s1[0, a] + factor[k] * s1[1, a] - part * d1[0, a]) / below
                 score[a] -= scale[k] * each * mean[a]
                 hazard_mean[k, a] += h * mean[a]
                 shared_mean[k, a] += part * h * mean[a]
                 means[k, a] += mean[a] / steps
                 for b in range(a + 1):
-                    info[a, b] += scale[k] * each * ((s2[a, b] - part * d2[a, b]) / below - mean[a] * mean[b])
+                    square = (s2[0, a, b] + factor[k] * s2[1, a, b] - part * d2[0, a, b]) / below
+                    info[a, b] += scale[k] * each * (square - mean[a] * mean[b])
     for a in range(p):
         for b in range(a):
             info[b, a] = info[a, b]
@@ -157,7 +169,9 @@ def sweep(x: np.ndarray, beta: np.ndarray, w: np.ndarray, sets: RiskSets, ties: 
     eta = x @ beta
     eta = eta - eta.max(initial=-np.inf) if len(eta) else eta  # a common factor of all risks cancels
     scale = np.ones(len(sets.time)) if scale is None else scale
-    out = _sweep(x, eta, w, *sets.enter, *sets.leave, *sets.fail, sets.stratum, ties == "efron", scale)
+    out = _sweep(
+        x, eta, w, *sets.enter, *sets.leave, *sets.fail, sets.stratum, sets.carried, sets.factor, ties == "efron", scale
+    )
     return Sweep(*out)
 
 
@@ -233,10 +247,14 @@ def score_residuals(x: np.ndarray, beta: np.ndarray, w: np.ndarray, sets: RiskSe
     risk = np.exp(eta - eta.max())
     active = (sets.first <= sets.last).astype(float)
     first, last = np.minimum(sets.first, len(sets.time)), np.maximum(sets.last, -1) + 1
-    total = np.append(0.0, np.cumsum(s.hazard))
-    total_mean = np.vstack([np.zeros(x.shape[1]), np.cumsum(s.hazard_mean, axis=0)])
-    borne = (total[last] - total[first])[:, None] * x - (total_mean[last] - total_mean[first])
-    out = -(risk * active)[:, None] * borne
+    out = np.zeros_like(x)
+    for kind, factor in ((0, np.ones(len(sets.time))), (1, sets.factor)):
+        mine = sets.carried == kind
+        total = np.append(0.0, np.cumsum(factor * s.hazard))
+        total_mean = np.vstack([np.zeros(x.shape[1]), np.cumsum(factor[:, None] * s.hazard_mean, axis=0)])
+        a, b = first[mine], last[mine]
+        borne = (total[b] - total[a])[:, None] * x[mine] - (total_mean[b] - total_mean[a])
+        out[mine] = -(risk * active)[mine, None] * borne
     failed = np.flatnonzero(sets.event_row >= 0)
     k = sets.event_row[failed]
     out[failed] += x[failed] - s.mean[k] + risk[failed, None] * (s.shared[k, None] * x[failed] - s.shared_mean[k])
@@ -249,56 +267,3 @@ def cluster_covariance(residuals: np.ndarray, covariance: np.ndarray, cluster: n
     size = int(cluster.max()) + 1
     sums = np.stack([np.bincount(cluster, weights=column, minlength=size) for column in influence.T], axis=1)
     return sums.T @ sums
-
-
-@njit(nogil=True, cache=True)
-def _concordance(rank, top, w, e_ptr, e_idx, l_ptr, l_idx, f_ptr, f_idx, stratum):
-    """Weights of concordant, discordant and tied pairs of a failing row with the rows that outlive it."""
-    tree = np.zeros(top + 1)
-    counts = np.zeros(3)
-    total = 0.0
-    for k in range(len(stratum) - 1, -1, -1):
-        if k < len(stratum) - 1:
-            if stratum[k] != stratum[k + 1]:
-                tree[:] = 0.0
-                total = 0.0
-            else:
-                for i in l_idx[l_ptr[k + 1] : l_ptr[k + 2]]:
-                    total = _put(tree, rank[i], -w[i], total)
-        for i in e_idx[e_ptr[k] : e_ptr[k + 1]]:
-            total = _put(tree, rank[i], w[i], total)
-        failed = f_idx[f_ptr[k] : f_ptr[k + 1]]
-        for i in failed:  # tied failures are not comparable with each other
-            total = _put(tree, rank[i], -w[i], total)
-        for i in failed:
-            below, upto = _prefix(tree, rank[i] - 1), _prefix(tree, rank[i])
-            counts[0] += w[i] * below
-            counts[1] += w[i] * (total - upto)
-            counts[2] += w[i] * (upto - below)
-        for i in failed:
-            total = _put(tree, rank[i], w[i], total)
-    return counts
-
-
-@njit(nogil=True, cache=True)
-def _put(tree, i, value, total):
-    while i < len(tree):
-        tree[i] += value
-        i += i & -i
-    return total + value
-
-
-@njit(nogil=True, cache=True)
-def _prefix(tree, i):
-    out = 0.0
-    while i > 0:
-        out += tree[i]
-        i -= i & -i
-    return out
-
-
-def concordance(risk: np.ndarray, w: np.ndarray, sets: RiskSets) -> float:
-    """Harrell's C: how often the row with the higher risk fails first; ties in risk count one half."""
-    levels, rank = np.unique(risk, return_inverse=True)
-    counts = _concordance(rank + 1, len(levels), w, *sets.enter, *sets.leave, *sets.fail, sets.stratum)
-    return float((counts[0] + counts[2] / 2) / counts.sum()) if counts.sum() > 0 else float("nan")

@@ -12,6 +12,7 @@ from scipy import stats
 
 from ionrt.outcome import hazards
 from ionrt.outcome.columns import Names, SurvivalColumns, check_level, require, rows, stratum_codes, survival_columns
+from ionrt.outcome.discrimination import concordance
 from ionrt.outcome.survival import product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
 
@@ -149,7 +150,7 @@ def regress(ready: Prepared, cluster: np.ndarray, robust: bool, ties: str, level
         "lr_chi2": 2 * (fit.loglik - fit.loglik_null),
         "wald_chi2": float(fit.beta @ np.linalg.solve(covariance, fit.beta)),
         "df": len(fit.beta),
-        "concordance": hazards.concordance(d.x @ fit.beta, ready.weight, ready.sets),
+        "concordance": concordance(d.x @ fit.beta, ready.weight, ready.sets),
         "iterations": fit.iterations,
         "ties": ties,
         "variance": "robust" if robust else "model",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -25,7 +28,7 @@ def fine_gray(
     r"""Fine-Gray regression of the subdistribution hazard of one cause.
 
     Patients who failed from another cause stay at risk with weight :math:`\hat G(t-) / \hat G(T_i-)`, G the Kaplan-Meier
-    estimate of the censoring time; the weighted (start, stop] rows go through the Cox engine with the sandwich variance.
+    estimate of the censoring time, in the Cox engine with the sandwich variance per patient.
 
     Parameters
     ----------
@@ -49,40 +52,27 @@ def fine_gray(
         raise IonrtError(f"column {event!r}: no event of cause {cause}; it has codes {sorted(set(cols.code.tolist()))}")
     require(df, cluster)
     groups = np.arange(len(df)) if cluster is None else stratum_codes(df, cluster)[0]
-    source, start, stop, weight = expand_competing(cols.stop, cols.code, cause)
-    happened = (cols.code[source] == cause) & (start == -np.inf)
+    stay = np.flatnonzero((cols.code > 0) & (cols.code != cause))
+    source = np.concatenate([np.arange(len(df)), stay])
+    stop = np.concatenate([cols.stop, np.full(len(stay), np.inf)])
+    start = np.concatenate([cols.start, cols.stop[stay]])
+    happened = (cols.code[source] == cause) & np.isfinite(stop)
+    carried = np.arange(len(source)) >= len(df)
+    still_followed = censoring_curve(cols.stop, cols.code)
+    weight = np.where(carried, 1 / np.maximum(still_followed(cols.stop[source]), 1e-300), 1.0)
+    sets = hazards.risk_sets(start, stop, happened, np.zeros(len(source), dtype=np.int64), carried)
+    sets = replace(sets, factor=still_followed(sets.time))
     d = design(df, formula)
     expanded = Design(np.ascontiguousarray(d.x[source]), d.names, d.terms)
-    sets = hazards.risk_sets(start, stop, happened, np.zeros(len(source), dtype=np.int64))
     out = regress(Prepared(expanded, weight, sets, stop, happened), groups[source], True, ties, level, n=len(df))
+    del out.attrs["concordance"]  # not defined for patients who stay at risk after failing
     out.attrs["cause"] = cause
     return out.rename(columns={"hazard_ratio": "subhazard_ratio"})
 
 
-def expand_competing(stop: np.ndarray, code: np.ndarray, cause: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows (patient, start, stop, weight): each patient once, and those who failed otherwise again until the last event."""
-    events = np.unique(stop[code == cause])
-    censored = np.unique(stop[code == 0])
-    falling = censored[censored < events[-1]]
-    counts = np.bincount(np.searchsorted(falling, stop[(code == 0) & (stop < events[-1])]), minlength=len(falling))
-    exposed = len(stop) - np.searchsorted(np.sort(stop), falling, side="left")
-    left = np.append(1.0, np.cumprod(1 - counts / exposed)) if len(falling) else np.ones(1)
-    # G(t-) changes only behind a censoring time, and only matters where an event follows: cut there
-    pieces = np.searchsorted(falling, events, side="left")  # number of drops before each event time
-    change = np.flatnonzero(np.diff(pieces)) if len(events) > 1 else np.zeros(0, dtype=int)
-    ends = np.append(events[change], events[-1])
-    level = left[np.append(pieces[change], pieces[-1])]
-    other = np.flatnonzero((code > 0) & (code != cause) & (stop < events[-1]))
-    at_own = left[np.searchsorted(falling, stop[other], side="left")]
-    first = np.searchsorted(ends, stop[other], side="right")
-    repeat = len(ends) - first
-    source = np.repeat(other, repeat)
-    piece = np.concatenate([np.arange(f, len(ends)) for f in first]) if len(other) else np.zeros(0, dtype=int)
-    begin = np.maximum(stop[source], np.append(-np.inf, ends)[piece])
-    weight = level[piece] / np.repeat(at_own, repeat)
-    return (
-        np.concatenate([np.arange(len(stop)), source]),
-        np.concatenate([np.full(len(stop), -np.inf), begin]),
-        np.concatenate([stop, ends[piece]]),
-        np.concatenate([np.ones(len(stop)), weight]),
-    )
+def censoring_curve(stop: np.ndarray, code: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Kaplan-Meier estimate G(t-) of still being followed just before t, as a function of t."""
+    censored, counts = np.unique(stop[code == 0], return_counts=True)
+    exposed = len(stop) - np.searchsorted(np.sort(stop), censored, side="left")
+    curve = np.append(1.0, np.cumprod(1 - counts / exposed))
+    return lambda t: curve[np.searchsorted(censored, t, side="left")]
