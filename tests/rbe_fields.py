@@ -38,9 +38,9 @@ def arrays(name, size=200, seed=0, dtype=np.float64, high=8.0):
     return [a.astype(dtype) for a in (dose, *moments)]
 
 
-def field(name, shape=(4, 3, 5), seed=0, dtype=np.float32, **attrs):
+def field(name, shape=(4, 3, 5), seed=0, dtype=np.float32, high=8.0, **attrs):
     """A field with the variables of a model."""
-    values = arrays(name, int(np.prod(shape)), seed, dtype)
+    values = arrays(name, int(np.prod(shape)), seed, dtype, high)
     coords = {d: 2.0 * np.arange(n) for d, n in zip("zyx", shape, strict=True)}
     names = ("dose", *MODELS[name].moments)
     data = {n: (("z", "y", "x"), v.reshape(shape)) for n, v in zip(names, values, strict=True)}

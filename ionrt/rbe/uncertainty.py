@@ -35,7 +35,8 @@ def _one(field: xr.Dataset, name: str, drawn: Mapping[str, float], params: Mappi
             if key in TRACK_PARAMETERS:
                 raise IonrtError(f"{key} changes the moments themselves: make them again with moment_tables for each sample")
             one_of(key, [*known, *model.defaults, *model.moments], what=f"{name}, parameter to vary")
-        merged["tissue"] = replace(base, **cell)
+        changed: dict[str, Any] = dict(cell)
+        merged["tissue"] = replace(base, **changed)
     scaled = field.assign({k: (field[k] * np.float32(v)).assign_attrs(field[k].attrs) for k, v in moments.items()})
     return model(scaled, **{**merged, **own})
 

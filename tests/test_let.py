@@ -1,0 +1,99 @@
+"""LET of a field: averages, definitions, weighted dose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ionrt.let import high_let_dose, let_d, let_difference, let_t, let_weighted_dose
+from ionrt.quantities import IonrtError
+
+
+def particles(let, dose, **attrs):
+    """A field of particles with known LET in every voxel; dims (particle, x)."""
+    f = xr.Dataset({"dose": (("particle", "x"), dose)}, coords={"x": np.arange(dose.shape[1], dtype=float)})
+    let = xr.DataArray(let.astype(np.float32), dims="particle")
+    f["let_x_dose"] = (f.dose * let).assign_attrs(let_definition="charged")
+    f["dose_per_let"] = (f.dose / let).assign_attrs(let_definition="charged")
+    return f.assign_attrs(attrs)
+
+
+LET = np.array([0.5, 5.0, 80.0])
+DOSE = np.random.default_rng(3).uniform(0.1, 2.0, (3, 7)).astype(np.float32)
+
+
+def test_averages_of_a_mixture():
+    f = particles(LET, DOSE).sum("particle", keep_attrs=True)
+    np.testing.assert_allclose(let_d(f), (LET[:, None] * DOSE).sum(0) / DOSE.sum(0), rtol=1e-6)
+    fluence = DOSE / LET[:, None]  # up to one constant
+    np.testing.assert_allclose(let_t(f), (LET[:, None] * fluence).sum(0) / fluence.sum(0), rtol=1e-6)
+    assert (let_t(f) < let_d(f)).all()
+
+
+@pytest.mark.parametrize("let", LET)
+def test_one_particle_has_its_own_let(let):
+    f = particles(np.array([let]), DOSE[:1]).sum("particle", keep_attrs=True)
+    np.testing.assert_allclose(let_d(f), let, rtol=1e-6)
+    np.testing.assert_allclose(let_t(f), let, rtol=1e-6)
+
+
+def test_no_dose_no_let_and_no_warning():
+    f = particles(LET, np.zeros((3, 4), np.float32)).sum("particle", keep_attrs=True)
+    for out in (let_d(f), let_t(f), let_weighted_dose(f, c=0.04)):
+        assert (out == 0).all()
+
+
+def test_definition_travels_and_contradictions_raise():
+    f = particles(LET, DOSE).sum("particle", keep_attrs=True)
+    assert let_d(f).attrs["let_definition"] == "charged"
+    assert let_d(f).attrs["units"] == "keV/um"
+    with pytest.raises(IonrtError, match="primary"):
+        let_d(f, let_definition="primary")
+    bare = f.copy()
+    bare["let_x_dose"] = bare.let_x_dose.drop_attrs()
+    assert let_d(bare, let_definition="primary").attrs["let_definition"] == "primary"
+    with pytest.raises(IonrtError, match="let_definition differs"):
+        let_difference(let_d(f), let_d(bare, let_definition="primary"))
+    with pytest.raises(IonrtError, match="averaging"):
+        let_difference(let_d(f), let_t(f))
+    assert float(np.abs(let_difference(let_d(f), let_d(f))).max()) == 0.0
+
+
+def test_weighted_dose():
+    f = particles(LET, DOSE, ion="p").sum("particle", keep_attrs=True)
+    expected = f.dose * (1 + 0.04 * let_d(f))
+    np.testing.assert_allclose(let_weighted_dose(f, c=0.04), expected, rtol=1e-6)
+    np.testing.assert_allclose(let_weighted_dose(f, c=0.04, form="product"), expected - f.dose, rtol=1e-4)
+    assert let_weighted_dose(f, c=0.04).attrs["units"] == "Gy"
+    assert let_weighted_dose(f, c=0.04).dtype == np.float32
+
+
+@pytest.mark.parametrize("ion", ["C", "Ne", "p+C", ["He", "O"]])
+def test_weighted_dose_warns_for_heavy_ions(ion):
+    f = particles(LET, DOSE).sum("particle", keep_attrs=True).assign_attrs(ion=ion)
+    with pytest.warns(UserWarning, match="derived for protons"):
+        let_weighted_dose(f, c=0.04)
+
+
+def test_dose_above_a_threshold_says_which():
+    f = particles(LET, DOSE).sum("particle", keep_attrs=True)
+    f["high_let_dose"] = f.dose * 0.3
+    with pytest.raises(IonrtError, match="let_threshold"):
+        high_let_dose(f)
+    f["high_let_dose"] = f.high_let_dose.assign_attrs(let_threshold=50.0)
+    assert high_let_dose(f).attrs["let_threshold"] == 50.0
+
+
+def test_bad_input():
+    f = particles(LET, DOSE).sum("particle", keep_attrs=True)
+    with pytest.raises(IonrtError, match="has no 'let_x_dose'"):
+        let_d(f.drop_vars("let_x_dose"))
+    with pytest.raises(IonrtError, match="Gy"):
+        let_d(f.assign(dose=f.dose.assign_attrs(units="cGy")))
+    with pytest.raises(IonrtError, match="c:"):
+        let_weighted_dose(f, c=-1.0)
+    with pytest.raises(IonrtError, match="form"):
+        let_weighted_dose(f, c=0.04, form="other")
+    with pytest.raises(IonrtError, match="expected a field"):
+        let_d(f.dose)
