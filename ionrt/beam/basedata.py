@@ -229,8 +229,8 @@ def base_data(
     Returns
     -------
     Dataset with dims energy, depth (mm, 0.1 mm steps), let_definition, charge, kinetic_energy, origin, node:
-    dose, dose_by_origin (MeV/mm per primary), let_d, let_t (keV/um), sigma, halo_weight, halo_sigma (mm, 1, mm), csda_range (mm),
-    spectrum_depth (mm) and dose_spectrum (shares that sum to 1), energy_neutral and energy_beyond (MeV).
+    dose, dose_by_origin (MeV/mm per primary), let_d, let_t (keV/um), sigma, halo_weight, halo_sigma (mm, 1, mm),
+    csda_range (mm), spectrum_depth (mm) and dose_spectrum (shares that sum to 1), energy_neutral and energy_beyond (MeV).
 
     Raises
     ------

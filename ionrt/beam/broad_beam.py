@@ -12,7 +12,8 @@ from ionrt.beam import primary as primaries
 from ionrt.beam import shower
 from ionrt.beam.cells import CHARGE_OF, CHARGES, KINETIC_EDGES
 from ionrt.beam.emission import TARGET
-from ionrt.beam.nuclear import constants
+from ionrt.beam.nuclear import by_parent
+from ionrt.beam.shower import MESH, Mesh
 from ionrt.beam.stopping import Array, energies
 from ionrt.ions import ELEMENTS, Isotope, get
 from ionrt.quantities import IonrtError, stamp
@@ -50,6 +51,13 @@ def _between(values: Array, centre: Array, depth: Array) -> Array:
     return np.maximum(values[..., k] * (1 - f) + values[..., k + 1] * f, 0.0)
 
 
+def _behind(second: shower.Secondaries, end: float) -> float:
+    """Energy the secondaries leave between a depth and the last slab, MeV."""
+    width = second.depth[1] - second.depth[0]
+    share = np.clip((second.depth + width / 2 - end) / width, 0, 1)
+    return float(((second.profile[0].sum(0) + second.local) * share).sum() * width)
+
+
 def _shares(spectrum: Array) -> Array:
     """Normalise to 1 per node; nodes that nothing reaches keep the last spectrum before them."""
     total = spectrum.sum((1, 2))
@@ -68,17 +76,18 @@ def solve(
     range_sigma: float = 0.0,
     range_shifter: float = 0.0,
     cone: float = 0.0,
-    every: int = 2,
+    mesh: Mesh = MESH,
 ) -> Solution:
     """Transport one beam and bring everything to `depth`; the private door of `transport` and `base_data`."""
     inside = depth + range_shifter
     nodes = np.empty(0) if spectrum_depth is None else np.asarray(spectrum_depth, float) + range_shifter
-    end = float(max(inside[-1], nodes.max(initial=0.0))) + 2 * shower.WIDTH
+    end = float(max(inside[-1], nodes.max(initial=0.0), 2 * mesh.width))
     beam = primaries.start(isotope, energy, end, energy_spread=energy_spread, range_sigma=range_sigma)
-    second = shower.run(beam, end, every=every, spectra_at=nodes if nodes.size else None, cone=cone)
+    wanted = shower.Wanted(nodes if nodes.size else None, cone)
+    second = shower.run(beam, end, wanted=wanted, mesh=mesh)
     spectrum = np.zeros((nodes.size, CHARGES.size, KINETIC_ENERGY.size))
     if nodes.size:
-        slab = np.minimum(nodes / shower.WIDTH, second.depth.size - 1).astype(int)
+        slab = np.minimum(nodes / mesh.width, second.depth.size - 1).astype(int)
         spectrum += second.spectra[slab]
         spectrum[:, isotope.charge - 1] += primaries.spectrum(beam, nodes)
         spectrum = _shares(spectrum)
@@ -94,7 +103,7 @@ def solve(
         spectrum,
         energy * isotope.mass_number,
         second.neutral,
-        second.escaped,
+        second.escaped + _behind(second, inside[-1]),
     )
 
 
@@ -114,16 +123,10 @@ def _quotient(top: Array, bottom: Array) -> Array:
     return np.where(bottom > 1e-9, top / np.maximum(bottom, 1e-30), 0.0)
 
 
-def effective_let(isotope: Isotope) -> float:
-    """LET (keV/um) ascribed to the energy that target nuclei leave on the spot."""
-    table: dict[str, float] = constants()["target"]["effective_let"]
-    return table["p"] if isotope.charge == 1 else table["C"]
-
-
 def let_averages(isotope: Isotope, s: Solution) -> tuple[Array, Array]:
     """Dose- and track-averaged LET in keV/um (= MeV/mm) under the three definitions; shapes (definition, depth)."""
     charged = s.primary + s.secondary[:3, CHARGE_OF > 0].sum(1)
-    let = effective_let(isotope)
+    let = by_parent("target.effective_let", isotope)
     full = charged + s.secondary[:3, TARGET] + np.stack([s.local, s.local * let, s.local / let])
     parts = [s.primary, charged, full]
     return np.stack([_quotient(p[1], p[0]) for p in parts]), np.stack([_quotient(p[0], p[2]) for p in parts])

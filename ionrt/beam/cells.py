@@ -42,7 +42,8 @@ class Shower:
 
     pointer: np.ndarray
     species: np.ndarray
-    cells: Array
+    low: Array  # residual range in cells
+    high: Array
     number: Array
     theta2: Array
     local: Array
@@ -51,64 +52,64 @@ class Shower:
 CHARGE_OF = np.array([0 if s == "target" else ISOTOPES[s].charge for s in SPECIES])
 
 
-def range_cells(species: np.ndarray, energy: Array) -> Array:
-    """Fractional cell of a particle born at the current depth: residual range / cell, counted from cell centres."""
+def range_cells(species: np.ndarray, energy: Array, width: float = CELL) -> Array:
+    """Residual range of particles born at the current depth, in cells."""
     out = np.empty(energy.shape)
     for j in np.unique(species):
         pick = species == j
         e = np.clip(energy[..., pick], 2e-3, 990.0)
         out[..., pick] = _range_of(SPECIES[j], e)
-    return out / CELL - 0.5
+    return out / width
 
 
 def _range_of(species: str, energy: Array) -> Array:
     return table(isotope_of(species)).at_energy(energy)
 
 
-def _cell_mean(symbol: str, what: str, count: int) -> Array:
+def _cell_mean(symbol: str, what: str, count: int, width: float) -> Array:
     """Mean of a column over each cell (Gauss-Legendre; the first cells, where it is steep, in sub-cells)."""
     x, w = np.polynomial.legendre.leggauss(4)
-    left = np.arange(count) * CELL
-    value = (smooth(symbol, left[:, None] + (x + 1) / 2 * CELL, what) * w / 2).sum(1)
-    sub = (np.arange(400) + 0.5) / 400 * CELL
-    value[:2] = [smooth(symbol, k * CELL + sub, what).mean() for k in (0, 1)]
+    left = np.arange(count) * width
+    value = (smooth(symbol, left[:, None] + (x + 1) / 2 * width, what) * w / 2).sum(1)
+    sub = (np.arange(400) + 0.5) / 400 * width
+    value[:2] = [smooth(symbol, k * width + sub, what).mean() for k in (0, 1)]
     return value
 
 
-def _less_slab(mean: Array) -> Array:
+def _less_slab(mean: Array, slab: int) -> Array:
     """Value in a cell less the value one slab further down; at the end of range everything is left."""
     out = mean.copy()
-    out[SLAB:] -= mean[:-SLAB]
+    out[slab:] -= mean[:-slab]
     return out
 
 
 @cache
-def cells(count: int) -> Cells:
-    """The tables for `count` cells."""
+def cells(count: int, width: float = CELL, slab: int = SLAB) -> Cells:
+    """The tables for `count` cells of `width` mm, scored in slabs of `slab` cells."""
     names = [isotope_of(s) for s in SPECIES]
-    middle = (np.arange(count) + 0.5) * CELL
+    middle = (np.arange(count) + 0.5) * width
     unique: dict[str, tuple[Array, ...]] = {}
     for name in dict.fromkeys(names):
         energy = smooth(name, middle, "energy")
         safe = np.clip(energy, 0.5, 999.0)
         unique[name] = (
-            _cell_mean(name, "kinetic", count),
-            _cell_mean(name, "let_integral", count),
+            _cell_mean(name, "kinetic", count, width),
+            _cell_mean(name, "let_integral", count, width),
             np.where(energy > BINS[0], macroscopic(ISOTOPES[name], safe), 0.0),
             np.clip(np.searchsorted(BINS, energy) - 1, -1, BINS.size - 2).astype(float),
             scattering_power(name, safe),
             energy,
-            smooth(name, middle - SLAB * CELL, "energy"),
+            smooth(name, middle - slab * width, "energy"),
         )
     kinetic, let, sigma, which, power, top, bottom = (np.stack([unique[n][k] for n in names]) for k in range(7))
     sigma[TARGET] = 0.0
-    d_kinetic, d_let = (np.stack([_less_slab(row) for row in a]) for a in (kinetic, let))
-    d_path = np.stack([_less_slab(middle)] * len(names))
+    d_kinetic, d_let = (np.stack([_less_slab(row, slab) for row in a]) for a in (kinetic, let))
+    d_path = np.stack([_less_slab(middle, slab)] * len(names))
     return Cells(kinetic, d_kinetic, d_let, d_path, sigma, which.astype(np.int16), power, top, bottom)
 
 
 @cache
-def shower() -> Shower:
+def shower(width: float = CELL) -> Shower:
     """Emission tables of all secondaries."""
     centre = np.sqrt(BINS[1:] * BINS[:-1])
     pointer = np.zeros((len(SPECIES), centre.size + 1), np.int64)
@@ -119,11 +120,12 @@ def shower() -> Shower:
         pointer[j] = total
         if name == "target":
             continue
-        e = emission(name, tuple(centre), 5)
-        where = range_cells(e.species, e.energy)
+        e = emission(name, tuple(centre), 5, 12 if name == "1H" else 7)
+        low, high = (e.low, e.high) if name == "1H" else (0.5 * (e.low + e.high),) * 2  # intervals where it matters
+        low, high = range_cells(e.species, low, width), range_cells(e.species, high, width)
         local[j] = e.local
         pointer[j] = total + np.arange(centre.size + 1) * e.species.size
         total = int(pointer[j, -1])
-        parts.append((np.tile(e.species, centre.size), where.ravel(), e.number.ravel(), e.theta2.ravel()))
-    species, where, number, theta2 = (np.concatenate([p[k] for p in parts]) for k in range(4))
-    return Shower(pointer, species.astype(np.int64), where, number, theta2, local)
+        parts.append((np.tile(e.species, centre.size), low.ravel(), high.ravel(), e.number.ravel(), e.theta2.ravel()))
+    species, low, high, number, theta2 = (np.concatenate([p[k] for p in parts]) for k in range(5))
+    return Shower(pointer, species.astype(np.int64), low, high, number, theta2, local)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from scipy.stats import norm
 
-from ionrt.beam.nuclear import constants, momentum, multiplicities
-from ionrt.beam.stopping import Array, beta_gamma
+from ionrt.beam.nuclear import by_parent, constants, momentum, multiplicities
+from ionrt.beam.stopping import Array, beta_gamma, table
 from ionrt.ions import ISOTOPES
 
 SPECIES = (*ISOTOPES, "target")  # target: protons knocked out of the water
@@ -23,23 +24,28 @@ def isotope_of(species: str) -> str:
 
 @dataclass(frozen=True)
 class Emission:
-    """Fragments of one parent at several energies: species (n), energy MeV/u, number, theta2 rad2 (energies, n),
-    local = energy that stays at the place of the reaction in MeV (energies)."""
+    """Fragments of one parent at several energies: species (n); energy interval MeV/u, number in it and theta2 rad2
+    (energies, n); local = energy that stays at the place of the reaction in MeV (energies)."""
 
     species: np.ndarray
-    energy: Array
+    low: Array
+    high: Array
     number: Array
     theta2: Array
     local: Array
 
 
-@cache
-def _nodes(count: int) -> tuple[Array, Array]:
-    """Nodes and weights of a unit Gaussian on equal probabilities steps of +-2.6 sigma."""
-    x = np.linspace(-2.6, 2.6, count)
-    w = np.exp(-(x**2) / 2)
-    w /= w.sum()
-    return x / np.sqrt(np.sum(w * x**2)), w
+def _shares(count: int) -> tuple[Array, Array]:
+    """Edges and middles of `count` equal parts of (0, 1)."""
+    edges = np.linspace(0, 1, count + 1)
+    return edges, 0.5 * (edges[1:] + edges[:-1])
+
+
+def _gaussian(count: int) -> tuple[Array, Array]:
+    """Edges and contents of `count` equal bins of a unit Gaussian cut at 2.8 sigma."""
+    edges = np.linspace(-2.8, 2.8, count + 1)
+    inside = np.diff(norm.cdf(edges))
+    return edges, inside / inside.sum()
 
 
 def _fragment(parent: str, daughter: str, energy: Array, number: float, nodes: int, *, slow: bool) -> tuple[Array, ...]:
@@ -50,61 +56,86 @@ def _fragment(parent: str, daughter: str, energy: Array, number: float, nodes: i
     width = np.sqrt(b.mass_number * (a.mass_number - b.mass_number) / (a.mass_number - 1))
     along, across = c["sigma_parallel"] * width, c["sigma_perpendicular"] * width
     if slow:
-        factor, along, across = c["slow_proton_factor"], c["slow_proton_sigma"], c["slow_proton_sigma"]
+        factor, along, across = c["slow_factor"], c["slow_sigma"], c["slow_sigma"]
     mean = factor * energy
     beta, gamma = beta_gamma(mean, b.mass_per_nucleon)
     spread = beta * along / (b.mass_number * b.mass_per_nucleon)  # dT = beta_lab dp_lab = beta_lab gamma dp_rest
-    x, w = _nodes(nodes)
-    value = np.maximum(mean[:, None] + (spread * gamma)[:, None] * x, 0.05 * mean[:, None])
-    theta2 = np.minimum((across / momentum(b, value)) ** 2, 0.25)
-    return value, np.broadcast_to(number * w, value.shape), theta2
+    x, w = _gaussian(nodes)
+    edges = np.maximum(mean[:, None] + (spread * gamma)[:, None] * x, 0.05 * mean[:, None])
+    low, high = edges[:, :-1], edges[:, 1:]
+    theta2 = np.minimum((across / momentum(b, 0.5 * (low + high))) ** 2, 0.25)
+    return low, high, np.broadcast_to(number * w, low.shape), theta2
 
 
-def _target_protons(kinetic: Array, nodes: int) -> tuple[Array, ...]:
+def _target_protons(parent: str, kinetic: Array, nodes: int) -> tuple[Array, ...]:
     """Protons out of the target, spectrum 1/E; slower where the projectile has little energy left."""
-    c = constants()["target"]
-    low, high = c["proton_energy_MeV"]
-    x = (np.arange(nodes) + 0.5) / nodes
-    value = low * (high / low) ** x * np.minimum(1.0, kinetic / 400.0)[:, None]
-    return value, np.full(value.shape, c["protons"] / nodes), np.full(value.shape, constants()["momentum"]["slow_theta"] ** 2)
+    low, high = constants()["target"]["proton_energy_MeV"]
+    edges = low * (high / low) ** _shares(nodes)[0] * np.minimum(1.0, kinetic / 400.0)[:, None]
+    shape = (kinetic.size, nodes)
+    number = np.full(shape, by_parent("target.protons", ISOTOPES[parent]) / nodes)
+    return edges[:, :-1], edges[:, 1:], number, np.full(shape, constants()["momentum"]["slow_theta"] ** 2)
 
 
 def _proton(energy: Array, nodes: int) -> Emission:
-    """Secondary protons of p + O, uniform in energy."""
+    """Protons of p + O: a cascade part uniform up to nearly the full energy, an evaporated part of a few MeV."""
     c = constants()["proton"]
-    x = (np.arange(nodes) + 0.5) / nodes
-    value = c["secondary_fraction"] * energy[:, None] * x
-    number = np.full(value.shape, c["secondary_protons"] / nodes) * np.minimum(1.0, energy / 60.0)[:, None]
-    theta2 = np.broadcast_to(0.15 * (1.3 - x) ** 2 + 0.01, value.shape)
-    local = c["local_MeV"] * np.minimum(1, energy / 40.0) + c["local_fraction"] * energy
-    return Emission(np.full(nodes, INDEX["1H"]), value, number, theta2, local)
+    edge, x = _shares(nodes)
+    fast = c["cascade_fraction"] * energy[:, None] * edge
+    low, high = c["evaporated_MeV"]
+    slow = (low + (high - low) * edge) * np.minimum(1.0, energy / 80.0)[:, None]
+    onset = np.minimum(1.0, energy / 60.0)[:, None]
+    number = onset * np.repeat([c["cascade_protons"] / nodes, c["evaporated_protons"] / nodes], nodes)
+    theta2 = np.concatenate([0.15 * (1.3 - x) ** 2 + 0.01, np.full(nodes, 0.25)])
+    local = c["local_MeV"] * np.minimum(1, energy / 60.0) + c["local_fraction"] * energy
+    below, above = np.hstack([fast[:, :-1], slow[:, :-1]]), np.hstack([fast[:, 1:], slow[:, 1:]])
+    species = np.full(2 * nodes, INDEX["1H"])
+    return Emission(species, below, above, number, np.broadcast_to(theta2, number.shape), local)
 
 
-def elastic_pairs(energy: Array, nodes: int = 12) -> Emission:
+def elastic_pairs(energy: Array, nodes: int = 32) -> Emission:
     """Both protons of an elastic collision with hydrogen: energies uniform between 0 and E, at right angles."""
+    edge, x = _shares(nodes)
+    edges = energy[:, None] * edge
+    theta2 = np.broadcast_to(np.minimum((1 - x) / (2 * x), 0.25), (energy.size, nodes))
+    number = np.full(theta2.shape, 2.0 / nodes)
+    return Emission(np.full(nodes, INDEX["1H"]), edges[:, :-1], edges[:, 1:], number, theta2, np.zeros(energy.size))
+
+
+def deflected(energy: Array, straggling: float, nodes: int = 96) -> Emission:
+    """Protons after elastic scattering on oxygen: range shortened to its projection, with the straggling (mm) of the beam."""
+    tab = table("1H")
+    proton = ISOTOPES["1H"]
+    across = constants()["proton"]["elastic_momentum"] / momentum(proton, energy)
     x = (np.arange(nodes) + 0.5) / nodes
-    value = energy[:, None] * x
-    theta2 = np.broadcast_to(np.minimum((1 - x) / (2 * x), 0.25), value.shape)
-    number = np.full(value.shape, 2.0 / nodes)
-    return Emission(np.full(nodes, INDEX["1H"]), value, number, theta2, np.zeros(energy.size))
+    theta2 = np.minimum(-2 * np.log(1 - x) * across[:, None] ** 2, 0.6)  # squared polar angle, Rayleigh quantiles
+    noise = norm.ppf((np.arange(nodes) * 0.7548776662 + 0.25 + np.arange(energy.size)[:, None] * 0.5698402910) % 1.0)
+    projected = tab.at_energy(energy)[:, None] * np.sqrt(1 - theta2) + straggling * np.clip(noise, -3, 3)
+    value = tab.at_range(np.maximum(projected, 0.05))
+    number = (
+        energy[:, None] / value.mean(1, keepdims=True) / nodes
+    )  # the path is longer by 1/cos, and so is the energy left per depth
+    return Emission(
+        np.full(nodes, INDEX["1H"]), value, value, np.broadcast_to(number, value.shape), theta2 / 2, np.zeros(energy.size)
+    )
 
 
 @cache
-def emission(parent: str, energies: tuple[float, ...], nodes: int = 9) -> Emission:
-    """All that a reaction of `parent` emits, at each of `energies` (MeV/u)."""
+def emission(parent: str, energies: tuple[float, ...], nodes: int = 12, hydrogen: int = 24) -> Emission:
+    """All that a reaction of `parent` emits, at each of `energies` (MeV/u), each fragment in so many energy intervals."""
     energy = np.array(energies)
     if parent == "1H":
-        return _proton(energy, 2 * nodes)
-    share = constants()["fragment"]["slow_proton_share"]
+        return _proton(energy, hydrogen)
+    share = by_parent("fragment.slow_share", ISOTOPES[parent]) if ISOTOPES[parent].charge > 1 else 0.0
     parts: list[tuple[str, tuple[Array, ...]]] = []
     for daughter, number in multiplicities(parent).items():
-        fast = number * (1 - share) if daughter == "1H" else number
-        parts.append((daughter, _fragment(parent, daughter, energy, fast, nodes, slow=False)))
-        if daughter == "1H":
-            parts.append((daughter, _fragment(parent, daughter, energy, number * share, nodes, slow=True)))
+        slow = share if daughter in ("1H", "2H") else 0.0
+        fine = hydrogen if ISOTOPES[daughter].charge == 1 else nodes  # some stop together with the primaries: no lumps
+        parts.append((daughter, _fragment(parent, daughter, energy, number * (1 - slow), fine, slow=False)))
+        if slow:
+            parts.append((daughter, _fragment(parent, daughter, energy, number * slow, fine, slow=True)))
     kinetic = energy * ISOTOPES[parent].mass_number
-    parts.append(("target", _target_protons(kinetic, nodes)))
+    parts.append(("target", _target_protons(parent, kinetic, hydrogen)))
     species = np.concatenate([np.full(p[0].shape[1], INDEX[name]) for name, p in parts])
-    value, count, theta2 = (np.concatenate([p[k] for _, p in parts], axis=1) for k in range(3))
-    local = constants()["target"]["local_MeV"] * np.minimum(1.0, kinetic / 400.0)
-    return Emission(species, value, count, theta2, local)
+    low, high, count, theta2 = (np.concatenate([p[k] for _, p in parts], axis=1) for k in range(4))
+    local = by_parent("target.local_MeV", ISOTOPES[parent]) * np.minimum(1.0, kinetic / 400.0)
+    return Emission(species, low, high, count, theta2, local)

@@ -24,22 +24,46 @@ def deposit(state, bounds, species, cell, number, th2, xth, xx):  # pragma: no c
 
 
 @njit(nogil=True, cache=True)
-def emit(state, bounds, kinetic, i, rate, th2, xth, xx, species, cells, number, dtheta2):  # pragma: no cover
-    """Deposit the fragments of `rate` reactions at cell offset `i`; returns the kinetic energy sent on."""
+def smear(state, bounds, species, low, high, number, th2, xth, xx, kinetic, i):  # pragma: no cover
+    """Put `number` particles evenly on the cells from `low` to `high`; returns their kinetic energy."""
+    last = state.shape[2] - 1
+    high = min(high, last - 1.0)
+    first, end = int(low), int(high)
+    total = 0.0
+    for k in range(first, end + 1):
+        part = number * (min(high, k + 1.0) - max(low, k * 1.0)) / (high - low)
+        state[0, species, k] += part
+        state[1, species, k] += part * th2
+        state[2, species, k] += part * xth
+        state[3, species, k] += part * xx
+        total += part * kinetic[species, k - i]
+    bounds[species, 0] = min(bounds[species, 0], first)
+    bounds[species, 1] = max(bounds[species, 1], end + 1)
+    return total
+
+
+@njit(nogil=True, cache=True)
+def emit(state, bounds, kinetic, i, rate, th2, xth, xx, species, low, high, number, dtheta2):  # pragma: no cover
+    """Deposit the fragments of `rate` reactions at cell offset `i`; returns the kinetic energy sent on.
+
+    `low` and `high` are residual ranges in cells; fragments fill the interval, or share two cells if it is short.
+    """
     total = 0.0
     for e in range(species.size):
         w = rate * number[e]
         if w <= 0.0:
             continue
-        j = species[e]
-        k, f = deposit(state, bounds, j, cells[e] + i, w, th2 + dtheta2[e], xth, xx)
-        m = max(k - i, 0)
-        total += w * ((1 - f) * kinetic[j, m] + f * kinetic[j, m + 1])
+        j, t = species[e], th2 + dtheta2[e]
+        if high[e] - low[e] > 1.0 and low[e] + i < state.shape[2] - 3:
+            total += smear(state, bounds, j, low[e] + i, high[e] + i, w, t, xth, xx, kinetic, i)
+            continue
+        k, f = deposit(state, bounds, j, max(0.5 * (low[e] + high[e]) - 0.5, 0.0) + i, w, t, xth, xx)
+        total += w * ((1 - f) * kinetic[j, k - i] + f * kinetic[j, k - i + 1])
     return total
 
 
 @njit(nogil=True, cache=True)
-def react(state, bounds, i, step, sigma, kinetic, which, pointer, species, cells, number, dtheta2, local, histogram):
+def react(state, bounds, i, step, sigma, kinetic, which, pointer, species, low, high, number, dtheta2, local, histogram):
     # pragma: no cover
     """One nuclear step of all secondaries; returns (local energy, neutral energy, reactions)."""
     local_energy, neutral = 0.0, 0.0
@@ -64,7 +88,8 @@ def react(state, bounds, i, step, sigma, kinetic, which, pointer, species, cells
                 state[q, j, k] *= 1.0 - share
         for b in range(histogram.shape[1]):
             rate = histogram[0, b]
-            if rate <= 0.0:
+            if rate <= 1e-8:
+                neutral += histogram[4, b]
                 continue
             e0, e1 = pointer[j, b], pointer[j, b + 1]
             sent = emit(
@@ -77,7 +102,8 @@ def react(state, bounds, i, step, sigma, kinetic, which, pointer, species, cells
                 histogram[2, b] / rate,
                 histogram[3, b] / rate,
                 species[e0:e1],
-                cells[e0:e1],
+                low[e0:e1],
+                high[e0:e1],
                 number[e0:e1],
                 dtheta2[e0:e1],
             )

@@ -77,19 +77,35 @@ def reaction(projectile: Isotope, target: str, energy: Array) -> Array:
     c = constants()["karol"]
     value = _karol(projectile, _targets()[target], energy)
     if projectile.charge == 2:
-        value = value * (c["helium_on_hydrogen"] if target == "H" else c["helium_on_oxygen"])
+        nuclei = np.interp(energy, c["helium_energy"], c["helium_on_oxygen"])
+        value = value * (c["helium_on_hydrogen"] if target == "H" else nuclei)
     return value
+
+
+def per_mm(millibarn: Array) -> Array:
+    """Reactions per mm of water from a cross section per molecule."""
+    return millibarn * 1e-28 * constants()["water"]["molecules_per_cm3"]
+
+
+def by_parent(name: str, parent: Isotope) -> float:
+    """A constant of the section.key `name` that differs between H, He and heavier parents."""
+    section, key = name.split(".")
+    return float(constants()[section][key][{1: "H", 2: "He"}.get(parent.charge, "heavy")])
 
 
 def macroscopic(projectile: Isotope, energy: Array) -> Array:
     """Reactions per mm of water."""
-    return reaction(projectile, "H2O", energy) * 1e-27 * constants()["water"]["molecules_per_cm3"] * 0.1
+    return per_mm(reaction(projectile, "H2O", energy))
 
 
-def elastic(energy: Array) -> Array:
+def elastic_hydrogen(energy: Array) -> Array:
     """Elastic proton-hydrogen collisions per mm of water."""
-    c = constants()["proton"]["elastic_hydrogen_mb"] * np.maximum(1.0, (150.0 / np.maximum(energy, 10.0)) ** 0.9)
-    return 2 * c * 1e-27 * constants()["water"]["molecules_per_cm3"] * 0.1
+    return per_mm(2 * constants()["proton"]["elastic_hydrogen_mb"] * np.maximum(1.0, (150.0 / np.maximum(energy, 10.0)) ** 0.9))
+
+
+def elastic_oxygen(energy: Array) -> Array:
+    """Elastic proton-oxygen collisions per mm of water."""
+    return per_mm(constants()["proton"]["elastic_oxygen_mb"] * (150.0 / np.maximum(energy, 20.0)) ** 0.8)
 
 
 @cache
