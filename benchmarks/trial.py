@@ -27,6 +27,7 @@ def timed(name: str, call: Callable[[], object]) -> float:
 
 
 def main(n_sim: int) -> None:
+    trial.simon(0.3, 0.5)  # load the room
     timed("simon 0.6 against 0.8, beta 0.1, n up to 100", lambda: trial.simon(0.6, 0.8, 0.05, 0.10))
     timed(
         "spending_bounds, 5 looks, beta spending",
@@ -48,7 +49,9 @@ def main(n_sim: int) -> None:
     for cores in (1, 2):
         with dask.config.set(scheduler="threads", num_workers=cores):
             name = f"two-look survival trial, 2 x {n_sim} replicates, {cores} core(s)"
+            cpu = time.process_time()
             seconds[cores] = timed(name, lambda: trial.simulate(protocol, n_sim))
+            print(f"{'  cores in use on average':58s} {(time.process_time() - cpu) / seconds[cores]:8.2f}")
     print(f"{'speed-up of the second core':58s} {seconds[1] / seconds[2]:8.2f}")
 
 

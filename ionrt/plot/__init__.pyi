@@ -5,3 +5,7 @@ from .style import ION_COLOURS as ION_COLOURS
 from .style import Figure as Figure
 from .style import setup as setup
 from .tables import table as table
+from .trial import boundaries as boundaries
+from .trial import power_curve as power_curve
+from .trial import recommendations as recommendations
+from .trial import survival_steps as survival_steps

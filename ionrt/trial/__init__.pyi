@@ -7,11 +7,15 @@ from .consort import consort_from as consort_from
 from .crm import crm as crm
 from .crm import indifference_skeleton as indifference_skeleton
 from .crm import tite_crm as tite_crm
+from .example import cut_at_events as cut_at_events
+from .example import synthetic_participants as synthetic_participants
 from .noninferiority import exact_rejection as exact_rejection
 from .noninferiority import farrington_manning as farrington_manning
 from .noninferiority import noninferiority_hazards as noninferiority_hazards
 from .noninferiority import noninferiority_rates as noninferiority_rates
+from .operating import compare_dose_finding as compare_dose_finding
 from .operating import dose_finding as dose_finding
+from .operating import summarise_dose_finding as summarise_dose_finding
 from .phase1 import boin as boin
 from .phase1 import three_plus_three as three_plus_three
 from .phase2 import ahern as ahern
@@ -21,6 +25,7 @@ from .phase2 import two_stage_ci as two_stage_ci
 from .protocol import bounds_of as bounds_of
 from .protocol import design_of as design_of
 from .protocol import load as load
+from .protocol import protocols as protocols
 from .protocol import sample_size as sample_size
 from .randomise import imbalance as imbalance
 from .randomise import minimise as minimise
@@ -31,6 +36,7 @@ from .sequential import crossing as crossing
 from .sequential import spending_bounds as spending_bounds
 from .sequential import spent as spent
 from .simulate import accrual_curve as accrual_curve
+from .simulate import overview as overview
 from .simulate import simulate as simulate
 from .survival_design import dropout_hazard as dropout_hazard
 from .survival_design import event_probability as event_probability

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dask
@@ -14,7 +14,7 @@ from ionrt.trial import limits
 from ionrt.trial.axis import level_values
 from ionrt.trial.crm import Crm
 from ionrt.trial.kernels import boin_trials, crm_trials
-from ionrt.trial.phase1 import Boin, select_isotonic
+from ionrt.trial.phase1 import Boin, select_isotonic, three_plus_three
 
 BATCHES = 16  # fixed: the same seed gives the same replicates on one core and on many
 
@@ -115,3 +115,50 @@ def _crm_batch(rng: np.random.Generator, size: int, design: Crm, p: np.ndarray, 
         design.cutoff,
         design.window or 0.0,
     )
+
+
+def compare_dose_finding(
+    designs: Mapping[str, Boin | Crm | None], scenarios: Mapping[str, Sequence[float]], *, n_sim: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """Operating characteristics of several designs under several true toxicity curves.
+
+    Parameters
+    ----------
+    designs : name -> design; None stands for the 3+3 rule, which is exact (se 0).
+    scenarios : name -> true toxicity probability per level.
+    n_sim, seed : as in `dose_finding`.
+
+    Returns the rows of `dose_finding`, indexed by scenario, design and level.
+    """
+    axes = [design.axis for design in designs.values() if design is not None and design.axis is not None]
+    parts = {}
+    for scenario, p in scenarios.items():
+        for name, design in designs.items():
+            if design is None:
+                parts[scenario, name] = three_plus_three(p, axis=axes[0] if axes else None).assign(se=0.0)
+            else:
+                parts[scenario, name] = dose_finding(design, p, n_sim=n_sim, seed=seed)
+    return pd.concat(parts, names=["scenario", "design"])
+
+
+def summarise_dose_finding(table: pd.DataFrame, *, target: float) -> pd.DataFrame:
+    """Rows of `compare_dose_finding` in four figures per scenario and design.
+
+    The right level is the highest whose true toxicity does not exceed the target (none where even the lowest does).
+
+    Returns a DataFrame: right (level value, NaN for none), recommended (share of the trials that recommend it), n (mean patients),
+    above_target (share of the patients treated above the target), toxicities (mean).
+    """
+    rows = {}
+    for key, part in table.groupby(["scenario", "design"], sort=False):
+        levels = part.droplevel(["scenario", "design"])
+        right = int((levels["p_toxicity"] <= limits.probability(target, "target") + 1e-12).sum())
+        over = levels["n"][levels["p_toxicity"] > target + 1e-12].sum()
+        rows[key] = {
+            "right": levels["value"][right],
+            "recommended": levels["selected"][right],
+            "n": levels["n"].sum(),
+            "above_target": over / levels["n"].sum(),
+            "toxicities": levels["toxicities"].sum(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["scenario", "design"])

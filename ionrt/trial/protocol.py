@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+import ionrt
 from ionrt.quantities import IonrtError, one_of
 from ionrt.trial import limits
 from ionrt.trial.axis import Axis
@@ -66,18 +67,29 @@ class Protocol:
         return self.alpha / self.sided
 
 
+def protocols() -> dict[str, Path]:
+    """Protocol files by name, from ``trials/`` of the working folder, the folder above, or the checkout."""
+    for folder in (Path.cwd(), Path.cwd().parent, Path(ionrt.__file__).resolve().parents[1]):
+        found = {p.stem: p for p in sorted((folder / "trials").glob("*.yaml"))}
+        if found:
+            return found
+    return {}
+
+
 def load(path: str | Path) -> Protocol:
     """Read a protocol file, check it, and recompute its number of patients.
 
     Parameters
     ----------
-    path : a YAML file as described in `trials/README.md`.
+    path : a YAML file as described in `trials/README.md`, or the name of one in `protocols()`.
 
     Returns a Protocol. Raises IonrtError that lists every fault at once (unknown keys, missing keys or sources, wrong
     types), and, when
     the stated n differs from the recomputed one, both numbers and their difference.
     """
     path = Path(path)
+    if not path.suffix:
+        path = protocols()[one_of(str(path), list(protocols()), what="protocol")]
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:

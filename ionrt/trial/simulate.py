@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -203,3 +204,23 @@ def accrual_curve(protocol: Protocol, at: list[int], *, n_sim: int = 2_000, seed
             for n, t in rows.items()
         }
     ).T.rename_axis("n")
+
+
+def overview(protocols: Sequence[Protocol], *, n_sim: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Plan and simulation of protocols side by side; dose finding has neither type I error nor power and shows NaN.
+
+    Returns a DataFrame indexed by protocol: design, endpoint, n, alpha (one-sided), type1 (by calculation), type1_simulated,
+    power (planned), power_attained, power_simulated, stopped_early (share of the trials under the alternative).
+    """
+    rows = {}
+    for protocol in protocols:
+        row: dict[str, Any] = {"design": protocol.design, "endpoint": protocol.endpoint["name"], "n": protocol.n}
+        if protocol.design not in DOSE_FINDING:
+            t = simulate(protocol, n_sim, seed)
+            row |= {"alpha": protocol.one_sided_alpha, "type1": t.nominal["null"], "type1_simulated": t.rejected["null"]}
+            row |= {"power": protocol.power, "power_attained": t.nominal["alternative"]}
+            row |= {"power_simulated": t.rejected["alternative"], "stopped_early": t.stopped_early["alternative"]}
+        rows[protocol.id] = row
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("protocol")
+    table.attrs = {"n_sim": n_sim, "seed": seed, "data": "SYNTHETIC"}
+    return table

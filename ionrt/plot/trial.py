@@ -1,0 +1,144 @@
+"""Figures of trial design: what a dose-finding design recommends, power against patients, boundaries, survival."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import pandas as pd
+
+from ionrt.plot.style import FONT_SIZES, PANEL_COLOURS, Figure, tidy
+
+DASHES = ("solid", "dashed", "dotdash", "dotted")
+BAR_COLOURS = PANEL_COLOURS[1:]
+NOT_DATA = "SYNTHETIC: simulated, no patients."
+
+
+def _options(**more: Any) -> hv.Options:
+    """What all figures of this module share."""
+    common = {
+        "fontsize": FONT_SIZES,
+        "show_grid": True,
+        "gridstyle": {"grid_line_color": "#E6E6E6"},
+        "default_tools": ["box_zoom", "reset"],
+        "hooks": [tidy],
+    }
+    return hv.opts.Overlay(**common, **more)
+
+
+def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: int = 1140, caption: str = "") -> Figure:
+    """Share of simulated trials that recommend each level: one panel per true toxicity curve, one bar per design.
+
+    Parameters: `table` of `ionrt.trial.compare_dose_finding`; `axis` text of the horizontal axis with unit and LET definition;
+    `columns` panels per row; `width` [pixels]; `caption` first sentence. The true toxicity stands below each level.
+    """
+    scenarios = list(dict.fromkeys(table.index.get_level_values("scenario")))
+    designs = list(dict.fromkeys(table.index.get_level_values("design")))
+    size, panels = int(width / columns) - 95, []
+    for k, scenario in enumerate(scenarios):
+        part = table.loc[scenario]
+        truth = part.loc[designs[0]]
+        ticks = [(i, "none" if i == 0 else f"{row['value']:g}\n{100 * row['p_toxicity']:.0f} %") for i, row in truth.iterrows()]
+        bars: list[Any] = []
+        for j, design in enumerate(designs):
+            left = np.arange(len(ticks)) - 0.4 + 0.8 * j / len(designs)
+            high = 100.0 * part.loc[design, "selected"].to_numpy()
+            boxes = [(x, 0.0, x + 0.72 / len(designs), y) for x, y in zip(left, high, strict=True)]
+            bars.append(hv.Rectangles(boxes, label=design).opts(color=BAR_COLOURS[j], line_alpha=0, show_legend=k == 0))
+        layout = _options(
+            title=scenario,
+            frame_width=size,
+            frame_height=190,
+            ylim=(0, 103),
+            xlim=(-0.6, len(ticks) - 0.4),
+            xticks=ticks,
+            xlabel=axis if k >= len(scenarios) - columns else "",
+            ylabel="Trials [%]" if k % columns == 0 else "",
+            legend_position="top_left",
+            show_legend=k == 0,
+        )
+        panels.append(hv.Overlay(bars).opts(layout))
+    grid = hv.Layout(panels).cols(columns).opts(hv.opts.Layout(shared_axes=False, toolbar="right", merge_tools=True))
+    text = f"{caption} Recommended level by design ({', '.join(designs)}); below each level its true toxicity. {NOT_DATA}"
+    return Figure(grid, text.strip())
+
+
+def power_curve(
+    curve: pd.DataFrame, *, planned: int, power: float, alpha: float, width: int = 640, caption: str = ""
+) -> Figure:
+    """Power and type I error against the number of patients at which accrual stopped.
+
+    Parameters: `curve` of `ionrt.trial.accrual_curve`; `planned` patients; `power` and one-sided `alpha` of the plan; `width`
+    [pixels]; `caption` first sentence. Bars are 1.96 Monte Carlo standard errors.
+    """
+    n, lines = curve.index.to_numpy(float), []
+    for name, text, colour, dash in (
+        ("power", "power", BAR_COLOURS[0], "solid"),
+        ("type1", "type I error", BAR_COLOURS[1], "dashed"),
+    ):
+        points = (n, 100 * curve[name].to_numpy())
+        lines.append(hv.Curve(points, label=text).opts(color=colour, line_dash=dash, line_width=2.2))
+        lines.append(hv.ErrorBars((*points, 196 * curve[f"{name}_se"].to_numpy())).opts(line_color=colour))
+    marks = [hv.VLine(planned), hv.HLine(100 * power), hv.HLine(100 * alpha)]
+    lines += [mark.opts(color="#777777", line_width=1, line_dash="dotted") for mark in marks]
+    layout = _options(
+        frame_width=width - 120,
+        frame_height=300,
+        ylim=(0, 103),
+        xlim=(0, 1.03 * planned),
+        xlabel="Patients when accrual stopped",
+        ylabel="Trials that reject [%]",
+        legend_position="top_left",
+    )
+    text = f"{caption} Dotted: planned number of patients, power and type I error. {NOT_DATA}"
+    return Figure(hv.Overlay(lines).opts(layout), text.strip())
+
+
+def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: str = "") -> Figure:
+    """Efficacy (and futility) bounds against information: one line per rule.
+
+    Parameters: `tables`, name -> table of `ionrt.trial.spending_bounds`; `width` [pixels]; `caption` first sentence.
+    """
+    lines: list[Any] = []
+    for (name, table), colour, dash in zip(tables.items(), BAR_COLOURS, DASHES * 2, strict=False):
+        style = {"color": colour, "line_dash": dash, "line_width": 2.2}
+        x = 100 * table["information"].to_numpy()
+        lines.append(hv.Curve((x, table["z_efficacy"].to_numpy()), label=name).opts(**style))
+        lines.append(hv.Scatter((x, table["z_efficacy"].to_numpy())).opts(color=colour, size=7))
+        if "z_futility" in table and np.isfinite(table["z_futility"]).any():
+            lines.append(hv.Curve((x, table["z_futility"].to_numpy())).opts(**style))
+    layout = _options(
+        frame_width=width - 120,
+        frame_height=280,
+        xlim=(0, 103),
+        xlabel="Information [% of the planned events]",
+        ylabel="Bound on the Z scale",
+        legend_position="top_right",
+    )
+    return Figure(hv.Overlay(lines).opts(layout), f"{caption} Above the upper line the trial stops for efficacy.".strip())
+
+
+def survival_steps(table: pd.DataFrame, *, unit: str, label: str, width: int = 640, caption: str = "") -> Figure:
+    """Kaplan-Meier curves with their pointwise limits, one per stratum, without marks of single patients.
+
+    Parameters: `table` of `ionrt.outcome.kaplan_meier` (or `ionrt.cohort.safe_curve`); `unit` of time; `label` of the endpoint.
+    """
+    lines: list[Any] = []
+    for (stratum, part), colour, dash in zip(table.groupby("stratum", observed=True), BAR_COLOURS, DASHES, strict=False):
+        x = np.repeat(part["time"].to_numpy(float), 2)[1:]
+        curve, low, high = (np.repeat(100 * part[c].to_numpy(float), 2)[:-1] for c in ("survival", "lower", "upper"))
+        known = np.isfinite(low) & np.isfinite(high)
+        lines.append(
+            hv.Area((x[known], low[known], high[known]), vdims=["low", "high"]).opts(color=colour, alpha=0.15, line_alpha=0)
+        )
+        lines.append(hv.Curve((x, curve), label=str(stratum)).opts(color=colour, line_dash=dash, line_width=2.2))
+    layout = _options(
+        frame_width=width - 120,
+        frame_height=300,
+        ylim=(0, 103),
+        xlabel=f"Time since randomisation [{unit}]",
+        ylabel=f"{label} [%]",
+        legend_position="top_right",
+    )
+    return Figure(hv.Overlay(lines).opts(layout), f"{caption} Shaded: pointwise 95 % limits. {NOT_DATA}".strip())
