@@ -22,7 +22,8 @@ HEADER = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
     "SeriesDescription", "SeriesNumber", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient",
     "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "PatientPosition", "ReferencedFrameOfReferenceSequence",
-    "StructureSetLabel", "DoseType", "DoseUnits", "DoseSummationType", "RTPlanLabel", "RadiationType",
+    "StructureSetLabel", "BurnedInAnnotation", "PatientName",
+    "DoseType", "DoseUnits", "DoseSummationType", "RTPlanLabel", "RadiationType",
 )  # fmt: skip
 PIXELS = (
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
