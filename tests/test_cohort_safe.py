@@ -33,15 +33,16 @@ def every_solution(shown, rows, columns):
     return seen
 
 
-@pytest.mark.parametrize("counts", [[[3, 40], [25, 31]], [[12, 15, 2], [30, 18, 24]], [[0, 20], [22, 21], [14, 35]]])
+@pytest.mark.parametrize("counts", [[[1, 7], [4, 5]], [[3, 4, 1], [5, 3, 6]], [[0, 5], [4, 4], [3, 6]], [[1, 3, 3], [4, 3, 6]]])
 def test_enumeration_of_all_tables_with_the_same_totals_leaves_a_wide_range(counts):
     df = pd.DataFrame(counts)
-    shown = cohort.safe_table(df)
+    shown = cohort.safe_table(df, 3)
     seen = every_solution(shown, df.sum(axis=1).to_numpy(), df.sum(axis=0).to_numpy())
-    small = [tuple(cell) for cell in np.argwhere(df.to_numpy() < 10)]
+    small = [tuple(cell) for cell in np.argwhere(df.to_numpy() < 3)]
     assert small
     for cell in small:
-        assert max(seen[cell]) - min(seen[cell]) >= 10
+        assert cell in seen
+        assert max(seen[cell]) - min(seen[cell]) >= 3
 
 
 def solve_by_elimination(shown):
@@ -61,13 +62,13 @@ def solve_by_elimination(shown):
 
 
 @given(
-    st.integers(1, 5).flatmap(
-        lambda r: st.integers(2, 5).flatmap(
+    st.integers(1, 4).flatmap(
+        lambda r: st.integers(2, 4).flatmap(
             lambda c: st.lists(st.lists(st.integers(0, 60), min_size=c, max_size=c), min_size=r, max_size=r)
         )
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_nothing_shown_is_small_and_nothing_follows_by_subtraction(counts):
     df = pd.DataFrame(counts)
     with_totals = cohort.safe_table(df, totals=True)
@@ -84,7 +85,11 @@ def test_nothing_shown_is_small_and_nothing_follows_by_subtraction(counts):
             matrix[rows + c, k] = -1.0 if r == rows - 1 else 1.0
         _, s, v = np.linalg.svd(matrix)
         null = v[np.sum(s > 1e-9) :]
-        assert (np.abs(null).max(axis=0) > 1e-9).all()
+        true = np.pad(df.to_numpy(), ((0, 1), (0, 1)))
+        true[:, -1] = true.sum(axis=1)
+        true[-1, :] = true.sum(axis=0)
+        small = true[tuple(hidden.T)] < 10
+        assert (np.abs(null[:, small]).max(axis=0, initial=0.0) > 1e-9).all()
 
 
 def test_a_table_without_small_cells_is_untouched():
@@ -209,7 +214,7 @@ def counts_in(node):
 
 
 def test_a_summary_is_json_without_small_counts_or_patients():
-    tables = cohort.synthetic(800, 12)
+    tables = cohort.synthetic(500, 12)
     effects = pd.DataFrame(
         {"term": ["let_d_mean", "rare"], "estimate": [-0.03, 1.0], "se": [0.01, 0.5], "n": [701, 700], "events": [123, 4]}
     )

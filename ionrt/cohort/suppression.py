@@ -74,10 +74,12 @@ def _unprotected(hidden: Mask, small: Mask, full: Counts, min_cell: int) -> list
     for r, c in np.argwhere(small):
         objective = np.zeros(len(cells))
         objective[number[r, c]] = 1.0
-        ends = [linprog(s * objective, A_eq=equations, b_eq=constants, bounds=(0, None), method="highs") for s in (1, -1)]
-        low = ends[0].fun
-        high = np.inf if ends[1].status == 3 else -ends[1].fun
-        if high - low < min_cell:
+        most = linprog(-objective, A_eq=equations, b_eq=constants, bounds=(0, None), method="highs")
+        high = np.inf if most.status == 3 else -most.fun
+        if high >= full[r, c] + min_cell:  # the least value is at most the true one: wide enough
+            continue
+        least = linprog(objective, A_eq=equations, b_eq=constants, bounds=(0, None), method="highs")
+        if high - least.fun < min_cell:
             out.append((int(r), int(c)))
     return out
 
