@@ -54,7 +54,8 @@ def cumulative_incidence(
     for code, label in enumerate(cols.labels):
         rows = np.flatnonzero(cols.stratum == code)
         parts += [_stratum_incidence(cols, rows, label, int(cause), wanted, level) for cause in causes]
-    return pd.concat(parts, ignore_index=True)
+    out = pd.concat(parts, ignore_index=True)
+    return out if weights else out.astype(dict.fromkeys(["at_risk", "events"], int))
 
 
 def incidence(cols: SurvivalColumns, rows: np.ndarray, cause: int) -> tuple[np.ndarray, ...]:

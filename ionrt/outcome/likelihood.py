@@ -105,7 +105,7 @@ def profile_limits(objective: Objective, at: np.ndarray, which: int, *, level: f
             middle = (near * above - far * below) / (above - below) if np.isfinite(above) else (near + far) / 2
             value, state = profile(at[which] + direction * middle, start)
             here = _depth(value - floor) - goal
-            if abs(here) < 1e-7 or far - near < 1e-7 * width:
+            if abs(here) < 1e-5 or far - near < 1e-7 * width:
                 break
             if here < 0:
                 near, below, start, above = middle, here, state, above / 2
@@ -131,7 +131,7 @@ class _Profile:
         inverse = np.linalg.pinv(h[np.ix_(self.rest, self.rest)])
         self.shift = -inverse @ h[self.rest, which]
         positive = len(inverse) > 0 and np.linalg.eigvalsh(inverse)[0] > 0
-        self.options = {"gtol": 1e-6} | ({"hess_inv0": (inverse + inverse.T) / 2} if positive else {})
+        self.options = {"gtol": 1e-4} | ({"hess_inv0": (inverse + inverse.T) / 2} if positive else {})
         self.maximum = (float(at[which]), at[self.rest])
 
     def __call__(self, value: float, start: tuple[float, np.ndarray]) -> tuple[float, tuple[float, np.ndarray]]:

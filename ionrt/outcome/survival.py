@@ -142,7 +142,8 @@ def kaplan_meier(
         _stratum_curve(cols, np.flatnonzero(cols.stratum == code), label, wanted, confidence, level)
         for code, label in enumerate(cols.labels)
     ]
-    return pd.concat(parts, ignore_index=True)
+    out = pd.concat(parts, ignore_index=True)
+    return out if weights else out.astype(dict.fromkeys(["at_risk", "events", "censored"], int))
 
 
 def _stratum_curve(
