@@ -64,7 +64,7 @@ def dense_problem(model, objectives, *, parameters=None, seed=0) -> tuple[Proble
         matrices.append(dose * typical.get(name, 0.2) * quality)
     share = rng.uniform(0.2, 1.0, 30)
     terms = tuple(Term(o, np.arange(30), share / share.sum()) for o in objectives)
-    problem = Problem((Dense(matrices),), (slice(0, 6),), terms, model, parameters or {}, tuple(Moment(n) for n in names))
+    problem = Problem(((Dense(matrices),),), (slice(0, 6),), terms, model, parameters or {}, tuple(Moment(n) for n in names))
     return problem, rng.uniform(0.4, 0.8, 6)
 
 

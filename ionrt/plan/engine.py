@@ -9,12 +9,15 @@ from itertools import pairwise
 import dask
 import numpy as np
 import xarray as xr
+from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
 from ionrt.plan import kernels
 from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.geometry import Grid
-from ionrt.plan.machine import Machine, make_machine
+from ionrt.plan.lattice import added_variance, coarse_grid, interpolation
+from ionrt.plan.machine import Component, Machine, make_machine
+from ionrt.plan.rows import Rows, dosed_rows
 from ionrt.plan.scene import Scene, make_scene
 from ionrt.plan.spots import Spots, View, make_view, place_spots
 from ionrt.quantities import IonrtError, content_hash
@@ -42,26 +45,45 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Core or halo of a beam: depth bin (uint16) per row, entries, the slabs (`taps`) of a row.
+
+    Rows of the core are those of the beam; rows of the halo are nodes of a coarse lattice, and `lift` (rows of the beam, nodes)
+    interpolates between them.
+    """
+
+    bins: np.ndarray
+    chunks: tuple[Chunk, ...]
+    taps: np.ndarray
+    lift: csr_array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of everything."""
+        lift = () if self.lift is None else (self.lift.data, self.lift.indices, self.lift.indptr)
+        return sum(a.nbytes for a in (self.bins, *lift)) + sum(a.nbytes for c in self.chunks for a in c.arrays())
+
+
+@dataclass(frozen=True)
 class BeamInfluence:
-    """One beam: `voxel` (flat grid index) and `bins` (uint16 depth bin) per row, its spots and its chunks of entries."""
+    """One beam: the flat grid index of its rows (`voxel`), its spots, and its parts."""
 
     beam: Beam
     machine: Machine
     spots: Spots
     isocentre: tuple[float, float, float]
     voxel: np.ndarray
-    bins: np.ndarray
-    chunks: tuple[Chunk, ...]
+    parts: tuple[Part, ...]
 
     @property
     def entries(self) -> int:
         """Number of stored doses."""
-        return sum(c.dose.size for c in self.chunks)
+        return sum(c.dose.size for p in self.parts for c in p.chunks)
 
     @property
     def nbytes(self) -> int:
-        """Memory of entries, indices and depth bins."""
-        return self.voxel.nbytes + self.bins.nbytes + sum(a.nbytes for c in self.chunks for a in c.arrays())
+        """Memory of entries, indices, depth bins and interpolation."""
+        return self.voxel.nbytes + sum(p.nbytes for p in self.parts)
 
 
 @dataclass(frozen=True)
@@ -150,9 +172,36 @@ def _identity(base: xr.Dataset) -> object:
 
 def _beam_influence(plan: Plan, beam: Beam, scene: Scene, base: xr.Dataset) -> BeamInfluence:
     view = make_view(beam, scene)
-    machine = make_machine(beam, base, thickness=_thickness(scene.grid, view))
-    spots = place_spots(plan, beam, scene, view, machine)
-    return beam_influence(plan, beam, scene, view, machine, spots)
+    machine = make_machine(beam, base)
+    return beam_influence(plan, beam, scene, view, machine, place_spots(plan, beam, scene, view, machine))
+
+
+def beam_influence(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots) -> BeamInfluence:
+    """Entries of the given spots."""
+    if spots.count.max() > MOST_ENERGIES:
+        raise IonrtError(
+            f"beam {beam.name}: {spots.count.max()} energies on one ray; at most {MOST_ENERGIES}: thin the base data"
+        )
+    low, high = int(spots.first.min()), int((spots.first + spots.count).max()) - 1
+    machine = machine.select(low, high)
+    spots = Spots(spots.u, spots.v, spots.first - low, spots.count, spots.spacing)
+    coarse, factor = coarse_grid(scene.grid)
+    core, halo = machine.components(
+        thickness=_thickness(scene.grid, view),
+        node=_thickness(coarse, view),
+        added=added_variance(scene.grid, coarse),
+        loss=plan.lateral_loss,
+    )
+    radius = float(np.sqrt(max(core.cut2.max(), halo.cut2.max())))
+    rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, np.flatnonzero(scene.body))
+    parts = [Part(rows.bins, _fill(core, machine, spots, rows, view), core.taps)]
+    if halo.cut2.max() > 0.0:
+        lift = interpolation(rows.voxel, scene.grid, factor, coarse)
+        near = np.unique(lift.indices)
+        nodes = dosed_rows(beam, scene, view, machine, spots, radius, coarse, near)
+        parts.append(Part(nodes.bins, _fill(halo, machine, spots, nodes, view), halo.taps, csr_array(lift[:, nodes.voxel])))
+    iso = tuple(float(c) for c in view.isocentre)
+    return BeamInfluence(beam, machine, spots, iso, rows.voxel, tuple(parts))  # type: ignore[arg-type]
 
 
 def _thickness(grid: Grid, view: View) -> float:
@@ -162,87 +211,18 @@ def _thickness(grid: Grid, view: View) -> float:
     return grid.voxel_volume / float(w[0] * y * z + w[1] * x * z + w[2] * x * y)
 
 
-def beam_influence(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots) -> BeamInfluence:
-    """Entries of the given spots: rows of dosed voxels, then dask tasks over blocks."""
-    first, last = spots.first, spots.first + spots.count - 1
-    low = int(first.min())
-    machine = machine.select(np.array([low, int(last.max())]))
-    spots = Spots(spots.u, spots.v, first - low, spots.count, spots.spacing)
-    if spots.count.max() > MOST_ENERGIES:
-        raise IonrtError(
-            f"beam {beam.name}: {spots.count.max()} energies on one ray; at most {MOST_ENERGIES}: thin the base data"
-        )
-    cut2 = machine.cutoff2(plan.lateral_loss)
-    retained = machine.retained(cut2)
-    rows = _dosed_rows(beam, scene, view, machine, spots, np.sqrt(cut2.max()))
-    tables = (machine.core / retained, machine.halo / retained, machine.core_var, machine.halo_var, machine.air_var)
-    shared = dask.delayed((machine.last, cut2, rows, view.source, tables), pure=False, traverse=False)
-    chunks = [dask.delayed(_chunk, pure=False)(shared, spots, part) for part in _parts(spots, rows, cut2, scene.grid)]
-    done = dask.compute(*chunks)
-    iso = tuple(float(c) for c in view.isocentre)
-    return BeamInfluence(beam, machine, spots, iso, rows.voxel, rows.bins, tuple(done))  # type: ignore[arg-type]
+def _fill(component: Component, machine: Machine, spots: Spots, rows: Rows, view: View) -> tuple[Chunk, ...]:
+    """Dask tasks over blocks of rays; whichever scheduler is active runs them."""
+    tables = (component.amplitude, component.variance, machine.air)
+    shared = dask.delayed((component.last, component.cut2, rows, view.source, tables), pure=False, traverse=False)
+    chunks = [dask.delayed(_chunk, pure=False)(shared, spots, part) for part in _parts(spots, rows, component.cut2)]
+    return tuple(dask.compute(*chunks))
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Dosed voxels in buckets of the isocentre plane, so that a ray looks only at its neighbourhood."""
-
-    voxel: np.ndarray
-    bins: np.ndarray
-    bev: np.ndarray
-    bucket: np.ndarray
-    n_bucket: np.ndarray
-    origin: np.ndarray
-    size: float
-    reach: int
-
-
-def _dosed_rows(beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, radius: float) -> Rows:
-    """Body voxels near any ray and no deeper than the dose goes, sorted by bucket."""
-    index = np.flatnonzero(scene.body)
-    bev = view.bev(index, scene.grid)
-    # the farthest downstream voxels see the rays spread most: radius in the isocentre plane
-    radius *= 1.05
-    size = max(radius / 2.0, 2.0)
-    origin = np.array([spots.u.min(), spots.v.min()]) - 3.0 * size
-    n_bucket = np.array([int((a.max() - o) / size) + 4 for a, o in zip((spots.u, spots.v), origin, strict=True)])
-    near = np.zeros(n_bucket[::-1], dtype=bool)
-    near[((spots.v - origin[1]) / size).astype(int), ((spots.u - origin[0]) / size).astype(int)] = True
-    near = _widen(near, 3)
-    place = np.floor((bev[:, :2] - origin) / size).astype(np.int64)
-    inside = np.all((place >= 0) & (place < n_bucket), axis=1)
-    inside[inside] = near[place[inside, 1], place[inside, 0]]
-    index, bev, place = index[inside], bev[inside], place[inside]
-    bins = np.rint((view.wepl(index, scene) + beam.range_shifter) / machine.depth_step)
-    dosed = bins <= machine.last.max()
-    if not dosed.any():
-        raise IonrtError(f"beam {beam.name} misses the patient: no voxel near its rays; check isocentre and angles")
-    order = np.flatnonzero(dosed)
-    cell = place[order, 1] * n_bucket[0] + place[order, 0]
-    by_cell = np.argsort(cell, kind="stable")
-    order, cell = order[by_cell], cell[by_cell]
-    bucket = np.searchsorted(cell, np.arange(n_bucket.prod() + 1)).astype(np.int64)
-    return Rows(index[order], bins[order].astype(np.uint16), bev[order], bucket, n_bucket, origin, size, 3)
-
-
-def _widen(mask: np.ndarray, by: int) -> np.ndarray:
-    """Grow a mask by a number of cells in both directions."""
-    out = mask.copy()
-    for axis in (0, 1):
-        grown = out.copy()
-        for shift in range(1, by + 1):
-            ahead, behind = [slice(None)] * 2, [slice(None)] * 2
-            ahead[axis], behind[axis] = slice(shift, None), slice(None, -shift)
-            grown[tuple(ahead)] |= out[tuple(behind)]
-            grown[tuple(behind)] |= out[tuple(ahead)]
-        out = grown
-    return out
-
-
-def _parts(spots: Spots, rows: Rows, cut2: np.ndarray, grid: Grid) -> list[slice]:
+def _parts(spots: Spots, rows: Rows, cut2: np.ndarray) -> list[slice]:
     """Cut the blocks into slices of similar work; several per worker, none too large for one message."""
-    depth = rows.voxel.size / max(np.unique(spots.u).size * np.unique(spots.v).size * spots.spacing**2, 1.0)
-    entries = spots.count * max(depth * np.pi * float(np.mean(cut2[rows.bins])), 1.0)
+    per_area = rows.voxel.size / max(float(np.ptp(rows.bev[:, 0]) * np.ptp(rows.bev[:, 1])), 1.0)
+    entries = spots.count * max(per_area * np.pi * float(np.mean(cut2[rows.bins])), 1.0)
     parts = int(np.clip(np.ceil(entries.sum() / ENTRIES_PER_CHUNK), min(4, spots.u.size), spots.u.size))
     edges = np.searchsorted(np.cumsum(entries), np.linspace(0.0, entries.sum(), parts + 1)[1:-1])
     edges = np.unique(np.concatenate([[0], edges, [spots.u.size]]))

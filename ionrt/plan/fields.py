@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.plan.engine import Influence
-from ionrt.plan.moments import Moment, beam_table, merge, moment_values, moments_of
+from ionrt.plan.moments import Moment, merge, moment_values, moments_of
 from ionrt.plan.products import whole
 from ionrt.quantities import IonrtError, content_hash, one_of, stamp
 
@@ -77,8 +77,8 @@ def _accumulate(influence: Influence, w: np.ndarray, wanted: Sequence[Moment], u
     values = {ion: moment_values(base, wanted) for ion, base in influence.base.items()}
     for beam, spots, chosen in zip(influence.beams, influence.slices(), use, strict=True):
         if chosen:
-            columns = whole(beam, beam_table(beam.machine, values[beam.beam.ion]))
-            out[:, beam.voxel] += columns.forward(w[spots]).T
+            for columns in whole(beam, values[beam.beam.ion]):
+                out[:, beam.voxel] += columns.forward(w[spots]).T
     return out
 
 

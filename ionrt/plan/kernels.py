@@ -13,11 +13,10 @@ from numba import njit
 @njit(nogil=True, cache=True)
 def count_rows(u, v, first, count, last, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, out):
     """Number of voxels within the cut-off of every block."""
+    none = np.empty(0, np.int32)
     for b in range(u.size):
         deepest = last[first[b] + count[b] - 1]
-        out[b] = _visit(
-            u[b], v[b], deepest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, np.empty(0, np.int32)
-        )
+        out[b] = _visit(u[b], v[b], deepest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, none)
 
 
 @njit(nogil=True, cache=True)
@@ -56,17 +55,15 @@ def fill(
     size,
     reach,
     source,
-    core,
-    halo,
-    core_var,
-    halo_var,
-    air_var,
+    amplitude,
+    variance,
+    air,
     row_start,
     entry_start,
     rows,
     dose,
 ):
-    """Rows and dose (Gy per 1e6 particles) of every block."""
+    """Rows and dose (Gy per 1e6 particles) of every block: amplitude G(r; variance + air)."""
     for b in range(u.size):
         deepest = last[first[b] + count[b] - 1]
         mine = rows[row_start[b] : row_start[b + 1]]
@@ -81,14 +78,10 @@ def fill(
             half = -0.5 * (du * du + dv * dv)
             for e in range(first[b], first[b] + count[b]):
                 value = 0.0
-                air = air_var[e, 0] + w * (air_var[e, 1] + w * air_var[e, 2])
-                if core[d, e] > 0.0:
-                    inverse = 1.0 / (core_var[d, e] + air)
-                    value += core[d, e] * inverse * np.exp(half * inverse)
-                if halo[d, e] > 0.0:
-                    inverse = 1.0 / (halo_var[d, e] + air)
-                    value += halo[d, e] * inverse * np.exp(half * inverse)
-                dose[at] = value / (2.0 * np.pi)
+                if amplitude[d, e] > 0.0:
+                    inverse = 1.0 / (variance[d, e] + air[e, 0] + w * (air[e, 1] + w * air[e, 2]))
+                    value = amplitude[d, e] * inverse * np.exp(half * inverse) * (0.5 / np.pi)
+                dose[at] = value
                 at += 1
 
 

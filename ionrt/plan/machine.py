@@ -1,4 +1,4 @@
-"""What the engine takes from the base data for one beam: tables over (depth bin, energy) on the plan's voxel size."""
+"""What the engine takes from the base data for one beam: Gaussian components as tables over (depth bin, energy)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from ionrt.plan.beams import Beam
 from ionrt.quantities import IonrtError
@@ -13,14 +14,27 @@ from ionrt.quantities import IonrtError
 GY_PER_MEV_MM = 0.1602176634  # Gy mm3/MeV at density 1 g/cm3, for 1e6 particles
 SLAB = 1.0  # mm: a voxel's dose is the mean over slabs that are no thicker along the beam
 NEGLIGIBLE = 1e-5  # of an energy's largest depth dose
+LEAST_EXCESS = 3.0  # a component that counts at all is kept to 2.4 sigma, 95 % of it
+NEEDED = ("dose", "sigma", "halo_weight", "halo_sigma")
+
+
+@dataclass(frozen=True)
+class Component:
+    """Core or halo on voxels of one thickness, tables (depth bin, energy): `amplitude` Gy mm2 per 1e6 particles, `variance`
+    mm2 without air; `cut2` (depth bin) mm2; `last` (energy) deepest bin; `taps` the slabs of a voxel in bins."""
+
+    amplitude: np.ndarray
+    variance: np.ndarray
+    cut2: np.ndarray
+    last: np.ndarray
+    taps: np.ndarray
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One ion in one room. All energies the room offers; `peak` (energy) mm, `depth_step` mm, tables (depth, energy).
+    """One ion in one room: energies that base data and room share, their `peak` (mm) and depth tables (depth, energy).
 
-    `core`, `halo`: Gy mm2 per 1e6 particles; `core_var`, `halo_var`: mm2 of scattering in water; `air_var` (energy, 3):
-    coefficients of 1, w, w2 of the variance in air; `last` (energy): bin behind which there is no dose.
+    `air` (energy, 3): coefficients of 1, w, w2 of the spot's variance in air (mm2), w mm from the isocentre to the source.
     """
 
     ion: str
@@ -29,46 +43,48 @@ class Machine:
     peak: np.ndarray
     depth_step: float
     dose: np.ndarray
-    core: np.ndarray
-    halo: np.ndarray
     core_var: np.ndarray
+    halo_weight: np.ndarray
     halo_var: np.ndarray
-    air_var: np.ndarray
-    last: np.ndarray
-    taps: np.ndarray
+    air: np.ndarray
 
-    def select(self, used: np.ndarray) -> Machine:
-        """Only the energies in the slice from the first to the last of `used`."""
-        s = slice(int(used.min()), int(used.max()) + 1)
-        table = {k: np.ascontiguousarray(getattr(self, k)[:, s]) for k in ("dose", "core", "halo", "core_var", "halo_var")}
-        row = {k: np.ascontiguousarray(getattr(self, k)[s]) for k in ("energy", "energy_index", "peak", "air_var", "last")}
-        return Machine(self.ion, depth_step=self.depth_step, taps=self.taps, **table, **row)
+    def select(self, first: int, last: int) -> Machine:
+        """Only the energies from `first` to `last`."""
+        s = slice(first, last + 1)
+        tables = ("dose", "core_var", "halo_weight", "halo_var")
+        table = {k: np.ascontiguousarray(getattr(self, k)[:, s]) for k in tables}
+        row = {k: getattr(self, k)[s] for k in ("energy", "energy_index", "peak", "air")}
+        return Machine(self.ion, depth_step=self.depth_step, **table, **row)
 
-    def cutoff2(self, loss: float) -> np.ndarray:
-        """Squared radius (mm2) per depth bin outside which no energy has more than `loss` of its dose in the plane."""
-        halo, total, v1, v2 = self.halo, self.core + self.halo, *self.variances()
-        weight = np.divide(halo, total, out=np.zeros_like(total), where=total > 0.0)
-        radius2 = np.zeros(total.shape)
-        low, high = np.zeros(total.shape), 60.0 * np.maximum(v1, np.where(weight > 0.0, v2, 0.0))
-        for _ in range(30):
-            radius2 = 0.5 * (low + high)
-            outside = (1.0 - weight) * np.exp(-0.5 * radius2 / v1) + weight * np.exp(-0.5 * radius2 / v2)
-            low, high = np.where(outside > loss, radius2, low), np.where(outside > loss, high, radius2)
-        matters = total > NEGLIGIBLE * total.max(axis=0)
-        return np.where(matters, radius2, 0.0).max(axis=1)
+    def components(self, *, thickness: float, node: float, added: float, loss: float) -> tuple[Component, Component]:
+        """Core on voxels `thickness` mm thick along the beam; halo on nodes `node` mm apart, whose interpolation adds `added`
+        mm2 of variance. The core gets what the nodes cannot show of the halo's depth dose: the sum is exact at every depth.
+        """
+        fine, coarse = slab_taps(thickness, self.depth_step), slab_taps(node, self.depth_step)
+        halo = self.dose * self.halo_weight
+        if coarse.size > 1:
+            # a node's dose comes to lie 2.5 node distances away: no narrower peak, and nowhere more than the whole dose
+            window = 2 * round(2.5 * node / self.depth_step) + 1
+            opened = maximum_filter1d(minimum_filter1d(halo, window, axis=0), window, axis=0)
+            smooth = np.minimum(opened, minimum_filter1d(self.dose, window, axis=0))
+            halo = slab_mean(slab_mean(slab_mean(smooth, coarse), coarse), coarse)
+        between = slab_mean(slab_mean(halo, coarse), coarse) if coarse.size > 1 else halo
+        core = np.maximum(slab_mean(self.dose, fine) - between, 0.0)
+        # sampling at nodes needs a sigma of at least 0.4 of their distance, sqrt(added) is that
+        halo_var = np.maximum(self.halo_var + self.air[:, 0] - added, added) - self.air[:, 0]
+        return self._cut_off(core, self.core_var, fine, loss), self._cut_off(halo, halo_var, coarse, loss)
 
-    def variances(self) -> tuple[np.ndarray, np.ndarray]:
-        """Total variances (mm2) of core and halo for voxels at the isocentre's distance."""
-        return self.core_var + self.air_var[:, 0], self.halo_var + self.air_var[:, 0]
-
-    def retained(self, radius2: np.ndarray) -> np.ndarray:
-        """Share of the dose inside the radius, per (depth, energy)."""
-        v1, v2 = self.variances()
-        total = self.core + self.halo
-        weight = np.divide(self.halo, total, out=np.zeros_like(total), where=total > 0.0)
-        r2 = radius2[:, None]
-        inside = 1.0 - (1.0 - weight) * np.exp(-0.5 * r2 / v1) - weight * np.exp(-0.5 * r2 / v2)
-        return np.where(r2 > 0.0, inside, 1.0)
+    def _cut_off(self, dose: np.ndarray, variance: np.ndarray, taps: np.ndarray, loss: float) -> Component:
+        """Outside the cut-off lies at most the share `loss` of the dose at that depth; the inside is scaled up to the whole."""
+        whole = slab_mean(self.dose, taps)
+        total = variance + self.air[:, 0]
+        matters = (whole > NEGLIGIBLE * whole.max(axis=0)) & (dose > loss * whole)
+        excess = np.log(np.where(matters, dose / np.where(matters, whole, 1.0) / loss, 1.0))
+        cut2 = (2.0 * total * np.where(matters, np.maximum(excess, LEAST_EXCESS), 0.0)).max(axis=1)
+        retained = -np.expm1(-0.5 * cut2[:, None] / np.maximum(total, 1e-6))
+        amplitude = np.where(retained > 0.0, GY_PER_MEV_MM * dose / np.where(retained > 0.0, retained, 1.0), 0.0)
+        last = np.where(matters.any(axis=0), dose.shape[0] - 1 - np.argmax(matters[::-1], axis=0), 0)
+        return Component(amplitude, variance, cut2, last, taps)
 
 
 def slab_taps(thickness: float, depth_step: float) -> np.ndarray:
@@ -79,6 +95,8 @@ def slab_taps(thickness: float, depth_step: float) -> np.ndarray:
 
 def slab_mean(table: np.ndarray, taps: np.ndarray) -> np.ndarray:
     """Mean over the taps along the first axis (depth), clamped at the ends; float64."""
+    if taps.size == 1:
+        return np.asarray(table, dtype=np.float64)
     at = np.arange(table.shape[0])
     out = np.zeros(table.shape)
     for tap in taps:
@@ -86,8 +104,8 @@ def slab_mean(table: np.ndarray, taps: np.ndarray) -> np.ndarray:
     return out / taps.size
 
 
-def make_machine(beam: Beam, base: xr.Dataset, *, thickness: float) -> Machine:
-    """Tables of `base` (dims energy, depth) for `beam` and voxels `thickness` mm thick along it."""
+def make_machine(beam: Beam, base: xr.Dataset) -> Machine:
+    """Tables of `base` (dims energy, depth) for the energies that the beam's room offers."""
     energy, step = _axes(beam, base)
     lowest, highest = beam.room.energy_range(beam.ion)
     index = np.flatnonzero((energy >= lowest - 1e-6) & (energy <= highest + 1e-6))
@@ -100,33 +118,24 @@ def make_machine(beam: Beam, base: xr.Dataset, *, thickness: float) -> Machine:
     def table(name: str) -> np.ndarray:
         return base[name].transpose("depth", "energy").values[:, index].astype(np.float64)
 
-    taps = slab_taps(thickness, step)
-    dose, weight = table("dose"), table("halo_weight")
-    mean = slab_mean(dose, taps)
-    over = np.where(mean > 0.0, mean, 1.0)
-    halo_share = np.where(mean > 0.0, slab_mean(dose * weight, taps) / over, 0.0)
-    air = np.array([_air_variance(beam, float(e)) for e in energy[index]])
-    significant = mean > NEGLIGIBLE * mean.max(axis=0)
+    dose = table("dose")
     return Machine(
         ion=beam.ion,
         energy=energy[index],
         energy_index=index,
-        peak=np.asarray(base["depth"].values, float)[dose.argmax(axis=0)],
+        peak=step * dose.argmax(axis=0),
         depth_step=step,
         dose=dose,
-        core=GY_PER_MEV_MM * mean * (1.0 - halo_share),
-        halo=GY_PER_MEV_MM * mean * halo_share,
         core_var=table("sigma") ** 2,
+        halo_weight=table("halo_weight"),
         halo_var=table("halo_sigma") ** 2,
-        air_var=air,
-        last=mean.shape[0] - 1 - np.argmax(significant[::-1], axis=0),
-        taps=taps,
+        air=np.array([_air_variance(beam, float(e)) for e in energy[index]]),
     )
 
 
 def _axes(beam: Beam, base: xr.Dataset) -> tuple[np.ndarray, float]:
     """Energies and depth step of the base data; raises where the contract is broken."""
-    missing = [v for v in ("dose", "sigma", "halo_weight", "halo_sigma") if v not in base]
+    missing = [v for v in NEEDED if v not in base]
     if missing:
         raise IonrtError(f"base data of {beam.ion}: variable {missing[0]!r} is missing; see ionrt.beam.base_data")
     ion = base.attrs.get("ion", beam.ion)
@@ -140,7 +149,7 @@ def _axes(beam: Beam, base: xr.Dataset) -> tuple[np.ndarray, float]:
         raise IonrtError(f"base data of {beam.ion}: {depth.size} depths; at most 65535 fit the influence")
     if np.any(np.diff(energy) <= 0.0):
         raise IonrtError(f"base data of {beam.ion}: energies must ascend")
-    bad = [v for v in ("dose", "sigma", "halo_weight", "halo_sigma") if not np.isfinite(base[v].values).all()]
+    bad = [v for v in NEEDED if not np.isfinite(base[v].values).all()]
     if bad:
         raise IonrtError(f"base data of {beam.ion}: {bad[0]!r} has values that are not finite")
     return energy, step

@@ -71,12 +71,12 @@ def moment_values(base: xr.Dataset, moments: Sequence[Moment]) -> list[np.ndarra
     return out
 
 
-def beam_table(machine: Machine, values: Sequence[np.ndarray]) -> np.ndarray:
+def beam_table(machine: Machine, taps: np.ndarray, values: Sequence[np.ndarray]) -> np.ndarray:
     """(depth bin, moment, energy) float32: dose-weighted over the slabs of a voxel, for the energies of one beam."""
     shape = (machine.dose.shape[0], len(values), machine.energy.size)
     out = np.zeros(shape, dtype=np.float32)
-    mean = slab_mean(machine.dose, machine.taps)
+    mean = slab_mean(machine.dose, taps)
     for k, value in enumerate(values):
         picked = np.nan_to_num(value[:, machine.energy_index])
-        out[:, k] = np.divide(slab_mean(machine.dose * picked, machine.taps), mean, out=picked.copy(), where=mean > 0.0)
+        out[:, k] = np.divide(slab_mean(machine.dose * picked, taps), mean, out=picked.copy(), where=mean > 0.0)
     return out

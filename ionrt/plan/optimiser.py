@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ionrt.plan.beams import Plan
 from ionrt.plan.engine import Influence
 from ionrt.plan.geometry import Grid
-from ionrt.plan.moments import Moment, beam_table, merge, moment_values, moments_of
+from ionrt.plan.moments import Moment, merge, moment_values, moments_of
 from ionrt.plan.objectives import Objective, default_objectives, is_external
 from ionrt.plan.products import Columns, compact
 from ionrt.plan.scene import on_dose_grid, structure_fractions
@@ -37,7 +37,7 @@ class Term:
 class Problem:
     """Everything an evaluation needs: columns per beam, spots of each, terms, model with parameters, place of LET."""
 
-    columns: tuple[Columns, ...]
+    columns: tuple[tuple[Columns, ...], ...]
     slices: tuple[slice, ...]
     terms: tuple[Term, ...]
     model: Any
@@ -46,11 +46,11 @@ class Problem:
 
     def forward(self, weights: np.ndarray) -> np.ndarray:
         """Dose and moments (rows, 1 + moments) of all beams."""
-        return sum(c.forward(weights[s]) for c, s in zip(self.columns, self.slices, strict=True))  # type: ignore[return-value]
+        return sum(c.forward(weights[s]) for beam, s in zip(self.columns, self.slices, strict=True) for c in beam)  # type: ignore[return-value]
 
     def backward(self, slopes: np.ndarray) -> np.ndarray:
         """Slope by every weight."""
-        return np.concatenate([c.backward(slopes) for c in self.columns])
+        return np.concatenate([sum(c.backward(slopes) for c in beam) for beam in self.columns])
 
     def rbe_dose(self, field: np.ndarray) -> np.ndarray:
         """RBE-weighted dose of the rows."""
@@ -170,7 +170,7 @@ def make_problem(patient: xr.Dataset, plan: Plan, influence: Influence, *, seed:
     position = np.full(influence.grid.size, -1, dtype=np.int64)
     position[voxels] = np.arange(voxels.size)
     values = {ion: moment_values(base, moments) for ion, base in influence.base.items()}
-    columns = tuple(compact(b, beam_table(b.machine, values[b.beam.ion]), position, voxels.size) for b in influence.beams)
+    columns = tuple(tuple(compact(b, values[b.beam.ion], position, voxels.size)) for b in influence.beams)
     located = tuple(Term(t.objective, position[t.rows], t.share) for t in terms)
     return Problem(columns, tuple(influence.slices()), located, model, dict(plan.parameters), moments)
 
@@ -219,7 +219,7 @@ def _sample(
 def _start(problem: Problem, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Weights that give every spot the same dose in the target and the prescription on average, and the scale of the steps."""
     target = next((t for t in problem.terms if t.objective.structure == plan.target), problem.terms[0])
-    n_rows, n_moments = problem.columns[0].bins.size, len(problem.moments)
+    n_rows, n_moments = problem.columns[0][0].bins.size, len(problem.moments)
     slopes = np.zeros((n_rows, 1 + n_moments))
     slopes[target.rows, 0] = target.share
     per_particle = problem.backward(slopes)

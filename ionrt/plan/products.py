@@ -8,21 +8,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from ionrt.plan import kernels
 from ionrt.plan.engine import BeamInfluence, Chunk
+from ionrt.plan.moments import beam_table
 
 MILLION = 1e6  # the dose of an entry is that of 1e6 particles
 
 
 @dataclass(frozen=True)
 class Columns:
-    """One beam's chunks against rows with their depth bins, and the table (bin, moment, energy) of the moments."""
+    """One part of a beam against rows: chunks over the part's own rows with their depth bins, the table (bin, moment, energy)
+    of the moments, and the interpolation from the part's rows (None: they are the rows)."""
 
     chunks: tuple[Chunk, ...]
     bins: np.ndarray
     table: np.ndarray
     n_spots: int
+    lift: csr_array | None = None
 
     def forward(self, weights: np.ndarray) -> np.ndarray:
         """Dose and moments (rows, 1 + moments), float64, for weights in particles."""
@@ -35,15 +39,17 @@ class Columns:
                 kernels.forward(*chunk.arrays(), self.bins, self.table, millions, out)  # type: ignore[call-arg]
             return out
 
-        return _sum(work, self.chunks)
+        own = _sum(work, self.chunks)
+        return own if self.lift is None else self.lift @ own
 
     def backward(self, gradient: np.ndarray) -> np.ndarray:
         """Slope by each weight (particles), from slopes (rows, 1 + moments)."""
+        own = gradient if self.lift is None else np.ascontiguousarray(self.lift.T @ gradient)
 
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(self.n_spots)
             for chunk in chunks:
-                kernels.backward(*chunk.arrays(), self.bins, self.table, gradient, out)  # type: ignore[call-arg]
+                kernels.backward(*chunk.arrays(), self.bins, self.table, own, out)  # type: ignore[call-arg]
             return out
 
         return _sum(work, self.chunks) / MILLION
@@ -68,19 +74,38 @@ def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk])
     return np.sum(parts, axis=0)
 
 
-def whole(beam: BeamInfluence, table: np.ndarray) -> Columns:
-    """All rows of the beam."""
-    return Columns(beam.chunks, beam.bins, table, beam.spots.size)
+def whole(beam: BeamInfluence, values: Sequence[np.ndarray]) -> list[Columns]:
+    """All rows of the beam; `values` (depth, energy) of the moments over all energies of the base data."""
+    return [Columns(p.chunks, p.bins, beam_table(beam.machine, p.taps, values), beam.spots.size, p.lift) for p in beam.parts]
 
 
-def compact(beam: BeamInfluence, table: np.ndarray, position: np.ndarray, n_rows: int) -> Columns:
+def compact(beam: BeamInfluence, values: Sequence[np.ndarray], position: np.ndarray, n_rows: int) -> list[Columns]:
     """Only the voxels that matter: `position` (flat grid) gives the new row of each voxel or -1, of `n_rows` altogether."""
-    new_row = position[beam.voxel].astype(np.int32)
+    new_row = position[beam.voxel]
+    out = []
+    for part, columns in zip(beam.parts, whole(beam, values), strict=True):
+        if part.lift is None:
+            out.append(_cut(columns, new_row, n_rows, None))
+            continue
+        kept = np.flatnonzero(new_row >= 0)
+        place = csr_array((np.ones(kept.size, np.float32), (new_row[kept], kept)), shape=(n_rows, new_row.size))
+        lift = csr_array(place @ part.lift)
+        nodes = np.unique(lift.indices)
+        new_node = np.full(part.bins.size, -1, dtype=np.int64)
+        new_node[nodes] = np.arange(nodes.size)
+        out.append(_cut(columns, new_node, nodes.size, csr_array(lift[:, nodes])))
+    return out
+
+
+def _cut(columns: Columns, new_row: np.ndarray, n_rows: int, lift: csr_array | None) -> Columns:
+    """Columns with only the rows for which `new_row` is not negative."""
+    kept = new_row >= 0
     bins = np.zeros(n_rows, dtype=np.uint16)
-    bins[new_row[new_row >= 0]] = beam.bins[new_row >= 0]
+    bins[new_row[kept]] = columns.bins[kept]
+    index = new_row.astype(np.int32)
     with ThreadPoolExecutor(_threads()) as pool:
-        chunks = tuple(pool.map(lambda c: _keep(c, new_row), beam.chunks))
-    return Columns(chunks, bins, table, beam.spots.size)
+        chunks = tuple(pool.map(lambda c: _keep(c, index), columns.chunks))
+    return Columns(chunks, bins, columns.table, columns.n_spots, lift)
 
 
 def _keep(chunk: Chunk, new_row: np.ndarray) -> Chunk:

@@ -26,14 +26,27 @@ def trace(points, spr, origin, spacing, axes, isocentre, source, out):
         cell = np.empty(3, np.int64)
         t_next = np.empty(3)
         t_cell = np.empty(3)
-        inside = True
+        flight = np.empty(3)
+        enter, leave = 0.0, np.inf
         for k in range(3):
             a = 2 - k  # z, y, x order against x, y, z axes
-            direction = (axes[2, a] + su * axes[0, a] + sv * axes[1, a]) / norm
-            place = (position[k] - origin[k]) / spacing[k] + 0.5
+            flight[k] = (axes[2, a] + su * axes[0, a] + sv * axes[1, a]) / norm
+            low, high = origin[k] - 0.5 * spacing[k], origin[k] + (shape[k] - 0.5) * spacing[k]
+            if abs(flight[k]) > 1e-12:
+                t0, t1 = (low - position[k]) / flight[k], (high - position[k]) / flight[k]
+                enter, leave = max(enter, min(t0, t1)), min(leave, max(t0, t1))
+            elif position[k] < low or position[k] >= high:
+                leave = -1.0
+        inside = enter < leave
+        if not inside:
+            out[i] = 0.0
+            continue
+        for k in range(3):
+            place = (position[k] + enter * flight[k] - origin[k]) / spacing[k] + 0.5
+            direction = flight[k]
+            if enter > 0.0:
+                place = min(max(place, 1e-9), shape[k] - 1e-9)
             cell[k] = int(np.floor(place))
-            if cell[k] < 0 or cell[k] >= shape[k]:
-                inside = False
             if direction > 1e-12:
                 step[k] = 1
                 t_cell[k] = spacing[k] / direction

@@ -26,12 +26,12 @@ class View:
     isocentre: np.ndarray
     source: np.ndarray
 
-    def wepl(self, index: np.ndarray, scene: Scene) -> np.ndarray:
-        """WEPL (mm) at voxels of the dose grid."""
-        return trace_voxels(index, scene.grid, scene.spr, scene.spr_grid, self.axes, self.isocentre, self.source)
+    def wepl(self, index: np.ndarray, scene: Scene, grid: Grid | None = None) -> np.ndarray:
+        """WEPL (mm) at voxels of the dose grid, or of another one."""
+        return trace_voxels(index, grid or scene.grid, scene.spr, scene.spr_grid, self.axes, self.isocentre, self.source)
 
     def bev(self, index: np.ndarray, grid: Grid) -> np.ndarray:
-        """(n, 3): u, v in the isocentre plane and w of voxels of the dose grid."""
+        """(n, 3): u, v in the isocentre plane and w of voxels of a grid."""
         return to_bev(index, grid, self.axes, self.isocentre, self.source)
 
 
@@ -117,7 +117,7 @@ def _with_margin(scene: Scene, margin: float) -> np.ndarray:
 def _spot_spacing(machine: Machine, depth: float) -> float:
     """1.5 sigma of a spot whose peak is in the middle of the target: its ripple is below 0.1 %."""
     e = int(np.abs(machine.peak - depth).argmin())
-    variance = machine.core_var[round(machine.peak[e] / machine.depth_step), e] + machine.air_var[e, 0]
+    variance = machine.core_var[round(machine.peak[e] / machine.depth_step), e] + machine.air[e, 0]
     return float(np.clip(1.5 * np.sqrt(variance), 2.5, 10.0))
 
 
