@@ -44,8 +44,8 @@ def deidentify(folder: str | Path, out: str | Path, *, key: str | bytes, mapping
 
     PS3.15 basic profile with clean descriptors and modified dates. New UID = 2.25.HMAC-SHA256(key, old); patient name and ID
     become one keyed pseudonym; dates move back by a whole number of weeks that belongs to the patient. Private elements and
-    free text go; a structure keeps its name where it is one of the nomenclature. Afterwards every element and byte of the output is
-    searched for what was taken out, and pixels, contours and spots are compared with the input.
+    free text go; a structure keeps its name where it is one of the nomenclature. Afterwards every element and byte of the
+    output is searched for what was taken out, and pixels, contours and spots are compared with the input.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ class Cleaner:
         self._clean_items(data, shift)
         _separate(data)
         data.PatientName, data.PatientID, data.PatientIdentityRemoved = alias, alias, "YES"
-        data.DeidentificationMethod = "ionrt, PS3.15 2025a basic profile, descriptors cleaned, dates shifted"
+        data.DeidentificationMethod = "ionrt: PS3.15 2025a, clean descriptors, modified dates"
         data.DeidentificationMethodCodeSequence = [_code(*method) for method in METHODS]
         data.LongitudinalTemporalInformationModified = "MODIFIED"
         return data
@@ -110,7 +110,7 @@ class Cleaner:
         """Everything but private, plainly removed and numeric elements."""
         action, keyword = self._action(tag), keyword_for_tag(tag)
         if vr == "SQ":
-            if action in ("", "U") or "D" in action:
+            if action == "" or "U" in action or "D" in action:  # references are walked and mapped
                 for item in data[tag].value or ():
                     self._clean_items(item, shift)
             else:

@@ -1,0 +1,280 @@
+"""De-identification: nothing planted is found again, references and numbers stay."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
+from test_dicom_write import errors
+
+from ionrt.patient import contours, deidentify, read_dicom, write_phantom
+from ionrt.patient.dicom_clean import Cleaner, roi_name
+from ionrt.quantities import IonrtError
+
+KEY = "a site's secret of some length"
+NAMES = ("Mustermann^Erika^Anna", "MRN-448812-77")
+PLANTED = {  # keyword: value; text elements that the standard's table names and some that it does not
+    "PatientName": NAMES[0], "PatientID": NAMES[1], "OtherPatientIDs": "OTHER-99120", "OtherPatientNames": "Musterfrau^Erika",
+    "PatientBirthDate": "19511103", "PatientAddress": "Lindenallee 17 Heidelheim", "PatientTelephoneNumbers": "+49 6221 4711",
+    "PatientComments": "Canary comment one", "PatientBirthName": "Geborene^Canaria", "PatientMotherBirthName": "Mutter^Canaria",
+    "EthnicGroup": "canarygroup", "Occupation": "canary keeper", "AdditionalPatientHistory": "canary history",
+    "MedicalRecordLocator": "CANLOC7781", "MilitaryRank": "CANARYRANK", "BranchOfService": "CANARYBRANCH",
+    "AccessionNumber": "ACC-CAN-5512", "StudyID": "STUDYCAN9", "ReferringPhysicianName": "Zuweiserin^Canaria",
+    "ReferringPhysicianAddress": "Canary road 5", "ReferringPhysicianTelephoneNumbers": "0800-CANARY",
+    "PhysiciansOfRecord": "Aufzeichner^Canaria", "PerformingPhysicianName": "Durchfuehrer^Canaria",
+    "NameOfPhysiciansReadingStudy": "Leserin^Canaria", "OperatorsName": "Bedienerin^Canaria", "StationName": "CANSTATION4",
+    "InstitutionName": "Klinikum Canarienberg", "InstitutionAddress": "Canarienberg 1",
+    "InstitutionalDepartmentName": "CanDept", "StudyDescription": "Mustermann hip boost",
+    "SeriesDescription": "for Mustermann E.", "ProtocolName": "canprotocol",
+    "DeviceSerialNumber": "CANSER0815", "ImageComments": "ask Canaria first", "RequestedProcedureDescription": "canreqproc",
+    "RequestingPhysician": "Fragerin^Canaria", "RequestingService": "canservice", "CurrentPatientLocation": "Canward 3b",
+    "AdmissionID": "ADMCAN3321", "IssuerOfPatientID": "CANISSUER", "PatientInsurancePlanCodeSequence": None,
+    "DerivationDescription": "canderived", "ContentCreatorName": "Erschaffer^Canaria", "PersonName": "Person^Canaria",
+    "RegionOfResidence": "Canregion", "CountryOfResidence": "Canland", "PatientReligiousPreference": "Canreligion",
+    "ResponsiblePerson": "Verantwortlich^Canaria", "ResponsibleOrganization": "Canorg", "Allergies": "canary seeds",
+    "MedicalAlerts": "canalert", "SpecialNeeds": "canneeds", "PatientState": "canstate", "AcquisitionComments": "canacq",
+    "AcquisitionProtocolDescription": "canacqprot", "CommentsOnThePerformedProcedureStep": "canperf",
+    "PerformedProcedureStepDescription": "canppsd", "PerformedProcedureStepID": "PPSCAN22", "PerformedStationName": "PSTCAN1",
+    "ScheduledPerformingPhysicianName": "Geplant^Canaria", "VisitComments": "canvisit",
+    "ServiceEpisodeDescription": "canepisode", "InterpretationAuthor": "Autor^Canaria",
+    "TextComments": "cantext", "DetectorID": "CANDET55", "GantryID": "CANGANTRY5",
+    "CassetteID": "CANCASS", "PlateID": "CANPLATE", "ConvolutionKernel": "K Mustermann", "Manufacturer": "MRN-448812-77 works",
+}  # fmt: skip
+PLANTED = {k: v for k, v in PLANTED.items() if v is not None}
+
+
+def plant(data, depth=0):
+    for keyword, value in PLANTED.items():
+        setattr(data, keyword, value)
+    block = data.private_block(0x0011, "CANARY CREATOR", create=True)
+    block.add_new(0x01, "LO", "private Canaryprivate")
+    if depth == 0:  # once more inside sequences, two deep
+        inner, outer = Dataset(), Dataset()
+        plant(inner, 1)
+        outer.ReferencedSeriesSequence = [inner]
+        outer.SeriesInstanceUID = "1.2.276.19511103.448812.1"
+        inner.SeriesInstanceUID = "1.2.276.19511103.448812.2"
+        data.ReferencedStudySequence = [outer]
+        data.RTReferencedStudySequence = [outer]  # a sequence that the table does not name: walked, not deleted
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A phantom study in which more than 60 attributes of every file name a patient, at the top and two sequences deep."""
+    folder = write_phantom(tmp_path_factory.mktemp("in") / "dicom", pixel=10.0, slice_distance=10.0)
+    (folder / "SYNTHETIC.txt").unlink()
+    for path in folder.glob("*.dcm"):
+        data = pydicom.dcmread(path)
+        plant(data)
+        data.file_meta.SourceApplicationEntityTitle = "CANARYAE"
+        data.file_meta.PrivateInformationCreatorUID, data.file_meta.PrivateInformation = "1.2.3.4", b"canarymeta"
+        if data.Modality == "RTSTRUCT":
+            data.StructureSetLabel, data.StructureSetName = "MustermannSet", "Musterset"
+            data.StructureSetROISequence[4].ROIName = "Mustermann node"
+            data.RTROIObservationsSequence[0].ROIObservationLabel = "canobs"
+        data.save_as(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cleaned(planted, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "clean"
+    mapping = out.parent / "mapping.csv"
+    return out, deidentify(planted, out, key=KEY, mapping=mapping), mapping
+
+
+def elements(data):
+    for element in data:
+        yield element
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from elements(item)
+
+
+def test_no_canary_in_any_byte(cleaned):
+    """Own search, apart from the verification inside: whole values and the words of names, in the raw bytes."""
+    assert len(PLANTED) >= 60
+    words = {w for v in PLANTED.values() for w in (v, *re.split(r"[\^ ]", v)) if len(w) >= 6}
+    words |= {"canary", "canaria", "mustermann", "19511103", "448812", "musterset", "canobs"}
+    for path in cleaned[0].iterdir():
+        raw = path.read_bytes().lower()
+        assert not [w for w in words if w.lower().encode() in raw], path.name
+
+
+def test_no_private_element_and_no_old_uid(planted, cleaned):
+    old = {
+        str(e.value)
+        for path in planted.glob("*.dcm")
+        for e in elements(pydicom.dcmread(path, stop_before_pixels=True))
+        if e.VR == "UI" and not str(e.value).startswith("1.2.840.10008.")
+    }
+    assert len(old) > 20
+    for path in cleaned[0].iterdir():
+        for element in elements(pydicom.dcmread(path, stop_before_pixels=True)):
+            assert not element.tag.is_private
+            assert str(element.value) not in old
+
+
+def test_references_geometry_and_contours_stay(planted, cleaned):
+    before, after = read_dicom(planted), read_dicom(cleaned[0])  # broken references would warn, and warnings are errors
+    np.testing.assert_array_equal(before.ct, after.ct)
+    for a, b in zip(before.structure.values, after.structure.values, strict=True):
+        for one, two in zip(contours(before, str(a)), contours(after, str(b)), strict=True):
+            np.testing.assert_array_equal(one, two)
+    names = [str(n) for n in after.structure.values]
+    assert "CTV" in names and "Rectum" in names and "ROI_5" in names and "Mustermann node" not in names
+
+
+def test_method_is_stated(cleaned):
+    for path in cleaned[0].iterdir():
+        data = pydicom.dcmread(path, stop_before_pixels=True)
+        assert data.PatientIdentityRemoved == "YES" and data.LongitudinalTemporalInformationModified == "MODIFIED"
+        assert [c.CodeValue for c in data.DeidentificationMethodCodeSequence] == ["113100", "113105", "113107"]
+        assert data.PatientBirthDate == "" and data.PatientName == data.PatientID
+
+
+def test_validator_finds_no_new_errors(tmp_path):
+    source = write_phantom(tmp_path / "in", pixel=10.0, slice_distance=10.0)
+    for path in source.glob(
+        "*.dcm"
+    ):  # the phantom is called PELVIS, and a patient's name is taken out of the body part as well
+        data = pydicom.dcmread(path)
+        data.PatientName, data.PatientID = "Muster^Eva", "E-4711"
+        data.save_as(path)
+    deidentify(source, tmp_path / "out", key=KEY)
+    for path in (tmp_path / "out").iterdir():
+        assert errors(path) == [], path.name
+
+
+def test_dates_move_by_weeks_and_keep_their_distance(tmp_path):
+    source = write_phantom(tmp_path / "in", pixel=10.0, slice_distance=10.0)
+    edited = source / "CT.003.dcm"
+    data = pydicom.dcmread(edited)
+    data.AcquisitionDate, data.AcquisitionDateTime = "20260115", "20260115101500.25"
+    data.save_as(edited)
+    table = deidentify(source, tmp_path / "out", key=KEY)
+    new = pydicom.dcmread(tmp_path / "out" / table.set_index("source").loc["CT.003.dcm", "file"])
+    study, acquired = (np.datetime64(f"{d[:4]}-{d[4:6]}-{d[6:8]}") for d in (new.StudyDate, new.AcquisitionDate))
+    assert (acquired - study).astype(int) == 14  # 1 to 15 January
+    shift = (np.datetime64("2026-01-01") - study).astype(int)
+    assert shift > 0 and shift % 7 == 0
+    assert str(new.AcquisitionDateTime)[8:] == "101500.25" and new.StudyTime == "120000"
+
+
+def test_same_key_same_pseudonym_across_studies(planted, cleaned, tmp_path):
+    again = deidentify(planted, tmp_path / "a", key=KEY)
+    other = deidentify(planted, tmp_path / "b", key=KEY + "2")
+    assert list(again["file"]) == list(cleaned[1]["file"])
+
+    def pseudonym(folder):
+        return pydicom.dcmread(next(Path(folder).iterdir()), stop_before_pixels=True).PatientID
+
+    assert pseudonym(tmp_path / "a") == pseudonym(cleaned[0]) != pseudonym(tmp_path / "b")
+    assert set(other["file"]).isdisjoint(again["file"])
+
+
+def test_mapping_stays_at_the_source(cleaned):
+    text = cleaned[2].read_text()
+    assert NAMES[1] in text and "ION-" in text
+    assert sorted(p.suffix for p in cleaned[0].iterdir()) == [".dcm"] * len(cleaned[1])
+
+
+def test_scouts_burned_in_and_foreign_objects_are_refused(planted, tmp_path):
+    source = Path(shutil.copytree(planted, tmp_path / "in"))
+    for name, change in (
+        ("CT.001.dcm", {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}),
+        ("CT.002.dcm", {"BurnedInAnnotation": "YES"}),
+        ("CT.003.dcm", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}),
+    ):
+        data = pydicom.dcmread(source / name)
+        data.update(change)
+        data.save_as(source / name, enforce_file_format=False)
+    table = deidentify(source, tmp_path / "out", key=KEY).set_index("source")
+    assert table.loc["CT.001.dcm", "reason"] == "scout image"
+    assert table.loc["CT.002.dcm", "reason"] == "burned-in annotation"
+    assert "Secondary Capture" in table.loc["CT.003.dcm", "reason"]
+    assert (table["file"] != "").sum() == len(list((tmp_path / "out").iterdir())) == len(table) - 3
+
+
+def test_bad_places_and_keys(planted, tmp_path):
+    for out, key, message in (
+        (tmp_path / "out", "short", "at least 16 bytes"),
+        (planted / "inside", KEY, "within each other"),
+        (planted.parent, KEY, "within each other"),
+    ):
+        with pytest.raises(IonrtError, match=message):
+            deidentify(planted, out, key=key)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    with pytest.raises(IonrtError, match="not empty"):
+        deidentify(planted, tmp_path / "full", key=KEY)
+    with pytest.raises(IonrtError, match="would lie in the output"):
+        deidentify(planted, tmp_path / "out", key=KEY, mapping=tmp_path / "out" / "m.csv")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["full"]
+
+
+def test_a_leak_stops_everything(planted, tmp_path, monkeypatch):
+    """When cleaning fails to remove something, the verification does not let the folder out."""
+    plain = Cleaner._clean_text
+    monkeypatch.setattr(
+        Cleaner,
+        "_clean_text",
+        lambda self, data, tag, *a: None if keyword_for_tag(tag) == "AccessionNumber" else plain(self, data, tag, *a),
+    )
+    leak = Cleaner._note
+    monkeypatch.setattr(
+        Cleaner, "identifiers", lambda self, f=Cleaner.identifiers: {**f(self), "acc-can-5512": "AccessionNumber"}
+    )
+    assert leak is Cleaner._note
+    with pytest.raises(IonrtError, match=r"AccessionNumber.*nothing was written"):
+        deidentify(planted, tmp_path / "out", key=KEY)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("ctv1", "CTV1"), ("PTV_High", "PTV_High"), ("GTVp", "GTVp"), ("iGTV", "iGTV"), ("brain stem", "Brainstem"),
+     ("Femoral_Head_L", "Femur_Head_L"), ("external", "BODY"), ("CTV Mustermann", "ROI_7"), ("Node Smith", "ROI_7")],
+)  # fmt: skip
+def test_structure_names(name, kept):
+    assert roi_name(name, 7) == kept
+
+
+@pytest.mark.parametrize(
+    "study",
+    ["data/dicom/synthetic_carbon_study", "data/dicom/dcpt_headphantom_proton", "data/dicom/rt_ion_plans/plan03_ramp_full"],
+)
+def test_studies_of_other_systems(shared, tmp_path, study):
+    """Every object passes its own verification; plan, dose and structure set still refer to each other."""
+    source = shared(study)
+    table = deidentify(source, tmp_path / "out", key=KEY)
+    taken = table[table["file"] != ""]
+    assert len(taken) == len(list((tmp_path / "out").iterdir()))
+
+    def references(paths):
+        data = [pydicom.dcmread(p, stop_before_pixels=True) for p in paths]
+        there = {d.SOPInstanceUID for d in data}
+        named = [e.value for d in data for e in elements_public(d) if e.keyword == "ReferencedSOPInstanceUID"]
+        return sum(uid in there for uid in named)
+
+    assert references((tmp_path / "out").iterdir()) == references(source / name for name in taken["source"])
+
+
+def elements_public(data):
+    """Elements without private ones, outside the sequences that the profile removes."""
+    for tag in data.keys():  # noqa: SIM118
+        if tag.is_private or keyword_for_tag(tag) in (
+            "SourceImageSequence",
+            "ReferencedStudySequence",
+            "ReferencedPatientSequence",
+        ):
+            continue
+        element = data[tag]
+        yield element
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from elements_public(item)
