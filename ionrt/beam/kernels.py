@@ -199,31 +199,51 @@ def look_up(values, x):  # pragma: no cover
 
 
 @njit(nogil=True, cache=True)
-def primary_profile(depth, half, alive, mean, sigma, nodes, weights, kinetic, let, spacing, out):  # pragma: no cover
-    """Energy, LET x energy and path per mm of the primaries (Gaussian in s) at each depth."""
-    for d in range(depth.size):
-        s0, s1, s2 = 0.0, 0.0, 0.0
-        for q in range(nodes.size):
-            residual = mean + sigma[d] * nodes[q] - depth[d]
-            high, low = (residual + half) / spacing, (residual - half) / spacing
-            if high <= 0.0:
-                continue
-            s0 += weights[q] * (look_up(kinetic, high) - look_up(kinetic, low))
-            s1 += weights[q] * (look_up(let, high) - look_up(let, low))
-            s2 += weights[q] * (high - max(low, 0.0)) * spacing
-        scale = alive[d] / (2 * half)
-        out[0, d], out[1, d], out[2, d] = s0 * scale, s1 * scale, s2 * scale
+def mean_between(values, sums, low, high):  # pragma: no cover
+    """Mean over an interval of a linearly interpolated table that is zero below 0; `sums` is its running integral."""
+    total = 0.0
+    for x, sign in ((high, 1.0), (low, -1.0)):
+        if x > 0.0:
+            k = min(int(x), values.size - 2)
+            f = x - k
+            total += sign * (sums[k] + f * values[k] + 0.5 * f * f * (values[k + 1] - values[k]))
+    return total / (high - low)
 
 
 @njit(nogil=True, cache=True)
-def primary_spectrum(depth, half, alive, mean, sigma, nodes, weights, kinetic, spacing, mass, edges, out):
+def primary_profile(depth, half, alive, mean, sigma, nodes, weights, kinetic, let, path, sums, spacing, out):
+    # pragma: no cover
+    """Energy, LET x energy and path per mm of the primaries (Gaussian in s) at each depth.
+
+    The Gaussian is a histogram over `nodes`; within each bin everything is integrated, so that the spike of the stopping
+    power at the end of range is not missed between two nodes.
+    """
+    for d in range(depth.size):
+        bin_half = 0.5 * sigma[d] * (nodes[1] - nodes[0]) / spacing
+        scale = alive[d] / (2 * half)
+        for q in range(nodes.size):
+            residual = (mean + sigma[d] * nodes[q] - depth[d]) / spacing
+            up, down = residual + half / spacing, residual - half / spacing
+            if up + bin_half <= 0.0:
+                continue
+            w = weights[q] * scale
+            for c, table in enumerate((kinetic, let, path)):
+                gone = mean_between(table, sums[c], up - bin_half, up + bin_half)
+                gone -= mean_between(table, sums[c], down - bin_half, down + bin_half)
+                out[c, d] += w * gone
+
+
+@njit(nogil=True, cache=True)
+def primary_spectrum(depth, half, alive, mean, sigma, nodes, weights, kinetic, sums, spacing, mass, edges, out):
     # pragma: no cover
     """Spectrum of the energy that the primaries leave around each node depth (MeV per mm)."""
     for d in range(depth.size):
+        bin_half = 0.5 * sigma[d] * (nodes[1] - nodes[0]) / spacing
         for q in range(nodes.size):
-            residual = mean + sigma[d] * nodes[q] - depth[d]
-            high = look_up(kinetic, (residual + half) / spacing)
-            low = look_up(kinetic, (residual - half) / spacing)
-            if high > low:
-                energy = weights[q] * (high - low) * alive[d] / (2 * half)
-                spread(out[d], low / mass, high / mass, energy, edges)
+            residual = (mean + sigma[d] * nodes[q] - depth[d]) / spacing
+            up, down = residual + half / spacing, residual - half / spacing
+            gone = mean_between(kinetic, sums, up - bin_half, up + bin_half)
+            gone -= mean_between(kinetic, sums, down - bin_half, down + bin_half)
+            if gone > 0.0:
+                high, low = look_up(kinetic, up + bin_half), look_up(kinetic, down - bin_half)
+                spread(out[d], low / mass, high / mass, weights[q] * gone * alive[d] / (2 * half), edges)

@@ -83,26 +83,31 @@ def _straggling(isotope: Isotope, energy: Array, moving: np.ndarray) -> Array:
     return np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1])) * FINE])
 
 
-def _tables(primary: Primary) -> tuple[Array, Array]:
+def _tables(primary: Primary) -> tuple[Array, Array, Array, Array]:
+    """Kinetic energy, LET integral and residual range on a uniform grid of residual range, and their running integrals."""
     residual = np.arange(0.0, primary.reach + 6 * primary.sigma[-1] + 1.0, SPACING)
-    return smooth(primary.isotope.symbol, residual), smooth(primary.isotope.symbol, residual, "let_integral")
+    symbol = primary.isotope.symbol
+    columns = (smooth(symbol, residual), smooth(symbol, residual, "let_integral"), residual)
+    sums = np.stack([np.concatenate([[0.0], np.cumsum(0.5 * (c[1:] + c[:-1]))]) for c in columns])
+    return *columns, sums
 
 
 def profile(primary: Primary, depth: Array) -> Array:
     """Energy (MeV/mm), LET x energy (MeV2/mm2) and path (mm/mm) of the primaries at each depth; shape (3, depth)."""
-    kinetic, let = _tables(primary)
+    kinetic, let, path, sums = _tables(primary)
     out = np.zeros((3, depth.size))
     args = (primary.at(depth, "alive"), primary.reach, primary.at(depth, "sigma"), _NODES, _WEIGHTS)
-    kernels.primary_profile(depth, HALF, *args, kinetic, let, SPACING, out)
+    kernels.primary_profile(depth, HALF, *args, kinetic, let, path, sums, SPACING, out)
     return out
 
 
 def spectrum(primary: Primary, depth: Array) -> Array:
     """Energy left by the primaries per kinetic-energy bin, MeV/mm; shape (depth, bins)."""
-    kinetic, _ = _tables(primary)
+    kinetic, _, _, sums = _tables(primary)
     out = np.zeros((depth.size, KINETIC_EDGES.size - 1))
     args = (primary.at(depth, "alive"), primary.reach, primary.at(depth, "sigma"), _NODES, _WEIGHTS)
-    kernels.primary_spectrum(depth, HALF, *args, kinetic, SPACING, primary.isotope.mass_number, KINETIC_EDGES, out)
+    mass = primary.isotope.mass_number
+    kernels.primary_spectrum(depth, HALF, *args, kinetic, sums[0], SPACING, mass, KINETIC_EDGES, out)
     return out
 
 

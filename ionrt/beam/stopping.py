@@ -79,7 +79,7 @@ def _mass_stopping(isotope: Isotope, energy: Array) -> Array:
     onset = 1 / (1 + (121.6 / energy) ** 2)
     y = np.minimum(z * _FINE_STRUCTURE / beta, 1.0)
     mott = np.pi * _FINE_STRUCTURE * beta * (z - 1) / 2 + _bloch(y) - _bloch(np.minimum(_FINE_STRUCTURE / beta, 1.0))
-    return base * effective**2 * (1 + onset * mott / number) * (1.0022 if z > 2 else 1.0)
+    return base * effective**2 * (1 + onset * mott / number) * (1.0027 if z > 2 else 1.0)
 
 
 @dataclass(frozen=True)
