@@ -1,0 +1,236 @@
+"""From a folder of DICOM studies to `dose_metric` rows: one sub-folder per course, resumable, failures listed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ionrt.cohort.schema import dictionary, write_text
+from ionrt.quantities import IonrtError, content_hash
+
+METRICS = ("Mean", "D98", "D50", "D2")
+METRIC = re.compile(r"(?P<kind>[DV])(?P<value>\d+(?:\.\d+)?)(?P<unit>cc|Gy|keV/um)?|Mean|Min|Max")
+UNIT = {"dose": "Gy", "rbe_dose": "Gy (RBE)", "let_d": "keV/um"}
+FAILED = ["cid", "what", "why"]
+Recompute = Callable[[xr.Dataset, Path], Sequence[xr.DataArray]]
+
+
+def patient_features(
+    studies: str | Path,
+    out: str | Path,
+    *,
+    metrics: Mapping[str, Sequence[str]] | Sequence[str] = METRICS,
+    structures: Sequence[str] | None = None,
+    rbe_model: str | None = None,
+    let_definition: str | None = None,
+    origin: str = "clinical",
+    max_outside: float = 0.01,
+    recompute: Recompute | None = None,
+) -> pd.DataFrame:
+    """Dose and LET metrics of many studies, as rows of the table `dose_metric`.
+
+    studies : folder with one sub-folder per course (CT, RTSTRUCT, RTDOSE); its name is the `cid`, so it must be a pseudonym;
+    out : folder for ``dose_metric.csv`` and ``failures.csv``; finished courses are kept there and not computed again;
+    metrics : Mean, Min, Max, D98, D2cc, V40Gy, V55keV/um, ...: one list, or one per structure;
+    structures : ROI names (default: all); rbe_model, let_definition : what imported RBE-weighted dose and LET mean, where the
+    file does not say it in the terms of the dictionary; origin : clinical or SYNTHETIC;
+    max_outside : largest share of a structure outside the dose grid;
+    recompute : function (patient, folder) -> further arrays (for instance LETd recalculated from the plan), used in place of
+    an imported array of the same quantity.
+    Returns the rows; ``attrs["failures"]`` is the list of what failed and why, also written. Runs on a dask client where
+    there is one. Raises IonrtError for a missing folder, an unknown metric or definition; a study that fails does not stop
+    the others.
+    """
+    import dask
+    from tqdm.dask import TqdmCallback
+
+    root, target = Path(studies), Path(out)
+    folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    if not folders:
+        raise IonrtError(f"{root.name}: expected a folder with one sub-folder per course")
+    plan = _Plan(metrics, structures, rbe_model, let_definition, origin, max_outside, recompute)
+    done = target / "courses"
+    done.mkdir(parents=True, exist_ok=True)
+    parts = {folder.name: done / f"{folder.name}.{plan.key}.csv" for folder in folders}
+    todo = [folder for folder in folders if not parts[folder.name].exists()]
+    with TqdmCallback(desc="studies", disable=None):
+        failed = dask.compute(
+            *[dask.delayed(_one)(folder, parts[folder.name], plan) for folder in todo], scheduler=_scheduler()
+        )
+    failures = pd.DataFrame([row for rows in failed for row in rows], columns=FAILED)
+    return _collected(list(parts.values()), target, failures)
+
+
+def _scheduler() -> str | None:
+    """A running client, or threads: reading waits for the disk, the kernels release the interpreter."""
+    import distributed
+
+    try:
+        distributed.get_client()
+    except ValueError:
+        return "threads"
+    return None
+
+
+class _Plan:
+    """What to compute; its key names the files of finished courses, so that other settings compute again."""
+
+    def __init__(self, metrics, structures, rbe_model, let_definition, origin, max_outside, recompute) -> None:
+        self.metrics, self.structures, self.recompute = metrics, structures, recompute
+        self.stated = {"rbe_dose": rbe_model, "let_d": let_definition}
+        self.origin, self.max_outside = origin, max_outside
+        columns = dictionary()["tables"]["dose_metric"]["columns"]
+        for column, value in (("rbe_model", rbe_model), ("let_definition", let_definition), ("origin", origin)):
+            if value is not None and value not in columns[column]["allowed"]:
+                raise IonrtError(f"{column}: {value!r} is none of {', '.join(columns[column]['allowed'])}")
+        for name in {m for chosen in self._lists() for m in chosen}:
+            if not METRIC.fullmatch(name):
+                raise IonrtError(f"metric {name!r} is not known; write Mean, Min, Max, D98, D2cc, V40Gy or V55keV/um")
+        named = getattr(recompute, "__qualname__", None)
+        self.key = content_hash(metrics, structures, self.stated, origin, max_outside, named)[:8]
+
+    def _lists(self) -> list[Sequence[str]]:
+        return list(self.metrics.values()) if isinstance(self.metrics, Mapping) else [self.metrics]
+
+    def of(self, structure: str) -> Sequence[str]:
+        return self.metrics.get(structure, ()) if isinstance(self.metrics, Mapping) else self.metrics
+
+    def wanted(self) -> Sequence[str] | None:
+        return list(self.metrics) if self.structures is None and isinstance(self.metrics, Mapping) else self.structures
+
+
+def _one(folder: Path, part: Path, plan: _Plan) -> list[tuple[str, str, str]]:
+    """One course: its rows go to `part`, its failures are returned; whatever goes wrong belongs on the list."""
+    failures: list[tuple[str, str, str]] = []
+    try:
+        patient, arrays = _read(folder, plan)
+        rows = [row for da in arrays for row in _rows(folder.name, patient, da, plan, failures)]
+        if not rows:
+            raise IonrtError("no dose, RBE-weighted dose or LET for any structure")
+    except Exception as error:
+        return [*failures, (folder.name, "study", f"{type(error).__name__}: {error}")]
+    if not failures:  # an incomplete course is computed again next time
+        write_text(part, _frame(rows, plan).to_csv(index=False, lineterminator="\n"))
+        return []
+    write_text(part.with_suffix(".partial"), _frame(rows, plan).to_csv(index=False, lineterminator="\n"))
+    return failures
+
+
+def _read(folder: Path, plan: _Plan) -> tuple[xr.Dataset, list[xr.DataArray]]:
+    """The patient and every plan dose of the folder, each on its own grid."""
+    from ionrt.patient import read_dicom, read_dose
+
+    patient = read_dicom(folder)
+    if "structure" not in patient.coords:
+        raise IonrtError("no structure set that fits the CT")
+    found = {name: patient[name] for name in UNIT if name in patient}
+    for name in patient.attrs.get("doses_elsewhere", ()):
+        dose = read_dose(next(folder.rglob(name)))
+        if dose.name in UNIT and dose.attrs["dose_summation_type"] == "PLAN":
+            if str(dose.name) in found:
+                raise IonrtError(f"two plan doses of {dose.name}; leave one in the folder")
+            found[str(dose.name)] = dose
+    for da in plan.recompute(patient, folder) if plan.recompute else ():
+        found[str(da.name)] = da
+    return patient, list(found.values())
+
+
+def _definition(da: xr.DataArray, plan: _Plan) -> dict[str, Any]:
+    """The dose system or LET definition in the terms of the dictionary; never guessed."""
+    column = {"rbe_dose": "rbe_model", "let_d": "let_definition"}.get(str(da.name))
+    if column is None:
+        return {}
+    allowed = dictionary()["tables"]["dose_metric"]["columns"][column]["allowed"]
+    value = da.attrs.get(column)
+    value = value if value in allowed else plan.stated[str(da.name)]
+    if value is None:
+        raise IonrtError(f"{da.name}: the file says {da.attrs.get(column)!r}; pass {column}= one of {', '.join(allowed)}")
+    return {column: value}
+
+
+def _rows(
+    cid: str, patient: xr.Dataset, da: xr.DataArray, plan: _Plan, failures: list[tuple[str, str, str]]
+) -> list[dict[str, Any]]:
+    """The metrics of one quantity for every structure; what cannot be had is listed."""
+    from ionrt.evaluate import statistics
+
+    definition, quantity = _definition(da, plan), str(da.name)
+    names = [str(s) for s in patient["structure"].values]
+    wanted = plan.wanted()
+    failures += [(cid, s, "no such structure") for s in wanted or () if s not in names]
+    names = [s for s in names if wanted is None or s in wanted]
+    asked = {s: [m for m in plan.of(s) if _fits(m, quantity)] for s in names}
+    if not any(asked.values()):
+        return []
+    table = statistics(
+        da, patient["structures"].sel(structure=names), **_numbers({m for chosen in asked.values() for m in chosen})
+    )
+    out = []
+    for structure, chosen in asked.items():
+        row = table.loc[structure]
+        if row["outside_%"] > 100 * plan.max_outside:
+            failures.append((cid, structure, f"{row['outside_%']:.1f} % lie outside the grid of {quantity}"))
+            continue
+        for metric in chosen:
+            value, unit = float(row[_column(metric, quantity)]), "%" if metric[0] == "V" else UNIT[quantity]
+            if not np.isfinite(value):
+                failures.append((cid, structure, f"{quantity} {metric} is not defined (empty or smaller than asked for)"))
+                continue
+            out.append(
+                {
+                    "cid": cid,
+                    "structure": structure,
+                    "metric": metric,
+                    "value": value,
+                    "unit": unit,
+                    "quantity": quantity,
+                    **definition,
+                }
+            )
+    return out
+
+
+def _numbers(metrics: set[str]) -> dict[str, list[float]]:
+    """The levels of all metrics as `evaluate.statistics` takes them."""
+    out: dict[str, set[float]] = {"percent": set(), "cc": set(), "dose": set()}
+    for match in filter(None, map(METRIC.fullmatch, metrics)):
+        if match["kind"]:
+            out["dose" if match["kind"] == "V" else "cc" if match["unit"] == "cc" else "percent"].add(float(match["value"]))
+    return {k: sorted(v) for k, v in out.items()}
+
+
+def _fits(metric: str, quantity: str) -> bool:
+    """V40Gy belongs to doses, V55keV/um to LET, the rest to both."""
+    return not ((metric.endswith("Gy") and quantity == "let_d") or (metric.endswith("keV/um") and quantity != "let_d"))
+
+
+def _column(metric: str, quantity: str) -> str:
+    """The column of `evaluate.statistics` that holds the metric."""
+    match = METRIC.fullmatch(metric)
+    if match is None or match["kind"] is None:
+        return metric.lower()
+    letter = "V" if match["kind"] == "V" else "L" if quantity == "let_d" else "D"
+    return f"{letter}{float(match['value']):g}" + ("" if letter == "V" else "cc" if match["unit"] == "cc" else "%")
+
+
+def _frame(rows: list[dict[str, Any]], plan: _Plan) -> pd.DataFrame:
+    columns = list(dictionary()["tables"]["dose_metric"]["columns"])
+    return pd.DataFrame(rows).reindex(columns=columns).assign(origin=plan.origin)
+
+
+def _collected(parts: list[Path], target: Path, failures: pd.DataFrame) -> pd.DataFrame:
+    """All finished and partial courses in one table."""
+    columns = list(dictionary()["tables"]["dose_metric"]["columns"])
+    files = [p if p.exists() else p.with_suffix(".partial") for p in parts]
+    tables = [pd.read_csv(p, keep_default_na=False, na_values=[""]) for p in files if p.exists()]
+    out = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    write_text(target / "dose_metric.csv", out.to_csv(index=False, lineterminator="\n"))
+    write_text(target / "failures.csv", failures.to_csv(index=False, lineterminator="\n"))
+    out.attrs = {"failures": failures}
+    return out
