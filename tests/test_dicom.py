@@ -282,6 +282,17 @@ def test_truncated_structure_set(folder):
             read_dicom(folder)
 
 
+def test_structure_beyond_the_ct_is_named(folder):
+    def move(data):
+        for contour in data.ROIContourSequence[-1].ContourSequence:
+            points = np.reshape([float(v) for v in contour.ContourData], (-1, 3)) + np.array([300.0, 0, 0])
+            contour.ContourData = [f"{v:.3f}" for v in points.ravel()]
+
+    edit(folder / "RS.dcm", move)
+    with pytest.warns(UserWarning, match="'GTV' reaches .* mm or more beyond the CT"):
+        assert float(volumes(read_dicom(folder))[-1]) == 0.0
+
+
 def test_points_and_double_names(folder):
     def change(data):
         data.StructureSetROISequence[1].ROIName = "BODY"
@@ -340,10 +351,10 @@ def test_head_study(shared, tmp_path):
     unpack(source / "CT_177slices.tar.xz", tmp_path)
     for path in source.glob("*.dcm"):
         shutil.copy(path, tmp_path)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.warns(UserWarning, match="177 of 177"):
         p = read_dicom(tmp_path)
-    assert time.perf_counter() - start < 20.0  # 0.8 s on an idle machine; the bound only catches a fall back to minutes
+    assert time.process_time() - start < 5.0  # 0.8 s on an idle machine; processor time, so that a busy one does not fail it
     assert p.sizes["z"] == 177 and p.sizes["x"] == 512
     v = volumes(p.sel(structure=["BODY", "CTV", "BrainStem"]))
     np.testing.assert_allclose(v, [6870.355, 121.186, 33.889], rtol=5e-4)

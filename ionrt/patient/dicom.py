@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ionrt.patient.coverage import Contours, spacing
 from ionrt.patient.dicom_dose import dose_on_grid
 from ionrt.patient.dicom_files import Header, in_threads, read_pixels, scan
 from ionrt.patient.dicom_struct import choose_structure_set, read_contours
@@ -67,6 +68,7 @@ def read_dicom(
     if chosen is not None:
         found, types = read_contours(chosen, {h.get("SOPInstanceUID") for h in slices})
         patient = add_structures(patient, found, types)
+        _warn_outside(found, form)
     patient = dose_on_grid(patient, headers)
     contours = [patient[name].values for name in ("contour_points", "contour_lengths") if name in patient]
     patient.attrs["content_hash"] = content_hash(digest, patient.attrs["affine"], *contours)
@@ -176,6 +178,22 @@ def _dataset(values: np.ndarray | da.Array, form: Layout, first: Header, folder:
         "source": str(folder),
     }
     return patient
+
+
+def _warn_outside(found: list[Contours], form: Layout) -> None:
+    """Say which structures reach beyond the CT by more than a voxel: that part has no voxels to be counted in."""
+    for one in found:
+        if not len(one.points):
+            continue
+        beyond = 0.0
+        for axis, dim in enumerate(("x", "y", "z")):
+            at, values = form.coords[dim], one.points[:, axis]
+            edge = 1.5 * spacing(at)  # half a voxel to the edge of the grid, one of grace
+            beyond = max(beyond, float(at[0] - edge - values.min()), float(values.max() - at[-1] - edge))
+        if beyond > 0.0:
+            warnings.warn(
+                f"structure {one.name!r} reaches {beyond:.1f} mm or more beyond the CT; that part is not seen", stacklevel=3
+            )
 
 
 def _frames(headers: list[Header]) -> set[str]:
