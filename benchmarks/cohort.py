@@ -24,12 +24,13 @@ def estimates(seed: int) -> pd.DataFrame:
     local = cohort.endpoint_table(tables, "LC").query("rbe_model == 'NIRS_MMKM'").dropna(subset=["let_d_mean"])
     death = cohort.endpoint_table(tables, "OS").dropna(subset=["ecog"])
     organ = tables["dose_metric"].pivot(index="cid", columns="metric", values="value").rename(columns=ORGAN).reset_index()
-    late = cohort.toxicity_table(tables, min_grade=2, scale="CTCAE4").query("rbe_model == 'NIRS_MMKM'").merge(organ, on="cid")
+    late = outcome.toxicity_times(tables["toxicity"], cohort.patient_table(tables), grade=2, late_from=0)
+    late = late.query("rbe_model == 'NIRS_MMKM'").merge(organ, on="cid").assign(event=lambda t: (t["code"] == 1).astype(int))
     fits = {
         "LC": outcome.cox(local, "log_gtv + let_d_mean + rx_dose", "day", "event", strata="indication"),
         "LC without the volume": outcome.cox(local, "let_d_mean + rx_dose", "day", "event", strata="indication"),
         "OS": outcome.cox(death, "ecog + treat_year", "day", "event", strata="indication"),
-        "late": outcome.cox(late, "oar_d2cc + oar_let_d + log_gtv", "day", "event", strata="indication"),
+        "late": outcome.cox(late, "oar_d2cc + oar_let_d + log_gtv", "time", "event", strata="indication"),
     }
     return pd.concat([fit[["term", "coef", "se", "lower", "upper"]].assign(model=name) for name, fit in fits.items()])
 

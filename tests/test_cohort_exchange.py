@@ -256,12 +256,14 @@ def test_a_foreign_redcap_dictionary_becomes_checks():
         cohort.from_redcap(pd.DataFrame(rows).drop(columns=names[3]))
 
 
-def test_toxicity_table_refuses_two_scales(tables):
-    mixed = {name: table.copy() for name, table in tables.items()}
-    assert cohort.toxicity_table(tables, min_grade=3, scale="CTCAE4")["code"].isin([0, 1, 2]).all()
-    mixed["toxicity"].loc[0, "scale"] = "RTOG_EORTC"
-    with pytest.raises(ionrt.IonrtError, match="scales are not merged"):
-        cohort.toxicity_table(mixed, min_grade=3, scale="CTCAE4")
+def test_patient_table_by_hand():
+    table = cohort.patient_table(hand_made()).set_index("pid")
+    assert table["last_day"].to_dict() == {"AAAA": 900, "BBBB": 150, "CCCC": 400, "DDDD": 500}
+    assert table["dead"].to_dict() == {"AAAA": 0, "BBBB": 1, "CCCC": 1, "DDDD": 0}
+    unseen = hand_made()
+    unseen["followup"] = unseen["followup"].query("pid != 'AAAA'")
+    with pytest.raises(ionrt.IonrtError, match="no follow-up"):
+        cohort.patient_table(unseen)
 
 
 def test_metric_table_keeps_dose_systems_in_columns_of_their_own(tables):

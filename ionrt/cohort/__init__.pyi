@@ -16,7 +16,7 @@ from .analysis import endpoint_table as endpoint_table
 from .analysis import handover as handover
 from .analysis import intervals_at_risk as intervals_at_risk
 from .analysis import metric_table as metric_table
-from .analysis import toxicity_table as toxicity_table
+from .analysis import patient_table as patient_table
 from .safe import export_rows as export_rows
 from .safe import k_anonymity as k_anonymity
 from .safe import safe_curve as safe_curve

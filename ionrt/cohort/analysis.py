@@ -38,52 +38,37 @@ def endpoint_table(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.Data
     rows = event.loc[event["endpoint"].eq(endpoint), ["pid", "day", "code", "cause"]]
     if rows.empty:
         raise IonrtError(f"nobody has endpoint {endpoint!r}; there are {', '.join(map(repr, event['endpoint'].unique()))}")
-    return _with_covariates(rows, tables)
+    out = _with_covariates(rows, tables)
+    out.insert(2, "time", out["day"] / 365.25)
+    out.insert(4, "event", out["code"].eq(1).astype("int64"))
+    return out
 
 
 def _with_covariates(rows: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     first = tables["course"].sort_values(["pid", "start_day"]).drop_duplicates("pid")
     out = rows.merge(tables["patient"][["pid", *FROM_PATIENT]], on="pid", how="left", validate="many_to_one")
     out = out.merge(first[["pid", "cid", *FROM_COURSE]], on="pid", how="left", validate="many_to_one")
-    out.insert(2, "time", out["day"] / 365.25)
-    out.insert(4, "event", out["code"].eq(1).astype("int64"))
     out["log_gtv"] = np.log(out["gtv_volume"].astype("float64"))
     out.attrs = dict(tables["patient"].attrs)
     return out
 
 
-def toxicity_table(
-    tables: Mapping[str, pd.DataFrame], *, min_grade: int, scale: str, term: str | None = None, from_day: int = 0
-) -> pd.DataFrame:
-    """One row per patient with the time to the first toxicity of a grade, death competing.
+def patient_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per patient: last day, death, and the covariates of patient and first course.
 
-    tables : as from `load`; min_grade : 1..5; scale : CTCAE3, CTCAE4, CTCAE5, CTCAE6 or RTOG_EORTC (scales are not merged);
-    term : one term (default: any); from_day : ignore toxicity before this day [d] (90 leaves the late ones).
-    Returns the columns of `endpoint_table` with code 1 at the first such toxicity, 2 at death, 0 at the last contact; patients
-    whose follow-up ended before `from_day` are left out and counted in ``attrs["ended_before_from_day"]``.
-    Raises IonrtError where patients graded under another scale would silently count as free of toxicity.
+    tables : as from `load`. Returns pid, last_day [d] (death or last contact), dead (0 or 1), patient and course columns, and
+    `log_gtv`: what `ionrt.outcome.toxicity_times` needs beside the toxicity table. Raises IonrtError where a patient has no
+    follow-up: without it there is nothing to count against.
     """
-    toxicity = tables["toxicity"]
-    others = sorted(set(toxicity["scale"].dropna()) - {scale})
-    if others:
-        raise IonrtError(
-            f"the cohort is graded under {scale!r} and {others}; scales are not merged: select the patients of one"
-        )
-    hit = toxicity["grade"].ge(min_grade) & toxicity["day_from"].ge(from_day)
-    if term is not None:
-        hit &= toxicity["term"].eq(term)
-    first = toxicity[hit].groupby("pid")["day_from"].min()
-    death = tables["event"].query("endpoint == 'OS' and code == 1").set_index("pid")["day"]
     rows = tables["patient"][["pid"]].copy()
-    last = rows["pid"].map(tables["followup"].groupby("pid")["day"].max()).astype("float64")
-    toxic, died = rows["pid"].map(first).astype("float64"), rows["pid"].map(death).astype("float64")
-    rows["day"] = np.fmin(np.fmin(toxic, died), last).astype("int64")
-    rows["code"] = np.where(toxic.notna(), 1, np.where(died.notna(), 2, 0))
-    rows["cause"] = None
-    kept = rows["day"] >= from_day
-    out = _with_covariates(rows[kept], tables)
-    out.attrs["ended_before_from_day"] = int((~kept).sum())
-    return out
+    last = rows["pid"].map(tables["followup"].groupby("pid")["day"].max())
+    if last.isna().any():
+        raise IonrtError(
+            f"{int(last.isna().sum())} patients have no follow-up (first: {rows.loc[last.isna(), 'pid'].iloc[0]!r})"
+        )
+    death = tables["event"].query("endpoint == 'OS' and code == 1")["pid"]
+    rows["last_day"], rows["dead"] = last.astype("int64"), rows["pid"].isin(death).astype("int64")
+    return _with_covariates(rows, tables)
 
 
 def metric_table(tables: Mapping[str, pd.DataFrame], *, wide: bool = True) -> pd.DataFrame:

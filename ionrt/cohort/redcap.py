@@ -49,12 +49,12 @@ def to_redcap(dictionary: Mapping[str, Any] | None = None) -> pd.DataFrame:
             if column == RECORD and table != "patient":
                 continue  # the record identifier ties the forms together
             rows.append(_field(table, column, rules))
-    return pd.DataFrame(rows, columns=list(COLUMNS)).fillna("").astype("str")
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype("str")
 
 
 def _field(table: str, column: str, rules: Mapping[str, Any]) -> dict[str, str]:
     extra = [f"{k}={rules[k]}" for k in ("above", "pattern") if k in rules]
-    field = {
+    field = dict.fromkeys(COLUMNS, "") | {
         NAME: RECORD if column == RECORD else f"{table}_{column}".lower(),
         FORM: table,
         KIND: "dropdown" if "allowed" in rules else "text",
