@@ -1,3 +1,5 @@
+from .cohort import forest as forest
+from .cohort import lines as lines
 from .curves import depth_profiles as depth_profiles
 from .curves import histograms as histograms
 from .slices import slices as slices
