@@ -195,6 +195,7 @@ def compare_ions(
     parameters: Mapping[str, Any] | None = None,
     let_definition: str = "charged",
     spacing: float = 3.0,
+    base: Mapping[str, xr.Dataset] | None = None,
 ) -> Comparison:
     """Plan the same target with each ion at the same prescribed RBE-weighted dose per fraction.
 
@@ -205,7 +206,7 @@ def compare_ions(
     ions : of ``p He C O Ne``; gantry_angles : one beam each [degrees]; room : where.
     prescription : Gy (RBE) per fraction; fractions : number of fractions (for the record).
     model : one of `ionrt.rbe.MODELS` with its `parameters`, for all ions; let_definition : of LETd.
-    spacing : of the dose grid [mm].
+    spacing : of the dose grid [mm]; base : {ion: Dataset}, base data of your own, default `ionrt.beam.base_data`.
 
     Returns
     -------
@@ -228,7 +229,7 @@ def compare_ions(
             beams, target, prescription, fractions, model, parameters or {}, objectives, spacing, let_definition=let_definition
         )
         try:
-            plans[ion] = _plan(patient, wanted)
+            plans[ion] = _plan(patient, wanted, base)
         except ReachError as error:
             unreachable[ion] = str(error)
     if not plans:
@@ -237,9 +238,9 @@ def compare_ions(
     return Comparison(patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, _body(grid))
 
 
-def _plan(patient: xr.Dataset, wanted: plan.Plan) -> IonPlan:
+def _plan(patient: xr.Dataset, wanted: plan.Plan, base: Mapping[str, xr.Dataset] | None) -> IonPlan:
     start = time.perf_counter()
-    influence = plan.influence(patient, wanted)
+    influence = plan.influence(patient, wanted, base=base)
     weights = plan.optimise(patient, wanted, influence)
     parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
     field = plan.field(
