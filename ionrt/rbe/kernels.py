@@ -7,12 +7,14 @@ or an array with one value per voxel.
 
 from __future__ import annotations
 
-from math import log, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
+
+from ionrt.rbe.elementary import exp, log
 
 BIG = 1e30
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -135,7 +137,7 @@ def _smk_terms(x, s, t, n, g, al, a_s, b0):
 @njit(inline="always")
 def _radioresistance(zd, p, z_r, gamma, r_m, k):
     """1/R of the OSMK 2021 and its slope by z_d."""
-    zr = (zd / z_r) ** gamma
+    zr = exp(gamma * log(zd / z_r + 1e-300))
     g = (p + k * (zr + 1.0) / (zr + r_m)) / (p + k)
     slope = k / (p + k) * (r_m - 1.0) / (zr + r_m) ** 2 * (gamma * zr / zd if zd > 0.0 else 0.0)
     return g, slope

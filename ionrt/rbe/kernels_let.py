@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import exp, sqrt
+from math import sqrt
 
 import numpy as np
 from numba import njit
 
+from ionrt.rbe.elementary import exp
 from ionrt.rbe.kernels import OPTIONS, _at, _bad, _isoeffective
 
 
@@ -60,8 +61,9 @@ def _chen_effect(x, y, r, alpha_x, p0, p1, p2):
     """
     let = y / x if x > 0.0 else 0.0
     decay = exp(-p1 * let * let)
-    rise = (1.0 - decay) / (p2 * let) if let > 1e-6 else p1 / p2 * let
-    steep = (2.0 * p1 * decay / p2 - rise / let) if let > 1e-6 else p1 / p2  # d rise / d L
+    safe = 1e-6 if let < 1e-6 else let
+    rise = (1.0 - decay) / (p2 * safe)
+    steep = p1 / p2 if let < 1e-6 else 2.0 * p1 * decay / p2 - rise / safe  # d rise / d L
     effect = x * (p0 + rise) / alpha_x + x * x / r
     return effect, (p0 + rise - let * steep) / alpha_x + 2.0 * x / r, steep / alpha_x
 
