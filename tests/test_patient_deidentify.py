@@ -19,7 +19,7 @@ KEY = "a site's secret of some length"
 NAMES = ("Mustermann^Erika^Anna", "MRN-448812-77")
 PLANTED = {  # keyword: value; text elements that the standard's table names and some that it does not
     "PatientName": NAMES[0], "PatientID": NAMES[1], "OtherPatientIDs": "OTHER-99120", "OtherPatientNames": "Musterfrau^Erika",
-    "PatientBirthDate": "19511103", "PatientAddress": "Lindenallee 17 Heidelheim", "PatientTelephoneNumbers": "+49 6221 4711",
+    "PatientBirthDate": "19511103", "PatientAddress": "Canary address line", "PatientTelephoneNumbers": "+49 6221 4711",
     "PatientComments": "Canary comment one", "PatientBirthName": "Geborene^Canaria", "PatientMotherBirthName": "Mutter^Canaria",
     "EthnicGroup": "canarygroup", "Occupation": "canary keeper", "AdditionalPatientHistory": "canary history",
     "MedicalRecordLocator": "CANLOC7781", "MilitaryRank": "CANARYRANK", "BranchOfService": "CANARYBRANCH",
@@ -27,7 +27,7 @@ PLANTED = {  # keyword: value; text elements that the standard's table names and
     "ReferringPhysicianAddress": "Canary road 5", "ReferringPhysicianTelephoneNumbers": "0800-CANARY",
     "PhysiciansOfRecord": "Aufzeichner^Canaria", "PerformingPhysicianName": "Durchfuehrer^Canaria",
     "NameOfPhysiciansReadingStudy": "Leserin^Canaria", "OperatorsName": "Bedienerin^Canaria", "StationName": "CANSTATION4",
-    "InstitutionName": "Klinikum Canarienberg", "InstitutionAddress": "Canarienberg 1",
+    "InstitutionName": "Canary institution", "InstitutionAddress": "Canary street",
     "InstitutionalDepartmentName": "CanDept", "StudyDescription": "Mustermann hip boost",
     "SeriesDescription": "for Mustermann E.", "ProtocolName": "canprotocol",
     "DeviceSerialNumber": "CANSER0815", "ImageComments": "ask Canaria first", "RequestedProcedureDescription": "canreqproc",
