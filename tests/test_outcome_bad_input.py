@@ -141,3 +141,37 @@ def test_zero_weight_is_the_same_as_leaving_the_patient_out():
     kept = df[df.w > 0]
     a, b = outcome.cox(df, "x", "time", "event", weights="w"), outcome.cox(kept, "x", "time", "event", weights="w")
     np.testing.assert_allclose(a[["coef", "se"]], b[["coef", "se"]], rtol=1e-9)
+
+
+SMALL = {
+    "kaplan_meier": lambda d: outcome.kaplan_meier(d, "t", "e", by="g", weights="w", start="s"),
+    "rmst": lambda d: outcome.rmst(d, "t", "e", by="g", tau=2, weights="w"),
+    "logrank": lambda d: outcome.logrank(d, "t", "e", "g", strata="h", start="s", weights="tarone-ware"),
+    "cumulative_incidence": lambda d: outcome.cumulative_incidence(d, "t", "c", by="g", start="s", weights="w"),
+    "gray_test": lambda d: outcome.gray_test(d, "t", "c", "g"),
+    "cox": lambda d: outcome.cox(d, "x + C(g)", "t", "e", start="s", weights="w", strata="h"),
+    "cox in few clusters": lambda d: outcome.cox(d, "x * h", "t", "e", ties="breslow", cluster="g"),
+    "ph_test": lambda d: outcome.ph_test(d, "x", "t", "e"),
+    "fine_gray": lambda d: outcome.fine_gray(d, "x + h", "t", "c"),
+    "fit_ntcp": lambda d: outcome.fit_ntcp(d, "x + h", "e"),
+    "iptw": lambda d: outcome.overlap(d, "h", outcome.iptw(d, "h", "x + C(g)")),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_tiny_tables_end_in_a_table_or_a_sentence(name):
+    """Ties everywhere, empty groups, zero weights, covariates of any size: no warning, no other exception."""
+    answered = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(1, 25))
+        time = rng.integers(1, 6, n).astype(float)
+        df = pd.DataFrame({"t": time, "c": rng.integers(0, 3, n), "g": rng.integers(0, 3, n), "h": rng.integers(0, 2, n)})
+        df = df.assign(e=(df.c == 1) * 1, s=np.floor(time * rng.random(n) * 0.99), w=rng.integers(0, 3, n) * 0.5)
+        df["x"] = np.round(rng.normal(size=n) * 10.0 ** rng.integers(-3, 4), 2)
+        try:
+            assert len(SMALL[name](df)) > 0
+            answered += 1
+        except IonrtError:
+            continue
+    assert answered >= 3

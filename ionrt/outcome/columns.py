@@ -134,6 +134,14 @@ def survival_columns(
     return SurvivalColumns(begin, stop, event_codes(df, event, competing=competing), weight, stratum, labels)
 
 
+def stratum_rows(cols: SurvivalColumns, code: int) -> np.ndarray:
+    """Rows of a stratum that count; rows of weight zero are as if they were not there."""
+    rows = np.flatnonzero((cols.stratum == code) & (cols.weight > 0))
+    if not len(rows):
+        raise IonrtError(f"stratum {cols.labels[code]!r}: all weights are zero; leave it out")
+    return rows
+
+
 def check_level(level: float) -> float:
     """The confidence level, a number between 0 and 1."""
     if not 0 < level < 1:

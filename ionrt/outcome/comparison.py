@@ -78,13 +78,12 @@ def logrank(
 
 
 def quadratic_form(score: np.ndarray, variance: np.ndarray) -> tuple[float, int]:
-    """Chi-squared of a score whose covariance has the rank of all groups that were ever compared, minus one."""
-    compared = np.diag(variance) > 0
-    keep = np.flatnonzero(compared)[:-1]
-    if not len(keep):
+    """Chi-squared of scores that add up to zero, and the rank of their covariance (groups minus one if all met)."""
+    values, vectors = np.linalg.eigh(variance)
+    keep = values > 1e-10 * max(values[-1], 1e-300)
+    if not keep.any() or values[-1] <= 0:
         return float("nan"), 0
-    chi2 = score[keep] @ np.linalg.solve(variance[np.ix_(keep, keep)], score[keep])
-    return float(chi2), len(keep)
+    return float(np.sum((vectors[:, keep].T @ score) ** 2 / values[keep])), int(keep.sum())
 
 
 def group_counts(cols: SurvivalColumns, rows: np.ndarray, groups: int, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

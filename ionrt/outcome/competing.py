@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ionrt.outcome.columns import Names, SurvivalColumns, check_level, survival_columns
+from ionrt.outcome.columns import Names, SurvivalColumns, check_level, stratum_rows, survival_columns
+from ionrt.outcome.comparison import quadratic_form
 from ionrt.outcome.survival import at_risk_at, product_limit, risk_table
 from ionrt.quantities import IonrtError
 
@@ -52,7 +53,7 @@ def cumulative_incidence(
     wanted = np.asarray(at, dtype=float)
     parts = []
     for code, label in enumerate(cols.labels):
-        rows = np.flatnonzero(cols.stratum == code)
+        rows = stratum_rows(cols, code)
         parts += [_stratum_incidence(cols, rows, label, int(cause), wanted, level) for cause in causes]
     out = pd.concat(parts, ignore_index=True)
     return out if weights else out.astype(dict.fromkeys(["at_risk", "events"], int))
@@ -87,7 +88,7 @@ def _stratum_incidence(
     place = np.searchsorted(time, times, side="right")
     beyond = (times > time[-1]) & (survival[-1] > 0)
     z = stats.norm.ppf(0.5 + check_level(level) / 2)
-    inside = (curve > 0) & (curve < 1)
+    inside = (curve > 1e-12) & (curve < 1 - 1e-12)
     f = np.where(inside, curve, 0.5)
     half = z * se / (f * np.abs(np.log(f)))
     lower, upper = np.where(inside, f ** np.exp(half), np.nan), np.where(inside, f ** np.exp(-half), np.nan)
@@ -143,8 +144,8 @@ def gray_test(df: pd.DataFrame, time: str, event: str, by: Names, *, rho: float 
     out = []
     for cause in causes:
         score, variance = _gray_score(cols, int(cause), rho)
-        chi2 = float(score @ np.linalg.solve(variance, score))
-        out.append({"cause": int(cause), "chi2": chi2, "df": len(score), "p": stats.chi2.sf(chi2, len(score))})
+        chi2, degrees = quadratic_form(score, variance)
+        out.append({"cause": int(cause), "chi2": chi2, "df": degrees, "p": stats.chi2.sf(chi2, degrees)})
     return pd.DataFrame(out)
 
 
@@ -168,7 +169,7 @@ def _gray_tables(cols: SurvivalColumns, cause: int) -> tuple[np.ndarray, ...]:
 
 
 def _gray_score(cols: SurvivalColumns, cause: int, rho: float) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of all groups but the last and their covariance (Gray 1988, section 2, with ties as in his program)."""
+    """Scores of the groups and their covariance (Gray 1988, section 2, with ties as in his program)."""
     risk, mine, other, before, after, incidence_before = _gray_tables(cols, cause)
     seen = (risk > 0) & (before > 0)
     ratio = np.where(seen, risk / np.where(seen, before, 1.0), 0.0)  # Y / S(t-)
@@ -191,7 +192,7 @@ def _gray_score(cols: SurvivalColumns, cause: int, rho: float) -> tuple[np.ndarr
     variance = np.zeros((groups, groups))
     for answer, v in ((a - (1 - gap)[:, None, :] * c + (1 - gap)[:, None, :] * end, own), (gap[:, None, :] * (end - c), rest)):
         variance += np.einsum("tik,tjk,tk->ij", answer, answer, v)
-    return score[:-1], variance[:-1, :-1]
+    return score, variance
 
 
 def _jump_variances(risk, mine, other, before, ratio, total, events, seen) -> tuple[np.ndarray, np.ndarray]:

@@ -145,6 +145,8 @@ def _sweep(x, eta, w, e_ptr, e_idx, l_ptr, l_idx, f_ptr, f_idx, stratum, kind, f
         for j in range(steps):
             part = j / steps
             below = s0[0] + factor[k] * s0[1] - part * d0[0]
+            if not below > 0:  # the step was so long that all risks in the set have underflowed
+                return -np.inf, score, info, hazard, hazard_mean, shared, shared_mean, means
             loglik -= each * np.log(below)
             h = each / below
             hazard[k] += h
@@ -211,6 +213,9 @@ def newton(x: np.ndarray, w: np.ndarray, sets: RiskSets, names: list[str], ties:
             _infinite(step, beta, names)
     else:
         _infinite(step, beta, names)
+    values = np.linalg.eigvalsh(here.information)
+    if not values[0] > 1e-9 * values[-1]:
+        raise IonrtError(f"terms {', '.join(names)}: the information matrix is singular; use fewer terms or merge levels")
     covariance = np.linalg.inv(here.information) / np.outer(spread, spread)
     return Fit(beta / spread, covariance, here.loglik, null, score_test, iteration)
 

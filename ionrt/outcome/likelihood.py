@@ -49,18 +49,23 @@ def maximise(objective: Objective, start: np.ndarray) -> tuple[np.ndarray, float
         raise IonrtError(
             "the likelihood has no maximum that can be found; simplify the model or look at the data (few events?)"
         )
-    polished = best.x
-    for _ in range(4):  # Newton steps on the analytic gradient: quasi-Newton stops at about half the digits
-        h = hessian(objective, polished)
+    with np.errstate(all="ignore"):
+        polished = _polish(objective, best.x)
+        return polished, -objective(polished)[0]
+
+
+def _polish(objective: Objective, at: np.ndarray) -> np.ndarray:
+    """A few Newton steps on the analytic gradient: quasi-Newton stops at about half the digits."""
+    for _ in range(4):
+        value, gradient = objective(at)
         try:
-            step = np.linalg.solve(h, objective(polished)[1])
+            trial = at - np.linalg.solve(hessian(objective, at), gradient)
         except np.linalg.LinAlgError:
             break
-        trial = polished - step
-        if not objective(trial)[0] <= objective(polished)[0] + 1e-9:
+        if not objective(trial)[0] <= value + 1e-9:
             break
-        polished = trial
-    return polished, -objective(polished)[0]
+        at = trial
+    return at
 
 
 def hessian(objective: Objective, at: np.ndarray) -> np.ndarray:
@@ -70,7 +75,8 @@ def hessian(objective: Objective, at: np.ndarray) -> np.ndarray:
     for j in range(size):
         step = np.zeros(size)
         step[j] = 1e-5 * max(1.0, abs(at[j]))
-        out[j] = (objective(at + step)[1] - objective(at - step)[1]) / (2 * step[j])
+        with np.errstate(all="ignore"):
+            out[j] = (objective(at + step)[1] - objective(at - step)[1]) / (2 * step[j])
     return (out + out.T) / 2
 
 
@@ -128,10 +134,12 @@ class _Profile:
         self.objective, self.at, self.which = objective, at, which
         self.rest = np.arange(len(at)) != which
         h = hessian(objective, at)
-        inverse = np.linalg.pinv(h[np.ix_(self.rest, self.rest)])
-        self.shift = -inverse @ h[self.rest, which]
-        positive = len(inverse) > 0 and np.linalg.eigvalsh(inverse)[0] > 0
-        self.options = {"gtol": 1e-4} | ({"hess_inv0": (inverse + inverse.T) / 2} if positive else {})
+        inner = h[np.ix_(self.rest, self.rest)]
+        self.shift, self.options = np.zeros(len(inner)), {"gtol": 1e-4}
+        if len(inner) and np.isfinite(h).all() and np.linalg.eigvalsh(inner)[0] > 1e-8 * np.abs(inner).max():
+            inverse = np.linalg.inv(inner)
+            self.shift = -inverse @ h[self.rest, which]
+            self.options["hess_inv0"] = (inverse + inverse.T) / 2
         self.maximum = (float(at[which]), at[self.rest])
 
     def __call__(self, value: float, start: tuple[float, np.ndarray]) -> tuple[float, tuple[float, np.ndarray]]:

@@ -148,7 +148,7 @@ def regress(ready: Prepared, cluster: np.ndarray, robust: bool, ties: str, level
         "loglik_null": fit.loglik_null,
         "score_chi2": fit.score_test,
         "lr_chi2": 2 * (fit.loglik - fit.loglik_null),
-        "wald_chi2": float(fit.beta @ np.linalg.solve(covariance, fit.beta)),
+        "wald_chi2": _quadratic(fit.beta, covariance),
         "df": len(fit.beta),
         "concordance": concordance(d.x @ fit.beta, ready.weight, ready.sets),
         "iterations": fit.iterations,
@@ -157,6 +157,14 @@ def regress(ready: Prepared, cluster: np.ndarray, robust: bool, ties: str, level
         "covariance": covariance.tolist(),
     }
     return out[["term", "coef", "se", "se_model", "se_robust", "z", "p", "hazard_ratio", "lower", "upper"]]
+
+
+def _quadratic(vector: np.ndarray, matrix: np.ndarray) -> float:
+    """v' M^-1 v; NaN where M has no inverse (fewer clusters than terms, events at one time only)."""
+    scale = np.sqrt(np.diag(matrix))
+    if not (scale > 0).all() or np.linalg.cond(matrix / np.outer(scale, scale)) > 1e12:
+        return float("nan")
+    return float(vector @ np.linalg.solve(matrix, vector))
 
 
 def coefficient_table(names: Sequence[str], beta: np.ndarray, covariance: np.ndarray, *, level: float = 0.95) -> pd.DataFrame:
@@ -196,7 +204,8 @@ def ph_test(
 
     Returns
     -------
-    DataFrame, one row per term of the formula and a last row ``GLOBAL``: `term`, `chi2`, `df`, `p`.
+    DataFrame, one row per term of the formula and a last row ``GLOBAL``: `term`, `chi2`, `df`, `p`; NaN where
+    too few event times leave nothing to test.
 
     References
     ----------
@@ -216,7 +225,7 @@ def ph_test(
         tested = np.arange(size)[where]
         keep = np.concatenate([np.arange(size), size + tested])
         score = np.concatenate([np.zeros(size), first.score[tested]])
-        chi2 = float(score @ np.linalg.solve(information[np.ix_(keep, keep)], score))
+        chi2 = _quadratic(score, information[np.ix_(keep, keep)])
         out.append({"term": name, "chi2": chi2, "df": len(tested), "p": stats.chi2.sf(chi2, len(tested))})
     return pd.DataFrame(out)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ionrt.outcome.columns import Names, SurvivalColumns, check_level, survival_columns
+from ionrt.outcome.columns import Names, SurvivalColumns, check_level, stratum_rows, survival_columns
 from ionrt.quantities import IonrtError, one_of
 
 CONFIDENCE = ("log-log", "log", "plain")
@@ -75,7 +75,7 @@ def product_limit(table: RiskTable) -> tuple[np.ndarray, np.ndarray]:
 def confidence_limits(survival: np.ndarray, se: np.ndarray, *, level: float, method: str) -> tuple[np.ndarray, np.ndarray]:
     """Pointwise limits on the log-log, log or plain scale; NaN where the estimate is 0 or 1."""
     z = stats.norm.ppf(0.5 + check_level(level) / 2)
-    inside = (survival > 0) & (survival < 1)
+    inside = (survival > 1e-12) & (survival < 1 - 1e-12)
     s = np.where(inside, survival, 0.5)
     if method == "log-log":
         half = z * se / (s * np.abs(np.log(s)))
@@ -139,7 +139,7 @@ def kaplan_meier(
     cols = survival_columns(df, time, event, by=by, start=start, weights=weights)
     wanted = np.asarray(at, dtype=float)
     parts = [
-        _stratum_curve(cols, np.flatnonzero(cols.stratum == code), label, wanted, confidence, level)
+        _stratum_curve(cols, stratum_rows(cols, code), label, wanted, confidence, level)
         for code, label in enumerate(cols.labels)
     ]
     out = pd.concat(parts, ignore_index=True)
@@ -254,9 +254,7 @@ def rmst(
     if not tau > 0:
         raise IonrtError(f"tau: expected a positive time, got {tau}")
     cols = survival_columns(df, time, event, by=by, start=start, weights=weights)
-    out = pd.DataFrame(
-        _stratum_rmst(cols, np.flatnonzero(cols.stratum == code), label, tau) for code, label in enumerate(cols.labels)
-    )
+    out = pd.DataFrame(_stratum_rmst(cols, stratum_rows(cols, code), label, tau) for code, label in enumerate(cols.labels))
     z = stats.norm.ppf(0.5 + check_level(level) / 2)
     out["lower"], out["upper"] = out.rmst - z * out.se, out.rmst + z * out.se
     difference, se = out.rmst - out.rmst[0], np.hypot(out.se, out.se[0])
