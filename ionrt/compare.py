@@ -135,6 +135,30 @@ class Comparison:
         table.index = pd.MultiIndex.from_tuples(table.index, names=["organ", "per fraction"])
         return table
 
+    def summary_table(self) -> pd.DataFrame:
+        """What was asked: target, prescription, dose system, beams, and the ions that reach or do not."""
+        target = self.structures.sel(structure=[self.target])
+        size = float(evaluate.mean_value(self.maps["dose"].isel(ion=0, drop=True), target)["volume"].squeeze())
+        beams = ", ".join(f"gantry {b.gantry:g}°" for b in next(iter(self.plans.values())).plan.beams)
+        rows = {
+            "target": f"{self.target}, {size:.1f} cm³",
+            "prescription": f"{self.prescription:g} Gy (RBE) per fraction, {self.fractions} fractions",
+            "RBE model": str(self.maps["rbe_dose"].attrs["rbe_model"]),
+            "LETd definition": str(self.maps["let_d"].attrs["let_definition"]),
+            "beams": beams,
+            "organs at risk": ", ".join(self.organs),
+            "dose grid": " × ".join(f"{float(self.grid[d][1] - self.grid[d][0]):.2g}" for d in ("x", "y", "z")) + " mm",
+            "ions that reach": ", ".join(ION_NAMES[i] for i in self.plans),
+            "ions that do not": "; ".join(f"{ION_NAMES[i]}: {why}" for i, why in self.unreachable.items()) or "none",
+        }
+        return pd.DataFrame({"setting": rows}).rename_axis("")
+
+    def caption(self, what: str) -> str:
+        """A caption with the definitions that every table needs."""
+        model, let = self.maps["rbe_dose"].attrs["rbe_model"], self.maps["let_d"].attrs["let_definition"]
+        missing = "".join(f" {ION_NAMES[i].capitalize()} does not reach the target." for i in self.unreachable)
+        return f"{what} RBE model: {model}; LETd: dose average, definition “{let}”; doses per fraction.{missing}"
+
     def key_numbers(self) -> str:
         """Rounded figures that must come out the same on every machine."""
         table, lines = self.target_table(), []
@@ -195,6 +219,7 @@ def compare_ions(
     parameters: Mapping[str, Any] | None = None,
     let_definition: str = "charged",
     spacing: float = 3.0,
+    iterations: int = 60,
     base: Mapping[str, xr.Dataset] | None = None,
 ) -> Comparison:
     """Plan the same target with each ion at the same prescribed RBE-weighted dose per fraction.
@@ -206,7 +231,8 @@ def compare_ions(
     ions : of ``p He C O Ne``; gantry_angles : one beam each [degrees]; room : where.
     prescription : Gy (RBE) per fraction; fractions : number of fractions (for the record).
     model : one of `ionrt.rbe.MODELS` with its `parameters`, for all ions; let_definition : of LETd.
-    spacing : of the dose grid [mm]; base : {ion: Dataset}, base data of your own, default `ionrt.beam.base_data`.
+    spacing : of the dose grid [mm]; iterations : of the optimiser at most.
+    base : {ion: Dataset}, base data of your own, default `ionrt.beam.base_data`.
 
     Returns
     -------
@@ -229,7 +255,7 @@ def compare_ions(
             beams, target, prescription, fractions, model, parameters or {}, objectives, spacing, let_definition=let_definition
         )
         try:
-            plans[ion] = _plan(patient, wanted, base)
+            plans[ion] = _plan(patient, wanted, iterations, base)
         except ReachError as error:
             unreachable[ion] = str(error)
     if not plans:
@@ -238,10 +264,10 @@ def compare_ions(
     return Comparison(patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, _body(grid))
 
 
-def _plan(patient: xr.Dataset, wanted: plan.Plan, base: Mapping[str, xr.Dataset] | None) -> IonPlan:
+def _plan(patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping[str, xr.Dataset] | None) -> IonPlan:
     start = time.perf_counter()
     influence = plan.influence(patient, wanted, base=base)
-    weights = plan.optimise(patient, wanted, influence)
+    weights = plan.optimise(patient, wanted, influence, iterations=iterations)
     parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
     field = plan.field(
         influence, weights, models=(wanted.model,), let_definition=wanted.let_definition, parameters=parameters, by="beam"

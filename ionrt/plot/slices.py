@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import contourpy
@@ -86,6 +87,7 @@ def slices(
     limits: tuple[float, float] | None = None,
     floor: float = 0.05,
     where: xr.DataArray | None = None,
+    unreachable: Iterable[str] = (),
     width: int = 1140,
     columns: int = 3,
     caption: str = "",
@@ -100,6 +102,7 @@ def slices(
         of the first structure.
     limits : ends of the colour scale [unit of `da`], default 0 to the maximum in the slice.
     floor : values below this share of the upper end are transparent; where : mask (.., z, y, x) of voxels to show instead.
+    unreachable : ions that have no plan; they get a panel that says so.
     width : of the whole figure [pixels]; columns : panels per row.
     caption : first sentence; what is shown, its LET definition and RBE model are added.
 
@@ -121,17 +124,24 @@ def slices(
     outline = _cut(structures, normal, at, down, across).compute()
     box = _box(grey, down, across, margin=8.0)
     cut, grey = (a.sel({d: slice(*v) for d, v in box.items()}) for a in (cut, grey))
+    absent = [str(i) for i in unreachable]
+    cut = cut.reindex(ion=[*cut["ion"].values, *absent]) if absent else cut
     low, high = limits or (0.0, float(np.nanmax(cut.values, initial=0.0)) or 1.0)
-    shown = _cut(where, normal, at, down, across).reindex_like(cut) if where is not None else cut >= floor * high
+    shown = (
+        _cut(where, normal, at, down, across).sel({down: cut[down], across: cut[across]})
+        if where is not None
+        else cut >= floor * high
+    )
     panels = []
     n = min(columns, cut.sizes["ion"])
     frame = min(int((width - 150) / n) - 14, 420)
     height = int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0]))
     for k, ion in enumerate(cut["ion"].values):
         one = cut.sel(ion=ion)
-        wash = np.where(shown.sel(ion=ion) if "ion" in shown.dims else shown, one.values, np.nan).astype(np.float32)
-        last = k % n == n - 1 or k == cut.sizes["ion"] - 1
-        panels.append(_panel(one, wash, grey, outline, name, (low, high), box, frame, height, k % n == 0, last))
+        visible = shown.reindex(ion=[ion]).squeeze("ion") if "ion" in shown.dims else shown
+        wash = np.where(visible.fillna(0), one.values, np.nan).astype(np.float32)
+        title = ION_NAMES.get(str(ion), str(ion)).capitalize() + (": does not reach" if ion in absent else "")
+        panels.append(_panel(one, title, wash, grey, outline, (low, high), box, frame, height, k % n == 0, k % n == n - 1))
     layout = hv.Layout(panels).cols(n).opts(hv.opts.Layout(shared_axes=True, toolbar="right", merge_tools=True))
     what = f"{label(name)} as colour wash on CT, {plane} slice at {normal} = {float(cut[normal]):.0f} mm, one colour scale."
     text = f"{caption} {what} {provenance([cut if cut['ion'].values[0] else da])}"
@@ -148,9 +158,10 @@ def _colour(i: int) -> str:
     return STRUCTURE_COLOURS[i % len(STRUCTURE_COLOURS)]
 
 
-def _panel(one, wash, grey, outline, name, limits, box, frame, height, first, last):
+def _panel(one, title, wash, grey, outline, limits, box, frame, height, first, last):
     """CT, wash, contours and orientation letters of one ion."""
     down, across = one.dims
+    name = str(one.name)
     value = hv.Dimension(name, label=label(name))
     base = _image(grey, _window(grey), "CT").opts(cmap="gray", clim=(0, 255), tools=[])
     colour = _image(one, wash, value).opts(
@@ -159,7 +170,6 @@ def _panel(one, wash, grey, outline, name, limits, box, frame, height, first, la
     if last:
         colour = colour.opts(colorbar=True, clabel=unit(name), colorbar_opts={"width": 12, "padding": 6})
     letters = _letters(across, down, box)
-    title = ION_NAMES.get(str(one["ion"].values), str(one["ion"].values)).capitalize()
     flip = {"invert_yaxis": down == "y"}
     return hv.Overlay([base, colour, *_contours(outline, down, across), letters]).opts(
         hv.opts.Overlay(
