@@ -97,7 +97,7 @@ def haettner_lines(find: Reader) -> Iterator[Line]:
     depth, s, dose = beam("C", 400.0, 380.0, energy_spread=0.001, cone=np.deg2rad(10))
     points = data[data.quantity == "ionisation_rel"]
     z, measured = 10 * points.depth_cm.to_numpy(), points.value.to_numpy()
-    shift = 275.05 - depth[dose.argmax()]
+    shift = 275.87 - fall(depth, dose, 0.8)  # both 80 % points behind the peak
     ours = np.interp(z - shift, depth, dose)
     plateau = z < 73
     ratio = ours / ours[plateau].mean() / (measured / measured[plateau].mean()) - 1
@@ -168,7 +168,12 @@ def smooth(value: np.ndarray) -> np.ndarray:
     return np.convolve(np.pad(value, 2, mode="edge"), np.ones(5) / 5, "valid")
 
 
-MODELS = {("p", 150.0): ("bic",), ("He", 150.0): ("bic", "liqmd"), ("C", 200.0): ("bic", "liqmd"), ("C", 400.0): ("bic", "liqmd", "qmd")}  # fmt: skip
+MODELS = {
+    ("p", 150.0): ("bic",),
+    ("He", 150.0): ("bic", "liqmd"),
+    ("C", 200.0): ("bic", "liqmd"),
+    ("C", 400.0): ("bic", "liqmd", "qmd"),
+}
 
 
 def monte_carlo_lines(find: Reader) -> Iterator[Line]:

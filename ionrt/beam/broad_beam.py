@@ -81,7 +81,7 @@ def solve(
     """Transport one beam and bring everything to `depth`; the private door of `transport` and `base_data`."""
     inside = depth + range_shifter
     nodes = np.empty(0) if spectrum_depth is None else np.asarray(spectrum_depth, float) + range_shifter
-    end = float(max(inside[-1], nodes.max(initial=0.0), 2 * mesh.width))
+    end = float(max(inside[-1], nodes.max(initial=0.0))) + 2 * mesh.width  # the last depths lie between two slabs
     beam = primaries.start(isotope, energy, end, energy_spread=energy_spread, range_sigma=range_sigma)
     wanted = shower.Wanted(nodes if nodes.size else None, cone)
     second = shower.run(beam, end, wanted=wanted, mesh=mesh)

@@ -125,10 +125,22 @@ def multiplicities(symbol: str) -> dict[str, float]:
         charge += value * ISOTOPES[next(s for s in ISOTOPES if s.lstrip("0123456789") == name)].charge
         out |= _split(name, value, parent)
     out |= _split("H", parent.charge - charge, parent)
+    out = _within_mass(out, parent)
     lighter = f"{parent.mass_number - 1}{element}"
     if lighter not in ISOTOPES:
         return out
     return {lighter: same / (1 + same)} | {k: v / (1 + same) for k, v in out.items()}
+
+
+def _within_mass(out: dict[str, float], parent: Isotope) -> dict[str, float]:
+    """Turn 2H and 3H into 1H as far as the parent has not enough nucleons (7Be, 6Li)."""
+    excess = sum(v * ISOTOPES[k].mass_number for k, v in out.items()) - parent.mass_number
+    spare = out.get("2H", 0.0) + 2 * out.get("3H", 0.0)
+    share = min(1.0, max(0.0, excess / spare)) if spare else 0.0
+    moved = {k: share * out[k] for k in ("2H", "3H") if k in out}
+    out = {k: v - moved.get(k, 0.0) for k, v in out.items()}
+    out["1H"] = out.get("1H", 0.0) + sum(moved.values())
+    return out
 
 
 def _split(element: str, multiplicity: float, parent: Isotope) -> dict[str, float]:

@@ -22,7 +22,7 @@ _GRID = np.geomspace(ENERGY_MIN, ENERGY_MAX, 2400)
 _BETHE = 0.307075 * 0.555087  # 4 pi N_A r_e^2 m_e c^2 times Z/A of water, MeV cm2/g
 _EXCITATION = 78e-6  # MeV, ICRU 90
 _FINE_STRUCTURE = 1 / 137.035999
-_REFERENCE = "ICRU Report 90 (2016), doi 10.1093/jicru_ndw043; revised ICRU 73, doi 10.1093/jicru_ndi026"
+_REFERENCE = "ICRU Report 90 (2016); Errata and Addenda of ICRU Report 73 (2009)"
 
 
 def read_rows(name: str) -> list[dict[str, str]]:
@@ -173,7 +173,7 @@ def stopping_power(ion: str, energy: ArrayLike) -> xr.DataArray:
 
     References
     ----------
-    ICRU Report 90, doi 10.1093/jicru_ndw043.
+    ICRU Report 90.
     """
     isotope, value = get(ion), energies(energy)
     da = xr.DataArray(_mass_stopping(isotope, value), dims="energy", coords={"energy": value})
@@ -198,7 +198,7 @@ def csda_range(ion: str, energy: ArrayLike) -> xr.DataArray:
 
     References
     ----------
-    ICRU Report 90, doi 10.1093/jicru_ndw043.
+    ICRU Report 90.
     """
     isotope, value = get(ion), energies(energy)
     da = xr.DataArray(table(isotope.symbol).at_energy(value), dims="energy", coords={"energy": value})
