@@ -18,6 +18,7 @@ from .evaluate import gamma as gamma
 from .evaluate import volume_at_dose as volume_at_dose
 from .let import let_d as let_d
 from .let import let_weighted_dose as let_weighted_dose
+from .patient import deidentify as deidentify
 from .patient import read_dicom as read_dicom
 from .patient import regrid as regrid
 from .patient import write_phantom as write_phantom
