@@ -256,3 +256,47 @@ def test_rates_and_single_arm_analyses():
     for survivors, reject in ((19, True), (18, False)):
         frame = pd.DataFrame({"success": [1] * survivors + [0] * (32 - survivors)})
         assert trial.analyse(single, frame).iloc[0].reject == reject, "the test rejects beyond r = 18 and only there"
+
+
+def test_synthetic_participants_run_to_plan(protocol):
+    df = trial.synthetic_participants(protocol, 3)
+    inside = df[df.arm.notna()]
+    assert df.attrs["data"] == "SYNTHETIC"
+    assert len(inside) == protocol.n
+    assert df.equals(trial.synthetic_participants(protocol, 3))
+    assert trial.consort_from(df).query("stage == 'assessed'").n.item() == len(df)
+    planned = trial.design_of(protocol)
+    events = [trial.synthetic_participants(protocol, s).event.sum() for s in range(6)]
+    assert np.mean(events) == pytest.approx(protocol.n * planned["p_event"], rel=0.06)
+
+
+def test_cut_at_events_is_a_calendar_cut(protocol):
+    df = trial.synthetic_participants(protocol, 3)
+    cut = trial.cut_at_events(df, 50)
+    assert cut.event.sum() == 50
+    day = (cut.entry + cut.time).max()
+    assert cut.entry.max() < day
+    whole = df.loc[cut.index]
+    earlier = whole.entry + whole.time <= day
+    assert cut.time[earlier].equals(whole.time[earlier])
+    assert (cut.event[~earlier] == 0).all()
+    with pytest.raises(IonrtError, match="expected at most"):
+        trial.cut_at_events(df, 1000)
+
+
+def test_synthetic_participants_need_two_arms():
+    with pytest.raises(IonrtError, match="two_arm_survival"):
+        trial.synthetic_participants(trial.load("recurrent_rectal"), 1)
+
+
+def test_comparison_of_designs_in_four_figures():
+    """The right level is 2; the 3+3 row is the exact table."""
+    curve = [0.10, 0.25, 0.45]
+    table = trial.compare_dose_finding({"BOIN": trial.boin(0.25), "3+3": None}, {"truth": curve}, n_sim=300)
+    summary = trial.summarise_dose_finding(table, target=0.25)
+    exact = trial.three_plus_three(curve)
+    row = summary.loc[("truth", "3+3")]
+    assert row.right == 2
+    assert row.recommended == pytest.approx(exact.selected[2])
+    assert row.above_target == pytest.approx(exact.n[3] / exact.n.sum())
+    assert row.toxicities == pytest.approx(exact.n[1:] @ np.array(curve))

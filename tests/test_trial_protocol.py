@@ -179,3 +179,17 @@ def test_unreadable_file(tmp_path):
 def test_stop_accrual_out_of_range():
     with pytest.raises(IonrtError, match="stop_accrual_at"):
         trial.simulate(trial.load(FOLDER / "recurrent_rectal.yaml"), 10, stop_accrual_at=33)
+
+
+def test_protocols_are_found_by_name():
+    assert set(trial.protocols()) == set(CONTENT)
+    assert trial.load("recurrent_rectal") == trial.load(FOLDER / "recurrent_rectal.yaml")
+    with pytest.raises(IonrtError, match="'recurent_rectal' does not exist; there are 'recurrent_rectal'"):
+        trial.load("recurent_rectal")
+
+
+def test_overview_has_plan_and_simulation():
+    table = trial.overview([trial.load("letd_head_neck"), trial.load("recurrent_rectal")], n_sim=400, seed=1)
+    assert np.isnan(table.power["letd_head_neck"])
+    assert table.power_attained["recurrent_rectal"] == pytest.approx(0.8043, abs=1e-4)
+    assert table.attrs["data"] == "SYNTHETIC"
