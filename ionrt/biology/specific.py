@@ -13,7 +13,7 @@ from ionrt.biology.track import KieferChatterjee
 from ionrt.quantities import IonrtError, content_hash, stamp
 
 TRACK = KieferChatterjee()
-OUTER, INNER = 20, 40  # Gauss-Legendre points per piece of b, and along the disk's edge
+OUTER, INNER = 16, 24  # Gauss-Legendre points per piece of b, and along the disk's edge
 _REFERENCE = "Kase et al. 2008, doi 10.1088/0031-9155/53/1/003; Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede"
 
 
