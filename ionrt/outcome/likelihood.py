@@ -135,7 +135,8 @@ class _Profile:
         self.rest = np.arange(len(at)) != which
         h = hessian(objective, at)
         inner = h[np.ix_(self.rest, self.rest)]
-        self.shift, self.options = np.zeros(len(inner)), {"gtol": 1e-4}
+        self.shift = np.zeros(len(inner))
+        self.options: dict[str, object] = {"gtol": 1e-4}
         if len(inner) and np.isfinite(h).all() and np.linalg.eigvalsh(inner)[0] > 1e-8 * np.abs(inner).max():
             inverse = np.linalg.inv(inner)
             self.shift = -inverse @ h[self.rest, which]

@@ -40,7 +40,7 @@ def fine_gray(
     Returns
     -------
     DataFrame as `cox`, with `subhazard_ratio` in place of `hazard_ratio`. The variance takes G as known, which differs by
-    about 0.1 % from the full one.
+    up to about 0.1 % from the full one.
 
     References
     ----------
