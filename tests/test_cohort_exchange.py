@@ -49,6 +49,15 @@ def test_pooling_with_a_conversion_works_and_the_product_says_so(centres):
     assert set(both["dose_metric"]["rbe_model"].dropna()) == {"NIRS_MMKM", "LEM_I"}  # metrics keep their label
 
 
+def test_one_cohort_is_held_to_the_same_rule(tables, centres):
+    with pytest.raises(ionrt.IonrtError, match="rbe_model differs"):
+        cohort.harmonise(tables)
+    both, one = cohort.pool(centres["centre_B"], centres["centre_C"], ZHANG), cohort.harmonise(tables, ZHANG)
+    a, b = (t["course"].sort_values("cid", ignore_index=True) for t in (both, one))
+    pd.testing.assert_frame_equal(a, b, check_dtype=False)
+    assert one["course"].attrs["conversion"][0]["name"] == ZHANG
+
+
 def test_conversion_at_the_lower_published_point(centres):
     lem = with_courses(centres["centre_C"], rx_dose=2.70 * 20, n_fractions=20)
     both = cohort.pool(centres["centre_B"], lem, ZHANG)

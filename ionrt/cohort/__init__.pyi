@@ -9,6 +9,7 @@ from .generator import PLANTED as PLANTED
 from .generator import synthetic as synthetic
 from .exchange import CONVERSIONS as CONVERSIONS
 from .exchange import Conversion as Conversion
+from .exchange import harmonise as harmonise
 from .exchange import pool as pool
 from .exchange import select as select
 from .exchange import split as split

@@ -93,14 +93,30 @@ def pool(
     _refuse_site_consent(left, right)
     linked = int(left["patient"]["pid"].isin(right["patient"]["pid"]).sum())
     tables = {name: pd.concat([left[name], right[name]], ignore_index=True).drop_duplicates(ignore_index=True) for name in left}
+    return _with_one_meaning(tables, conversion, linked_patients=linked)
+
+
+def harmonise(
+    tables: Mapping[str, pd.DataFrame], conversion: Conversion | str | Sequence[Conversion | str] | None = None
+) -> Tables:
+    """The same demand on one cohort: every course under one dose system and one LET definition, or an error.
+
+    tables : as from `load`; conversion, result and errors as in `pool`.
+    """
+    return _with_one_meaning(validate(tables), conversion)
+
+
+def _with_one_meaning(
+    tables: Tables, conversion: Conversion | str | Sequence[Conversion | str] | None, **said: object
+) -> Tables:
     chosen = [_named(c) for c in _as_list(conversion)]
     for one in chosen:
         tables["course"] = _convert(tables["course"], tables["patient"], one)
     for column in ("rbe_model", "let_definition"):
         _refuse_mixed(tables["course"], column)
-    said = [{"name": c.name, "reference": c.reference, "valid": list(c.valid), "uncertainty": c.uncertainty} for c in chosen]
+    used = [{"name": c.name, "reference": c.reference, "valid": list(c.valid), "uncertainty": c.uncertainty} for c in chosen]
     for table in tables.values():
-        table.attrs = {"conversion": said, "linked_patients": linked}
+        table.attrs = {**table.attrs, "conversion": used, **said}
     return validate(tables)
 
 
