@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -17,15 +17,19 @@ _SHIFT = np.uint64((1023 << 52) - 0x3FE6A09E667F3BCD)  # 1 less sqrt(1/2), by th
 
 
 @intrinsic
-def _to_bits(typingctx, x):
+def _as_bits(typingctx, x):
     """The bits of a float64 as an unsigned integer."""
     return types.uint64(types.float64), lambda context, builder, signature, args: builder.bitcast(args[0], ir.IntType(64))
 
 
 @intrinsic
-def _from_bits(typingctx, i):
+def _as_float(typingctx, i):
     """The float64 with these bits."""
     return types.float64(types.uint64), lambda context, builder, signature, args: builder.bitcast(args[0], ir.DoubleType())
+
+
+_to_bits: Any = _as_bits
+_from_bits: Any = _as_float
 
 
 @njit(inline="always")
