@@ -119,15 +119,21 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
     return Figure(hv.Overlay(lines).opts(layout), f"{caption} Above the upper line the trial stops for efficacy.".strip())
 
 
-def survival_steps(table: pd.DataFrame, *, unit: str, label: str, width: int = 640, caption: str = "") -> Figure:
+def survival_steps(
+    table: pd.DataFrame, *, unit: str, label: str, steps: bool = True, width: int = 640, caption: str = ""
+) -> Figure:
     """Kaplan-Meier curves with their pointwise limits, one per stratum, without marks of single patients.
 
     Parameters: `table` of `ionrt.outcome.kaplan_meier` (or `ionrt.cohort.safe_curve`); `unit` of time; `label` of the endpoint.
+    `steps`: False joins the points by straight lines, for a safe curve: with one point per several events, steps would come late.
     """
     lines: list[Any] = []
     for (stratum, part), colour, dash in zip(table.groupby("stratum", observed=True), BAR_COLOURS, DASHES, strict=False):
-        x = np.repeat(part["time"].to_numpy(float), 2)[1:]
-        curve, low, high = (np.repeat(100 * part[c].to_numpy(float), 2)[:-1] for c in ("survival", "lower", "upper"))
+        x = part["time"].to_numpy(float)
+        curve, low, high = (100 * part[c].to_numpy(float) for c in ("survival", "lower", "upper"))
+        if steps:
+            x = np.repeat(x, 2)[1:]
+            curve, low, high = (np.repeat(y, 2)[:-1] for y in (curve, low, high))
         known = np.isfinite(low) & np.isfinite(high)
         lines.append(
             hv.Area((x[known], low[known], high[known]), vdims=["low", "high"]).opts(color=colour, alpha=0.15, line_alpha=0)
