@@ -120,7 +120,7 @@ def shower(width: float = CELL) -> Shower:
         pointer[j] = total
         if name == "target":
             continue
-        e = emission(name, tuple(centre), 5, 12 if name == "1H" else 7)
+        e = emission(name, centre, 5, 12 if name == "1H" else 7)
         low, high = (e.low, e.high) if name == "1H" else (0.5 * (e.low + e.high),) * 2  # intervals where it matters
         low, high = range_cells(e.species, low, width), range_cells(e.species, high, width)
         local[j] = e.local

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from scipy.stats import norm
@@ -119,10 +118,8 @@ def deflected(energy: Array, straggling: float, nodes: int = 96) -> Emission:
     )
 
 
-@cache
-def emission(parent: str, energies: tuple[float, ...], nodes: int = 12, hydrogen: int = 24) -> Emission:
-    """All that a reaction of `parent` emits, at each of `energies` (MeV/u), each fragment in so many energy intervals."""
-    energy = np.array(energies)
+def emission(parent: str, energy: Array, nodes: int = 12, hydrogen: int = 24) -> Emission:
+    """All that a reaction of `parent` emits, at each of `energy` (MeV/u), each fragment in so many energy intervals."""
     if parent == "1H":
         return _proton(energy, hydrogen)
     share = by_parent("fragment.slow_share", ISOTOPES[parent]) if ISOTOPES[parent].charge > 1 else 0.0

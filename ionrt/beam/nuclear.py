@@ -116,7 +116,12 @@ def multiplicities(symbol: str) -> dict[str, float]:
     if symbol == "4He":
         return {"3He": 0.29, "1H": 0.71, "2H": 0.39, "3H": 0.23}
     if symbol in ("3He", "3H", "2H"):
-        return {"3He": {"1H": 1.4, "2H": 0.5}, "3H": {"1H": 0.4, "2H": 0.5}, "2H": {"1H": 0.9}}[symbol]
+        broken: dict[str, dict[str, float]] = {
+            "3He": {"1H": 1.4, "2H": 0.5},
+            "3H": {"1H": 0.4, "2H": 0.5},
+            "2H": {"1H": 0.9},
+        }
+        return broken[symbol]
     rows = {r["element"]: float(r["multiplicity"]) for r in read_rows("multiplicity.csv") if r["parent"] == element}
     same = rows.pop("same")
     out: dict[str, float] = {}
@@ -137,7 +142,7 @@ def _within_mass(out: dict[str, float], parent: Isotope) -> dict[str, float]:
     excess = sum(v * ISOTOPES[k].mass_number for k, v in out.items()) - parent.mass_number
     spare = out.get("2H", 0.0) + 2 * out.get("3H", 0.0)
     share = min(1.0, max(0.0, excess / spare)) if spare else 0.0
-    moved = {k: share * out[k] for k in ("2H", "3H") if k in out}
+    moved: dict[str, float] = {k: share * out[k] for k in ("2H", "3H") if k in out}
     out = {k: v - moved.get(k, 0.0) for k, v in out.items()}
     out["1H"] = out.get("1H", 0.0) + sum(moved.values())
     return out

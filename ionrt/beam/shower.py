@@ -76,7 +76,7 @@ def _sources(primary: Primary, edges: Array, mesh: Mesh) -> list[Source]:
         low, high = (range_cells(emits.species, e, mesh.cell) for e in (emits.low, emits.high))
         return Source(events, emits, low, high)
 
-    out = [source("reactions", emission(primary.isotope.symbol, tuple(energy)))]
+    out = [source("reactions", emission(primary.isotope.symbol, energy))]
     if primary.isotope.symbol == "1H":
         out += [source("on_hydrogen", elastic_pairs(energy)), source("on_oxygen", deflected(energy, float(primary.sigma[-1])))]
     return out
