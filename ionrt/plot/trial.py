@@ -125,7 +125,7 @@ def survival_steps(
     """Kaplan-Meier curves with their pointwise limits, one per stratum, without marks of single patients.
 
     Parameters: `table` of `ionrt.outcome.kaplan_meier` (or `ionrt.cohort.safe_curve`); `unit` of time; `label` of the endpoint.
-    `steps`: False joins the points by straight lines, for a safe curve: with one point per several events, steps would come late.
+    `steps`: False joins the points by lines, for a safe curve: with one point per several events, steps would come late.
     """
     lines: list[Any] = []
     for (stratum, part), colour, dash in zip(table.groupby("stratum", observed=True), BAR_COLOURS, DASHES, strict=False):
