@@ -74,8 +74,8 @@ class Comparison:
     def profiles(self, beam: int = 0) -> list[xr.DataArray]:
         """Dose, LETd and RBE-weighted dose of one beam alone along its axis, from the skin (0 mm) on, per ion."""
         through, direction = self._axis(beam)
-        skin, _, _ = self._crossings(beam)
-        along = np.arange(skin, skin + 400.0, 1.0)
+        skin, _, far = self._crossings(beam)
+        along = np.arange(skin, far + 80.0, 1.0)
         parts: dict[str, list[xr.DataArray]] = {"dose": [], "let_d": [], "rbe_dose": []}
         for ion, one in self.plans.items():
             alone = one.field.isel(beam=beam, drop=True)
@@ -151,7 +151,7 @@ class Comparison:
             "ions that reach": ", ".join(ION_NAMES[i] for i in self.plans),
             "ions that do not": "; ".join(f"{ION_NAMES[i]}: {why}" for i, why in self.unreachable.items()) or "none",
         }
-        return pd.DataFrame({"setting": rows}).rename_axis("")
+        return pd.DataFrame({"": rows}).rename_axis("")
 
     def caption(self, what: str) -> str:
         """A caption with the definitions that every table needs."""
@@ -169,7 +169,9 @@ class Comparison:
             row = table.loc[ION_NAMES[ion]]
             covered = "yes" if row["D95 [Gy (RBE)]"] >= 0.95 * self.prescription else "NO"
             let = row["LETd mean [keV/µm]"]
-            lines.append(f"{ion:<3} D95 at least 95 %: {covered}   RBE {row['RBE']:.1f}   LETd {let:.2g} keV/um")
+            lines.append(
+                f"{ion:<3} D95 at least 95 %: {covered}   RBE {row['RBE']:.1f}   LETd {let:.{0 if let >= 10 else 1}f} keV/um"
+            )
         return "\n".join(lines)
 
     def _axis(self, beam: int) -> tuple[np.ndarray, np.ndarray]:

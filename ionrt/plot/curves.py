@@ -21,12 +21,17 @@ from ionrt.plot.style import (
 from ionrt.quantities import check
 
 
-def _curve(x: np.ndarray, y: np.ndarray, ion: str, kdim: hv.Dimension, vdim: hv.Dimension, named: bool) -> hv.Curve:
+def _curve(x: np.ndarray, y: np.ndarray, ion: str, kdim: hv.Dimension, vdim: hv.Dimension) -> hv.Curve:
     good = np.isfinite(y)
-    text = ION_NAMES.get(ion, ion) if named else ""
-    return hv.Curve((x[good].astype(np.float32), y[good].astype(np.float32)), kdim, vdim, label=text).opts(
+    return hv.Curve((x[good].astype(np.float32), y[good].astype(np.float32)), kdim, vdim).opts(
         color=ION_COLOURS.get(ion, "#333333"), line_dash=ION_DASHES.get(ion, "solid"), line_width=2.2, tools=["hover"]
     )
+
+
+def _key(da: xr.DataArray) -> tuple[tuple[str, str, str], ...]:
+    """The lines of the ions; under the figure, where they cover nothing."""
+    ions = [str(i) for i in da["ion"].values] if "ion" in da.dims else []
+    return tuple((ION_NAMES.get(i, i), ION_COLOURS.get(i, "#333333"), ION_DASHES.get(i, "solid")) for i in ions if i)
 
 
 def _panels(panels: list, columns: int) -> hv.Layout:
@@ -46,11 +51,13 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     absent = [str(s) for s in curves["structure"].values if s not in present]
     n = min(columns, len(present)) or 1
     size = int(width / n) - 95
+    used = curves[quantity].where((curves.sel(structure=present) > 0.002).any(["ion", "structure"]))
+    reach = 1.05 * float(used.max()) or 1.0
     kdim, vdim = hv.Dimension(quantity, label=label(quantity)), hv.Dimension("volume", label="Volume [%]")
     panels = []
     for k, structure in enumerate(present):
         lines = [
-            _curve(curves[quantity].values, 100 * curves.sel(structure=structure, ion=ion).values, str(ion), kdim, vdim, k == 0)
+            _curve(curves[quantity].values, 100 * curves.sel(structure=structure, ion=ion).values, str(ion), kdim, vdim)
             for ion in curves["ion"].values
         ]
         panels.append(
@@ -60,12 +67,11 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
                     frame_width=size,
                     frame_height=int(min(0.75 * size, 260)),
                     ylim=(0, 103),
-                    xlim=(0, float(curves[quantity].max())),
+                    xlim=(0, reach),
                     xlabel=label(quantity),
                     ylabel="Volume [%]" if k % n == 0 else "",
                     default_tools=["box_zoom", "reset"],
-                    legend_position="bottom_left",
-                    show_legend=k == 0 and bool(curves["ion"].values[0]),
+                    show_legend=False,
                     fontsize=FONT_SIZES,
                     show_grid=True,
                     gridstyle={"grid_line_color": "#E6E6E6"},
@@ -75,7 +81,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
         )
     missing = f" Without volume on the grid: {', '.join(absent)}." if absent else ""
     text = f"{caption} Cumulative volume histograms of {label(quantity)} per structure.{missing} {provenance([curves])}"
-    return Figure(_panels(panels, n), text.strip())
+    return Figure(_panels(panels, n), text.strip(), key=_key(curves))
 
 
 def depth_profiles(
@@ -95,11 +101,11 @@ def depth_profiles(
     n = min(columns, len(arrays)) or 1
     size = int(width / n) - 95
     kdim, panels = hv.Dimension("distance", label="Depth in the body [mm]"), []
-    for k, da in enumerate(arrays):
+    for da in arrays:
         da = (da if "ion" in da.dims else da.expand_dims(ion=[""])).compute()
         name = str(da.name)
         vdim = hv.Dimension(name, label=label(name))
-        lines = [_curve(da["distance"].values, da.sel(ion=i).values, str(i), kdim, vdim, k == 0) for i in da["ion"].values]
+        lines = [_curve(da["distance"].values, da.sel(ion=i).values, str(i), kdim, vdim) for i in da["ion"].values]
         top = 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0
         shade = [hv.VSpan(*target).opts(color="#999999", alpha=0.22, line_alpha=0)] if target else []
         panels.append(
@@ -111,9 +117,8 @@ def depth_profiles(
                     ylabel=label(name),
                     ylim=(0, top),
                     xlim=(float(da["distance"].min()), float(da["distance"].max())),
-                    legend_position="top_left",
                     default_tools=["box_zoom", "reset"],
-                    show_legend=k == 0 and bool(da["ion"].values[0]),
+                    show_legend=False,
                     fontsize=FONT_SIZES,
                     show_grid=True,
                     gridstyle={"grid_line_color": "#E6E6E6"},
@@ -123,4 +128,4 @@ def depth_profiles(
         )
     shaded = " The target is shaded." if target else ""
     text = f"{caption} {', '.join(label(str(a.name)) for a in arrays)} along the beam through the centre of the target.{shaded}"
-    return Figure(_panels(panels, n), f"{text} {provenance(arrays)}".strip())
+    return Figure(_panels(panels, n), f"{text} {provenance(arrays)}".strip(), key=_key(arrays[0]))

@@ -114,53 +114,56 @@ def slices(
     name = str(da.name)
     if name not in QUANTITIES:
         raise IonrtError(f"slices: {name!r} is not a known quantity; rename it to one of {', '.join(COLOURMAPS)}")
-    if at is None:
-        first = structures.isel(structure=0)
-        profile = first.sum([d for d in first.dims if d != normal]).compute()
-        at = float((profile * profile[normal]).sum() / profile.sum()) if float(profile.sum()) else float(da[normal].mean())
-    cut = _cut(da, normal, at, down, across)
-    cut = (cut if "ion" in cut.dims else cut.expand_dims(ion=[""])).compute()
-    grey = _cut(ct, normal, at, down, across).compute()
-    outline = _cut(structures, normal, at, down, across).compute()
+    at = _middle(structures, normal) if at is None else at
+    cut, grey, outline = (_cut(one, normal, at, down, across).compute() for one in (da, ct, structures))
+    cut = cut if "ion" in cut.dims else cut.expand_dims(ion=[""])
+    shown = _cut(where, normal, at, down, across) if where is not None else cut >= floor * float(cut.max())
+    cut = cut.where(shown)
     box = _box(grey, down, across, margin=8.0)
-    cut, grey = (a.sel({d: slice(*v) for d, v in box.items()}) for a in (cut, grey))
+    cut, grey = (one.sel({d: slice(*v) for d, v in box.items()}) for one in (cut, grey))
+    limits = limits or (0.0, float(cut.quantile(0.998)) or 1.0)
     absent = [str(i) for i in unreachable]
+    text = f"{caption} {_what(name, plane, float(cut[normal]))} {provenance([cut if cut['ion'].values[0] else da])}"
     cut = cut.reindex(ion=[*cut["ion"].values, *absent]) if absent else cut
-    low, high = limits or (0.0, float(np.nanmax(cut.values, initial=0.0)) or 1.0)
-    shown = (
-        _cut(where, normal, at, down, across).sel({down: cut[down], across: cut[across]})
-        if where is not None
-        else cut >= floor * high
-    )
-    panels = []
     n = min(columns, cut.sizes["ion"])
     frame = min(int((width - 150) / n) - 14, 420)
-    height = int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0]))
-    for k, ion in enumerate(cut["ion"].values):
-        one = cut.sel(ion=ion)
-        visible = shown.reindex(ion=[ion]).squeeze("ion") if "ion" in shown.dims else shown
-        wash = np.where(visible.fillna(0), one.values, np.nan).astype(np.float32)
-        title = ION_NAMES.get(str(ion), str(ion)).capitalize() + (": does not reach" if ion in absent else "")
-        panels.append(_panel(one, title, wash, grey, outline, (low, high), box, frame, height, k % n == 0, k % n == n - 1))
+    size = (frame, int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0])))
+    panels = []
+    for k, ion in enumerate(str(i) for i in cut["ion"].values):
+        title = ION_NAMES.get(ion, ion).capitalize() + (": does not reach" if ion in absent else "")
+        panels.append(_panel(cut.sel(ion=ion), title, grey, outline, limits, box, size, k % n == 0, k % n == n - 1))
     layout = hv.Layout(panels).cols(n).opts(hv.opts.Layout(shared_axes=True, toolbar="right", merge_tools=True))
-    what = f"{label(name)} as colour wash on CT, {plane} slice at {normal} = {float(cut[normal]):.0f} mm, one colour scale."
-    text = f"{caption} {what} {provenance([cut if cut['ion'].values[0] else da])}"
     return Figure(layout, text.strip(), key=_key(outline))
 
 
-def _key(outline: xr.DataArray) -> tuple[tuple[str, str], ...]:
+def _what(name: str, plane: str, at: float) -> str:
+    normal = PLANES[plane][0]
+    return f"{label(name)} as colour wash on CT, {plane} slice at {normal} = {at:.0f} mm, one colour scale."
+
+
+def _middle(structures: xr.DataArray, normal: str) -> float:
+    """Centre of the first structure along one axis; of the grid where it is empty."""
+    first = structures.isel(structure=0)
+    profile = first.sum([d for d in first.dims if d != normal]).compute()
+    total = float(profile.sum())
+    return float((profile * profile[normal]).sum()) / total if total else float(structures[normal].mean())
+
+
+def _key(outline: xr.DataArray) -> tuple[tuple[str, str, str], ...]:
     names = [str(s) for s in outline["structure"].values]
     met = [float(outline.sel(structure=s).max()) > 0.5 for s in names]
-    return tuple((s, _colour(i)) for i, s in enumerate(names) if met[i])
+    return tuple((s, _colour(i), "solid") for i, s in enumerate(names) if met[i])
 
 
 def _colour(i: int) -> str:
     return STRUCTURE_COLOURS[i % len(STRUCTURE_COLOURS)]
 
 
-def _panel(one, title, wash, grey, outline, limits, box, frame, height, first, last):
+def _panel(one, title, grey, outline, limits, box, size, first, last):
     """CT, wash, contours and orientation letters of one ion."""
     down, across = one.dims
+    frame, height = size
+    wash = one.values.astype(np.float32)
     name = str(one.name)
     value = hv.Dimension(name, label=label(name))
     base = _image(grey, _window(grey), "CT").opts(cmap="gray", clim=(0, 255), tools=[])
@@ -168,7 +171,7 @@ def _panel(one, title, wash, grey, outline, limits, box, frame, height, first, l
         cmap=COLOURMAPS.get(name, "viridis"), clim=limits, alpha=0.72, clipping_colors={"NaN": "transparent"}, tools=["hover"]
     )
     if last:
-        colour = colour.opts(colorbar=True, clabel=unit(name), colorbar_opts={"width": 12, "padding": 6})
+        colour = colour.opts(colorbar=True, clabel=unit(name), colorbar_opts={"width": 12, "padding": 6, "title_standoff": 10})
     letters = _letters(across, down, box)
     flip = {"invert_yaxis": down == "y"}
     return hv.Overlay([base, colour, *_contours(outline, down, across), letters]).opts(

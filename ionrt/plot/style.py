@@ -18,6 +18,8 @@ from ionrt.quantities import QUANTITIES
 # Okabe-Ito colours: told apart with any kind of colour vision; the dash tells them apart in grey.
 ION_COLOURS = {"p": "#0072B2", "He": "#009E73", "C": "#D55E00", "O": "#CC79A7", "Ne": "#E69F00"}
 ION_DASHES = {"p": "solid", "He": "dashed", "C": "solid", "O": "dotdash", "Ne": "dotted"}
+DASHES = {"solid": "none", "dashed": "6 3", "dotdash": "2 3 6 3", "dotted": "2 3"}
+PALE = ("#FFFFFF", "#F0E442")  # need a rim on white paper
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 STRUCTURE_COLOURS = ("#FFFFFF", "#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
 PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
@@ -29,6 +31,17 @@ SYMBOLS = {
     "let_t": "LETt",
     "rbe": "RBE",
     "volume_fraction": "volume",
+}
+RBE_MODELS = {
+    "nirs_mkm": "NIRS clinical dose, microdosimetric kinetic model for HSG cells",
+    "lem1": "local effect model I",
+    "smk": "stochastic microdosimetric kinetic model",
+    "osmk": "oxygen-effect stochastic microdosimetric kinetic model",
+    "constant": "constant RBE",
+    "mcnamara": "McNamara 2015, LETd and alpha/beta (protons)",
+    "wedenberg": "Wedenberg 2013, LETd and alpha/beta (protons)",
+    "carabe": "Carabe 2012, LETd and alpha/beta (protons)",
+    "mairani_helium": "Mairani 2016, LETd and alpha/beta (helium)",
 }
 LET_DEFINITIONS = {
     "primary": "primary ions only",
@@ -75,8 +88,16 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
                 f"dose average over {LET_DEFINITIONS.get(definition, definition)}, unrestricted, in water"
             )
         if model := da.attrs.get("rbe_model"):
-            parts.setdefault("RBE model", []).append(str(model))
+            parts.setdefault("RBE model", []).append(f"{RBE_MODELS[model]} ({model})" if model in RBE_MODELS else str(model))
     return " ".join(f"{key}: {', '.join(dict.fromkeys(values))}." for key, values in parts.items())
+
+
+def _line(colour: str, dash: str) -> str:
+    """A short piece of line for the key, as in the plot."""
+    where = "x1='0' y1='5' x2='30' y2='5'"
+    lines = f"<line {where} stroke='#777' stroke-width='4.5'/>" if colour in PALE else ""
+    lines += f"<line {where} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{DASHES[dash]}'/>"
+    return f"<svg width='30' height='10' style='vertical-align:middle'>{lines}</svg>"
 
 
 @dataclass(frozen=True)
@@ -86,15 +107,13 @@ class Figure:
     element: Any
     caption: str
     kind: str = "figure"
-    key: tuple[tuple[str, str], ...] = ()  # names and colours of outlines
+    key: tuple[tuple[str, str, str], ...] = ()  # name, colour and dash of each line
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
         display(HTML(self.to_html()) if isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)) else self.element)
-        line = "display:inline-block;width:1.3em;height:0.3em;vertical-align:middle;border:1px solid #777"
-        chip = "<span style='" + line + ";background:{1}'></span> {0}"
-        key = " &emsp; ".join(chip.format(html.escape(name), colour) for name, colour in self.key)
+        key = "".join(f"<span>{_line(*one[1:])} {html.escape(one[0])}</span>" for one in self.key)
         outlines = f"<p class='key'>{key}</p>" if key else ""
         display(HTML(f"{outlines}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
 

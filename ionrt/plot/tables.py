@@ -39,22 +39,36 @@ def _shown(value: Any, decimals: int) -> str:
     return f"{float(value):.{decimals}f}" if pd.notna(value) else "–"
 
 
-def table(frame: pd.DataFrame, *, digits: int = 3, caption: str = "") -> Figure:
+def _row_heads(keys: list[Any], names: list[str]) -> tuple[str, list[str]]:
+    """Header cells of the index; of several levels, each in a column, repeated names left out."""
+    split = [k if isinstance(k, tuple) else (k,) for k in keys]
+    corner = "".join(f"<th>{html.escape(str(n or ''))}</th>" for n in names)
+    cells = []
+    for i, key in enumerate(split):
+        same = [i > 0 and split[i - 1][: level + 1] == key[: level + 1] for level in range(len(key))]
+        cells.append(
+            "".join(f"<th scope='row'>{'' if s else html.escape(str(k))}</th>" for k, s in zip(key, same, strict=True))
+        )
+    return corner, cells
+
+
+def table(frame: pd.DataFrame, *, digits: int = 3, by_row: bool = False, caption: str = "") -> Figure:
     """A table with one caption sentence.
 
-    Parameters: `frame`, units in the column names; `digits` significant digits; `caption`.
+    Parameters: `frame`, units in the names; `digits` significant digits, with the same number of decimals along each column
+    (`by_row`: along each row); `caption`.
     """
-    head = "".join(f"<th scope='col'>{html.escape(str(c))}</th>" for c in frame.columns)
-    corner = " / ".join(str(n) for n in frame.index.names if n)
-    rows = []
+    corner, heads = _row_heads(list(frame.index), list(frame.index.names))
+    words = {c for c in frame.columns if all(isinstance(v, str) for v in frame[c])}
+    top = corner + "".join(
+        f"<th scope='col' class='{'text' if c in words else ''}'>{html.escape(str(c))}</th>" for c in frame.columns
+    )
     decimals = {c: _decimals(frame[c], digits) for c in frame.columns}
-    for key, row in frame.iterrows():
-        names = " · ".join(map(str, key)) if isinstance(key, tuple) else str(key)
-        cells = "".join(
-            f"<td class='{'text' if isinstance(v, str) else 'number'}'>{html.escape(_shown(v, decimals[c]))}</td>"
-            for c, v in row.items()
-        )
-        rows.append(f"<tr><th scope='row'>{html.escape(names)}</th>{cells}</tr>")
-    top = f"<thead><tr><th>{html.escape(corner)}</th>{head}</tr></thead>"
-    body = f"<table class='ionrt'>{top}<tbody>{''.join(rows)}</tbody></table>"
+    rows = []
+    for head, (_, row) in zip(heads, frame.iterrows(), strict=True):
+        places = dict.fromkeys(frame.columns, _decimals(row, digits)) if by_row else decimals
+        kinds = {c: "text" if isinstance(v, str) else "number" for c, v in row.items()}
+        cells = "".join(f"<td class='{kinds[c]}'>{html.escape(_shown(v, places[c]))}</td>" for c, v in row.items())
+        rows.append(f"<tr>{head}{cells}</tr>")
+    body = f"<table class='ionrt'><thead><tr>{top}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return Figure(_Html(body, frame.to_string()), caption, kind="table")
