@@ -81,7 +81,7 @@ def _outcomes(protocol: Protocol, df: pd.DataFrame, inside: np.ndarray, hr: floa
 def cut_at_events(participants: pd.DataFrame, events: int) -> pd.DataFrame:
     """The randomised participants as an interim look sees them when `events` events have happened, in calendar time.
 
-    Parameters: participants with entry, time, event and arm (see `synthetic_participants`); `events`, at most as many as there are.
+    Parameters: participants with entry, time, event and arm (see `synthetic_participants`); `events`, at most all there are.
     Returns their rows with time and event cut at that day; who entered later is left out.
     """
     df = participants[participants["arm"].notna()].copy()
