@@ -1,4 +1,4 @@
-"""SYNTHETIC base data (power-law range, Gaussian straggling, a flat tail) and water boxes for the planning tests."""
+"""SYNTHETIC base data (power-law range, Gaussian straggling, fragments as halo) and water boxes for the planning tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def synthetic_base(ion: str = "C", *, energies=None, depth_end: float = 260.0, h
     energies = np.linspace(80.0, 320.0, 49) if energies is None else np.asarray(energies, float)
     depth = STEP * np.arange(round(depth_end / STEP) + 1)
     reach = 0.022 * energies**1.77 * isotope.mass_number / isotope.charge**2
-    dose, let = np.empty((energies.size, depth.size)), np.empty((3, energies.size, depth.size))
+    dose, weight = np.empty((energies.size, depth.size)), np.empty((energies.size, depth.size))
+    let = np.empty((3, energies.size, depth.size))
     for i, r in enumerate(reach):
         width = 0.8 + 0.004 * r
         x = np.linspace(-4.0, 4.0, 81)
@@ -27,12 +28,14 @@ def synthetic_base(ion: str = "C", *, energies=None, depth_end: float = 260.0, h
         kernel /= kernel.sum()
         residual = np.maximum(r + width * x[None, :] - depth[:, None], 0.0)
         stopping = isotope.charge**2 * 0.55 * np.maximum(residual, 0.3) ** -0.435 * (residual > 0.0)
-        dose[i] = stopping @ kernel + 0.03 * isotope.charge**2 * np.exp(-depth / 150.0) * (isotope.charge > 1)
+        fragments = 0.04 * isotope.charge**2 * np.minimum(depth / r, 1.0) * np.exp(-np.maximum(depth - r, 0.0) / 120.0)
+        dose[i] = stopping @ kernel + fragments
+        weight[i] = 0.6 * fragments / np.maximum(dose[i], 1e-9)
         let[:, i] = 2.0 * isotope.charge**2 * 0.55 * np.maximum(r - depth, 1.0) ** -0.435
     let *= np.array([1.0, 0.9, 1.1])[:, None, None]
     share = depth[None, :] / reach[:, None]
-    sigma = 0.02 * np.minimum(share, 1.3) ** 1.5 * reach[:, None] / np.sqrt(isotope.mass_number)
-    weight = (0.05 * np.minimum(share, 1.2) if halo else 0.0) * np.ones_like(dose)
+    sigma = 0.02 * np.minimum(share, 3.0) ** 1.5 * reach[:, None] / np.sqrt(isotope.mass_number)
+    weight *= halo
     names = ("energy", "depth")
     return xr.Dataset(
         {

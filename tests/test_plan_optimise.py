@@ -79,7 +79,8 @@ def central_difference(problem: Problem, w: np.ndarray) -> np.ndarray:
     return out
 
 
-PARAMETERS = {n: {"alpha_beta": 3.0} for n in ("wedenberg", "carabe", "mcnamara", "mairani_helium")}
+NEEDED = {"alpha_beta": 3.0, "slope": 0.04}
+PARAMETERS = {n: {k: NEEDED[k] for k in m.defaults if k in NEEDED} for n, m in MODELS.items()}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{type(o).__name__}-{o.level:g}")

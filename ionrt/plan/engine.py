@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ionrt.plan import kernels
 from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.geometry import Grid
-from ionrt.plan.lattice import added_variance, coarse_grid, interpolation
+from ionrt.plan.lattice import added_variance, coarse_grid, coarse_spots, interpolation
 from ionrt.plan.machine import Component, Machine, make_machine
 from ionrt.plan.rows import Rows, dosed_rows
 from ionrt.plan.scene import Scene, make_scene
@@ -49,19 +49,20 @@ class Part:
     """Core or halo of a beam: depth bin (uint16) per row, entries, the slabs (`taps`) of a row.
 
     Rows of the core are those of the beam; rows of the halo are nodes of a coarse lattice, and `lift` (rows of the beam, nodes)
-    interpolates between them.
+    interpolates between them; its spots lie on fewer rays, and `share` (coarse spots, spots) deals the weights out to them.
     """
 
     bins: np.ndarray
     chunks: tuple[Chunk, ...]
     taps: np.ndarray
     lift: csr_array | None = None
+    share: csr_array | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory of everything."""
-        lift = () if self.lift is None else (self.lift.data, self.lift.indices, self.lift.indptr)
-        return sum(a.nbytes for a in (self.bins, *lift)) + sum(a.nbytes for c in self.chunks for a in c.arrays())
+        maps = [a for m in (self.lift, self.share) if m is not None for a in (m.data, m.indices, m.indptr)]
+        return sum(a.nbytes for a in (self.bins, *maps)) + sum(a.nbytes for c in self.chunks for a in c.arrays())
 
 
 @dataclass(frozen=True)
@@ -186,10 +187,11 @@ def beam_influence(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Ma
     machine = machine.select(low, high)
     spots = Spots(spots.u, spots.v, spots.first - low, spots.count, spots.spacing)
     coarse, factor = coarse_grid(scene.grid)
+    fewer, share, by_rays = coarse_spots(spots)
     core, halo = machine.components(
         thickness=_thickness(scene.grid, view),
         node=_thickness(coarse, view),
-        added=added_variance(scene.grid, coarse),
+        added=added_variance(scene.grid, coarse) + by_rays,
         loss=plan.lateral_loss,
     )
     radius = float(np.sqrt(max(core.cut2.max(), halo.cut2.max())))
@@ -198,8 +200,9 @@ def beam_influence(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Ma
     if halo.cut2.max() > 0.0:
         lift = interpolation(rows.voxel, scene.grid, factor, coarse)
         near = np.unique(lift.indices)
-        nodes = dosed_rows(beam, scene, view, machine, spots, radius, coarse, near)
-        parts.append(Part(nodes.bins, _fill(halo, machine, spots, nodes, view), halo.taps, csr_array(lift[:, nodes.voxel])))
+        nodes = dosed_rows(beam, scene, view, machine, fewer, radius, coarse, near)
+        filled = _fill(halo, machine, fewer, nodes, view)
+        parts.append(Part(nodes.bins, filled, halo.taps, csr_array(lift[:, nodes.voxel]), share))
     iso = tuple(float(c) for c in view.isocentre)
     return BeamInfluence(beam, machine, spots, iso, rows.voxel, tuple(parts))  # type: ignore[arg-type]
 

@@ -15,6 +15,7 @@ GY_PER_MEV_MM = 0.1602176634  # Gy mm3/MeV at density 1 g/cm3, for 1e6 particles
 SLAB = 1.0  # mm: a voxel's dose is the mean over slabs that are no thicker along the beam
 NEGLIGIBLE = 1e-5  # of an energy's largest depth dose
 LEAST_EXCESS = 3.0  # a component that counts at all is kept to 2.4 sigma, 95 % of it
+TAIL = 25.0  # mm behind the distal edge, over which the core passes into the halo
 NEEDED = ("dose", "sigma", "halo_weight", "halo_sigma")
 
 
@@ -61,18 +62,25 @@ class Machine:
         mm2 of variance. The core gets what the nodes cannot show of the halo's depth dose: the sum is exact at every depth.
         """
         fine, coarse = slab_taps(thickness, self.depth_step), slab_taps(node, self.depth_step)
-        halo = self.dose * self.halo_weight
-        if coarse.size > 1:
-            # a node's dose comes to lie 2.5 node distances away: no narrower peak, and nowhere more than the whole dose
-            window = 2 * round(2.5 * node / self.depth_step) + 1
-            opened = maximum_filter1d(minimum_filter1d(halo, window, axis=0), window, axis=0)
-            smooth = np.minimum(opened, minimum_filter1d(self.dose, window, axis=0))
-            halo = slab_mean(slab_mean(slab_mean(smooth, coarse), coarse), coarse)
-        between = slab_mean(slab_mean(halo, coarse), coarse) if coarse.size > 1 else halo
-        core = np.maximum(slab_mean(self.dose, fine) - between, 0.0)
-        # sampling at nodes needs a sigma of at least 0.4 of their distance, sqrt(added) is that
-        halo_var = np.maximum(self.halo_var + self.air[:, 0] - added, added) - self.air[:, 0]
+        narrowest = 0.4 * node**2  # variance below which the sum over nodes is off by more than 0.1 %
+        weight, halo_var = self._with_tail(narrowest + added)
+        whole = slab_mean(self.dose, fine)
+        halo, between = _smooth(self.dose * weight, whole, coarse, 2 * round(3.0 * node / self.depth_step) + 1)
+        core = np.maximum(whole - between, 0.0)
+        halo_var = np.maximum(halo_var + self.air[:, 0] - added, narrowest) - self.air[:, 0]
         return self._cut_off(core, self.core_var, fine, loss), self._cut_off(halo, halo_var, coarse, loss)
+
+    def _with_tail(self, wide: float) -> tuple[np.ndarray, np.ndarray]:
+        """Halo weight and variance where the fragments behind the peak pass into the halo, with the variance of both, as far as
+        that is above `wide` mm2."""
+        depth = self.depth_step * np.arange(self.dose.shape[0])[:, None]
+        high = self.dose > 0.1 * self.dose.max(axis=0)
+        end = self.depth_step * (self.dose.shape[0] - 1 - np.argmax(high[::-1], axis=0))
+        mixed = self.halo_weight * self.halo_var + (1.0 - self.halo_weight) * self.core_var + self.air[:, 0]
+        moved = np.clip((depth - end) / TAIL, 0.0, 1.0) * np.clip(mixed / wide - 1.0, 0.0, 1.0) * (1.0 - self.halo_weight)
+        weight = self.halo_weight + moved
+        both = self.halo_weight * self.halo_var + moved * self.core_var
+        return weight, np.divide(both, weight, out=self.halo_var.copy(), where=weight > 0.0)
 
     def _cut_off(self, dose: np.ndarray, variance: np.ndarray, taps: np.ndarray, loss: float) -> Component:
         """Outside the cut-off lies at most the share `loss` of the dose at that depth; the inside is scaled up to the whole."""
@@ -85,6 +93,21 @@ class Machine:
         amplitude = np.where(retained > 0.0, GY_PER_MEV_MM * dose / np.where(retained > 0.0, retained, 1.0), 0.0)
         last = np.where(matters.any(axis=0), dose.shape[0] - 1 - np.argmax(matters[::-1], axis=0), 0)
         return Component(amplitude, variance, cut2, last, taps)
+
+
+def _smooth(halo: np.ndarray, whole: np.ndarray, taps: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """The halo's depth dose at nodes, and what lies between nodes after interpolation, which must not exceed the whole dose."""
+    if taps.size == 1:
+        return halo, halo
+
+    def interpolated(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        at_nodes = slab_mean(slab_mean(slab_mean(table, taps), taps), taps)
+        return at_nodes, slab_mean(slab_mean(at_nodes, taps), taps)
+
+    opened = maximum_filter1d(minimum_filter1d(halo, window, axis=0), window, axis=0)  # no peak narrower than the window
+    between = interpolated(opened)[1]
+    room = np.minimum(np.divide(whole, between, out=np.ones_like(whole), where=between > whole), 1.0)
+    return interpolated(opened * minimum_filter1d(room, window, axis=0))
 
 
 def slab_taps(thickness: float, depth_step: float) -> np.ndarray:

@@ -10,7 +10,9 @@ import numpy as np
 import xarray as xr
 
 from ionrt.plan.machine import Machine, slab_mean
-from ionrt.quantities import IonrtError, one_of
+from ionrt.quantities import IonrtError
+
+LET_MOMENTS = ("let_x_dose", "dose_per_let")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Moment:
     @property
     def attrs(self) -> dict[str, str | None]:
         """Attributes of the field variable."""
-        return {"let_definition": self.let_definition} if self.name == "let_x_dose" else {"parameter_set": self.label}
+        return {"let_definition": self.let_definition} if self.name in LET_MOMENTS else {"parameter_set": self.label}
 
 
 def moments_of(model: Any, parameters: Mapping[str, Any], *, let_definition: str) -> tuple[Moment, ...]:
@@ -34,7 +36,7 @@ def moments_of(model: Any, parameters: Mapping[str, Any], *, let_definition: str
     label = model.parameter_set(**merged) if model.parameter_set else None
     out = []
     for name in model.moments:
-        if name == "let_x_dose":
+        if name in LET_MOMENTS:
             out.append(Moment(name, let_definition=model.let_definition or let_definition))
         else:
             out.append(Moment(name, tissue=merged.get("tissue"), label=label))
@@ -55,18 +57,12 @@ def merge(wanted: Sequence[Moment]) -> tuple[Moment, ...]:
 
 def moment_values(base: xr.Dataset, moments: Sequence[Moment]) -> list[np.ndarray]:
     """Value per unit dose of each moment, arrays (depth, energy) float64 over all energies of the base data."""
+    from ionrt.biology import moment_tables
+
     out = []
     for moment in moments:
-        if moment.name == "let_x_dose":
-            if "let_d" not in base:
-                raise IonrtError("base data: let_d is missing, LET cannot be computed")
-            let = base["let_d"]
-            one_of(moment.let_definition or "", [str(d) for d in let["let_definition"].values], what="let_definition")
-            table = let.sel(let_definition=moment.let_definition)
-        else:
-            from ionrt.biology import moment_tables
-
-            table = moment_tables(base, (moment.name,), parameter_set=moment.tissue)[moment.name]
+        asked = {"let_definition": moment.let_definition} if moment.name in LET_MOMENTS else {"parameter_set": moment.tissue}
+        table = moment_tables(base, (moment.name,), **asked)[moment.name]
         out.append(table.transpose("depth", "energy").values.astype(np.float64))
     return out
 

@@ -20,18 +20,21 @@ MILLION = 1e6  # the dose of an entry is that of 1e6 particles
 @dataclass(frozen=True)
 class Columns:
     """One part of a beam against rows: chunks over the part's own rows with their depth bins, the table (bin, moment, energy)
-    of the moments, and the interpolation from the part's rows (None: they are the rows)."""
+    of the moments; `lift` from the part's own rows and `share` to its own spots (None: they are the same)."""
 
     chunks: tuple[Chunk, ...]
     bins: np.ndarray
     table: np.ndarray
     n_spots: int
     lift: csr_array | None = None
+    share: csr_array | None = None
 
     def forward(self, weights: np.ndarray) -> np.ndarray:
         """Dose and moments (rows, 1 + moments), float64, for weights in particles."""
         shape = (self.bins.size, 1 + self.table.shape[1])
         millions = np.ascontiguousarray(weights, dtype=np.float64) / MILLION
+        if self.share is not None:
+            millions = self.share @ millions
 
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(shape)
@@ -47,12 +50,13 @@ class Columns:
         own = gradient if self.lift is None else np.ascontiguousarray(self.lift.T @ gradient)
 
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
-            out = np.zeros(self.n_spots)
+            out = np.zeros(self.n_spots if self.share is None else self.share.shape[0])
             for chunk in chunks:
                 kernels.backward(*chunk.arrays(), self.bins, self.table, own, out)  # type: ignore[call-arg]
             return out
 
-        return _sum(work, self.chunks) / MILLION
+        slope = _sum(work, self.chunks) / MILLION
+        return slope if self.share is None else self.share.T @ slope
 
 
 def _threads() -> int:
@@ -76,7 +80,10 @@ def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk])
 
 def whole(beam: BeamInfluence, values: Sequence[np.ndarray]) -> list[Columns]:
     """All rows of the beam; `values` (depth, energy) of the moments over all energies of the base data."""
-    return [Columns(p.chunks, p.bins, beam_table(beam.machine, p.taps, values), beam.spots.size, p.lift) for p in beam.parts]
+    return [
+        Columns(p.chunks, p.bins, beam_table(beam.machine, p.taps, values), beam.spots.size, p.lift, p.share)
+        for p in beam.parts
+    ]
 
 
 def compact(beam: BeamInfluence, values: Sequence[np.ndarray], position: np.ndarray, n_rows: int) -> list[Columns]:
@@ -105,7 +112,7 @@ def _cut(columns: Columns, new_row: np.ndarray, n_rows: int, lift: csr_array | N
     index = new_row.astype(np.int32)
     with ThreadPoolExecutor(_threads()) as pool:
         chunks = tuple(pool.map(lambda c: _keep(c, index), columns.chunks))
-    return Columns(chunks, bins, columns.table, columns.n_spots, lift)
+    return Columns(chunks, bins, columns.table, columns.n_spots, lift, columns.share)
 
 
 def _keep(chunk: Chunk, new_row: np.ndarray) -> Chunk:

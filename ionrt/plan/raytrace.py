@@ -59,7 +59,10 @@ def trace(points, spr, origin, spacing, axes, isocentre, source, out):
                 step[k] = 0
                 t_cell[k] = np.inf
                 t_next[k] = np.inf
+        # a point behind the grid (a node of a coarser one) sees the edge voxel's material up to it
         path, t = 0.0, 0.0
+        if enter > 0.0:
+            path = enter * spr[cell[0], cell[1], cell[2]]
         while inside:
             k = 0
             if t_next[1] < t_next[k]:
@@ -99,7 +102,7 @@ def wepl(
 
     Parameters: `spr` (z, y, x) stopping-power ratio to water; `gantry`, `couch` degrees (IEC 61217);
     `isocentre` (x, y, z) mm LPS; `source_distance` mm (BEV x, y).
-    Returns `wepl` (z, y, x) mm. Material outside the grid counts as vacuum. The computation is not lazy.
+    Returns `wepl` (z, y, x) mm. Between source and grid there is vacuum. The computation is not lazy.
     Reference: Siddon, Med Phys 12 (1985) 252, doi 10.1118/1.595715.
     """
     check(spr, "spr", dims=("z", "y", "x"))
