@@ -58,6 +58,7 @@ QUANTITIES: dict[str, Quantity] = {
     "sigma": Quantity("mm", "lateral standard deviation"),
     "halo_sigma": Quantity("mm", "lateral standard deviation of the halo"),
     "halo_weight": Quantity("1", "share of the depth dose in the halo"),
+    "planar_fluence": Quantity("1/mm2", "primary ions per area and fraction"),
     "spot_weight": Quantity("1", "particles per spot and fraction"),
     # the additive field
     "dose": Quantity("Gy", "physical dose", additive=True),

@@ -1,0 +1,168 @@
+"""Spread-out Bragg peaks in water: weights of a few energies that make a depth interval flat, and the field they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.optimize import nnls
+
+from ionrt.beam import base_data, energy_for_range
+from ionrt.biology import moment_tables
+from ionrt.quantities import IonrtError, one_of, stamp
+from ionrt.rbe import MODELS, Model
+
+GY_MM2 = 1.602176634e-7  # Gy per (MeV/mm) and (1/mm2) in water of 1 g/cm3
+ROW_STEP = 1.0  # mm between the depths that the weights look at
+ROUNDS = 20
+SETTLED = 1e-4  # of the prescription
+
+
+def layers(
+    ion: str,
+    *,
+    interval: tuple[float, float],
+    step: float = 3.0,
+    ripple_sigma: float = 1.2,
+    depth_step: float = 0.5,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Base data of the energies that a spread-out Bragg peak over `interval` needs.
+
+    Parameters: `ion` "p", "He", "C", "O", "Ne"; `interval` (from, to) [mm] of water; `step` [mm] of range between energies;
+    `ripple_sigma` [mm] of the ripple filter that widens each peak; `depth_step` [mm] kept, a multiple of 0.1; `progress` as in
+    `ionrt.beam.base_data`.
+    Returns: base data Dataset (energy, depth, ...), cached on disk. Errors: IonrtError for an interval that is not 0 < from
+    < to or that the ion cannot reach.
+    """
+    near, far = _interval(interval)
+    if not step > 0:
+        raise IonrtError(f"step: expected a distance > 0 mm, got {step!r}")
+    count = int(np.ceil((far - near) / step)) + 1
+    energy = energy_for_range(ion, np.linspace(near, far + 0.5 * step, count)).values
+    base = base_data(ion, energy=energy, ripple_sigma=ripple_sigma, progress=progress)
+    every = max(round(depth_step / float(base["depth"][1] - base["depth"][0])), 1)
+    return base.isel(depth=slice(None, None, every))
+
+
+def fluence(
+    base: xr.Dataset,
+    *,
+    interval: tuple[float, float],
+    prescription: float,
+    model: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> xr.DataArray:
+    """Primary ions per area and energy that make `interval` flat in dose, or in RBE-weighted dose under `model`.
+
+    min over w >= 0 of |q(w) - prescription|^2 over the depths of the interval; non-negative least squares, for a model
+    repeated on its linearisation by `Model.partials`.
+
+    Parameters: `base` as from `layers`; `interval` (from, to) [mm]; `prescription` [Gy, or Gy (RBE)] per fraction; `model` a
+    name in `ionrt.rbe.MODELS` or None for physical dose; `parameters` of the model.
+    Returns: ``planar_fluence`` [1/mm2] (energy), attributes ``worst`` (largest deviation, share of the prescription) and
+    ``rbe_model``. Validity: one broad field in water. Errors: IonrtError for an empty interval, a prescription <= 0, bad
+    parameters.
+    """
+    near, far = _interval(interval)
+    if not (np.isfinite(prescription) and prescription > 0):
+        raise IonrtError(f"prescription: expected a dose per fraction > 0, got {prescription!r}")
+    chosen, given = _model(model, parameters)
+    tables = _tables(base, chosen, given, extra=(), let_definition="charged", let_threshold=None)
+    depth = base["depth"].values
+    rows = np.unique(np.searchsorted(depth, np.arange(near, far + 1e-9, ROW_STEP)))
+    if rows[-1] >= depth.size:
+        raise IonrtError(f"interval: {far:g} mm lies behind the base data, which end at {depth[-1]:g} mm")
+    columns = [GY_MM2 * t[:, rows].T for t in _per_primary(base, tables, chosen.moments)]
+    w = nnls(columns[0], np.full(rows.size, float(prescription)))[0]
+    for _ in range(ROUNDS):
+        numerators = [c @ w for c in columns]
+        got = chosen.kernel(*numerators, **given)
+        slope = sum(p[:, None] * c for p, c in zip(chosen.partials(*numerators, **given), columns, strict=True))
+        new = nnls(slope, prescription - got + slope @ w)[0]
+        settled = np.abs(slope @ (new - w)).max() < SETTLED * prescription
+        w = new
+        if settled:
+            break
+    worst = np.abs(chosen.kernel(*(c @ w for c in columns), **given) / prescription - 1.0).max()
+    out = xr.DataArray(w, dims="energy", coords={"energy": base["energy"]})
+    return stamp(
+        out,
+        "planar_fluence",
+        ion=base.attrs.get("ion"),
+        rbe_model=model,
+        prescription=float(prescription),
+        interval=f"{near:g} to {far:g} mm",
+        worst=float(worst),
+        dose_per="fraction",
+    )
+
+
+def depth_field(
+    base: xr.Dataset,
+    weights: xr.DataArray,
+    *,
+    model: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    moments: Sequence[str] = (),
+    let_definition: str = "charged",
+    let_threshold: float | None = None,
+) -> xr.Dataset:
+    """The field of a broad beam along depth: dose and additive moments, which every RBE model and LET function takes.
+
+    D(x) = k sum_E w_E d_E(x), numerator_m(x) = k sum_E w_E d_E(x) m_E(x), k = 1.602e-7 Gy mm2 / (MeV/mm).
+
+    Parameters: `base` as from `layers`; `weights` ``planar_fluence`` [1/mm2] (energy) of `fluence`; `model` with `parameters`,
+    whose moments to add; further `moments` by name (``let_x_dose``, ``dose_per_let``, ``high_let_dose``); `let_definition` and
+    `let_threshold` [keV/um] of those.
+    Returns: Dataset (depth) [mm] with ``dose`` [Gy] and the moments, coordinate ``ion``. One parameter set per field: another
+    model or cell is another call. Errors: IonrtError for weights of other energies, and as `moment_tables`.
+    """
+    if "energy" not in weights.dims or not np.array_equal(weights["energy"].values, base["energy"].values):
+        raise IonrtError("weights: expected one per energy of these base data (dimension 'energy'); compute them with fluence")
+    chosen, given = _model(model, parameters)
+    for name in moments:
+        one_of(name, ("let_x_dose", "dose_per_let", "high_let_dose"), what="further moment")
+    tables = _tables(base, chosen, given, extra=moments, let_definition=let_definition, let_threshold=let_threshold)
+    names = [str(n) for n in tables]
+    w = GY_MM2 * weights.values
+    found = dict(zip(("dose", *names), (w @ t for t in _per_primary(base, tables, names)), strict=True))
+    field = xr.Dataset(coords={"depth": base["depth"], "ion": str(base.attrs.get("ion", ""))})
+    for name, values in found.items():
+        attrs = (
+            {} if name == "dose" else {k: v for k, v in tables[name].attrs.items() if k not in ("units", "long_name", "per")}
+        )
+        field[name] = stamp(xr.DataArray(values, dims="depth"), name, **attrs)
+    return field
+
+
+def _interval(interval: tuple[float, float]) -> tuple[float, float]:
+    near, far = (float(x) for x in interval)
+    if not 0.0 < near < far:
+        raise IonrtError(f"interval: expected (from, to) in mm with 0 < from < to, got {interval!r}")
+    return near, far
+
+
+def _model(name: str | None, parameters: Mapping[str, Any] | None) -> tuple[Model, dict[str, Any]]:
+    """The RBE model with its parameters, physical dose being the constant RBE of 1."""
+    if name is None:
+        return MODELS["constant"], {"rbe": 1.0}
+    return MODELS[one_of(name, tuple(MODELS), what="RBE model")], dict(parameters or {})
+
+
+def _tables(
+    base: xr.Dataset, model: Model, given: Mapping[str, Any], *, extra: Sequence[str], let_definition: str, let_threshold: Any
+) -> xr.Dataset:
+    """Moments per unit dose (energy, depth) of a model and further ones; a model's own LET definition counts."""
+    tissue = model.parameters(given).get("tissue")
+    names = tuple(dict.fromkeys((*model.moments, *extra)))
+    definition = model.let_definition or let_definition
+    return moment_tables(base, names, parameter_set=tissue, let_definition=definition, let_threshold=let_threshold)
+
+
+def _per_primary(base: xr.Dataset, tables: xr.Dataset, names: Sequence[str]) -> list[np.ndarray]:
+    """Dose and numerators [MeV/mm and times the moment] (energy, depth) per primary ion."""
+    dose = base["dose"].transpose("energy", "depth").values.astype(float)
+    return [dose, *(dose * tables[n].values for n in names)]

@@ -1,0 +1,99 @@
+"""Spread-out Bragg peaks: flat where they should be, conserved energy, moments that are those of their parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ionrt import let, rbe, sobp
+from ionrt.quantities import IonrtError
+
+INTERVAL = (60.0, 90.0)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return sobp.layers("C", interval=INTERVAL, step=3.0, progress=False)
+
+
+def inside(da):
+    return da.sel(depth=slice(*INTERVAL)).values
+
+
+def test_physical_dose_is_flat(base):
+    weights = sobp.fluence(base, interval=INTERVAL, prescription=2.0)
+    dose = inside(sobp.depth_field(base, weights).dose)
+    assert np.abs(dose / 2.0 - 1.0).max() < 0.02
+    assert weights.attrs["units"] == "1/mm2" and (weights.values >= 0).all()
+
+
+@pytest.mark.parametrize("model", ["nirs_mkm", "lem1", "smk"])
+def test_rbe_weighted_dose_is_flat_and_physical_dose_falls(base, model):
+    weights = sobp.fluence(base, interval=INTERVAL, prescription=3.6, model=model)
+    field = sobp.depth_field(base, weights, model=model)
+    assert np.abs(inside(rbe.apply_model(field, model)) / 3.6 - 1.0).max() < 0.03
+    assert weights.attrs["worst"] < 0.03
+    dose = inside(field.dose)
+    assert dose[-4] < 0.85 * dose[3]  # carbon RBE rises with depth
+
+
+def test_weights_of_flat_dose_grow_with_depth_as_theory_says(base):
+    """Bortfeld and Schlegel 1996 (doi 10.1088/0031-9155/41/8/006): the deepest energy has by far the largest weight."""
+    w = sobp.fluence(base, interval=INTERVAL, prescription=1.0).values
+    assert w.argmax() == w.size - 1 and (np.diff(w[:-1]) > 0).mean() > 0.8
+
+
+def test_energy_is_conserved(base):
+    """Energy deposited per area is at most what the ions bring, and most of it."""
+    weights = sobp.fluence(base, interval=INTERVAL, prescription=1.0)
+    field = sobp.depth_field(base, weights)
+    deposited = float(field.dose.integrate("depth")) * 1e-6  # J/mm2: Gy mm times 1e-6 kg/mm3
+    brought = float((weights * weights.energy).sum()) * 12 * 1.602176634e-13  # J/mm2
+    assert 0.80 < deposited / brought < 1.0
+
+
+def test_moments_are_dose_weighted_means_of_single_energies(base):
+    weights = sobp.fluence(base, interval=INTERVAL, prescription=1.0)
+    whole = sobp.depth_field(base, weights, model="nirs_mkm", moments=("let_x_dose",))
+    parts = [
+        sobp.depth_field(base, weights * (base.energy == e), model="nirs_mkm", moments=("let_x_dose",)) for e in base.energy
+    ]
+    total = sum(xr.Dataset({n: p[n] for n in whole.data_vars}) for p in parts)
+    for name in whole.data_vars:
+        np.testing.assert_allclose(total[name].values, whole[name].values, rtol=1e-10)
+    single = parts[3]
+    table = base.let_d.sel(let_definition="charged").isel(energy=3)
+    np.testing.assert_allclose(let.let_d(single).sel(depth=50).values, table.sel(depth=50).values, rtol=1e-5)
+
+
+def test_let_definition_travels(base):
+    weights = sobp.fluence(base, interval=INTERVAL, prescription=1.0)
+    field = sobp.depth_field(base, weights, moments=("let_x_dose",), let_definition="primary")
+    assert let.let_d(field).attrs["let_definition"] == "primary"
+    with pytest.raises(IonrtError, match="let_definition"):
+        let.let_d(field, let_definition="charged")
+
+
+def test_twice_the_dose_is_twice_the_fluence(base):
+    one, two = (sobp.fluence(base, interval=INTERVAL, prescription=d).values for d in (1.0, 2.0))
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
+
+
+def test_bad_input_is_explained(base):
+    weights = sobp.fluence(base, interval=INTERVAL, prescription=1.0)
+    for interval in ((90.0, 60.0), (0.0, 50.0), (np.nan, 3.0)):
+        with pytest.raises(IonrtError, match="interval"):
+            sobp.layers("C", interval=interval)
+    with pytest.raises(IonrtError, match="prescription"):
+        sobp.fluence(base, interval=INTERVAL, prescription=-1.0)
+    with pytest.raises(IonrtError, match="step"):
+        sobp.layers("C", interval=INTERVAL, step=0.0)
+    with pytest.raises(IonrtError, match="lies behind"):
+        sobp.fluence(base, interval=(300.0, 900.0), prescription=1.0)
+    with pytest.raises(IonrtError, match="weights"):
+        sobp.depth_field(base, weights.isel(energy=slice(2)))
+    with pytest.raises(IonrtError, match="further moment"):
+        sobp.depth_field(base, weights, moments=("alpha_x_dose",))
+    with pytest.raises(IonrtError, match="RBE model"):
+        sobp.depth_field(base, weights, model="nirs")
