@@ -183,9 +183,12 @@ class Comparison:
     def _crossings(self, beam: int) -> tuple[float, float, float]:
         """Distance [mm] along the axis of skin, near and far end of the target; 0 at the centre of the target."""
         through, direction = self._axis(beam)
-        line = {"through": through, "direction": direction, "distance": np.arange(-600.0, 600.5, 0.5)}
-        target = evaluate.depth_profile(self.grid["structures"].sel(structure=self.target, drop=True), **line) > 0.5
-        body = evaluate.depth_profile(self.body, **line) > 0.5
+        along = np.arange(-600.0, 600.5, 0.5)
+        inside = [
+            evaluate.depth_profile(one, through=through, direction=direction, distance=along) > 0.5
+            for one in (self.grid["structures"].sel(structure=self.target, drop=True), self.body)
+        ]
+        target, body = inside
         at = target["distance"].values
         return float(at[body.values].min()), float(at[target.values].min()), float(at[target.values].max())
 

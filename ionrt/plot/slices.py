@@ -52,7 +52,7 @@ def _box(ct: xr.DataArray, rows: str, columns: str, margin: float) -> dict[str, 
 def _contour_paths(fractions: xr.DataArray, rows: str, columns: str) -> list[np.ndarray]:
     values = np.pad(np.asarray(fractions.values, dtype=float), 1)
     x, y = (np.pad(fractions[d].values, 1, mode="reflect", reflect_type="odd") for d in (columns, rows))
-    return contourpy.contour_generator(x, y, values).lines(0.5)
+    return list(contourpy.contour_generator(x, y, values, line_type="Separate").lines(0.5))  # type: ignore[arg-type]
 
 
 def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
@@ -165,7 +165,7 @@ def _panel(one, title, grey, outline, limits, box, size, first, last):
     frame, height = size
     wash = one.values.astype(np.float32)
     name = str(one.name)
-    value = hv.Dimension(name, label=label(name))
+    value = hv.Dimension(name, label=label(name), range=limits)
     base = _image(grey, _window(grey), "CT").opts(cmap="gray", clim=(0, 255), tools=[])
     colour = _image(one, wash, value).opts(
         cmap=COLOURMAPS.get(name, "viridis"), clim=limits, alpha=0.72, clipping_colors={"NaN": "transparent"}, tools=["hover"]

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import holoviews as hv
+import holoviews.plotting.bokeh  # registers the backend, so that figures can be built before setup()
 import xarray as xr
+from bokeh.core.types import ID
 from bokeh.embed import json_item
 
 from ionrt.quantities import QUANTITIES
+
+hv.Store.set_current_backend("bokeh")
 
 # Okabe-Ito colours: told apart with any kind of colour vision; the dash tells them apart in grey.
 ION_COLOURS = {"p": "#0072B2", "He": "#009E73", "C": "#D55E00", "O": "#CC79A7", "Ne": "#E69F00"}
@@ -126,7 +130,7 @@ class Figure:
         model = hv.render(self.element, backend="bokeh")
         if toolbar := getattr(model, "toolbar", None):
             toolbar.update(logo=None, autohide=True)
-        item = json.dumps(json_item(model, target=place)).replace("</", "<\\/")
+        item = json.dumps(json_item(model, target=ID(place))).replace("</", "<\\/")
         show = f"window.Bokeh && Bokeh.embed ? Bokeh.embed.embed_item({item}) : setTimeout(show, 50)"
         return f'<div id="{place}" class="plot"></div>\n<script>(function show() {{ {show}; }})();</script>'
 

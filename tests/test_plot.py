@@ -1,0 +1,111 @@
+"""Figures: what they say, what they hold, how large they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from ionrt import evaluate, plot
+from ionrt.quantities import IonrtError
+
+GRID = ("z", "y", "x")
+Z, Y, X = np.arange(-15, 16, 3.0), np.arange(-60, 61, 3.0), np.arange(-90, 91, 3.0)
+
+
+def on_grid(values, name, **attrs):
+    return xr.DataArray(values.astype(np.float32), dims=GRID, coords={"z": Z, "y": Y, "x": X}, name=name, attrs=attrs)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """An ellipse of water with two structures and the fields of two ions."""
+    z, y, x = np.meshgrid(Z, Y, X, indexing="ij")
+    body = (x / 80) ** 2 + (y / 50) ** 2 < 1
+    ct = on_grid(np.where(body, 0.0, -1000.0), "ct")
+    parts = [on_grid(((x - c) ** 2 + y**2 + z**2 < 15**2), "structures") for c in (0, 40)]
+    structures = xr.concat(parts, pd.Index(["CTV", "Organ"], name="structure"))
+    ions = pd.Index(["C", "Ne"], name="ion")
+    dose = xr.concat([on_grid(body * s * np.exp(-(y**2) / 500), "dose") for s in (2.0, 1.5)], ions)
+    let = xr.concat([on_grid(body * s, "let_d", let_definition="charged") for s in (70.0, 140.0)], ions)
+    rbe = (dose * 2).rename("rbe_dose").assign_attrs(units="Gy (RBE)", rbe_model="nirs_mkm")
+    return ct, structures, dose, let, rbe
+
+
+def test_every_caption_names_ions_let_definition_and_rbe_model(scene):
+    ct, structures, _, let, rbe = scene
+    figures = [
+        plot.slices(rbe, ct, structures),
+        plot.histograms(evaluate.dvh(rbe, structures)),
+        plot.depth_profiles(
+            [evaluate.depth_profile(q, through=(0, 0, 0), direction=(1, 0, 0), distance=X) for q in (let, rbe)]
+        ),
+    ]
+    for figure in figures:
+        assert "Ions: carbon, neon." in figure.caption and "NIRS" in figure.caption and "Gy (RBE)" in figure.caption
+    assert "without target fragments" in plot.slices(let, ct, structures).caption
+    assert "without target fragments" in figures[2].caption
+
+
+def test_slices_share_one_colour_scale_and_lie_the_radiological_way(scene):
+    import holoviews as hv
+
+    ct, structures, dose, *_ = scene
+    figure = plot.slices(dose, ct, structures, limits=(0, 3), unreachable=["O"])
+    plot.setup()
+    grid = hv.render(figure.element, backend="bokeh")
+    panels = [child for child, *_ in grid.children]
+    assert [p.title.text for p in panels] == ["Carbon", "Neon", "Oxygen: does not reach"]
+    for panel in panels:
+        assert panel.y_range.start > panel.y_range.end, "anterior is up: y falls towards the top"
+        assert panel.x_range.start < panel.x_range.end, "the patient's right is at the left"
+        assert panel.x_range is panels[0].x_range, "slices are linked"
+        mappers = [r.glyph.color_mapper for r in panel.renderers if hasattr(r.glyph, "color_mapper")]
+        assert (mappers[1].low, mappers[1].high) == (0, 3)
+    assert figure.key[0] == ("CTV", "#FFFFFF", "solid")
+
+
+def test_the_image_is_where_the_field_is(scene):
+    import holoviews as hv
+
+    ct, structures, *_ = scene
+    marked = on_grid(np.zeros((Z.size, Y.size, X.size)), "dose")
+    marked[{"z": 5, "y": 3, "x": 7}] = 5.0
+    wash = plot.slices(marked, ct, structures, at=float(Z[5]), floor=0.5).element.traverse(lambda e: e, [hv.Image])[1]
+    table = wash.dframe().dropna()
+    assert len(table) == 1
+    assert (table["x"].item(), table["y"].item()) == pytest.approx((X[7], Y[3]))
+
+
+def test_html_is_small_and_waits_for_bokeh(scene):
+    ct, structures, _, _, rbe = scene
+    plot.setup()
+    html = plot.slices(rbe, ct, structures).to_html()
+    assert len(html) < 200_000
+    assert "Bokeh.embed" in html and "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_structure_without_volume_is_named_not_dropped(scene):
+    _, structures, _, _, rbe = scene
+    structures = structures.where(structures["structure"] != "Organ", 0.0)
+    figure = plot.histograms(evaluate.dvh(rbe, structures))
+    assert "Without volume on the grid: Organ." in figure.caption
+
+
+def test_table_lines_up_and_escapes():
+    frame = pd.DataFrame(
+        {"D95 [Gy]": [3.5312, 0.01, np.nan], "n": [1230, 7, 12], "say": ["<a>", "b", "c"]}, index=["p", "He", "C"]
+    )
+    figure = plot.table(frame.rename_axis("ion"), caption="Numbers.")
+    html = figure.element._repr_html_()
+    assert ">3.53<" in html and ">0.01<" in html and ">–<" in html and ">1230<" in html and "&lt;a&gt;" in html
+    assert figure.caption == "Numbers."
+
+
+def test_unknown_quantity_and_plane(scene):
+    ct, structures, dose, *_ = scene
+    with pytest.raises(IonrtError, match="not a known quantity"):
+        plot.slices(dose.rename("x"), ct, structures)
+    with pytest.raises(IonrtError, match="'transverse'"):
+        plot.slices(dose, ct, structures, plane="axial")

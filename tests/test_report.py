@@ -1,0 +1,140 @@
+"""Reports: one file, no network, everything painted; bad input leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import Page
+
+from ionrt.quantities import IonrtError
+from ionrt.report import external_resources, find_notebook, math_to_mathml, report
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENE = """
+import numpy as np, xarray as xr
+from ionrt import plot, evaluate
+plot.setup()
+at = np.arange(-30, 31, 3.0)
+z, y, x = np.meshgrid(at, at, at, indexing="ij")
+grid = dict(dims=("z", "y", "x"), coords=dict.fromkeys("zyx", at))
+ct = xr.DataArray(np.where(x**2 + y**2 < 800, 0.0, -1000), name="ct", **grid)
+ball = xr.DataArray((x**2 + y**2 + z**2 < 200) * 1.0, name="structures", **grid).expand_dims(structure=["CTV"])
+dose = xr.DataArray(np.exp(-(x**2 + y**2) / 300) * level, name="dose", **grid).expand_dims(ion=["C", "O"])
+"""
+
+
+def write(path: Path, *cells: str, parameters: str = "level = 2.0\nfolder = ''") -> Path:
+    book = nbformat.v4.new_notebook()
+    book.cells = [
+        nbformat.v4.new_markdown_cell("# A *test* page\n\nFormula $E = mc^2$, price \\$5, code `$x$`."),
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        *(nbformat.v4.new_code_cell(source) for source in cells),
+        nbformat.v4.new_code_cell("print('secret key number')", metadata={"tags": ["keep_output"]}),
+    ]
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    source = write(
+        folder / "07_demo.ipynb",
+        SCENE,
+        "plot.slices(dose, ct, ball)",
+        "plot.histograms(evaluate.dvh(dose, ball))",
+        "plot.table(evaluate.statistics(dose, ball), caption='Numbers of the plan.')",
+    )
+    return report(source, folder / "out" / "demo.html", {"level": 3.0, "folder": "/data/hospital/patient_17"})
+
+
+def test_one_file_without_code_or_external_resources(made):
+    page = made.html.read_text()
+    assert external_resources(page) == []
+    assert made.html.stat().st_size < 8e6
+    assert "<math" in page and "plot.slices(" not in page and "secret key number" not in page
+    assert '<html lang="en">' in page and "not for clinical use" in page and "ionrt 0." in page
+    assert "Numbers of the plan." in page and '<table class="ionrt">' in page
+    assert "patient_17" in page and "hospital" not in page, "of a path only its last part"
+
+
+def test_the_executed_notebook_is_kept_and_nothing_else(made):
+    assert sorted(p.name for p in made.html.parent.iterdir()) == ["demo.html", "demo.ipynb"]
+    sources = [c.source for c in nbformat.read(made.notebook, as_version=4).cells]
+    assert any("level = 3.0" in s for s in sources)
+
+
+def test_every_plot_is_painted_offline_and_the_console_is_clean(made, tmp_path):
+    with Page(made.html, tmp_path) as page:
+        colours = page.canvases(at_least=3)
+        assert len(colours) >= 3 and min(colours) > 1
+        assert page.errors() == []
+        assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 1440
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<script src="https://cdn.example.org/x.js"></script>',
+        "<link rel='stylesheet' href='//example.org/x.css'>",
+        "<style>@import 'https://example.org/f.css';</style>",
+        "<style>p { background: url(http://example.org/a.png) }</style>",
+        '<script>import("https://example.org/m.js")</script>',
+        '<img alt="x" src="http://example.org/a.png">',
+    ],
+)
+def test_external_resources_are_found(text):
+    assert len(external_resources(f"<p>see https://example.org</p>{text}")) == 1
+
+
+def test_links_for_readers_are_no_resources():
+    assert external_resources('<a href="https://doi.org/10.1088/0031-9155/60/8/3271">source</a>') == []
+
+
+def test_a_page_that_would_load_something_is_not_written(tmp_path):
+    source = write(tmp_path / "bad.ipynb", "from IPython.display import HTML\nHTML('<img src=\"https://example.org/a.png\">')")
+    with pytest.raises(IonrtError, match="1 resources from elsewhere"):
+        report(source, tmp_path / "out" / "bad.html")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_error_of_the_notebook_is_ours_and_leaves_nothing(tmp_path):
+    source = write(tmp_path / "bad.ipynb", "from ionrt.quantities import IonrtError\nraise IonrtError('the target is empty')")
+    with pytest.raises(IonrtError, match=r"^the target is empty$"):
+        report(source, tmp_path / "out" / "bad.html")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_unknown_names_list_the_known(tmp_path):
+    with pytest.raises(IonrtError, match="'compare_ions'"):
+        find_notebook("compare_ion")
+    with pytest.raises(IonrtError, match="parameter of bad: 'levl' does not exist; there are 'level'"):
+        report(write(tmp_path / "bad.ipynb"), tmp_path / "x.html", {"levl": 1})
+
+
+def test_mathml_leaves_prices_and_code_alone():
+    assert math_to_mathml("costs $5 and `$x$`") == "costs &#36;5 and `$x$`"
+    assert math_to_mathml("$a$ b $$c$$").count("<math") == 2
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "ionrt", *arguments], capture_output=True, text=True, cwd=ROOT, env=os.environ)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "nonsense"], "notebook: 'nonsense' does not exist"),
+        (["report", "compare_ions", "--patient", "no/such/folder"], "expected a folder"),
+        (["report", "compare_ions", "-p", "spacing"], "-p expects KEY=VALUE"),
+    ],
+)
+def test_command_line_says_it_in_one_line(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
