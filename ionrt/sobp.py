@@ -166,3 +166,51 @@ def _per_primary(base: xr.Dataset, tables: xr.Dataset, names: Sequence[str]) -> 
     """Dose and numerators [MeV/mm and times the moment] (energy, depth) per primary ion."""
     dose = base["dose"].transpose("energy", "depth").values.astype(float)
     return [dose, *(dose * tables[n].values for n in names)]
+
+
+def at_dose(field: xr.Dataset, dose: float | np.ndarray, *, depth: float | None = None) -> xr.Dataset:
+    """The radiation quality of a depth field at other doses: dose and moments scaled together, quality unchanged.
+
+    Parameters: `field` of `depth_field`; `dose` [Gy] per fraction, a number, or several with `depth`; `depth` [mm] of the one
+    place to look at, None for every depth.
+    Returns: field with the dimension ``depth``, or ``fraction_dose`` [Gy] for several doses; depths without dose are left out.
+    Errors: IonrtError for doses <= 0, several doses without a depth, a place without dose.
+    """
+    doses = np.asarray(dose, float)
+    if not np.all((doses > 0) & np.isfinite(doses)) or (doses.ndim and depth is None):
+        raise IonrtError(f"dose: expected a number > 0 in Gy, or several together with one depth, got {dose!r}")
+    place = field.sel(depth=depth, method="nearest") if depth is not None else field.isel(depth=field["dose"].values > 0)
+    if not float(place["dose"].min()) > 0:
+        raise IonrtError(f"depth: the field has no dose at {depth:g} mm")
+    wanted = xr.DataArray(doses, dims=("fraction_dose",) if doses.ndim else (), attrs={"units": "Gy"})
+    if doses.ndim:
+        wanted = wanted.assign_coords(fraction_dose=doses)
+    with xr.set_options(keep_attrs=True):
+        unit = {name: place[name] / place["dose"].values for name in place.data_vars}
+        return xr.Dataset({name: (value * wanted).assign_attrs(place[name].attrs) for name, value in unit.items()})
+
+
+def rbe_doses(
+    base: xr.Dataset, weights: xr.DataArray, cases: Mapping[str, tuple[str, Mapping[str, Any]]]
+) -> dict[str, xr.DataArray]:
+    """One beam under several models: what each of them calls the RBE-weighted dose of the same particles.
+
+    Parameters: `base`, `weights` as for `depth_field`; `cases` {name: (model, parameters)}.
+    Returns: {name: ``rbe_dose`` [Gy (RBE)] (depth)}. Errors: as `depth_field` and the models.
+    """
+    return {
+        name: MODELS[one_of(model, tuple(MODELS), what="RBE model")](
+            depth_field(base, weights, model=model, parameters=given), **given
+        )
+        for name, (model, given) in cases.items()
+    }
+
+
+def rbe_of(rbe_dose: xr.DataArray, field: xr.Dataset) -> xr.DataArray:
+    """RBE = RBE-weighted dose / dose; 0 where there is no dose.
+
+    Parameters: `rbe_dose` [Gy (RBE)] of a model; `field` with ``dose`` [Gy] on the same grid. Returns: ``rbe`` [1].
+    """
+    dose = field["dose"]
+    ratio = xr.where(dose > 0, rbe_dose / dose.where(dose > 0), 0.0)
+    return stamp(ratio, "rbe", rbe_model=rbe_dose.attrs.get("rbe_model"), parameter_set=rbe_dose.attrs.get("parameter_set"))

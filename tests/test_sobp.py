@@ -97,3 +97,28 @@ def test_bad_input_is_explained(base):
         sobp.depth_field(base, weights, moments=("alpha_x_dose",))
     with pytest.raises(IonrtError, match="RBE model"):
         sobp.depth_field(base, weights, model="nirs")
+
+
+def test_quality_stays_when_the_dose_is_scaled(base):
+    weights = sobp.fluence(base, interval=INTERVAL, prescription=1.0)
+    field = sobp.depth_field(base, weights, model="nirs_mkm", moments=("let_x_dose",))
+    doses = np.array([0.5, 2.0, 4.0])
+    point = sobp.at_dose(field, doses, depth=75)
+    np.testing.assert_allclose(point.dose.values, doses, rtol=1e-12)
+    np.testing.assert_allclose(let.let_d(point).values, float(let.let_d(field).sel(depth=75)), rtol=1e-6)
+    expected = rbe.apply_model(sobp.depth_field(base, weights * (2.0 / field.dose.sel(depth=75)), model="nirs_mkm"), "nirs_mkm")
+    assert float(rbe.apply_model(point, "nirs_mkm")[1]) == pytest.approx(float(expected.sel(depth=75)), rel=1e-6)
+    everywhere = sobp.at_dose(field, 2.0)
+    np.testing.assert_allclose(everywhere.dose.values, 2.0)
+    for bad in ({"dose": 0.0}, {"dose": doses}):
+        with pytest.raises(IonrtError, match="dose"):
+            sobp.at_dose(field, **bad)
+
+
+def test_one_beam_under_several_models(base):
+    weights = sobp.fluence(base, interval=INTERVAL, prescription=3.6, model="nirs_mkm")
+    found = sobp.rbe_doses(base, weights, {"a": ("nirs_mkm", {}), "b": ("lem1", {"tissue": "lem1_hsg"}), "c": ("constant", {})})
+    field = sobp.depth_field(base, weights)
+    assert found["b"].attrs["parameter_set"] == "lem1_hsg"
+    np.testing.assert_allclose(sobp.rbe_of(found["c"], field).sel(depth=slice(*INTERVAL)).values, 1.1, rtol=1e-12)
+    assert 2.0 < float(sobp.rbe_of(found["a"], field).sel(depth=75)) < 3.5

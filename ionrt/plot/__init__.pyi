@@ -1,3 +1,4 @@
+from .biology import curves as curves
 from .cohort import forest as forest
 from .cohort import lines as lines
 from .curves import depth_profiles as depth_profiles

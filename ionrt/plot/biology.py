@@ -1,0 +1,112 @@
+"""Curves of models and definitions side by side: one panel per case, one line per model, published points on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import xarray as xr
+
+from ionrt.plot.style import FONT_SIZES, ION_COLOURS, ION_DASHES, PANEL_COLOURS, Figure, label, provenance, tidy
+from ionrt.quantities import IonrtError
+
+DASHES = ("solid", "dashed", "dotdash", "dotted")
+Points = Mapping[str, tuple[Any, Any]]
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, xr.DataArray]],
+    *,
+    xlabel: str,
+    ylabel: str = "",
+    points: Mapping[str, Points] | None = None,
+    target: tuple[float, float] | None = None,
+    columns: int = 2,
+    width: int = 1140,
+    xlim: tuple[float, float] | None = None,
+    ylim: tuple[float, float] | None = None,
+    logx: bool = False,
+    logy: bool = False,
+    caption: str = "",
+) -> Figure:
+    """Lines against one axis, panel by panel; a line of the same name looks the same everywhere.
+
+    Parameters: `panels` {title: {name of the line: array with one dimension, whose coordinate is the axis}}; `xlabel` with
+    unit; `ylabel`, by default that of the quantity in each panel; `points` {title: {name: (x, y)}} published values, drawn as
+    marks in the colour of the line of that name; `target` from, to shaded on the axis; `columns` per row; `width` [pixels];
+    `xlim`, `ylim`, `logx`, `logy` of all panels; `caption` first sentence.
+    """
+    looks = _looks(panels)
+    n = min(columns, len(panels)) or 1
+    size, drawn = int(width / n) - 95, []
+    for k, (title, lines) in enumerate(panels.items()):
+        items: list[Any] = [hv.VSpan(*target).opts(color="#999999", alpha=0.22, line_alpha=0)] if target else []
+        items += [_line(title, name, da, *looks[name]) for name, da in lines.items()]
+        for name, (x, y) in ((points or {}).get(title) or {}).items():
+            colour = looks[name][0] if name in looks else "#333333"
+            marks = hv.Scatter((np.asarray(x, float), np.asarray(y, float)))
+            items.append(marks.opts(color="white", line_color=colour, line_width=2, size=9))
+        first = next(iter(lines.values()))
+        across = xlim or _span(lines, logx)
+        drawn.append(
+            hv.Overlay(items).opts(
+                hv.opts.Overlay(
+                    title=title,
+                    frame_width=size,
+                    frame_height=int(min(0.75 * size, 290)),
+                    xlabel=xlabel if k >= len(panels) - n else "",
+                    ylabel=ylabel or label(str(first.name)),
+                    xlim=across,
+                    ylim=ylim or _height(lines, across, logy),
+                    logx=logx,
+                    logy=logy,
+                    show_legend=False,
+                    default_tools=["box_zoom", "reset"],
+                    fontsize=FONT_SIZES,
+                    show_grid=True,
+                    gridstyle={"grid_line_color": "#E6E6E6"},
+                    hooks=[tidy],
+                )
+            )
+        )
+    grid = hv.Layout(drawn).cols(n).opts(hv.opts.Layout(shared_axes=False, toolbar="right", merge_tools=True))
+    shaded = " The target is shaded." if target else ""
+    arrays = [da for lines in panels.values() for da in lines.values()]
+    key = tuple((name, *look) for name, look in looks.items())
+    return Figure(grid, f"{caption}{shaded} {provenance(arrays)}".strip(), key=key)
+
+
+def _looks(panels: Mapping[str, Mapping[str, xr.DataArray]]) -> dict[str, tuple[str, str]]:
+    """Colour and dash of each name: the house colours of ions, else in order of appearance."""
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    if all(name in ION_COLOURS for name in names):
+        return {name: (ION_COLOURS[name], ION_DASHES[name]) for name in names}
+    return {name: (PANEL_COLOURS[i % 8], DASHES[i % 4]) for i, name in enumerate(names)}
+
+
+def _line(title: str, name: str, da: xr.DataArray, colour: str, dash: str) -> hv.Curve:
+    if da.ndim != 1:
+        raise IonrtError(f"{title}, {name}: expected one dimension along the axis, got {da.dims}; select the others first")
+    y = np.asarray(da.values, float)
+    x = np.asarray(da[da.dims[0]].values, float)
+    good = np.isfinite(y)
+    curve = hv.Curve((x[good].astype(np.float32), y[good].astype(np.float32)))
+    return curve.opts(color=colour, line_dash=dash, line_width=2.2)
+
+
+def _span(lines: Mapping[str, xr.DataArray], log: bool) -> tuple[float, float]:
+    """From the first to the last value of the axis."""
+    x = np.concatenate([np.asarray(da[da.dims[0]].values, float) for da in lines.values()])
+    return float(x[x > 0].min() if log else x.min()), float(x.max())
+
+
+def _height(lines: Mapping[str, xr.DataArray], across: tuple[float, float], log: bool) -> tuple[float, float]:
+    """From zero, or the least positive value of a logarithmic axis, to a little above what is inside the frame."""
+    seen = [da.values[(x >= across[0]) & (x <= across[1])] for da in lines.values() for x in (da[da.dims[0]].values,)]
+    y = np.concatenate(seen).astype(float)
+    y = y[np.isfinite(y) & ((y > 0) | (not log))]
+    if not y.size:
+        return 0.0, 1.0
+    return (0.8 * float(y.min()), 1.3 * float(y.max())) if log else (0.0, 1.08 * float(y.max()) or 1.0)
