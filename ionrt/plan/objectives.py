@@ -17,6 +17,8 @@ from ionrt.quantities import IonrtError, one_of
 OBJECTIVE_QUANTITIES = ("rbe_dose", "dose", "let_d")
 EXTERNAL_NAMES = ("body", "external", "skin", "outline", "patient")
 
+TARGET_NAMES = ("gtv", "ctv", "itv", "ptv")
+
 Gradient = tuple[float, np.ndarray]
 
 
@@ -146,25 +148,31 @@ def is_external(name: str) -> bool:
     return name.strip().lower() in EXTERNAL_NAMES
 
 
+def is_target(name: str) -> bool:
+    """Whether a structure is a target volume (GTV, CTV, ITV, PTV), by its name."""
+    return any(volume in name.lower() for volume in TARGET_NAMES)
+
+
 def default_objectives(
     target: str, prescription: float, structures: Iterable[str], *, organs: Iterable[str] | None = None
 ) -> tuple[Objective, ...]:
     """Objectives that make a sensible first plan.
 
-    Uniform prescription in the target, 5 % overdose penalised again; organs above half the prescription and in the mean;
-    the outline (``BODY``, ``EXTERNAL``, ...) above the prescription and lightly everywhere.
+    Uniform prescription in the target, underdose and more than 3 % overdose penalised again; organs above half the prescription
+    and in the mean; the outline (``BODY``, ``EXTERNAL``, ...; without the target) above the prescription, and lightly above
+    half of it. The outline's weights are large because they count against its whole volume.
 
     Parameters: `target` name; `prescription` Gy (RBE) per fraction; `structures` all names in the patient; `organs`
-    those to spare (None: every structure that is neither target nor outline).
+    those to spare (None: every structure that is neither a target volume nor the outline).
     Returns a tuple of objectives. Raises where a name does not exist.
     """
     names = [str(s) for s in structures]
     one_of(target, names, what="target")
-    spare = [s for s in names if s != target and not is_external(s)] if organs is None else list(organs)
+    spare = [s for s in names if s != target and not is_external(s) and not is_target(s)] if organs is None else list(organs)
     out: list[Objective] = [
         SquaredDeviation(target, weight=100.0, level=prescription),
         SquaredUnderdose(target, weight=300.0, level=prescription),
-        SquaredOverdose(target, weight=100.0, level=1.05 * prescription),
+        SquaredOverdose(target, weight=300.0, level=1.03 * prescription),
     ]
     for organ in spare:
         one_of(organ, names, what="organ")
@@ -174,5 +182,9 @@ def default_objectives(
         ]
     for name in names:
         if is_external(name):
-            out += [SquaredOverdose(name, weight=30.0, level=prescription), MeanDose(name, weight=1.0)]
+            out += [
+                SquaredOverdose(name, weight=3000.0, level=prescription),
+                SquaredOverdose(name, weight=100.0, level=0.5 * prescription),
+                MeanDose(name, weight=20.0),
+            ]
     return tuple(out)

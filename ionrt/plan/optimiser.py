@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.optimize import minimize
+from scipy.ndimage import distance_transform_edt
+from scipy.optimize import OptimizeResult, minimize
 from tqdm.auto import tqdm
 
 from ionrt.plan.beams import Plan
@@ -20,7 +21,9 @@ from ionrt.plan.products import Columns, compact
 from ionrt.plan.scene import on_dose_grid, structure_fractions
 from ionrt.quantities import IonrtError, check_same_grid, one_of, stamp
 
-SAMPLES = 20_000  # voxels of a large structure that the optimiser looks at; the target always counts whole
+SAMPLES = 4_000  # voxels of a structure that stand for all those far from the target
+NEAR = 9.0  # mm: voxels this close to the target all count
+STALL = 5  # iterations over which the gain is averaged
 LEAST_DOSE = 1e-3  # Gy: LETd of voxels below counts as if they had this dose
 
 
@@ -108,20 +111,28 @@ class Problem:
 
 
 def optimise(
-    patient: xr.Dataset, plan: Plan, influence: Influence, *, iterations: int = 150, tolerance: float = 1e-4
+    patient: xr.Dataset, plan: Plan, influence: Influence, *, iterations: int = 200, tolerance: float = 1e-5
 ) -> xr.DataArray:
     """Weights of all spots of all beams and ions that minimise the plan's objectives.
 
     F(w) = sum_o weight_o f_o(q(w)), w >= 0, by L-BFGS-B; the model's partial derivatives give the gradient.
 
     Parameters: `patient` Dataset with structures; `plan`; `influence` of that plan; `iterations` at most; `tolerance`
-    relative change of F over an iteration at which to stop.
+    gain per iteration, as a share of F at the start, below which to stop.
     Returns `spot_weight` (spot): particles per fraction, with coordinates beam, ion, energy (MeV/u), u, v (mm).
     Errors: objective on an unknown structure, structure that no spot reaches, influence on another grid.
     Reference: Byrd et al., doi 10.1137/0916069; Wilkens and Oelfke, doi 10.1088/0031-9155/51/12/009.
     """
     problem = make_problem(patient, plan, influence)
     start, scale = _start(problem, plan)
+    values: list[float] = []
+
+    def after_iteration(intermediate_result: OptimizeResult) -> None:
+        bar.update()
+        values.append(float(intermediate_result.fun))
+        if len(values) > STALL and values[-1 - STALL] - values[-1] < STALL * tolerance * values[0]:
+            raise StopIteration
+
     with tqdm(total=iterations, desc="optimise", unit="it", disable=None, leave=False) as bar:
         found = minimize(
             lambda x: _scaled(problem, x, scale),
@@ -129,8 +140,8 @@ def optimise(
             jac=True,
             method="L-BFGS-B",
             bounds=[(0.0, None)] * start.size,
-            callback=lambda _: bar.update() and None,
-            options={"maxiter": iterations, "ftol": tolerance, "gtol": 0.0, "maxcor": 10},
+            callback=after_iteration,
+            options={"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 0.0, "gtol": 0.0, "maxcor": 10},
         )
     weights = np.maximum(found.x, 0.0) * scale
     out = xr.DataArray(weights, dims="spot", coords=influence.spots().coords)
@@ -187,11 +198,17 @@ def _terms(
     dosed = np.zeros(influence.grid.size, dtype=bool)
     for beam in influence.beams:
         dosed[beam.voxel] = True
-    target = structure_fractions(coarse, plan.target).ravel()
+    target = structure_fractions(coarse, plan.target)
+    near = (distance_transform_edt(target <= 0.0, sampling=influence.grid.spacing) <= NEAR).ravel()
+    target = target.ravel()
     chosen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in dict.fromkeys(o.structure for o in objectives):
         fraction = target if name == plan.target else structure_fractions(coarse, name).ravel()
-        chosen[name] = _sample(name, fraction, target, dosed, whole=name == plan.target, rng=rng)
+        if is_external(name):
+            fraction = np.where(target > 0.0, 0.0, fraction)
+        if fraction.max(initial=0.0) <= 0.0:
+            raise IonrtError(f"objective on {name!r}: the structure is empty on the dose grid")
+        chosen[name] = _sample(fraction, dosed | (name == plan.target), near, rng)
     voxels = np.unique(np.concatenate([c[0] for c in chosen.values()]))
     if voxels.size == 0:
         raise IonrtError("optimise: no spot reaches any structure that has an objective")
@@ -199,21 +216,16 @@ def _terms(
 
 
 def _sample(
-    name: str, fraction: np.ndarray, target: np.ndarray, dosed: np.ndarray, *, whole: bool, rng: np.random.Generator
+    fraction: np.ndarray, dosed: np.ndarray, keep: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels of a structure with their shares; a large one is sampled, the outline leaves out the target."""
-    inside = fraction > 0.0
-    if is_external(name):
-        inside &= target == 0.0
-    total = float(fraction[inside].sum(dtype=np.float64))
-    if total <= 0.0:
-        raise IonrtError(f"objective on {name!r}: the structure is empty on the dose grid")
-    voxels = np.flatnonzero(inside if whole else inside & dosed)
-    share = fraction[voxels].astype(np.float64) / total
-    if whole or voxels.size <= SAMPLES:
-        return voxels, share
-    picked = np.sort(rng.choice(voxels.size, SAMPLES, replace=False))
-    return voxels[picked], share[picked] * (share.sum() / share[picked].sum())
+    """Voxels of a structure with their shares; all that are in `keep`, and a sample of the others standing for them all."""
+    total = float(fraction.sum(dtype=np.float64))
+    always = np.flatnonzero((fraction > 0.0) & dosed & keep)
+    others = np.flatnonzero((fraction > 0.0) & dosed & ~keep)
+    picked = others if others.size <= SAMPLES else np.sort(rng.choice(others, SAMPLES, replace=False))
+    share = fraction[picked].astype(np.float64)
+    share *= float(fraction[others].sum(dtype=np.float64)) / max(share.sum(), 1e-300)
+    return np.concatenate([always, picked]), np.concatenate([fraction[always].astype(np.float64), share]) / total
 
 
 def _start(problem: Problem, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
