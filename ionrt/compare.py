@@ -144,7 +144,7 @@ class Comparison:
             "target": f"{self.target}, {size:.1f} cm³",
             "prescription": f"{self.prescription:g} Gy (RBE) per fraction, {self.fractions} fractions",
             "RBE model": str(self.maps["rbe_dose"].attrs["rbe_model"]),
-            "LETd definition": str(self.maps["let_d"].attrs["let_definition"]),
+            "LETd": f"dose average, definition “{self.maps['let_d'].attrs['let_definition']}”",
             "beams": beams,
             "organs at risk": ", ".join(self.organs),
             "dose grid": " × ".join(f"{float(self.grid[d][1] - self.grid[d][0]):.2g}" for d in ("x", "y", "z")) + " mm",
@@ -224,7 +224,7 @@ def compare_ions(
     parameters: Mapping[str, Any] | None = None,
     let_definition: str = "charged",
     spacing: float = 3.0,
-    iterations: int = 80,
+    iterations: int = 60,
     base: Mapping[str, xr.Dataset] | None = None,
 ) -> Comparison:
     """Plan the same target with each ion at the same prescribed RBE-weighted dose per fraction.
@@ -297,7 +297,9 @@ def _maps(one: IonPlan) -> xr.Dataset:
     weighted = _rbe_dose(total, one.plan)
     ratio = (weighted / total["dose"]).where(total["dose"] > 0, 0.0)
     value = stamp(ratio, "rbe", rbe_model=weighted.attrs["rbe_model"])
-    return xr.Dataset({"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted, "rbe": value})
+    maps = {"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted, "rbe": value}
+    about = {"rbe_model": one.plan.model, "let_definition": one.plan.let_definition}  # of the plan, so of every figure of it
+    return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})
 
 
 def _body(grid: xr.Dataset) -> xr.DataArray:

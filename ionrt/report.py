@@ -120,6 +120,7 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             progress_bar=True,
             kernel_name="python3",
             language="python",
+            extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
         if error.ename.endswith(("IonrtError", "ReachError")):

@@ -70,7 +70,7 @@ def test_no_execution_metadata_that_changes_with_every_run(book):
 
 def test_a_wrong_digit_is_noticed(tmp_path):
     """nbval, called as `make test` calls it, accepts the right number and refuses one wrong digit."""
-    cells = [nbformat.v4.new_code_cell("print('range 275.3 mm')", metadata={"tags": ["keep_output"]})]
+    cells = [nbformat.v4.new_code_cell("print('range 275.3 mm')", metadata={"tags": ["keep_output"]}, execution_count=1)]
     outcome = {}
     for shown in ("275.3", "275.4"):
         cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text=f"range {shown} mm\n")]

@@ -70,5 +70,7 @@ def table(frame: pd.DataFrame, *, digits: int = 3, by_row: bool = False, caption
         kinds = {c: "text" if isinstance(v, str) else "number" for c, v in row.items()}
         cells = "".join(f"<td class='{kinds[c]}'>{html.escape(_shown(v, places[c]))}</td>" for c, v in row.items())
         rows.append(f"<tr>{head}{cells}</tr>")
-    body = f"<table class='ionrt'><thead><tr>{top}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    names = [*frame.index.names, *frame.columns]
+    head = f"<thead><tr>{top}</tr></thead>" if any(str(n) for n in names if n) else ""
+    body = f"<table class='ionrt'>{head}<tbody>{''.join(rows)}</tbody></table>"
     return Figure(_Html(body, frame.to_string()), caption, kind="table")
