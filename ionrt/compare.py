@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +224,7 @@ def compare_ions(
     parameters: Mapping[str, Any] | None = None,
     let_definition: str = "charged",
     spacing: float = 3.0,
-    iterations: int = 60,
+    iterations: int = 200,
     base: Mapping[str, xr.Dataset] | None = None,
 ) -> Comparison:
     """Plan the same target with each ion at the same prescribed RBE-weighted dose per fraction.
@@ -255,7 +255,7 @@ def compare_ions(
     plans, unreachable = {}, {}
     for ion in tqdm([one_of(i, tuple(IONS), what="ion") for i in ions], desc="ions", disable=None):
         beams = tuple(plan.Beam(ion, float(angle), room=room) for angle in gantry_angles)
-        objectives = _objectives(target, prescription, names, chosen)
+        objectives = default_objectives(target, prescription, names, organs=chosen)
         wanted = plan.Plan(
             beams, target, prescription, fractions, model, parameters or {}, objectives, spacing, let_definition=let_definition
         )
@@ -267,13 +267,6 @@ def compare_ions(
         raise IonrtError(f"no ion reaches {target!r}: {'; '.join(unreachable.values())}")
     maps = xr.concat([_maps(one) for one in plans.values()], pd.Index(list(plans), name="ion"), combine_attrs="drop_conflicts")
     return Comparison(patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, _body(grid))
-
-
-def _objectives(target: str, prescription: float, names: Sequence[str], organs: Sequence[str]) -> tuple[Any, ...]:
-    """The default ones, with hot spots outside the target held down: the outline is so large that its mean hardly sees them."""
-    default = default_objectives(target, prescription, names, organs=organs)
-    hot = [isinstance(o, plan.SquaredOverdose) and is_external(o.structure) for o in default]
-    return tuple(replace(o, weight=10_000.0) if h else o for o, h in zip(default, hot, strict=True))
 
 
 def _plan(patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping[str, xr.Dataset] | None) -> IonPlan:
