@@ -9,7 +9,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ionrt.plot.style import FONT_SIZES, ION_COLOURS, ION_DASHES, PANEL_COLOURS, Figure, label, provenance, tidy
+from ionrt.plot.style import FONT_SIZES, ION_COLOURS, ION_DASHES, ION_NAMES, PANEL_COLOURS, Figure, label, provenance, tidy
 from ionrt.quantities import IonrtError
 
 DASHES = ("solid", "dashed", "dotdash", "dotted")
@@ -22,7 +22,7 @@ def curves(
     xlabel: str,
     ylabel: str = "",
     points: Mapping[str, Points] | None = None,
-    target: tuple[float, float] | None = None,
+    shaded: tuple[float, float] | None = None,
     columns: int = 2,
     width: int = 1140,
     xlim: tuple[float, float] | None = None,
@@ -35,14 +35,14 @@ def curves(
 
     Parameters: `panels` {title: {name of the line: array with one dimension, whose coordinate is the axis}}; `xlabel` with
     unit; `ylabel`, by default that of the quantity in each panel; `points` {title: {name: (x, y)}} published values, drawn as
-    marks in the colour of the line of that name; `target` from, to shaded on the axis; `columns` per row; `width` [pixels];
+    marks in the colour of the line of that name; `shaded` from, to on the axis; `columns` per row; `width` [pixels];
     `xlim`, `ylim`, `logx`, `logy` of all panels; `caption` first sentence.
     """
     looks = _looks(panels)
     n = min(columns, len(panels)) or 1
     size, drawn = int(width / n) - 95, []
     for k, (title, lines) in enumerate(panels.items()):
-        items: list[Any] = [hv.VSpan(*target).opts(color="#999999", alpha=0.22, line_alpha=0)] if target else []
+        items: list[Any] = [hv.VSpan(*shaded).opts(color="#999999", alpha=0.22, line_alpha=0)] if shaded else []
         items += [_line(title, name, da, *looks[name]) for name, da in lines.items()]
         for name, (x, y) in ((points or {}).get(title) or {}).items():
             colour = looks[name][0] if name in looks else "#333333"
@@ -72,10 +72,9 @@ def curves(
             )
         )
     grid = hv.Layout(drawn).cols(n).opts(hv.opts.Layout(shared_axes=False, toolbar="right", merge_tools=True))
-    shaded = " The target is shaded." if target else ""
     arrays = [da for lines in panels.values() for da in lines.values()]
-    key = tuple((name, *look) for name, look in looks.items())
-    return Figure(grid, f"{caption}{shaded} {provenance(arrays)}".strip(), key=key)
+    key = tuple((ION_NAMES.get(name, name), *look) for name, look in looks.items())
+    return Figure(grid, f"{caption} {provenance(arrays)}".strip(), key=key)
 
 
 def _looks(panels: Mapping[str, Mapping[str, xr.DataArray]]) -> dict[str, tuple[str, str]]:
