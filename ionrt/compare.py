@@ -112,7 +112,7 @@ class Comparison:
                 "tail / target": self._ratio(ion, evaluate.tail_to_target),
                 "integral dose [Gy L]": float(whole.sel(ion=ion).squeeze()),
                 "spots": one.spots,
-                "time [s]": round(one.seconds, 1),
+                "time [s]": round(one.seconds),
             }
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("ion")
         return table.reindex([ION_NAMES[i] for i in (*self.plans, *self.unreachable)])
@@ -247,6 +247,8 @@ def compare_ions(
     ------
     IonrtError for unknown structures, ions or models, a prescription that is not positive, or if no ion reaches.
     """
+    if not prescription > 0:
+        raise IonrtError(f"prescription: expected a positive prescription in Gy (RBE) per fraction, got {prescription!r}")
     names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
     one_of(target, names, what="target")
     grid = regrid(patient, spacing=spacing)

@@ -1,0 +1,107 @@
+"""The comparison of ions, end to end on a small water box with the real rooms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ionrt import evaluate
+from ionrt.compare import compare_ions, nearest_organs
+from ionrt.patient.structures import Contours, add_structures
+from ionrt.quantities import IonrtError, stamp
+
+GRID = ("z", "y", "x")
+
+
+def box_contours(name, low, high, levels):
+    (x0, y0), (x1, y1) = low, high
+    rings = [np.array([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]]) for z in levels]
+    return Contours(name, np.concatenate(rings), np.full(len(rings), 4))
+
+
+@pytest.fixture(scope="module")
+def patient():
+    """A box of water, 200 x 120 x 60 mm, with a target of 30 mm in the middle and an organ beside it."""
+    at = {"z": np.arange(-28.75, 30, 2.5), "y": np.arange(-66.25, 67, 2.5), "x": np.arange(-108.75, 110, 2.5)}
+    _, y, x = np.meshgrid(*at.values(), indexing="ij")
+    inside = (abs(x) <= 100) & (abs(y) <= 60)
+    ct = xr.DataArray(np.where(inside, 0.0, -1000.0).astype(np.float32), dims=GRID, coords=at)
+    levels = at["z"]
+    found = [
+        box_contours("CTV", (-15, -15), (15, 15), levels[abs(levels) <= 15]),
+        box_contours("Organ", (-12, 25), (12, 40), levels[abs(levels) <= 12]),
+        box_contours("GTV", (-8, -8), (8, 8), levels[abs(levels) <= 8]),
+        box_contours("BODY", (-100, -60), (100, 60), levels),
+    ]
+    return add_structures(xr.Dataset({"ct": stamp(ct, "ct")}), found, ["CTV", "ORGAN", "GTV", "EXTERNAL"])
+
+
+@pytest.fixture(scope="module")
+def result(patient):
+    return compare_ions(patient, ions=("C", "Ne"), gantry_angles=(90.0,), prescription=3.0, spacing=2.5)
+
+
+def test_targets_are_covered_and_let_grows_with_charge(result):
+    table = result.target_table()
+    on_grid = evaluate.dose_at_volume(result.maps["rbe_dose"], result.outlines.sel(structure=["CTV"]), percent=95)
+    assert float(on_grid.min()) > 0.95 * 3.0, "voxels of the target that the planner sees"
+    median = evaluate.dose_at_volume(result.maps["rbe_dose"], result.structures.sel(structure=["CTV"]), percent=50)
+    np.testing.assert_allclose(median, 3.0, rtol=0.02)
+    assert table.loc["neon", "LETd mean [keV/µm]"] > 1.5 * table.loc["carbon", "LETd mean [keV/µm]"]
+    assert table.loc["neon", "tail / target"] > table.loc["carbon", "tail / target"] > 0.01
+    assert result.organs == ("Organ",), "neither the outline nor the GTV inside the target"
+
+
+def test_maps_are_consistent_and_carry_their_definitions(result):
+    maps = result.maps
+    for name in ("dose", "let_d", "rbe", "rbe_dose"):
+        assert maps[name].dims == ("ion", *GRID) and maps[name].attrs["rbe_model"] == "nirs_mkm"
+        assert maps[name].attrs["let_definition"] == "charged"
+    dosed = maps["dose"] > 0.1
+    product = (maps["dose"] * maps["rbe"] / maps["rbe_dose"]).where(dosed)
+    assert float(abs(product - 1).max()) < 1e-5
+
+
+def test_depth_starts_at_the_skin(result):
+    near, far = result.target_depth()
+    assert (near, far) == (pytest.approx(85, abs=1.5), pytest.approx(115, abs=1.5))
+    dose, let, weighted = result.profiles()
+    assert [da.name for da in (dose, let, weighted)] == ["dose", "let_d", "rbe_dose"]
+    inside = (dose["distance"] > near + 3) & (dose["distance"] < far - 3)
+    assert float(weighted.sel(ion="C").where(inside).mean()) == pytest.approx(3.0, rel=0.05)
+
+
+def test_an_ion_out_of_reach_is_listed_not_dropped(patient):
+    from ionrt.plan import Room
+
+    short = Room("short", energies={"C": (80.0, 430.0), "Ne": (100.0, 200.0)})
+    found = compare_ions(
+        patient, ions=("C", "Ne"), gantry_angles=(90.0,), room=short, prescription=3.0, spacing=4.0, iterations=3
+    )
+    assert list(found.plans) == ["C"] and "missing" in found.unreachable["Ne"]
+    assert list(found.target_table().index) == ["carbon", "neon"] and found.target_table().loc["neon"].isna().all()
+    assert "Ne  does not reach" in found.key_numbers() and "Neon does not reach" in found.caption("x")
+    with pytest.raises(IonrtError, match="no ion reaches 'CTV'"):
+        compare_ions(patient, ions=("Ne",), gantry_angles=(90.0,), room=short, prescription=3.0, spacing=4.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": "CTW"}, "target: 'CTW' does not exist; there are 'CTV'"),
+        ({"organs": ["Orgen"]}, "organ: 'Orgen' does not exist; there are 'Organ'"),
+        ({"ions": ("Fe",)}, "ion"),
+        ({"prescription": 0.0}, "positive prescription"),
+        ({"prescription": -3.0}, "positive prescription"),
+        ({"model": "nirs"}, "nirs_mkm"),
+    ],
+)
+def test_bad_input(patient, change, message):
+    settings = {"ions": ("C",), "gantry_angles": (90.0,), "spacing": 4.0} | change
+    with pytest.raises(IonrtError, match=message):
+        compare_ions(patient, **settings)
+
+
+def test_nearest_organs_of_an_empty_list(result):
+    assert nearest_organs(result.grid, "CTV", n=0) == ()
