@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     basedata = commands.add_parser("basedata", help="base data of the ions in water")
     basedata.add_argument("action", choices=("build", "info", "export"))
     basedata.add_argument("ions", nargs="*", help="p He C O Ne (default: all)")
-    basedata.add_argument("--out", metavar="DIR", default=".", help="folder for export (NetCDF)")
+    basedata.add_argument(
+        "--out", metavar="DIR", default=".", help="folder for export, or a file that ends in .nc or .mat (one ion)"
+    )
     basedata.set_defaults(run=_basedata)
     commands.add_parser("check", help="does this environment work?").set_defaults(run=_check)
     return parser
@@ -79,20 +81,22 @@ def _report(chosen: argparse.Namespace) -> None:
 
 def _basedata(chosen: argparse.Namespace) -> None:
     from ionrt import beam, ions
+    from ionrt.quantities import one_of
 
-    for ion in chosen.ions or ions.IONS:
+    names = chosen.ions or list(ions.IONS)
+    for ion in names:
+        one_of(ion, tuple(ions.IONS), what="ion")
+    out = Path(chosen.out)
+    if chosen.action == "export" and out.suffix and len(names) > 1:
+        raise IonrtError(f"--out {out}: one file holds one ion, got {', '.join(names)}; name one ion or give a folder")
+    for ion in names:
         data = beam.base_data(ion)
         if chosen.action == "export":
-            path = Path(chosen.out) / f"basedata_{ion}.nc"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            data.to_netcdf(part)
-            part.replace(path)
-            print(path)
+            print(beam.export(data, out if out.suffix else out / f"basedata_{ion}.nc"))
             continue
-        energy, size = data["energy"].values, data.nbytes / 1e6
+        energy, key = data["energy"].values, data.attrs.get("content_key")
         print(
-            f"{ion:<3} {energy.size} energies {energy.min():.0f}-{energy.max():.0f} MeV/u  {size:.0f} MB  {data.attrs.get('content_hash')}"
+            f"{ion:<3}{energy.size:4d} energies {energy.min():.0f}-{energy.max():.0f} MeV/u  {data.nbytes / 1e6:.0f} MB  {key}"
         )
 
 

@@ -1,6 +1,10 @@
 from .basedata import base_data as base_data
 from .basedata import machine_energies as machine_energies
 from .check import check_base_data as check_base_data
+from .interchange import export as export
+from .interchange import export_matrad as export_matrad
+from .interchange import export_netcdf as export_netcdf
+from .interchange import read_matrad as read_matrad
 from .nuclear import cross_section as cross_section
 from .stopping import csda_range as csda_range
 from .stopping import energy_for_range as energy_for_range

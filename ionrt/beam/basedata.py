@@ -151,13 +151,16 @@ def _labelled(ion: str, data: Array, dims: tuple[str, ...], quantity: str) -> xr
     return out
 
 
+_NO_PHYSICS = ("interchange.py", "check.py", "validation.py", "figures.py")
+
+
 @cache
 def physics_hash() -> str:
     """Hash of everything the numbers depend on: the sources and tables of this room and the isotopes."""
     parts: list[object] = []
     for folder in (files("ionrt.beam"), files("ionrt.beam") / "tables"):
         for item in sorted(folder.iterdir(), key=lambda p: p.name):
-            if item.name.endswith((".py", ".csv", ".toml")) and item.name not in ("interchange.py", "check.py"):
+            if item.name.endswith((".py", ".csv", ".toml")) and item.name not in _NO_PHYSICS:
                 parts += [item.name, item.read_bytes()]
     parts.append((files("ionrt") / "ions.py").read_bytes())
     return content_hash(*parts)

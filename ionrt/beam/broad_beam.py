@@ -13,7 +13,7 @@ from ionrt.beam import shower
 from ionrt.beam.cells import CHARGE_OF, CHARGES, KINETIC_EDGES
 from ionrt.beam.emission import TARGET
 from ionrt.beam.nuclear import by_parent
-from ionrt.beam.shower import MESH, Mesh
+from ionrt.beam.shower import Mesh, mesh_of
 from ionrt.beam.stopping import Array, energies
 from ionrt.ions import ELEMENTS, Isotope, get
 from ionrt.quantities import IonrtError, stamp
@@ -76,9 +76,10 @@ def solve(
     range_sigma: float = 0.0,
     range_shifter: float = 0.0,
     cone: float = 0.0,
-    mesh: Mesh = MESH,
+    mesh: Mesh | None = None,
 ) -> Solution:
     """Transport one beam and bring everything to `depth`; the private door of `transport` and `base_data`."""
+    mesh = mesh or mesh_of(isotope)
     inside = depth + range_shifter
     nodes = np.empty(0) if spectrum_depth is None else np.asarray(spectrum_depth, float) + range_shifter
     end = float(max(inside[-1], nodes.max(initial=0.0))) + 2 * mesh.width  # the last depths lie between two slabs

@@ -67,9 +67,11 @@ def _fragment(parent: str, daughter: str, energy: Array, number: float, nodes: i
 
 
 def _target_protons(parent: str, kinetic: Array, nodes: int) -> tuple[Array, ...]:
-    """Protons out of the target, spectrum 1/E; slower where the projectile has little energy left."""
-    low, high = constants()["target"]["proton_energy_MeV"]
-    edges = low * (high / low) ** _shares(nodes)[0] * np.minimum(1.0, kinetic / 400.0)[:, None]
+    """Protons out of the target, spectrum 1/E up to the projectile's energy per nucleon (knock-out of a free nucleon)."""
+    c = constants()["target"]
+    low, share = c["proton_lowest_MeV"], c["proton_top_share"]
+    high = np.maximum(share * kinetic / ISOTOPES[parent].mass_number, 2 * low)
+    edges = low * (high / low)[:, None] ** _shares(nodes)[0] * np.minimum(1.0, kinetic / 400.0)[:, None]
     shape = (kinetic.size, nodes)
     number = np.full(shape, by_parent("target.protons", ISOTOPES[parent]) / nodes)
     return edges[:, :-1], edges[:, 1:], number, np.full(shape, constants()["momentum"]["slow_theta"] ** 2)
@@ -100,7 +102,7 @@ def elastic_pairs(energy: Array, nodes: int = 32) -> Emission:
     return Emission(np.full(nodes, INDEX["1H"]), edges[:, :-1], edges[:, 1:], number, theta2, np.zeros(energy.size))
 
 
-def deflected(energy: Array, straggling: float, nodes: int = 96) -> Emission:
+def deflected(energy: Array, straggling: float, nodes: int = 256) -> Emission:
     """Protons after elastic scattering on oxygen: range shortened to its projection, with the straggling (mm) of the beam."""
     tab = table("1H")
     proton = ISOTOPES["1H"]

@@ -88,7 +88,7 @@ def react(state, bounds, i, step, sigma, kinetic, which, pointer, species, low, 
                 state[q, j, k] *= 1.0 - share
         for b in range(histogram.shape[1]):
             rate = histogram[0, b]
-            if rate <= 1e-8:
+            if rate <= 1e-7:
                 neutral += histogram[4, b]
                 continue
             e0, e1 = pointer[j, b], pointer[j, b + 1]

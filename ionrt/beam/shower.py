@@ -12,6 +12,7 @@ from ionrt.beam.cells import shower as shower_tables
 from ionrt.beam.emission import SPECIES, Emission, deflected, elastic_pairs, emission
 from ionrt.beam.primary import Primary, lateral
 from ionrt.beam.stopping import Array, smooth
+from ionrt.ions import Isotope
 
 _MOST_CELLS = 7000  # 3.5 m of residual range; particles that would reach further (tritons) are put into the last cell
 
@@ -31,6 +32,12 @@ class Mesh:
 
 
 MESH = Mesh()
+PROTON_MESH = Mesh(slab=1, every=2)  # the protons' own slow secondaries build up within 3 mm
+
+
+def mesh_of(isotope: Isotope) -> Mesh:
+    """The discretisation that a beam of this isotope needs."""
+    return PROTON_MESH if isotope.charge == 1 else MESH
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,367 @@
+"""Base data in the formats of others: matRad machine files (.mat, version 7) in and out, netCDF-3 out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import xarray as xr
+from scipy.io import loadmat, savemat
+from scipy.io.matlab import MatReadError
+
+from ionrt.beam.basedata import save
+from ionrt.beam.broad_beam import LET_DEFINITIONS
+from ionrt.beam.check import check_base_data
+from ionrt.beam.stopping import Array, energy_for_range, stopping_power
+from ionrt.quantities import IonrtError, content_hash, one_of, stamp
+
+RADIATION = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}  # neon: no matRad data set exists
+MEV_PER_MM = 10.0  # MeV cm2/g in water to MeV/mm: divide
+SOURCE_DISTANCE = 10000.0  # mm
+SPOT_SIGMA = 3.0  # mm at the isocentre; the beam in air is the room's matter, a machine file cannot do without one
+DEPTH_STEP = 0.1  # mm, of base data that are read
+_NEGLIGIBLE = 1e-6  # weight of a halo that is none
+
+
+def export_netcdf(base: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write base data as netCDF-3, which every netCDF library reads; returns the path.
+
+    Parameters
+    ----------
+    base: Dataset as `base_data` returns it.
+    path: file to write; replaced only when the new one is complete.
+
+    Raises
+    ------
+    IonrtError: not base data.
+    """
+    out = Path(path)
+    save(check_base_data(base), out)
+    return out
+
+
+def export_matrad(
+    base: xr.Dataset,
+    path: str | os.PathLike[str],
+    *,
+    let_definition: str = "charged",
+    spot_sigma: float = SPOT_SIGMA,
+    name: str = "ionrt",
+) -> Path:
+    """Write base data as a matRad machine file (.mat, version 7) and return its path.
+
+    Z = 10 dose [MeV cm2/g], LET = let_d [keV/um], sigma1 = sigma, sigma2 = halo_sigma, weight = halo_weight.
+
+    Parameters
+    ----------
+    base: Dataset as `base_data` returns it.
+    path: file to write; replaced only when the new one is complete.
+    let_definition: "primary", "charged" or "charged_with_target"; it is named in `machine.meta.description`.
+    spot_sigma: standard deviation of the beam in air in mm, the same at all distances.
+    name: of the machine.
+
+    Returns
+    -------
+    The path. Per energy depths are 0.1 mm around the peak and coarser elsewhere; doses between them are linear.
+
+    Raises
+    ------
+    IonrtError: not base data, unknown LET definition, spot_sigma not positive.
+
+    References
+    ----------
+    matRad, doi 10.1002/mp.12251.
+    """
+    check_base_data(base)
+    one_of(let_definition, tuple(str(d) for d in base["let_definition"].values), what="let_definition")
+    if not (np.isfinite(spot_sigma) and spot_sigma > 0):
+        raise IonrtError(f"spot_sigma: expected a positive number in mm, got {spot_sigma}")
+    entries = [_entry(base.isel(energy=i), let_definition, spot_sigma) for i in range(base.sizes["energy"])]
+    ion = str(base.attrs["ion"])
+    meta = {
+        "radiationMode": RADIATION[ion],
+        "dataType": "doubleGauss",
+        "created_on": "",
+        "created_by": f"ionrt {base.attrs.get('ionrt_version', '')}",
+        "description": f"{ion} in water; LET is dose-averaged, {let_definition}; Z in MeV cm2/g per primary",
+        "SAD": SOURCE_DISTANCE,
+        "BAMStoIsoDist": 1000.0,
+        "machine": name,
+        "LUT_bxWidthminFWHM": np.array([[1.0, 1e6], [1.0, 1.0]]),
+        "fitAirOffset": 0.0,
+    }
+    return _write(Path(path), {"machine": {"meta": meta, "data": _struct_array(entries)}})
+
+
+def _entry(one: xr.Dataset, let_definition: str, spot_sigma: float) -> dict[str, Any]:
+    """One element of machine.data."""
+    all_depths = one["depth"].values.astype(float)
+    dose = one["dose"].values.astype(float)
+    peak = int(dose.argmax())
+    depth = all_depths[_chosen(all_depths, all_depths[peak])]
+
+    def column(da: xr.DataArray) -> Array:
+        value: Array = np.interp(depth, all_depths, da.values.astype(float))
+        return value[:, None]
+
+    distance = np.array([0.0, 2 * SOURCE_DISTANCE])
+    return {
+        "energy": float(one["energy"]),
+        "range": float(one["csda_range"]),
+        "peakPos": float(all_depths[peak]),
+        "offset": 0.0,
+        "depths": depth[:, None],
+        "Z": MEV_PER_MM * column(one["dose"]),
+        "LET": column(one["let_d"].sel(let_definition=let_definition)),
+        "sigma1": column(one["sigma"]),
+        "sigma2": column(one["halo_sigma"]),
+        "weight": column(one["halo_weight"]),
+        "initFocus": {"dist": distance, "sigma": np.full(2, spot_sigma), "SisFWHMAtIso": 2.3548 * spot_sigma},
+    }
+
+
+def _chosen(depth: Array, peak: float) -> np.ndarray:
+    """Indices of 0.1 mm around the peak, 0.5 mm in the plateau, 2 mm in the tail: a tenth of the file."""
+    near = (depth > peak - 15) & (depth < peak + 10)
+    every = np.arange(depth.size)
+    keep = near | (every % 5 == 0) & (depth < peak) | (every % 20 == 0) | (every == depth.size - 1)
+    return np.flatnonzero(keep)
+
+
+def _struct_array(entries: list[dict[str, Any]]) -> np.ndarray:
+    out = np.zeros(len(entries), dtype=[(k, object) for k in entries[0]])
+    for i, entry in enumerate(entries):
+        out[i] = tuple(entry.values())
+    return out
+
+
+def _write(path: Path, content: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            savemat(file, content, do_compression=True, long_field_names=True)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_matrad(path: str | os.PathLike[str], *, let_definition: str = "charged", missing_let: str = "raise") -> xr.Dataset:
+    """Read a matRad machine file of protons or ions (.mat, version 5 to 7) as base data.
+
+    dose = Z / 10 [MeV/mm], sigma = sigma or sigma1, halo_sigma = sigma2, halo_weight = weight; of several Gaussians the
+    narrowest is the core and the others are joined, by weight, in the halo. `offset` moves the depth axis.
+
+    Parameters
+    ----------
+    path: the machine file.
+    let_definition: what the LET in the file is; matRad files do not say so.
+    missing_let: "raise", or "primary": files without LET get the stopping power of the primaries at their residual range.
+
+    Returns
+    -------
+    Dataset of the base-data contract without spectra (`check_base_data`); attribute `repaired` names what was put
+    right (halo widths where the halo has no weight). alpha and beta, often not numbers at depth 0, are not read.
+
+    Raises
+    ------
+    IonrtError: no such file, no machine, a field missing (LET included), depths in cm, NaN, negative dose.
+
+    References
+    ----------
+    matRad, doi 10.1002/mp.12251.
+    """
+    one_of(let_definition, LET_DEFINITIONS, what="let_definition")
+    file = Path(path)
+    machine = _load(file)
+    ion = _ion(machine)
+    one_of(missing_let, ("raise", "primary"), what="missing_let")
+    entries = sorted(_entries(machine), key=lambda e: float(_number(e, "energy")))
+    if not entries:
+        raise IonrtError(f"{file.name}: machine.data is empty; expected one element per energy")
+    repaired: set[str] = set()
+    if missing_let == "primary" and not any(np.size(e.get("LET", ())) for e in entries):
+        entries = [e | {"LET": _of_primaries(ion, e)} for e in entries]
+        let_definition = "primary"
+        repaired.add("LET computed for the primaries alone")
+    tables = [_table(e, repaired) for e in entries]
+    depth = np.arange(int(np.ceil(max(t["depth"][-1] for t in tables) / DEPTH_STEP - 1e-6)) + 1) * DEPTH_STEP
+    data = {k: np.stack([_on(depth, t, k) for t in tables]).astype(np.float32) for k in _COLUMNS}
+    energy = np.array([float(_number(e, "energy")) for e in entries])
+    reach = np.array([float(_number(e, "range", "peakPos")) for e in entries], np.float32)
+    return _dataset(ion, energy, depth, data, reach, let_definition, repaired, file)
+
+
+_COLUMNS = ("dose", "let_d", "sigma", "halo_weight", "halo_sigma")
+
+
+def _dataset(
+    ion: str,
+    energy: Array,
+    depth: Array,
+    data: dict[str, Array],
+    reach: Array,
+    let_definition: str,
+    repaired: set[str],
+    file: Path,
+) -> xr.Dataset:
+    ds = xr.Dataset(coords={"energy": energy, "depth": depth, "let_definition": [let_definition]})
+    ds["energy"].attrs["units"], ds["depth"].attrs["units"] = "MeV/u", "mm"
+    for name, value in data.items():
+        if name == "let_d":
+            da = xr.DataArray(value[None], dims=("let_definition", "energy", "depth"))
+            ds[name] = stamp(da, "let_d", ion=ion, let_definition="see coordinate let_definition")
+        else:
+            quantity = "depth_dose" if name == "dose" else name
+            ds[name] = stamp(xr.DataArray(value, dims=("energy", "depth")), quantity, ion=ion)
+    ds["csda_range"] = stamp(xr.DataArray(reach, dims=("energy",)), "csda_range", ion=ion)
+    ds.attrs = {
+        "ion": ion,
+        "let": f"read from {file.name}, taken as {let_definition}",
+        "citation": f"matRad machine file {file.name}",
+        "content_key": content_hash(file.read_bytes(), let_definition),
+        "repaired": "; ".join(sorted(repaired)) or "nothing",
+    }
+    return check_base_data(ds)
+
+
+def _load(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise IonrtError(f"{file}: no such file; expected a matRad machine file (.mat)")
+    try:
+        content = loadmat(file, simplify_cells=True)
+    except NotImplementedError:
+        raise IonrtError(f"{file.name}: .mat version 7.3 (HDF5); save it with `save(..., '-v7')`") from None
+    except (ValueError, TypeError, OSError, MatReadError, KeyError, EOFError) as error:
+        raise IonrtError(f"{file.name}: not a .mat file of version 5 to 7 ({error})") from None
+    machine = content.get("machine")
+    if not isinstance(machine, dict) or not {"meta", "data"} <= machine.keys():
+        raise IonrtError(f"{file.name}: expected the structure `machine` with `meta` and `data`; got {_names(content)}")
+    return machine
+
+
+def _names(content: dict[str, Any]) -> str:
+    return ", ".join(sorted(k for k in content if not k.startswith("__"))) or "nothing"
+
+
+def _ion(machine: dict[str, Any]) -> str:
+    mode = str(machine["meta"].get("radiationMode", "nothing")).strip()
+    ions = {v: k for k, v in RADIATION.items()}
+    if mode not in ions:
+        raise IonrtError(f"machine.meta.radiationMode: expected one of {', '.join(ions)}, got {mode!r}")
+    return ions[mode]
+
+
+def _entries(machine: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    data = machine["data"]
+    for entry in [data] if isinstance(data, dict) else np.ravel(np.asarray(data, dtype=object)):
+        if not isinstance(entry, dict):
+            raise IonrtError("machine.data: expected an array of structures, one per energy")
+        yield entry
+
+
+def _number(entry: dict[str, Any], *names: str) -> float:
+    """The first of `names` that is a positive number."""
+    for name in names:
+        value = np.asarray(entry.get(name, np.nan), float)
+        if value.size == 1 and np.isfinite(value) and value > 0:
+            return float(value)
+    raise IonrtError(f"machine.data: {' or '.join(names)} missing or not a positive number")
+
+
+def _column(entry: dict[str, Any], name: str, size: int | None = None) -> Array:
+    """A column of numbers, finite and not negative, as long as the depths."""
+    what = f"machine.data at {entry.get('energy')} MeV/u: {name}"
+    if name not in entry or np.size(entry[name]) == 0:
+        raise IonrtError(f"{what} is missing; got {_names(entry)}" + (_LET_HINT if name == "LET" else ""))
+    value = np.ravel(np.asarray(entry[name], float))
+    if size is not None and value.size != size:
+        raise IonrtError(f"{what} has {value.size} values for {size} depths")
+    if not np.all(np.isfinite(value)):
+        raise IonrtError(f"{what} has {int((~np.isfinite(value)).sum())} values that are not numbers; repair them")
+    if np.any(value < 0) and name != "depths":
+        raise IonrtError(f"{what} has negative values")
+    return value
+
+
+def _table(entry: dict[str, Any], repaired: set[str]) -> dict[str, Array]:
+    """Depth and columns of one energy in our units."""
+    depth = _column(entry, "depths")
+    if depth.size < 3 or np.any(np.diff(depth) <= 0):
+        raise IonrtError(f"machine.data at {entry['energy']} MeV/u: depths must be ascending, at least three")
+    offset = float(np.asarray(entry.get("offset", 0.0), float)) if np.size(entry.get("offset", 0.0)) == 1 else 0.0
+    dose = _column(entry, "Z", depth.size) / MEV_PER_MM
+    _plausible(entry, depth, dose)
+    core, weight, halo = _gaussians(entry, depth.size, repaired)
+    let = _column(entry, "LET", depth.size)
+    return dict(zip(("depth", *_COLUMNS), (depth + offset, dose, let, core, weight, halo), strict=True))
+
+
+def _of_primaries(ion: str, entry: dict[str, Any]) -> Array:
+    """LET of ions that stop at the peak, keV/um; at least 0.5 mm before their end."""
+    depth, reach = _column(entry, "depths"), _number(entry, "peakPos", "range")
+    energy = energy_for_range(ion, np.clip(reach - depth, 0.5, None)).values
+    let: Array = stopping_power(ion, energy).values / 10
+    return let
+
+
+def _plausible(entry: dict[str, Any], depth: Array, dose: Array) -> None:
+    """Depths in cm or doses in other units would pass every other test: the range tells."""
+    peak, said = depth[dose.argmax()], _number(entry, "peakPos", "range")
+    if depth[-1] < 0.5 * said or not 0.5 < peak / said < 2:
+        raise IonrtError(
+            f"machine.data at {entry['energy']} MeV/u: the peak of Z lies at {peak:.3g}, peakPos says {said:.3g}; "
+            "depths, range and peakPos are expected in mm"
+        )
+
+
+def _gaussians(entry: dict[str, Any], size: int, repaired: set[str]) -> tuple[Array, Array, Array]:
+    """Core sigma, halo weight and halo sigma from one, two or several Gaussians."""
+    if np.size(entry.get("sigmaMulti", ())):
+        return _several(entry, size)
+    if np.size(entry.get("sigma1", ())):
+        core, halo, weight = (_column(entry, n, size) for n in ("sigma1", "sigma2", "weight"))
+        empty = (weight < _NEGLIGIBLE) & (halo > 10 * np.maximum(core, 1.0))
+        if empty.any():
+            repaired.add("sigma2 where the halo has no weight")
+        return core, np.minimum(weight, 1.0), np.maximum(np.where(empty, core, halo), core)
+    core = _column(entry, "sigma", size)
+    return core, np.zeros(size), core
+
+
+def _several(entry: dict[str, Any], size: int) -> tuple[Array, Array, Array]:
+    sigma, weight = (np.asarray(entry[n], float) for n in ("sigmaMulti", "weightMulti"))
+    sigma, weight = (a if a.ndim == 2 and a.shape[0] == size else np.atleast_2d(a).T for a in (sigma, weight))
+    if sigma.shape[0] != size or weight.shape[0] != size or not (np.isfinite(sigma).all() and np.isfinite(weight).all()):
+        raise IonrtError(f"machine.data at {entry['energy']} MeV/u: sigmaMulti and weightMulti need finite values per depth")
+    if weight.shape[1] == sigma.shape[1] - 1:  # the first weight is what the others leave
+        weight = np.column_stack([1 - weight.sum(1), weight])
+    order = np.argsort(sigma, axis=1)
+    sigma, weight = np.take_along_axis(sigma, order, 1), np.take_along_axis(weight, order, 1)
+    rest = weight[:, 1:].sum(1)
+    variance = (weight[:, 1:] * sigma[:, 1:] ** 2).sum(1) / np.maximum(rest, _NEGLIGIBLE)
+    halo = np.where(rest > _NEGLIGIBLE, np.sqrt(np.maximum(variance, 0)), sigma[:, 0])
+    return sigma[:, 0], np.clip(rest, 0, 1), np.maximum(halo, sigma[:, 0])
+
+
+def _on(depth: Array, table: dict[str, Array], name: str) -> Array:
+    """On the common depths; no dose behind the table, the other columns stay at their last value."""
+    beyond = 0.0 if name == "dose" else None
+    return np.interp(depth, table["depth"], table[name], right=beyond)
+
+
+_LET_HINT = '; missing_let="primary" puts the stopping power of the primaries there'
+EXPORT: dict[str, Callable[[xr.Dataset, Path], Path]] = {".nc": export_netcdf, ".mat": export_matrad}
+
+
+def export(base: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write base data in the format that the ending of `path` names (.nc or .mat); errors as of the two exports."""
+    ending = Path(path).suffix
+    if ending not in EXPORT:
+        raise IonrtError(f"{path}: expected a name that ends in {' or '.join(EXPORT)}, got {ending!r}")
+    return EXPORT[ending](base, Path(path))

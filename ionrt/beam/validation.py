@@ -1,0 +1,272 @@
+"""Our beams against published measurements, tables and Monte Carlo: what the validation book and the benchmark print.
+
+Every function takes `find`, which turns the name of a reference file into its path; nothing of the references is kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ionrt.beam import broad_beam as bb
+from ionrt.beam import primary as pr
+from ionrt.beam.shower import Mesh, mesh_of
+from ionrt.beam.stopping import csda_range, energy_for_range, stopping_power
+from ionrt.ions import IONS
+
+FOLDER = "reference/transport"
+SYMBOL = {"p": "p", "He4": "He", "C12": "C", "O16": "O", "Ne20": "Ne"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the validation: the worst deviation measured and the target it should stay below."""
+
+    name: str
+    measured: float
+    target: float
+    unit: str = "%"
+
+    @property
+    def reached(self) -> bool:
+        """True where the target is met."""
+        return self.measured <= self.target
+
+
+Reader = Callable[[str], Path]
+
+
+def read(find: Reader, name: str) -> pd.DataFrame:
+    """A reference table."""
+    return pd.read_csv(find(f"{FOLDER}/{name}"), comment="#")
+
+
+def worst(deviation: np.ndarray) -> float:
+    """Largest absolute deviation in per cent."""
+    return float(100 * np.max(np.abs(deviation)))
+
+
+def beam(ion: str, energy: float, end: float, **options: object) -> tuple[np.ndarray, bb.Solution, np.ndarray]:
+    """Depth grid, solution and total dose of one beam."""
+    depth = np.arange(0.0, end, 0.1)
+    solution = bb.solve(IONS[ion], energy, depth, **options)  # type: ignore[arg-type]
+    return depth, solution, bb.dose_by_origin(IONS[ion], solution).sum(0)
+
+
+def stopping_lines(find: Reader) -> Iterator[Line]:
+    """Ranges and stopping powers against ICRU 90 (p, He) and revised ICRU 73 (C, O, Ne; ranges of O, Ne: CATIMA)."""
+    limit = {"p": 0.1, "He": 0.1, "C": 0.15, "O": 0.2, "Ne": 0.2}
+    for label, rows in read(find, "stopping_range.csv").groupby("ion"):
+        ion = SYMBOL[str(label)]
+        energy = rows["E_MeV_u"].to_numpy()
+        reach = 10 * (rows["R_ICRU90"] if rows["R_ICRU90"].notna().any() else rows["R_catima"]).to_numpy()
+        power = rows["S_ICRU90_el" if ion in ("p", "He") else "S_ICRU73rev_el"].to_numpy()
+        inside = (reach < 300) & (energy >= 10)
+        apart = np.abs(csda_range(ion, energy).values - reach)[inside].max()
+        yield Line(f"range {ion} (< 300 mm)", float(apart), limit[ion], "mm")
+        ratio = stopping_power(ion, energy).values / power - 1
+        known = np.isfinite(ratio)
+        yield Line(f"stopping power {ion} 50 MeV/u and more", worst(ratio[known & (energy >= 50) & (energy <= 430)]), 0.3)
+        yield Line(f"stopping power {ion} 20 MeV/u", worst(ratio[known & (energy >= 20) & (energy < 50)]), 1.0)
+
+
+def fall(depth: np.ndarray, dose: np.ndarray, level: float) -> float:
+    """Depth behind the peak at which the dose falls to `level` of the maximum."""
+    k = int(dose.argmax())
+    behind = k + int(np.argmax(dose[k:] < level * dose[k]))
+    return float(np.interp(-level * dose[k], -dose[behind - 1 : behind + 1], depth[behind - 1 : behind + 1]))
+
+
+def cone_numbers(angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Fragments of 12C 400 MeV/u inside a cone (deg) around the axis by depth and charge."""
+    depth, s, _ = beam("C", 400.0, 380.0, energy_spread=0.001, cone=np.deg2rad(angle))
+    return depth, s.cone
+
+
+def haettner_lines(find: Reader) -> Iterator[Line]:
+    """12C 400 MeV/u in water: depth dose, build-up of fragments, angular widths."""
+    data = read(find, "haettner_12C_400_water.csv")
+    depth, s, dose = beam("C", 400.0, 380.0, energy_spread=0.001, cone=np.deg2rad(10))
+    points = data[data.quantity == "ionisation_rel"]
+    z, measured = 10 * points.depth_cm.to_numpy(), points.value.to_numpy()
+    shift = 275.87 - fall(depth, dose, 0.8)  # both 80 % points behind the peak
+    ours = np.interp(z - shift, depth, dose)
+    plateau = z < 73
+    ratio = ours / ours[plateau].mean() / (measured / measured[plateau].mean()) - 1
+    yield Line("C 400 dose 4 to 27.3 cm", worst(ratio[(z > 40) & (z <= 273)]), 3.0)
+    yield Line("C 400 dose at 2.2 cm", worst(ratio[z < 30]), 3.0)
+    yield Line("C 400 tail", worst(ratio[z > 281]), 10.0)
+    for element, charge, limit in (("He", 2, 6), ("B", 5, 15), ("Be", 4, 15), ("Li", 3, 15), ("H", 1, 20)):
+        rows = data[data.quantity.str.startswith("yield") & (data.element == element)]
+        ours = np.interp(10 * rows.depth_cm.to_numpy() - shift, depth, s.cone[:, charge - 1])
+        yield Line(f"C 400 number of {element} within 10 deg", worst(ours / rows.value.to_numpy() - 1), limit)
+    yield from angle_lines(data, shift)
+
+
+def angle_lines(data: pd.DataFrame, shift: float) -> Iterator[Line]:
+    """Half widths of the angular distributions of H and He at 15.9 cm."""
+    edges = np.array([0.3, 0.7, 1.3, 1.8, 2.4, 3.0, 3.8, 4.6, 5.4])
+    rings = [cone_numbers(float(a)) for a in edges]
+    for element, charge in (("H", 1), ("He", 2)):
+        rows = data[(data.quantity == "angular_arb") & (data.element == element) & (data.depth_cm == 15.9)]
+        rows = rows[rows.angle_deg >= -0.1].groupby("angle_deg").value.mean()
+        target = half_width(rows.index.to_numpy(), rows.to_numpy())
+        inside = np.array([np.interp(159 - shift, z, n[:, charge - 1]) for z, n in rings])
+        density = np.diff(inside, prepend=0) / np.diff(edges**2, prepend=0)
+        middle = np.sqrt(0.5 * (edges**2 + np.append(0, edges[:-1] ** 2)))
+        yield Line(f"C 400 half width of {element} at 15.9 cm", worst(np.array(half_width(middle, density) / target - 1)), 25.0)
+
+
+def half_width(angle: np.ndarray, value: np.ndarray) -> float:
+    """Angle at which a falling distribution has half of its central value."""
+    k = int(np.argmax(value < value[0] / 2))
+    return float(np.interp(-value[0] / 2, -value[k - 1 : k + 1], angle[k - 1 : k + 1]))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One beam on the slabs of a Monte Carlo file, shifted to the same depth of 80 % behind the peak."""
+
+    depth: np.ndarray
+    reach: float
+    ours: np.ndarray
+    theirs: np.ndarray
+    survival: np.ndarray  # ours / theirs at 0.5 and 0.75 of the range
+    deposited: tuple[float, float]  # share of the energy in 40 cm
+
+
+def compare(find: Reader, ion: str, energy: float, model: str) -> Compared:
+    """Our depth dose averaged over the slabs of the Monte Carlo."""
+    data = read(find, f"geant4_{ion}{energy:.0f}_{model}.csv")
+    z, theirs = data.depth_mm.to_numpy(), data.dose_total.to_numpy()
+    width = np.gradient(z)
+    depth, s, dose = beam(ion, energy, z[-1] + 10)
+    reach = fall(depth, dose, 0.8)
+    shift = fall(z, theirs, 0.8) - reach
+    total = np.concatenate([[0.0], np.cumsum(0.5 * (dose[1:] + dose[:-1]) * 0.1)])
+    x = np.maximum(z - shift, width / 2)
+    ours = (np.interp(x + width / 2, depth, total) - np.interp(x - width / 2, depth, total)) / width
+    start = pr.start(IONS[ion], energy, z[-1], energy_spread=0.0, range_sigma=0.0)
+    share = start.reactions / start.alive
+    alive = np.exp(-np.concatenate([[0.0], np.cumsum(0.5 * (share[1:] + share[:-1]))]) * pr.FINE)
+    at = reach * np.array([0.5, 0.75])
+    survival = np.interp(at, start.depth, alive) / np.interp(at + shift, z, data.n_primary)
+    sums = ((ours * width).sum() / s.energy_in, (theirs * width).sum() / s.energy_in)
+    return Compared(z, reach, smooth(ours), smooth(theirs), survival, sums)
+
+
+def smooth(value: np.ndarray) -> np.ndarray:
+    """Mean of five slabs: the Monte Carlo has 1-2 % noise per slab."""
+    return np.convolve(np.pad(value, 2, mode="edge"), np.ones(5) / 5, "valid")
+
+
+MODELS = {
+    ("p", 150.0): ("bic",),
+    ("He", 150.0): ("bic", "liqmd"),
+    ("C", 200.0): ("bic", "liqmd"),
+    ("C", 400.0): ("bic", "liqmd", "qmd"),
+}
+
+
+def monte_carlo_lines(find: Reader) -> Iterator[Line]:
+    """Against Geant4; where several ion models exist, the distance to the band that they span."""
+    for (ion, energy), names in MODELS.items():
+        runs = [compare(find, ion, energy, m) for m in names]
+        label, first = f"{ion} {energy:.0f}", runs[0]
+        where = (first.depth > 3) & (first.depth < 0.9 * first.reach)
+        yield Line(f"{label} plateau", 100 * band([r.ours / r.theirs for r in runs], where), 3.0)
+        peaks = [(r.ours.max() / r.ours[:4].mean()) / (r.theirs.max() / r.theirs[:4].mean()) for r in runs]
+        yield Line(f"{label} peak to entrance", min(worst(np.array(p - 1)) for p in peaks), 5.0)
+        yield Line(f"{label} survival at 0.5 and 0.75 R", min(worst(r.survival - 1) for r in runs), 2.0)
+        yield Line(f"{label} energy in 40 cm", min(worst(np.array(r.deposited[0] / r.deposited[1] - 1)) for r in runs), 1.5)
+        if ion != "p":
+            where = (first.depth > first.reach + 5) & (first.depth < first.reach + 100)
+            yield Line(f"{label} tail 5 to 100 mm behind the peak", 100 * band([r.ours / r.theirs for r in runs], where), 10.0)
+    for ion, energy, share in (("O", 300.0, 0.906), ("Ne", 350.0, 0.884)):
+        depth, s, dose = beam(ion, energy, 400.0)
+        yield Line(
+            f"{ion} {energy:.0f} energy in 40 cm", worst(np.array(np.trapezoid(dose, depth) / s.energy_in / share - 1)), 1.5
+        )
+
+
+def band(ratios: list[np.ndarray], where: np.ndarray) -> float:
+    """Largest distance to the band between the models: 0 where one lies above and another below."""
+    r = np.array(ratios)[:, where]
+    return float(np.max(np.where(r.min(0) > 1, r.min(0) - 1, np.where(r.max(0) < 1, 1 - r.max(0), 0.0))))
+
+
+def let_lines(find: Reader) -> Iterator[Line]:
+    """LETd of primaries against the stopping power, with target fragments against Monte Carlo figures, monotony."""
+    for ion, energy in (("p", 150.0), ("He", 150.0), ("C", 300.0), ("O", 300.0), ("Ne", 350.0)):
+        reach = float(csda_range(ion, energy)[0])
+        depth, s, _ = beam(ion, energy, reach + 5)
+        let = bb.let_averages(IONS[ion], s)[0]
+        at = np.array([0.0, 0.25, 0.5, 0.75]) * reach
+        here = energy_for_range(ion, reach - at).values
+        power = stopping_power(ion, here).values / 10
+        yield Line(f"LETd {ion} {energy:.0f} of primaries against S", worst(np.interp(at, depth, let[0]) / power - 1), 1.0)
+        rise = np.diff(let[0][: int(10 * reach)])
+        yield Line(
+            f"LETd {ion} {energy:.0f} of primaries, largest fall before the peak", worst(np.minimum(rise, 0) / let[0][0]), 0.0
+        )
+        if energy == 150.0:
+            figure = {"p": 8.8, "He": 4.6}[ion]
+            near = float(np.interp(5.0, depth, let[2]))
+            yield Line(f"LETd {ion} 150 with target fragments near the entrance", worst(np.array(near / figure - 1)), 30.0)
+
+
+def finer(ion: str) -> dict[str, Mesh]:
+    """The discretisation of an ion with one of its three steps halved."""
+    m = mesh_of(IONS[ion])
+    slabs = replace(m, slab=m.slab // 2) if m.slab > 1 else replace(m, cell=m.cell / 2)
+    return {
+        "cells": replace(m, cell=m.cell / 2, slab=2 * m.slab),
+        "slabs": replace(slabs, every=2 * m.every),
+        "nuclear step": replace(m, every=m.every // 2),
+    }
+
+
+def numerical_lines(find: Reader) -> Iterator[Line]:
+    """Energy balance and independence of the step sizes."""
+    for ion, energy in (("p", 150.0), ("He", 200.0), ("C", 400.0), ("Ne", 350.0)):
+        reach = float(csda_range(ion, energy)[0])
+        depth, s, dose = beam(ion, energy, reach + 50)
+        closed = (np.trapezoid(dose, depth) + s.neutral + s.beyond) / s.energy_in
+        yield Line(f"{ion} {energy:.0f} energy balance", worst(np.array(closed - 1)), 0.5)
+        before = (depth > 2) & (depth < reach - 3)
+        let = bb.let_averages(IONS[ion], s)[0][1:]
+        for name, mesh in finer(ion).items():
+            _, t, again = beam(ion, energy, reach + 50, mesh=mesh)
+            yield Line(f"{ion} {energy:.0f} dose, {name} halved", worst(again[before] / dose[before] - 1), 0.3)
+            change = bb.let_averages(IONS[ion], t)[0][1:, before] / let[:, before] - 1
+            yield Line(f"{ion} {energy:.0f} LETd, {name} halved", worst(change), 0.5)
+
+
+def lateral_lines(find: Reader) -> Iterator[Line]:
+    """Lateral spread at the end of range against Kanematsu's empirical form (arXiv:0810.1390)."""
+    for ion, isotope in IONS.items():
+        for reach in (100.0, 200.0, 270.0):
+            energy = float(energy_for_range(ion, reach)[0])
+            if energy > 500:
+                continue
+            start = pr.start(isotope, energy, reach, energy_spread=0, range_sigma=0)
+            spread = np.sqrt(pr.lateral(start, np.array([0, reach]))[2, 1])
+            if ion == "C" and reach == 270.0:  # Monte Carlo and open base data; the first value belongs to 3/4 of the range
+                at = np.sqrt(pr.lateral(start, reach * np.array([0.75, 0.98]))[2])
+                yield Line("sigma C at 3/4 of 270 mm", worst(np.array(at[0] / 0.85 - 1)), 10.0)
+                yield Line("sigma C near the end of 270 mm", worst(np.array(at[1] / 1.35 - 1)), 10.0)
+            form = 0.0224 * isotope.charge**-0.16 * isotope.mass_number**-0.46 * reach
+            yield Line(f"sigma {ion} at the end of {reach:.0f} mm", worst(np.array(spread / form - 1)), 10.0)
+
+
+SECTIONS = (stopping_lines, haettner_lines, monte_carlo_lines, let_lines, numerical_lines, lateral_lines)
+
+
+def lines(find: Reader) -> Iterator[Line]:
+    """All lines of the validation."""
+    for section in SECTIONS:
+        yield from section(find)
