@@ -13,7 +13,6 @@ import pytest
 
 from ionrt.beam import validation
 
-
 # line: bound that holds, in the unit of the line; the reasons are in docs/decisions/0020-beam-physics.md
 MISSED = {
     "C 400 dose 4 to 27.3 cm": 3.3,

@@ -125,8 +125,8 @@ def _entry(one: xr.Dataset, let_definition: str, spot_sigma: float) -> dict[str,
 
 
 def _chosen(depth: Array, peak: float) -> np.ndarray:
-    """Indices of 0.1 mm around the peak, 0.5 mm in the plateau, 2 mm in the tail: a tenth of the file."""
-    near = (depth > peak - 15) & (depth < peak + 10)
+    """Indices of 0.1 mm at the surface and around the peak, 0.5 mm in the plateau, 2 mm in the tail: a tenth of the file."""
+    near = (depth < 4) | (depth > peak - 15) & (depth < peak + 10)
     every = np.arange(depth.size)
     keep = near | (every % 5 == 0) & (depth < peak) | (every % 20 == 0) | (every == depth.size - 1)
     return np.flatnonzero(keep)
