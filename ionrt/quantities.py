@@ -100,6 +100,7 @@ QUANTITIES: dict[str, Quantity] = {
 FIELD = (
     "dose",
     "let_x_dose",
+    "dose_per_let",
     "high_let_dose",
     "zstar_x_dose",
     "zd_x_dose",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pint
 import pytest
@@ -17,8 +19,8 @@ units.define("u = []")
 
 
 def dimension(name: str) -> pint.Unit:
-    text = QUANTITIES[name].unit.replace(GY_RBE, "Gy").replace("cm2", "cm**2").replace("Gy2", "Gy**2").replace("cm3", "cm**3")
-    text = text.replace("MeV cm", "MeV*cm").replace("Gy keV", "Gy*keV")
+    text = re.sub(r"(?<=[a-zA-Z])([23])", r"**\1", QUANTITIES[name].unit.replace(GY_RBE, "Gy"))
+    text = text.replace(" ", "*")
     return units.Quantity(1, text).units if text != "1" else units.dimensionless
 
 
@@ -56,7 +58,7 @@ def test_every_unit_is_one_that_a_units_library_reads():
 
 
 def test_field_variables_are_exactly_the_additive_voxel_quantities():
-    not_per_voxel = {"depth_dose", "fluence"}
+    not_per_voxel = {"depth_dose", "fluence", "integral_dose"}
     assert set(FIELD) == {name for name, q in QUANTITIES.items() if q.additive} - not_per_voxel
 
 
