@@ -1,5 +1,6 @@
 from . import beam as beam
 from . import biology as biology
+from . import compare as compare
 from . import cohort as cohort
 from . import evaluate as evaluate
 from . import ions as ions
@@ -11,6 +12,7 @@ from . import plot as plot
 from . import quantities as quantities
 from . import rbe as rbe
 from . import report as report
+from . import sobp as sobp
 from . import trial as trial
 from .evaluate import dose_at_volume as dose_at_volume
 from .evaluate import dvh as dvh
