@@ -133,7 +133,7 @@ def by_ion(beams: dict[str, xr.Dataset], name: str, **where: str) -> xr.DataArra
     parts = []
     for ion, beam in beams.items():
         reach = float(csda_range(ion, beam.attrs["energy"])[0])
-        one = beam[name].sel(**where) if where else beam[name]
+        one = beam[name].sel(dict(where))
         parts.append(one.where(one["depth"] < reach + (5 if name == "let_d" else 0)).rename(depth="distance"))
     out = xr.concat(parts, dim=pd.Index(list(beams), name="ion"), join="outer").drop_vars("let_definition", errors="ignore")
     out.attrs = dict(beams[next(iter(beams))][name].attrs) | where

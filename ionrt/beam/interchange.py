@@ -85,7 +85,6 @@ def export_matrad(
     meta = {
         "radiationMode": RADIATION[ion],
         "dataType": "doubleGauss",
-        "created_on": "",
         "created_by": f"ionrt {base.attrs.get('ionrt_version', '')}",
         "description": f"{ion} in water; LET is dose-averaged, {let_definition}; Z in MeV cm2/g per primary",
         "SAD": SOURCE_DISTANCE,
@@ -126,7 +125,7 @@ def _entry(one: xr.Dataset, let_definition: str, spot_sigma: float) -> dict[str,
 
 def _chosen(depth: Array, peak: float) -> np.ndarray:
     """Indices of 0.1 mm at the surface and around the peak, 0.5 mm in the plateau, 2 mm in the tail: a tenth of the file."""
-    near = (depth < 4) | (depth > peak - 15) & (depth < peak + 10)
+    near = (depth < 20) | (depth > peak - 15) & (depth < peak + 10)
     every = np.arange(depth.size)
     keep = near | (every % 5 == 0) & (depth < peak) | (every % 20 == 0) | (every == depth.size - 1)
     return np.flatnonzero(keep)
