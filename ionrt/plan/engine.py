@@ -46,13 +46,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Part:
-    """Core or halo of a beam: depth bin (uint16) per row, entries, the slabs (`taps`) of a row.
+    """Core or halo of a beam: depth bin (uint16) per row, `lowest` energy per depth bin, entries, the slabs (`taps`) of a row.
 
     Rows of the core are those of the beam; rows of the halo are nodes of a coarse lattice, and `lift` (rows of the beam, nodes)
     interpolates between them; its spots lie on fewer rays, and `share` (coarse spots, spots) deals the weights out to them.
     """
 
     bins: np.ndarray
+    lowest: np.ndarray
     chunks: tuple[Chunk, ...]
     taps: np.ndarray
     lift: csr_array | None = None
@@ -62,7 +63,7 @@ class Part:
     def nbytes(self) -> int:
         """Memory of everything."""
         maps = [a for m in (self.lift, self.share) if m is not None for a in (m.data, m.indices, m.indptr)]
-        return sum(a.nbytes for a in (self.bins, *maps)) + sum(a.nbytes for c in self.chunks for a in c.arrays())
+        return sum(a.nbytes for a in (self.bins, self.lowest, *maps)) + sum(a.nbytes for c in self.chunks for a in c.arrays())
 
 
 @dataclass(frozen=True)
@@ -196,13 +197,13 @@ def beam_influence(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Ma
     )
     radius = float(np.sqrt(max(core.cut2.max(), halo.cut2.max())))
     rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, np.flatnonzero(scene.body))
-    parts = [Part(rows.bins, _fill(core, machine, spots, rows, view), core.taps)]
+    parts = [Part(rows.bins, core.lowest, _fill(core, machine, spots, rows, view), core.taps)]
     if halo.cut2.max() > 0.0:
         lift = interpolation(rows.voxel, scene.grid, factor, coarse)
         near = np.unique(lift.indices)
         nodes = dosed_rows(beam, scene, view, machine, fewer, radius, coarse, near)
         filled = _fill(halo, machine, fewer, nodes, view)
-        parts.append(Part(nodes.bins, filled, halo.taps, csr_array(lift[:, nodes.voxel]), share))
+        parts.append(Part(nodes.bins, halo.lowest, filled, halo.taps, csr_array(lift[:, nodes.voxel]), share))
     iso = tuple(float(c) for c in view.isocentre)
     return BeamInfluence(beam, machine, spots, iso, rows.voxel, tuple(parts))  # type: ignore[arg-type]
 
@@ -217,7 +218,7 @@ def _thickness(grid: Grid, view: View) -> float:
 def _fill(component: Component, machine: Machine, spots: Spots, rows: Rows, view: View) -> tuple[Chunk, ...]:
     """Dask tasks over blocks of rays; whichever scheduler is active runs them."""
     tables = (component.amplitude, component.variance, machine.air)
-    shared = dask.delayed((component.last, component.cut2, rows, view.source, tables), pure=False, traverse=False)
+    shared = dask.delayed((component.lowest, component.cut2, rows, view.source, tables), pure=False, traverse=False)
     chunks = [dask.delayed(_chunk, pure=False)(shared, spots, part) for part in _parts(spots, rows, component.cut2)]
     return tuple(dask.compute(*chunks))
 
@@ -234,13 +235,17 @@ def _parts(spots: Spots, rows: Rows, cut2: np.ndarray) -> list[slice]:
 
 def _chunk(shared: tuple, spots: Spots, part: slice) -> Chunk:
     """Count, allocate exactly, fill."""
-    last, cut2, rows, source, tables = shared
+    lowest, cut2, rows, source, tables = shared
     u, v, first, count = spots.u[part], spots.v[part], spots.first[part], spots.count[part]
-    where = (last, rows.bev, rows.bins, cut2, rows.bucket, rows.n_bucket, rows.origin, rows.size, rows.reach, source)
-    n_rows = np.zeros(u.size, np.int64)
-    kernels.count_rows(u, v, first, count, *where, n_rows)
-    row_start = np.concatenate([[0], np.cumsum(n_rows)])
-    entry_start = np.concatenate([[0], np.cumsum(n_rows * count)])
+    where = (lowest, rows.bev, rows.bins, cut2, rows.bucket, rows.n_bucket, rows.origin, rows.size, rows.reach, source)
+    n_rows, n_entries = np.zeros(u.size, np.int64), np.zeros(u.size, np.int64)
+    kernels.count_rows(u, v, first, count, *where, n_rows, n_entries)
+    row_start, entry_start = starts(n_rows), starts(n_entries)
     index, dose = np.empty(row_start[-1], np.int32), np.empty(entry_start[-1], np.float32)
     kernels.fill(u, v, first, count, *where, *tables, row_start, entry_start, index, dose)  # type: ignore[call-arg]
     return Chunk(first, count, spots.start()[:-1][part], row_start, entry_start, index, dose)
+
+
+def starts(counts: np.ndarray) -> np.ndarray:
+    """Where each block begins, and the total at the end."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -14,7 +14,8 @@ from ionrt.quantities import IonrtError
 GY_PER_MEV_MM = 0.1602176634  # Gy mm3/MeV at density 1 g/cm3, for 1e6 particles
 SLAB = 1.0  # mm: a voxel's dose is the mean over slabs that are no thicker along the beam
 NEGLIGIBLE = 1e-5  # of an energy's largest depth dose
-LEAST_EXCESS = 3.0  # a component that counts at all is kept to 2.4 sigma, 95 % of it
+LEAST_CORE, LEAST_HALO = 3.0, 5.0  # half the squared cut-off in variances, of what counts at all: 2.4 and 3.2 sigma
+LEAST_RETAINED = 0.5  # of a component in the shadow of other energies
 TAIL = 25.0  # mm behind the distal edge, over which the core passes into the halo
 NEEDED = ("dose", "sigma", "halo_weight", "halo_sigma")
 
@@ -22,12 +23,12 @@ NEEDED = ("dose", "sigma", "halo_weight", "halo_sigma")
 @dataclass(frozen=True)
 class Component:
     """Core or halo on voxels of one thickness, tables (depth bin, energy): `amplitude` Gy mm2 per 1e6 particles, `variance`
-    mm2 without air; `cut2` (depth bin) mm2; `last` (energy) deepest bin; `taps` the slabs of a voxel in bins."""
+    mm2 without air; `cut2` and `lowest` (depth bin): mm2, first energy with dose there; `taps` the slabs of a voxel in bins."""
 
     amplitude: np.ndarray
     variance: np.ndarray
     cut2: np.ndarray
-    last: np.ndarray
+    lowest: np.ndarray
     taps: np.ndarray
 
 
@@ -68,7 +69,10 @@ class Machine:
         halo, between = _smooth(self.dose * weight, whole, coarse, 2 * round(3.0 * node / self.depth_step) + 1)
         core = np.maximum(whole - between, 0.0)
         halo_var = np.maximum(halo_var + self.air[:, 0] - added, narrowest) - self.air[:, 0]
-        return self._cut_off(core, self.core_var, fine, loss), self._cut_off(halo, halo_var, coarse, loss)
+        return (
+            self._cut_off(core, self.core_var, fine, loss, LEAST_CORE),
+            self._cut_off(halo, halo_var, coarse, loss, LEAST_HALO),
+        )
 
     def _with_tail(self, wide: float) -> tuple[np.ndarray, np.ndarray]:
         """Halo weight and variance where the fragments behind the peak pass into the halo, with the variance of both, as far as
@@ -82,17 +86,22 @@ class Machine:
         both = self.halo_weight * self.halo_var + moved * self.core_var
         return weight, np.divide(both, weight, out=self.halo_var.copy(), where=weight > 0.0)
 
-    def _cut_off(self, dose: np.ndarray, variance: np.ndarray, taps: np.ndarray, loss: float) -> Component:
+    def _cut_off(self, dose: np.ndarray, variance: np.ndarray, taps: np.ndarray, loss: float, least: float) -> Component:
         """Outside the cut-off lies at most the share `loss` of the dose at that depth; the inside is scaled up to the whole."""
         whole = slab_mean(self.dose, taps)
         total = variance + self.air[:, 0]
-        matters = (whole > NEGLIGIBLE * whole.max(axis=0)) & (dose > loss * whole)
-        excess = np.log(np.where(matters, dose / np.where(matters, whole, 1.0) / loss, 1.0))
-        cut2 = (2.0 * total * np.where(matters, np.maximum(excess, LEAST_EXCESS), 0.0)).max(axis=1)
+        reaches = (whole > NEGLIGIBLE * whole.max(axis=0)) & (dose > loss * whole)
+        # next to the other energies' dose, the edges of a weak tail may be cut closer
+        scale = np.maximum(whole, 0.2 * whole.max(axis=1, keepdims=True))
+        matters = reaches & (dose > loss * scale)
+        excess = np.log(np.where(matters, dose / np.where(matters, scale, 1.0) / loss, 1.0))
+        cut2 = (2.0 * total * np.where(matters, np.maximum(excess, least), 0.0)).max(axis=1)
         retained = -np.expm1(-0.5 * cut2[:, None] / np.maximum(total, 1e-6))
+        retained = np.where(retained > 0.0, np.maximum(retained, LEAST_RETAINED), 0.0)
         amplitude = np.where(retained > 0.0, GY_PER_MEV_MM * dose / np.where(retained > 0.0, retained, 1.0), 0.0)
-        last = np.where(matters.any(axis=0), dose.shape[0] - 1 - np.argmax(matters[::-1], axis=0), 0)
-        return Component(amplitude, variance, cut2, last, taps)
+        amplitude = np.where(reaches, amplitude, 0.0)
+        lowest = np.where(reaches.any(axis=1), np.argmax(reaches, axis=1), dose.shape[1])
+        return Component(amplitude, variance, cut2, lowest.astype(np.int32), taps)
 
 
 def _smooth(halo: np.ndarray, whole: np.ndarray, taps: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +113,8 @@ def _smooth(halo: np.ndarray, whole: np.ndarray, taps: np.ndarray, window: int) 
         at_nodes = slab_mean(slab_mean(slab_mean(table, taps), taps), taps)
         return at_nodes, slab_mean(slab_mean(at_nodes, taps), taps)
 
-    opened = maximum_filter1d(minimum_filter1d(halo, window, axis=0), window, axis=0)  # no peak narrower than the window
+    half = window // 4 * 2 + 1  # no peak of the halo narrower than this
+    opened = maximum_filter1d(minimum_filter1d(halo, half, axis=0), half, axis=0)
     between = interpolated(opened)[1]
     room = np.minimum(np.divide(whole, between, out=np.ones_like(whole), where=between > whole), 1.0)
     return interpolated(opened * minimum_filter1d(room, window, axis=0))

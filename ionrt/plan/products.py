@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from ionrt.plan import kernels
-from ionrt.plan.engine import BeamInfluence, Chunk
+from ionrt.plan.engine import BeamInfluence, Chunk, starts
 from ionrt.plan.moments import beam_table
 
 MILLION = 1e6  # the dose of an entry is that of 1e6 particles
@@ -24,6 +24,7 @@ class Columns:
 
     chunks: tuple[Chunk, ...]
     bins: np.ndarray
+    lowest: np.ndarray
     table: np.ndarray
     n_spots: int
     lift: csr_array | None = None
@@ -39,7 +40,7 @@ class Columns:
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(shape)
             for chunk in chunks:
-                kernels.forward(*chunk.arrays(), self.bins, self.table, millions, out)  # type: ignore[call-arg]
+                kernels.forward(*chunk.arrays(), self.bins, self.lowest, self.table, millions, out)  # type: ignore[call-arg]
             return out
 
         own = _sum(work, self.chunks)
@@ -52,7 +53,7 @@ class Columns:
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(self.n_spots if self.share is None else self.share.shape[0])
             for chunk in chunks:
-                kernels.backward(*chunk.arrays(), self.bins, self.table, own, out)  # type: ignore[call-arg]
+                kernels.backward(*chunk.arrays(), self.bins, self.lowest, self.table, own, out)  # type: ignore[call-arg]
             return out
 
         slope = _sum(work, self.chunks) / MILLION
@@ -80,9 +81,9 @@ def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk])
 
 def whole(beam: BeamInfluence, values: Sequence[np.ndarray]) -> list[Columns]:
     """All rows of the beam; `values` (depth, energy) of the moments over all energies of the base data."""
+    n = beam.spots.size
     return [
-        Columns(p.chunks, p.bins, beam_table(beam.machine, p.taps, values), beam.spots.size, p.lift, p.share)
-        for p in beam.parts
+        Columns(p.chunks, p.bins, p.lowest, beam_table(beam.machine, p.taps, values), n, p.lift, p.share) for p in beam.parts
     ]
 
 
@@ -111,18 +112,16 @@ def _cut(columns: Columns, new_row: np.ndarray, n_rows: int, lift: csr_array | N
     bins[new_row[kept]] = columns.bins[kept]
     index = new_row.astype(np.int32)
     with ThreadPoolExecutor(_threads()) as pool:
-        chunks = tuple(pool.map(lambda c: _keep(c, index), columns.chunks))
-    return Columns(chunks, bins, columns.table, columns.n_spots, lift, columns.share)
+        chunks = tuple(pool.map(lambda c: _keep(c, columns, index), columns.chunks))
+    return Columns(chunks, bins, columns.lowest, columns.table, columns.n_spots, lift, columns.share)
 
 
-def _keep(chunk: Chunk, new_row: np.ndarray) -> Chunk:
-    given = (chunk.count, chunk.row_start, chunk.entry_start, chunk.rows, chunk.dose, new_row)
-    row_start = np.zeros(chunk.count.size + 1, np.int64)
-    none = np.empty(0, np.int64)
-    kernels.keep_rows(*given, row_start, none, np.empty(0, np.int32), np.empty(0, np.float32))
-    row_start = np.cumsum(row_start)
-    entry_start = np.concatenate([[0], np.cumsum(np.diff(row_start) * chunk.count)])
+def _keep(chunk: Chunk, columns: Columns, new_row: np.ndarray) -> Chunk:
+    first, count, old = chunk.first, chunk.count, (columns.bins, columns.lowest, new_row)
+    n_rows, n_entries = np.zeros(count.size, np.int64), np.zeros(count.size, np.int64)
+    kernels.count_kept(first, count, chunk.row_start, chunk.rows, *old, n_rows, n_entries)
+    row_start, entry_start = starts(n_rows), starts(n_entries)
     rows, dose = np.empty(row_start[-1], np.int32), np.empty(entry_start[-1], np.float32)
-    if rows.size:
-        kernels.keep_rows(*given, row_start, entry_start, rows, dose)
-    return Chunk(chunk.first, chunk.count, chunk.spot, row_start, entry_start, rows, dose)
+    given = (first, count, chunk.row_start, chunk.entry_start, chunk.rows, chunk.dose)
+    kernels.keep_rows(*given, *old, row_start, entry_start, rows, dose)
+    return Chunk(first, count, chunk.spot, row_start, entry_start, rows, dose)
