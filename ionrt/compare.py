@@ -21,7 +21,7 @@ from ionrt.let import let_d
 from ionrt.patient import read_dicom, recipe, regrid, write_phantom
 from ionrt.plan.beams import ReachError
 from ionrt.plan.geometry import beam_direction
-from ionrt.plan.objectives import default_objectives, is_external
+from ionrt.plan.objectives import default_objectives, is_external, is_target
 from ionrt.plan.room import GANTRY_1
 from ionrt.quantities import IonrtError, content_hash, one_of, stamp
 
@@ -119,6 +119,8 @@ class Comparison:
 
     def organ_table(self) -> pd.DataFrame:
         """Mean and D2 of the RBE-weighted dose and dose-weighted mean LETd of each organ (rows) for each ion (columns)."""
+        if not self.organs:
+            return pd.DataFrame(columns=[ION_NAMES[i] for i in self.plans]).rename_axis("no organ was found or asked for")
         organs = self.structures.sel(structure=list(self.organs))
         dose = evaluate.statistics(self.maps["rbe_dose"], organs, percent=(2,))
         physical = evaluate.mean_value(self.maps["dose"], organs).compute()
@@ -306,18 +308,17 @@ def _body(grid: xr.Dataset) -> xr.DataArray:
 
 
 def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]:
-    """The `n` structures nearest to the centre of the target, without outlines and targets around or inside it."""
+    """The `n` structures nearest to the centre of the target that are neither outlines nor target volumes.
+
+    Where the structure set says which are organs, only those are asked.
+    """
     from ionrt.evaluate.profile import centroid
 
-    fractions = grid["structures"]
-    here = fractions.sel(structure=target, drop=True)
-    x, y, z = centroid(here)
+    names = [str(s) for s in grid["structure"].values]
+    kinds = dict(zip(names, map(str, grid["roi_type"].values), strict=True)) if "roi_type" in grid.coords else {}
+    candidates = [s for s in names if s != target and not is_external(s) and not is_target(s)]
+    organs = [s for s in candidates if kinds.get(s) == "ORGAN"] or candidates
+    x, y, z = centroid(grid["structures"].sel(structure=target, drop=True))
     distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)
-    found = []
-    for name in (str(s) for s in grid["structure"].values):
-        one = fractions.sel(structure=name, drop=True)
-        shared, size = float(np.minimum(one, here).sum()), float(one.sum())
-        if name == target or is_external(name) or size <= 0 or shared > 0.5 * min(size, float(here.sum())):
-            continue
-        found.append((float(distance.where(one > 0.5).min()), name))
-    return tuple(name for away, name in sorted(found)[:n] if np.isfinite(away))
+    away = {s: float(distance.where(grid["structures"].sel(structure=s, drop=True) > 0.25).min()) for s in organs}
+    return tuple(sorted((s for s in organs if np.isfinite(away[s])), key=away.__getitem__)[:n])

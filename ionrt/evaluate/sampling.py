@@ -218,6 +218,8 @@ def per_structure(
     a ratio such as LETd may be undefined where there is no dose.
     """
     if isinstance(structures, xr.Dataset):
+        if not structures.sizes.get("structure"):
+            raise IonrtError("the patient has no structures; read it together with its RTSTRUCT")
         parts = [per_structure(da, one, kernel, dim=dim, at=at) for one in from_contours(structures)]
         return xr.concat(parts, "structure", join="exact", coords="different", compat="equals")
     da, name = quantity_of(da)
