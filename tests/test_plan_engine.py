@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
+from ionrt.beam import base_data
 from ionrt.plan import GANTRY_1, Beam, Plan, field, influence, wepl
 from ionrt.plan.engine import Influence, beam_influence
 from ionrt.plan.geometry import beam_direction, bev_axes
@@ -47,6 +48,24 @@ def test_laterally_integrated_dose_is_the_depth_dose(fine_box, energy_index):
     depth = dose["y"].values - dose["y"].values[0] + 0.5
     table = BASE["C"]["dose"].isel(energy=energy_index).interp(depth=depth).values
     assert np.abs(per_mm.values / table - 1.0).max() < 0.005
+
+
+def test_integral_and_width_with_the_base_data_of_the_beam_room():
+    wide_box = water_box((91, 110, 91), (1.0, 1.0, 1.0), target_radius=8.0)  # holds the halo behind the peak
+    base = base_data("C", energy=[150.0, 190.0])
+    dose = single_spot(base, 1, wide_box, spacing=1.0)
+    per_mm = dose.sum(("z", "x")).astype(float).values * 1e-6 / 1.602176634e-13 / 1e6
+    depth = dose["y"].values - dose["y"].values[0] + 0.5
+    table = base.isel(energy=1).interp(depth=depth)
+    before_peak = depth <= float(table["dose"].idxmax())
+    assert np.abs(per_mm / table["dose"].values - 1.0).max() < 0.005
+    air = np.array([POINT_ROOM.sigma_in_air("C", 190.0, upstream=-float(y)) for y in dose["y"].values])
+    halo = table["halo_weight"].values
+    expected = (1.0 - halo) * table["sigma"].values ** 2 + halo * table["halo_sigma"].values ** 2 + air**2
+    profile = dose.sum("z").astype(float)
+    measured = ((profile * profile["x"] ** 2).sum("x") / profile.sum("x")).values
+    # the cut-offs take the outermost part of the halo
+    assert np.abs(np.sqrt(measured / expected) - 1.0)[before_peak].max() < 0.03
 
 
 def test_lateral_sigma_is_core_plus_air(fine_box):
@@ -142,7 +161,12 @@ def test_running_client_is_used_and_gives_the_same():
 
     patient, plan = water_box((15, 41, 15), target_radius=8.0), simple_plan()
     alone = influence(patient, plan, base=BASE)
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster, Client(cluster):
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, host="127.0.0.1", protocol="tcp"
+        ) as cluster,
+        Client(cluster),
+    ):
         spread = influence(patient, plan, base=BASE)
     for one, other in zip(alone.beams[0].parts, spread.beams[0].parts, strict=True):
         for a, b in zip(one.chunks, other.chunks, strict=True):

@@ -15,6 +15,7 @@ GY_PER_MEV_MM = 0.1602176634  # Gy mm3/MeV at density 1 g/cm3, for 1e6 particles
 SLAB = 1.0  # mm: a voxel's dose is the mean over slabs that are no thicker along the beam
 NEGLIGIBLE = 1e-5  # of an energy's largest depth dose
 LEAST_CORE, LEAST_HALO = 3.0, 5.0  # half the squared cut-off in variances, of what counts at all: 2.4 and 3.2 sigma
+HALO_LOSS = 0.25  # of the lateral loss: far out there is little dose but much of the width
 LEAST_RETAINED = 0.5  # of a component in the shadow of other energies
 TAIL = 25.0  # mm behind the distal edge, over which the core passes into the halo
 NEEDED = ("dose", "sigma", "halo_weight", "halo_sigma")
@@ -68,10 +69,15 @@ class Machine:
         whole = slab_mean(self.dose, fine)
         halo, between = _smooth(self.dose * weight, whole, coarse, 2 * round(3.0 * node / self.depth_step) + 1)
         core = np.maximum(whole - between, 0.0)
+        # halo that the nodes cannot show widens the core
+        left = np.clip(
+            np.divide(self.dose * self.halo_weight - between, core, out=np.zeros_like(core), where=core > 0.0), 0.0, 1.0
+        )
+        core_var = (1.0 - left) * self.core_var + left * self.halo_var
         halo_var = np.maximum(halo_var + self.air[:, 0] - added, narrowest) - self.air[:, 0]
         return (
-            self._cut_off(core, self.core_var, fine, loss, LEAST_CORE),
-            self._cut_off(halo, halo_var, coarse, loss, LEAST_HALO),
+            self._cut_off(core, core_var, fine, loss, LEAST_CORE),
+            self._cut_off(halo, halo_var, coarse, HALO_LOSS * loss, LEAST_HALO),
         )
 
     def _with_tail(self, wide: float) -> tuple[np.ndarray, np.ndarray]:
