@@ -162,7 +162,7 @@ class Comparison:
         return f"{what} RBE model: {model}; LETd: dose average, definition “{let}”; doses per fraction.{missing}"
 
     def key_numbers(self) -> str:
-        """Rounded figures that must come out the same on every machine."""
+        """Rounded figures that must come out the same on every machine: LETd to 5 keV/um, RBE to 0.1."""
         table, lines = self.target_table(), []
         for ion in (*self.plans, *self.unreachable):
             if ion in self.unreachable:
@@ -172,7 +172,7 @@ class Comparison:
             covered = "yes" if row["D95 [Gy (RBE)]"] >= 0.95 * self.prescription else "NO"
             let = row["LETd mean [keV/µm]"]
             lines.append(
-                f"{ion:<3} D95 at least 95 %: {covered}   RBE {row['RBE']:.1f}   LETd {let:.{0 if let >= 10 else 1}f} keV/um"
+                f"{ion:<3} D95 at least 95 %: {covered}   RBE {row['RBE']:.1f}   LETd about {5 * round(let / 5)} keV/um"
             )
         return "\n".join(lines)
 
