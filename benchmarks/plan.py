@@ -38,7 +38,8 @@ def one_ion(patient, target: np.ndarray, ion: str, spacing: float) -> str:
     return (
         f"{ion:3} influence {wall[1] - wall[0]:5.1f} s, optimise {wall[2] - wall[1]:5.1f} s, field {wall[3] - wall[2]:4.1f} s"
         f" (CPU {cpu[1] - cpu[0]:5.1f} s) | {dij.n_spots:6d} spots, {dij.entries / 1e6:6.1f} M entries,"
-        f" {dij.nbytes / dij.entries:4.1f} bytes each | {weights.attrs['iterations']:3d} iterations, D95 {low:.3f}, D2 {high:.3f}"
+        f" {dij.nbytes / dij.entries:4.1f} bytes each |"
+        f" {weights.attrs['iterations']:3d} iterations, D95 {low:.3f}, D2 {high:.3f}"
     )
 
 

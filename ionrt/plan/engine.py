@@ -188,7 +188,7 @@ def beam_influence(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Ma
     machine = machine.select(low, high)
     spots = Spots(spots.u, spots.v, spots.first - low, spots.count, spots.spacing)
     coarse, factor = coarse_grid(scene.grid)
-    fewer, share, by_rays = coarse_spots(spots)
+    fewer, share, by_rays = coarse_spots(spots, machine.halo_sigma())
     core, halo = machine.components(
         thickness=_thickness(scene.grid, view),
         node=_thickness(coarse, view),

@@ -9,7 +9,7 @@ from ionrt.plan.geometry import Grid
 from ionrt.plan.spots import Spots
 
 NODE_DISTANCE = 6.0  # mm, at most; the sigma of the halo is 3-15 mm and its depth dose has no peak
-RAY_DISTANCE = 8.0  # mm, at most
+RAY_DISTANCE = 1.2  # sigmas of the halo, at most
 
 
 def coarse_grid(grid: Grid) -> tuple[Grid, tuple[int, int, int]]:
@@ -47,10 +47,11 @@ def interpolation(index: np.ndarray, grid: Grid, factor: tuple[int, int, int], c
     return out
 
 
-def coarse_spots(spots: Spots) -> tuple[Spots, csr_array | None, float]:
-    """Spots on every n-th ray; (coarse spots, spots) float64 bilinear shares (None for n = 1); the variance (mm2) they add."""
-    n = max(1, int(RAY_DISTANCE / spots.spacing + 1e-6))
-    if n == 1:
+def coarse_spots(spots: Spots, sigma: float) -> tuple[Spots, csr_array | None, float]:
+    """Spots on every second ray where a halo of `sigma` mm allows it; their bilinear shares (coarse spots, spots), None where
+    it does not; the variance (mm2) that these add on the mean."""
+    n = 2
+    if 2.0 * spots.spacing > RAY_DISTANCE * sigma:
         return spots, None, 0.0
     u, v, energy = spots.per_spot()
     keys, shares = [], []

@@ -59,6 +59,14 @@ class Machine:
         row = {k: getattr(self, k)[s] for k in ("energy", "energy_index", "peak", "air")}
         return Machine(self.ion, depth_step=self.depth_step, **table, **row)
 
+    def halo_sigma(self) -> float:
+        """Mean standard deviation (mm) of the halo with air, weighted with its dose before the peak."""
+        depth = self.depth_step * np.arange(self.dose.shape[0])[:, None]
+        dose = np.where(depth <= self.peak, self.dose * self.halo_weight, 0.0)
+        if not dose.any():
+            return 0.0
+        return float(np.sqrt(np.average(self.halo_var + self.air[:, 0], weights=dose)))
+
     def components(self, *, thickness: float, node: float, added: float, loss: float) -> tuple[Component, Component]:
         """Core on voxels `thickness` mm thick along the beam; halo on nodes `node` mm apart, whose interpolation adds `added`
         mm2 of variance. The core gets what the nodes cannot show of the halo's depth dose: the sum is exact at every depth.

@@ -21,7 +21,7 @@ from ionrt.plan.products import Columns, compact
 from ionrt.plan.scene import on_dose_grid, structure_fractions
 from ionrt.quantities import IonrtError, check_same_grid, one_of, stamp
 
-SAMPLES = 4_000  # voxels of a structure that stand for all those far from the target
+SAMPLES = 2_500  # voxels of a structure that stand for all those far from the target
 NEAR = 9.0  # mm: voxels this close to the target all count
 STALL = 5  # iterations over which the gain is averaged
 LEAST_DOSE = 1e-3  # Gy: LETd of voxels below counts as if they had this dose

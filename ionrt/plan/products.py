@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -64,6 +65,12 @@ def _threads() -> int:
     return max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8))
 
 
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """One pool for all products: starting threads for each of them would cost more than the product."""
+    return ThreadPoolExecutor(_threads(), thread_name_prefix="ionrt-plan")
+
+
 def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk]) -> np.ndarray:
     """Sum of `work` over groups of chunks of similar size, one group per thread; the order is always the same."""
     groups: list[list[Chunk]] = [[] for _ in range(min(_threads(), len(chunks)))]
@@ -74,9 +81,7 @@ def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk])
         load[lightest] += chunk.dose.size
     if len(groups) == 1:
         return work(groups[0])
-    with ThreadPoolExecutor(len(groups)) as pool:
-        parts = list(pool.map(work, groups))
-    return np.sum(parts, axis=0)
+    return np.sum(list(_pool().map(work, groups)), axis=0)
 
 
 def whole(beam: BeamInfluence, values: Sequence[np.ndarray]) -> list[Columns]:
@@ -111,8 +116,7 @@ def _cut(columns: Columns, new_row: np.ndarray, n_rows: int, lift: csr_array | N
     bins = np.zeros(n_rows, dtype=np.uint16)
     bins[new_row[kept]] = columns.bins[kept]
     index = new_row.astype(np.int32)
-    with ThreadPoolExecutor(_threads()) as pool:
-        chunks = tuple(pool.map(lambda c: _keep(c, columns, index), columns.chunks))
+    chunks = tuple(_pool().map(lambda c: _keep(c, columns, index), columns.chunks))
     return Columns(chunks, bins, columns.lowest, columns.table, columns.n_spots, lift, columns.share)
 
 
