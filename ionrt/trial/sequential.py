@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import math
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ def spent(fraction: float | Array, total: float, spending: str) -> float | Array
     """
     one_of(spending, SPENDING[:2], what="spending")
     if spending == "lan_demets_pocock":
-        return total * np.log1p((np.e - 1.0) * np.asarray(fraction))
+        return total * np.log1p((math.e - 1.0) * np.asarray(fraction))
     return 2.0 * stats.norm.sf(stats.norm.isf(total / 2.0) / np.sqrt(fraction))
 
 
