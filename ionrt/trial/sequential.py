@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-import math
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
