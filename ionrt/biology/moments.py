@@ -13,18 +13,9 @@ from ionrt.beam import stopping_power
 from ionrt.biology.lem import lem1
 from ionrt.biology.specific import specific_energy
 from ionrt.biology.tissues import TISSUES, Lem1, Mkm, Osmk21, Smk, Tissue
-from ionrt.quantities import IonrtError, one_of, stamp
+from ionrt.quantities import FIELD, IonrtError, one_of, stamp
 
-NAMES = (
-    "let_x_dose",
-    "dose_per_let",
-    "high_let_dose",
-    "zstar_x_dose",
-    "zd_x_dose",
-    "zn_x_dose",
-    "alpha_x_dose",
-    "sqrt_beta_x_dose",
-)
+NAMES = FIELD[1:]  # every additive voxel quantity but dose itself
 ISOTOPE_OF_CHARGE = ("", "1H", "4He", "7Li", "9Be", "11B", "12C", "14N", "16O", "19F", "20Ne")  # LET depends on A by < 0.1 %
 _SPECIFIC = {"zstar_x_dose": "zstar", "zd_x_dose": "zd", "zn_x_dose": "zn"}
 _SUBDIVIDE = 16  # energies per bin when a threshold cuts through bins
