@@ -18,3 +18,8 @@ from .room import GANTRY_1 as GANTRY_1
 from .room import GANTRY_2 as GANTRY_2
 from .room import REFERENCE_FACILITY as REFERENCE_FACILITY
 from .room import Room as Room
+from .scenarios import NOMINAL as NOMINAL
+from .scenarios import Scenario as Scenario
+from .scenarios import scenarios_grid as scenarios_grid
+from .scenarios import scenarios_random as scenarios_random
+from .scenarios import scenarios_single as scenarios_single

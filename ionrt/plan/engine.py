@@ -18,6 +18,7 @@ from ionrt.plan.geometry import Grid
 from ionrt.plan.lattice import added_variance, coarse_grid, coarse_spots, interpolation
 from ionrt.plan.machine import Component, Machine, make_machine
 from ionrt.plan.rows import Rows, dosed_rows
+from ionrt.plan.scenarios import NOMINAL, Scenario
 from ionrt.plan.scene import Scene, make_scene
 from ionrt.plan.spots import Spots, View, make_view, place_spots
 from ionrt.quantities import IonrtError, content_hash
@@ -134,7 +135,9 @@ class Influence:
         return out
 
 
-def influence(patient: xr.Dataset, plan: Plan, *, base: Mapping[str, xr.Dataset] | None = None) -> Influence:
+def influence(
+    patient: xr.Dataset, plan: Plan, *, base: Mapping[str, xr.Dataset] | None = None, scenario: Scenario = NOMINAL
+) -> Influence:
     r"""Sparse dose influence of all spots of a plan, model-agnostic.
 
     D_ij = c Z_E(d_i) [(1-w) G(r; s_1^2 + s_0^2) + w G(r; s_2^2 + s_0^2)]: depth dose Z at the voxel's own water-equivalent
@@ -142,7 +145,8 @@ def influence(patient: xr.Dataset, plan: Plan, *, base: Mapping[str, xr.Dataset]
     thicker than 1 mm along the beam.
 
     Parameters: `patient` Dataset with ct or spr and structures (`ionrt.read_dicom`); `plan`; `base` {ion: Dataset} of the
-    user's own base data (None: `ionrt.beam.base_data`). A running `distributed.Client` is used.
+    user's own base data (None: `ionrt.beam.base_data`); `scenario` range and set-up error under which the spots of the
+    nominal plan are delivered. A running `distributed.Client` is used.
     Returns an `Influence`: 4 bytes per entry and 4 per (ray, voxel), whatever the number of moments.
     Validity: dose to water; every voxel sees the material on its own ray (no lateral heterogeneity inside a spot).
     Errors: `ReachError` where an ion cannot reach; IonrtError where a beam misses the patient or base data do not fit.
@@ -151,10 +155,12 @@ def influence(patient: xr.Dataset, plan: Plan, *, base: Mapping[str, xr.Dataset]
     scene = make_scene(patient, plan)
     data = {ion: _base_data(ion, base) for ion in dict.fromkeys(b.ion for b in plan.beams)}
     beams = tuple(
-        _beam_influence(plan, beam, scene, data[beam.ion])
+        _beam_influence(plan, beam, scene, data[beam.ion], scenario)
         for beam in tqdm(plan.beams, desc="influence", unit="beam", disable=None, leave=False)
     )
     attrs = {"patient": content_hash(scene.spr, scene.target), "base": content_hash(*(_identity(d) for d in data.values()))}
+    if scenario != NOMINAL:
+        attrs["scenario"] = scenario.label
     return Influence(plan, scene.grid, beams, data, attrs)
 
 
@@ -172,14 +178,17 @@ def _identity(base: xr.Dataset) -> object:
     return base.attrs.get("content_hash") or np.asarray(base["dose"].values)
 
 
-def _beam_influence(plan: Plan, beam: Beam, scene: Scene, base: xr.Dataset) -> BeamInfluence:
+def _beam_influence(plan: Plan, beam: Beam, scene: Scene, base: xr.Dataset, scenario: Scenario) -> BeamInfluence:
     view = make_view(beam, scene)
     machine = make_machine(beam, base)
-    return beam_influence(plan, beam, scene, view, machine, place_spots(plan, beam, scene, view, machine))
+    spots = place_spots(plan, beam, scene, view, machine)
+    return beam_influence(plan, beam, scene, view.moved(scenario), machine, spots)
 
 
-def beam_influence(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots) -> BeamInfluence:
-    """Entries of the given spots."""
+def beam_influence(
+    plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, index: np.ndarray | None = None
+) -> BeamInfluence:
+    """Entries of the given spots in the voxels `index` (flat; None: all of the body)."""
     if spots.count.max() > MOST_ENERGIES:
         raise IonrtError(
             f"beam {beam.name}: {spots.count.max()} energies on one ray; at most {MOST_ENERGIES}: thin the base data"
@@ -196,7 +205,8 @@ def beam_influence(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Ma
         loss=plan.lateral_loss,
     )
     radius = float(np.sqrt(max(core.cut2.max(), halo.cut2.max())))
-    rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, np.flatnonzero(scene.body))
+    index = np.flatnonzero(scene.body) if index is None else index
+    rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, index)
     parts = [Part(rows.bins, core.lowest, _fill(core, machine, spots, rows, view), core.taps)]
     if halo.cut2.max() > 0.0:
         lift = interpolation(rows.voxel, scene.grid, factor, coarse)

@@ -48,7 +48,8 @@ def dosed_rows(
     bins = np.rint((view.wepl(index, scene, grid) + beam.range_shifter) / machine.depth_step)
     dosed = bins < machine.dose.shape[0]
     if not dosed.any():
-        raise IonrtError(f"beam {beam.name} misses the patient: no voxel near its rays; check isocentre and angles")
+        moved = f" in scenario {view.scenario!r}" if view.scenario else ""
+        raise IonrtError(f"beam {beam.name} misses the patient{moved}: no voxel near its rays; check isocentre and angles")
     order = np.flatnonzero(dosed)
     cell = place[order, 1] * n_bucket[0] + place[order, 0]
     by_cell = np.argsort(cell, kind="stable")

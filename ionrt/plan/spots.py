@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -12,6 +12,7 @@ from ionrt.plan.beams import Beam, Plan, ReachError
 from ionrt.plan.geometry import Grid, bev_axes, to_bev
 from ionrt.plan.machine import Machine
 from ionrt.plan.raytrace import trace_voxels
+from ionrt.plan.scenarios import Scenario
 from ionrt.plan.scene import Scene
 from ionrt.quantities import IonrtError
 
@@ -20,15 +21,32 @@ REACH_TOLERANCE = 1.0  # mm of water: peaks this much short of the deepest targe
 
 @dataclass(frozen=True)
 class View:
-    """A beam in place: BEV axes, isocentre and source distances (float64 arrays)."""
+    """A beam in place: BEV axes, isocentre and source distances (float64 arrays); `density` multiplies every path, `scenario`
+    names the errors."""
 
     axes: np.ndarray
     isocentre: np.ndarray
     source: np.ndarray
+    density: float = 1.0
+    scenario: str = ""
 
     def wepl(self, index: np.ndarray, scene: Scene, grid: Grid | None = None) -> np.ndarray:
         """WEPL (mm) at voxels of the dose grid, or of another one."""
-        return trace_voxels(index, grid or scene.grid, scene.spr, scene.spr_grid, self.axes, self.isocentre, self.source)
+        path = trace_voxels(index, grid or scene.grid, scene.spr, scene.spr_grid, self.axes, self.isocentre, self.source)
+        return path if self.density == 1.0 else self.density * path
+
+    def moved(self, scenario: Scenario) -> View:
+        """The same beam with the errors of a scenario whose fractions are alike."""
+        if scenario.daily:
+            raise IonrtError(f"scenario {scenario.label!r} has daily shifts; take one of its fractions()")
+        if scenario.is_nominal:
+            return self
+        return replace(
+            self,
+            isocentre=self.isocentre + np.array(scenario.setup),
+            density=1.0 + scenario.range_shift,
+            scenario=scenario.label,
+        )
 
     def bev(self, index: np.ndarray, grid: Grid) -> np.ndarray:
         """(n, 3): u, v in the isocentre plane and w of voxels of a grid."""
