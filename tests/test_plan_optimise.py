@@ -118,9 +118,9 @@ def test_products_agree_with_finite_differences(box_plan):
 
     patient, plan, got, weights = box_plan
     problem = make_problem(patient, plan, got)
-    w = np.asarray(weights) + 1e4
+    w = 0.8 * np.asarray(weights) + 1e4  # far from the optimum: the sums over energies are float32
     gradient = problem.value_and_gradient(w)[1]
-    direction = np.random.default_rng(0).uniform(-1.0, 1.0, w.size) * 1e3
+    direction = np.random.default_rng(0).uniform(0.0, 0.02, w.size) * w
     ahead, behind = (problem.value_and_gradient(w + s * direction)[0] for s in (1.0, -1.0))
     assert (ahead - behind) / 2.0 == pytest.approx(float(gradient @ direction), rel=1e-5)
 

@@ -91,57 +91,91 @@ def fill(
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
 def forward(first, count, spot, row_start, entry_start, rows, dose, bins, lowest, table, weights, out):
-    """out[row, 0] += dose . w and out[row, 1 + k] += (dose table_k) . w, for all blocks."""
+    """out[row, 0] += dose . w and out[row, 1 + k] += (dose table_k) . w, for all blocks.
+
+    `weights` float32: the sum over a ray's energies is float32, that over rays float64 (`out`).
+    """
     n_moments = table.shape[1]
-    product = np.empty(256)
+    product = np.empty(256, np.float32)
     for b in range(first.size):
-        f = first[b]
-        w = weights[spot[b] : spot[b] + count[b]]
+        f, n = first[b], count[b]
+        w = weights[spot[b] : spot[b] + n]
         if not np.any(w != 0.0):
             continue
         at = entry_start[b]
         for j in range(row_start[b], row_start[b + 1]):
             i = rows[j]
-            skip = max(lowest[bins[i]] - f, 0)
-            ne = count[b] - skip
-            total = 0.0
-            for e in range(ne):
-                product[e] = w[skip + e] * dose[at + e]
-                total += product[e]
-            out[i, 0] += total
-            for k in range(n_moments):
-                t = table[bins[i], k]
-                total = 0.0
+            bin_ = bins[i]
+            skip = max(lowest[bin_] - f, 0)
+            ne = n - skip
+            if ne <= 0:
+                continue
+            mine, of = w[skip:n], dose[at : at + ne]
+            total = np.float32(0.0)
+            if n_moments == 1:  # the usual case in one pass
+                t = table[bin_, 0, f + skip : f + n]
+                moment = np.float32(0.0)
                 for e in range(ne):
-                    total += product[e] * t[f + skip + e]
-                out[i, 1 + k] += total
+                    p = mine[e] * of[e]
+                    total += p
+                    moment += p * t[e]
+                out[i, 1] += moment
+            else:
+                for e in range(ne):
+                    product[e] = mine[e] * of[e]
+                    total += product[e]
+                for k in range(n_moments):
+                    t = table[bin_, k, f + skip : f + n]
+                    moment = np.float32(0.0)
+                    for e in range(ne):
+                        moment += product[e] * t[e]
+                    out[i, 1 + k] += moment
+            out[i, 0] += total
             at += ne
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
 def backward(first, count, spot, row_start, entry_start, rows, dose, bins, lowest, table, g, out):
-    """out[spot] += sum over rows of dose (g[row, 0] + sum_k table_k g[row, 1 + k]), for all blocks."""
-    n_moments = table.shape[1]
-    slope, total = np.empty(256), np.empty(256)
+    """out[spot] += sum over rows of dose (g[row, 0] + sum_k table_k g[row, 1 + k]), for all blocks.
+
+    `g` float32: sums over 64 rows are float32, those over all rows float64 (`out`).
+    """
+    total = np.empty(256, np.float32)
     for b in range(first.size):
-        f = first[b]
-        total[: count[b]] = 0.0
-        at = entry_start[b]
-        for j in range(row_start[b], row_start[b + 1]):
-            i = rows[j]
-            skip = max(lowest[bins[i]] - f, 0)
-            ne = count[b] - skip
+        n, at, begin = count[b], entry_start[b], row_start[b]
+        while begin < row_start[b + 1]:
+            end = min(begin + 64, row_start[b + 1])
+            total[:n] = 0.0
+            at = _add_rows(rows[begin:end], at, first[b], n, dose, bins, lowest, table, g, total)
+            for e in range(n):
+                out[spot[b] + e] += total[e]
+            begin = end
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _add_rows(rows, at, first, count, dose, bins, lowest, table, g, total):
+    """Add dose times slope of some rows to the totals of a block; returns the next entry. Apart, so that its loops are SIMD."""
+    n_moments = table.shape[1]
+    for i in rows:
+        bin_ = bins[i]
+        skip = max(lowest[bin_] - first, 0)
+        ne = count - skip
+        if ne <= 0:
+            continue
+        of, sums, g0 = dose[at : at + ne], total[skip:], g[i, 0]
+        if n_moments == 0:
             for e in range(ne):
-                slope[e] = g[i, 0]
-            for k in range(n_moments):
-                t, gk = table[bins[i], k], g[i, 1 + k]
+                sums[e] += g0 * of[e]
+        for k in range(n_moments):
+            t, gk = table[bin_, k, first + skip :], g[i, 1 + k]
+            if k == 0:  # dose and the first moment in one pass
                 for e in range(ne):
-                    slope[e] += gk * t[f + skip + e]
-            for e in range(ne):
-                total[skip + e] += slope[e] * dose[at + e]
-            at += ne
-        for e in range(count[b]):
-            out[spot[b] + e] += total[e]
+                    sums[e] += (g0 + gk * t[e]) * of[e]
+            else:
+                for e in range(ne):
+                    sums[e] += gk * t[e] * of[e]
+        at += ne
+    return at
 
 
 @njit(nogil=True, cache=True)

@@ -34,9 +34,8 @@ class Columns:
     def forward(self, weights: np.ndarray) -> np.ndarray:
         """Dose and moments (rows, 1 + moments), float64, for weights in particles."""
         shape = (self.bins.size, 1 + self.table.shape[1])
-        millions = np.ascontiguousarray(weights, dtype=np.float64) / MILLION
-        if self.share is not None:
-            millions = self.share @ millions
+        millions = np.asarray(weights, dtype=np.float64) / MILLION
+        millions = (millions if self.share is None else self.share @ millions).astype(np.float32)
 
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(shape)
@@ -49,7 +48,8 @@ class Columns:
 
     def backward(self, gradient: np.ndarray) -> np.ndarray:
         """Slope by each weight (particles), from slopes (rows, 1 + moments)."""
-        own = gradient if self.lift is None else np.ascontiguousarray(self.lift.T @ gradient)
+        own = gradient if self.lift is None else self.lift.T @ gradient
+        own = np.ascontiguousarray(own, dtype=np.float32)
 
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(self.n_spots if self.share is None else self.share.shape[0])
