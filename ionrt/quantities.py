@@ -47,6 +47,18 @@ QUANTITIES: dict[str, Quantity] = {
     "spr": Quantity("1", "stopping-power ratio to water"),
     "structures": Quantity("1", "fraction of the voxel inside the structure"),
     "wepl": Quantity("mm", "water-equivalent path length"),
+    # directions of a beam
+    "wepl_distal": Quantity("mm", "water-equivalent depth of the target's far edge"),
+    "wepl_proximal": Quantity("mm", "water-equivalent depth of the target's near edge"),
+    "ion_reach": Quantity("mm", "water-equivalent depth of the deepest Bragg peak"),
+    "reach_margin": Quantity("mm", "reach beyond the target's far edge"),
+    "cut_rays": Quantity("1", "share of the target's rays that enter through an end of the CT"),
+    "wepl_gradient": Quantity("1", "change of water-equivalent depth with sideways shift"),
+    "wepl_turn": Quantity("mm/degree", "change of water-equivalent depth with direction"),
+    "range_error": Quantity("mm", "expected error of the range at the target's far edge"),
+    "organ_channel": Quantity("1", "share of the organ that the beam crosses before or beside the target's far edge"),
+    "organ_behind": Quantity("1", "share of the organ close behind the target's far edge"),
+    "direction_score": Quantity("1", "surrogate for the quality of a direction; lower is better"),
     # beam
     "stopping_power": Quantity("MeV cm2/g", "electronic mass stopping power in water"),
     "csda_range": Quantity("mm", "CSDA range in water"),
@@ -60,6 +72,7 @@ QUANTITIES: dict[str, Quantity] = {
     "halo_weight": Quantity("1", "share of the depth dose in the halo"),
     "planar_fluence": Quantity("1/mm2", "primary ions per area and fraction"),
     "spot_weight": Quantity("1", "particles per spot and fraction"),
+    "ion_share": Quantity("1", "share of an ion in an additive quantity"),
     # the additive field
     "dose": Quantity("Gy", "physical dose", additive=True),
     "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),

@@ -1,9 +1,15 @@
 from .beams import Beam as Beam
 from .beams import Plan as Plan
 from .beams import ReachError as ReachError
+from .beams import beam_set as beam_set
 from .engine import Influence as Influence
 from .engine import influence as influence
 from .fields import field as field
+from .mixture import course as course
+from .mixture import ion_share as ion_share
+from .mixture import join_influences as join_influences
+from .mixture import only_ions as only_ions
+from .mixture import spot_table as spot_table
 from .objectives import GEUD as GEUD
 from .objectives import DoseVolume as DoseVolume
 from .objectives import MeanDose as MeanDose
@@ -13,6 +19,7 @@ from .objectives import SquaredUnderdose as SquaredUnderdose
 from .objectives import default_objectives as default_objectives
 from .optimiser import optimise as optimise
 from .raytrace import wepl as wepl
+from .reach import reach as reach
 from .room import FIXED_ROOM as FIXED_ROOM
 from .room import GANTRY_1 as GANTRY_1
 from .room import GANTRY_2 as GANTRY_2
@@ -23,3 +30,5 @@ from .scenarios import Scenario as Scenario
 from .scenarios import scenarios_grid as scenarios_grid
 from .scenarios import scenarios_random as scenarios_random
 from .scenarios import scenarios_single as scenarios_single
+from .sweep import angle_sets as angle_sets
+from .sweep import sweep as sweep

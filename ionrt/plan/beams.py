@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,9 +83,7 @@ class Plan:
         object.__setattr__(self, "beams", beams)
         if not beams or not all(isinstance(b, Beam) for b in beams):
             raise IonrtError(f"plan: expected at least one ionrt.Beam, got {beams!r}")
-        rooms = sorted({b.room.name for b in beams})
-        if len(rooms) > 1:
-            raise IonrtError(f"plan: beams of one plan must share a room, got {', '.join(rooms)}; make one plan per room")
+        _check_rooms(beams)
         if not (math.isfinite(self.prescription) and self.prescription > 0.0):
             raise IonrtError(f"plan: expected a positive prescription in Gy (RBE) per fraction, got {self.prescription!r}")
         if not (isinstance(self.fractions, int) and self.fractions > 0):
@@ -105,8 +103,46 @@ class Plan:
                 raise IonrtError("plan: an empty list of objectives; leave it None for the default ones")
 
     @property
+    def ions(self) -> tuple[str, ...]:
+        """The ions of the plan, each once, in the order of the beams."""
+        return tuple(dict.fromkeys(b.ion for b in self.beams))
+
+    @property
     def grid_spacing(self) -> tuple[float, float, float]:
         """Spacing of the dose grid along z, y, x in mm."""
         if isinstance(self.spacing, (int, float)):
             return (float(self.spacing),) * 3
         return tuple(float(s) for s in self.spacing)  # type: ignore[return-value]
+
+
+def _check_rooms(beams: tuple[Beam, ...]) -> None:
+    """One plan is delivered in one room, described in one way, and no beam twice."""
+    names = sorted({b.room.name for b in beams})
+    if len(names) > 1:
+        raise IonrtError(f"plan: beams of one plan must share a room, got {', '.join(names)}; make one plan per room")
+    if len({b.room for b in beams}) > 1:
+        raise IonrtError(
+            f"plan: beams disagree about room {names[0]!r} (angles, energies, distances or spot size differ);"
+            " give all of them the same ionrt.Room"
+        )
+    twice = [b.name for b in beams if beams.count(b) > 1]
+    if twice:
+        raise IonrtError(f"plan: beam {twice[0]} is there twice; give each ion and direction once")
+
+
+def beam_set(
+    ions: str | Iterable[str],
+    angles: Iterable[float | tuple[float, float]],
+    *,
+    room: Room = GANTRY_1,
+    isocentre: tuple[float, float, float] | None = None,
+) -> tuple[Beam, ...]:
+    """Beams of one or several ions from the same directions, for one plan.
+
+    Parameters: `ions` name or names; `angles` gantry angles, or pairs (gantry, couch), degrees (IEC 61217); `room`; `isocentre`
+    (x, y, z) mm LPS (None: centroid of the target).
+    Returns a tuple of beams, direction by direction, ions within. Errors: an ion or angle that the room does not offer.
+    """
+    names = (ions,) if isinstance(ions, str) else tuple(ions)
+    pairs = [a if isinstance(a, tuple) else (a, 0.0) for a in angles]
+    return tuple(Beam(ion, float(g), float(c), isocentre, room) for g, c in pairs for ion in names)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ionrt import ions
 from ionrt.quantities import IonrtError, one_of
 
@@ -70,6 +72,28 @@ class Room:
                 angles = ", ".join(f"{a:g}" for a in allowed)
                 raise IonrtError(f"room {self.name!r} cannot deliver {what} {angle:g} degrees; it offers {angles}")
 
+    def offers(self, gantry: float, couch: float) -> bool:
+        """Whether the room can deliver from these angles (degrees)."""
+        try:
+            self.check_angles(gantry, couch)
+        except IonrtError:
+            return False
+        return True
+
+    def angles(self, *, gantry_step: float = 10.0, couch_step: float = 15.0) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Gantry and couch angles (degrees) worth looking at.
+
+        Those the room lists; where it offers every gantry angle, one each `gantry_step` at couch 0; where the gantry stands
+        still, a couch angle each `couch_step` all round (beyond +-90 degrees the patient lies feet first).
+        """
+        for what, step in (("gantry_step", gantry_step), ("couch_step", couch_step)):
+            if not 0.0 < step <= 360.0:
+                raise IonrtError(f"room {self.name!r}: expected {what} above 0 and at most 360 degrees, got {step!r}")
+        rotating = self.gantry_angles is None
+        gantry = tuple(np.arange(0.0, 360.0, gantry_step).tolist()) if rotating else self.gantry_angles
+        every_couch = (0.0,) if rotating else tuple(np.arange(0.0, 360.0, couch_step).tolist())
+        return gantry, every_couch if self.couch_angles is None else self.couch_angles  # type: ignore[return-value]
+
     def sigma_in_air(self, ion: str, energy: float, *, upstream: float = 0.0) -> float:
         r"""Standard deviation of the spot in air.
 
@@ -102,4 +126,4 @@ def _highland(ion: str, energy: float, radiation_lengths: float) -> float:
 GANTRY_1 = Room("gantry 1")
 GANTRY_2 = Room("gantry 2")
 FIXED_ROOM = Room("fixed beam", gantry_angles=(90.0,))
-REFERENCE_FACILITY = (GANTRY_1, GANTRY_2, FIXED_ROOM)
+REFERENCE_FACILITY: tuple[Room, ...] = (GANTRY_1, GANTRY_2, FIXED_ROOM)

@@ -15,6 +15,7 @@ from .functions import rorvik as rorvik
 from .functions import smk as smk
 from .functions import wedenberg as wedenberg
 from .functions import wilkens as wilkens
+from .course import add_fractions as add_fractions
 from .isoeffect import bed as bed
 from .isoeffect import eqd2 as eqd2
 from .isoeffect import eqdx as eqdx

@@ -1,0 +1,121 @@
+"""Plans of several ions: parts of an influence, weights and shares per ion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ionrt.plan.beams import Beam, Plan
+from ionrt.plan.engine import BeamInfluence, Influence
+from ionrt.quantities import QUANTITIES, IonrtError, check, one_of, shared_attr, stamp
+
+
+def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
+    """The influence of a plan put together from those of its beams, without computing anything again.
+
+    Parameters: `plan`, whose beams each occur in one of the `parts` (influences on one grid, same patient and spots settings).
+    Returns an `Influence` with the beams in the order of `plan`; entries are shared, not copied.
+    Errors: a beam that no part has; parts on different grids or of different patients.
+    """
+    if not parts:
+        raise IonrtError("join_influences: expected at least one influence")
+    first = parts[0]
+    for part in parts:
+        if part.grid != first.grid:
+            raise IonrtError("join_influences: the parts lie on different dose grids; use one spacing and one patient")
+        for setting in ("margin", "spot_spacing", "lateral_loss", "target"):
+            if getattr(part.plan, setting) != getattr(plan, setting):
+                raise IonrtError(f"join_influences: a part was made with another {setting} than the plan's")
+        if part.attrs.get("patient") != first.attrs.get("patient"):
+            raise IonrtError("join_influences: the parts belong to different patients or targets")
+    found: dict[Beam, BeamInfluence] = {}
+    for part in parts:
+        found.update({b.beam: b for b in part.beams})
+    missing = [b.name for b in plan.beams if b not in found]
+    if missing:
+        raise IonrtError(f"join_influences: no part has the beam {missing[0]}")
+    base = {ion: data for part in parts for ion, data in part.base.items() if ion in plan.ions}
+    hashes = list(dict.fromkeys(p.attrs["base"] for p in parts if "base" in p.attrs))
+    attrs = {**first.attrs, **({"base": " ".join(hashes)} if hashes else {})}
+    return replace(first, plan=plan, beams=tuple(found[b] for b in plan.beams), base=base, attrs=attrs)
+
+
+def only_ions(weights: xr.DataArray, ions: str | Iterable[str]) -> xr.DataArray:
+    """Spot weights with all other ions turned off.
+
+    Parameters: `weights` (spot) of `optimise`; `ions` to keep. Returns ``spot_weight`` (spot), the other ions' weights zero.
+    Errors: an ion that the weights do not hold.
+    """
+    check(weights, "spot_weight", dims=("spot",))
+    names = (ions,) if isinstance(ions, str) else tuple(ions)
+    there = list(dict.fromkeys(weights["ion"].values.tolist()))
+    for name in names:
+        one_of(name, there, what="ion of the weights")
+    kept = weights.where(weights["ion"].isin(list(names)), 0.0)
+    return stamp(kept, "spot_weight", **{k: v for k, v in weights.attrs.items() if k not in ("units", "long_name")})
+
+
+def ion_share(field: xr.Dataset, *, quantity: str = "dose", least: float = 0.02) -> xr.DataArray:
+    """Share of each ion in an additive quantity, voxel by voxel: q_ion / sum over ions of q.
+
+    Parameters: `field` Dataset (ion, z, y, x) of `ionrt.field(..., by="ion")`; `quantity` one of its variables, "dose" or
+    "let_x_dose" ...; `least` share of the largest sum below which a voxel has no share (NaN).
+    Returns ``ion_share`` (ion, z, y, x), 0..1. Errors: no dimension ion, a quantity that does not add up or is missing.
+    """
+    if quantity not in field or not QUANTITIES[quantity].additive:
+        additive = [str(v) for v in field.data_vars if v in QUANTITIES and QUANTITIES[str(v)].additive]
+        raise IonrtError(f"ion_share: {quantity!r} is not an additive quantity of the field; it has {', '.join(additive)}")
+    part = check(field[quantity], quantity, dims=("ion",))
+    whole = part.sum("ion")
+    share = (part / whole.where(whole > 0.0)).where(whole > least * whole.max())
+    return stamp(share.astype(part.dtype), "ion_share", of=quantity, let_definition=part.attrs.get("let_definition"))
+
+
+def spot_table(weights: xr.DataArray) -> pd.DataFrame:
+    """Spots of a plan per ion and direction.
+
+    Parameters: `weights` (spot) of `optimise`. Returns a DataFrame, one row per (beam): ion, spots, those in use (at least
+    1e-3 of the beam's largest weight), particles per fraction, lowest and highest energy in use [MeV/u].
+    """
+    check(weights, "spot_weight", dims=("spot",))
+    frame = pd.DataFrame({k: weights[k].values for k in ("beam", "ion", "energy")} | {"weight": weights.values})
+    rows = {}
+    for beam, part in frame.groupby("beam", sort=False):
+        used = part[part["weight"] > 1e-3 * max(part["weight"].max(), 1e-300)]
+        rows[beam] = {
+            "ion": part["ion"].iloc[0],
+            "spots": len(part),
+            "in use": len(used),
+            "particles": float(part["weight"].sum()),
+            "lowest [MeV/u]": float(used["energy"].min()) if len(used) else np.nan,
+            "highest [MeV/u]": float(used["energy"].max()) if len(used) else np.nan,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("beam")
+
+
+def course(fields: Sequence[xr.Dataset], *, parts: Sequence[int]) -> xr.Dataset:
+    """Fields of a course whose fractions differ, along a new dimension ``fraction``.
+
+    Ions of one field mix within a fraction (their moments add before the model); fields of different fractions must not:
+    apply the model to the result, which keeps ``fraction``, and add effect with `ionrt.rbe.add_fractions`.
+
+    Parameters: `fields` one Dataset per kind of fraction, on one grid, without dimension `ion` (sum it first); `parts` how many
+    fractions of each. Returns a Dataset (fraction, ...) with the coordinate ``fractions`` (fraction). Errors: unequal lengths,
+    counts below 1, fields of different definitions.
+    """
+    if len(fields) != len(parts) or not fields:
+        raise IonrtError(f"course: expected one count per field, got {len(fields)} fields and {len(parts)} counts")
+    if any(int(n) != n or n < 1 for n in parts):
+        raise IonrtError(f"course: expected whole numbers of fractions >= 1, got {tuple(parts)}")
+    names = [v for v in fields[0].data_vars if all(v in f for f in fields)]
+    out = xr.Dataset()
+    for name in names:
+        arrays = [f[name] for f in fields]
+        carried = {k: shared_attr(arrays, k) for k in ("let_definition", "parameter_set")}
+        joined = xr.concat(arrays, "fraction", join="exact", combine_attrs="drop")
+        out[name] = stamp(joined, str(name), **carried)
+    return out.assign_coords(fractions=("fraction", [int(n) for n in parts]))
