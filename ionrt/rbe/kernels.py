@@ -1,8 +1,9 @@
 """Fused voxel kernels: one pass from a field's numerators to RBE-weighted dose, and its slopes.
 
-Flat arrays in, `out` filled; sums in float64 whatever the arrays hold. A value kernel returns (unusable, outside): how many
-voxels are NaN, negative or infinite, and how many lie beyond the model's declared range. Parameters typed `p` may be a number
-or an array with one value per voxel.
+Flat arrays in, `out` filled. Value kernels compute in the precision of the arrays (single precision: RBE-weighted dose good to
+1e-6, and sixteen voxels at a time), slopes always in double. A value kernel returns (unusable, outside): how many voxels are
+NaN, negative or infinite, and how many lie beyond the model's declared range. Parameters typed `p` may be a number or an array
+with one value per voxel. `T` is the precision: a bare 2.0 would turn a loop in single precision into one in double.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from ionrt.rbe.elementary import exp, log
+from ionrt.rbe.elementary import exp, log, log1p
 
-BIG = 1e30
+BIG = 1e12  # Gy, and every numerator: beyond it is no dose, and its square would leave single precision
 # Fused multiply-add shortens the chains of the series threefold; NaN, infinity and order of summation keep their meaning.
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 
@@ -29,31 +30,38 @@ def _at(p, i):
 @overload(_at, inline="always")
 def _at_overload(p, i):
     if isinstance(p, types.Array):
-        return lambda p, i: np.float64(p[i])
+        return lambda p, i: p[i]
     return lambda p, i: p
 
 
 @njit(inline="always")
 def _bad(x):
-    return not ((x >= 0.0) & (x <= BIG))
+    T = type(x)
+    return not ((x >= T(0.0)) & (x <= T(BIG)))
+
+
+@njit(inline="always")
+def _plus(count, one_more):
+    """Counts of 32 bits keep the lanes of single precision whole."""
+    return np.int32(count + one_more)
 
 
 @njit(inline="always")
 def _isoeffective(effect, alpha, beta):
     """Dose of the reference radiation with this effect, and its slope; the form without cancellation at small effect."""
-    effect = max(effect, 0.0)
-    root = sqrt(alpha * alpha + 4.0 * beta * effect)
-    return 2.0 * effect / (alpha + root), 1.0 / root
+    T = type(effect)
+    effect = max(effect, T(0.0))
+    root = sqrt(alpha * alpha + T(4.0) * beta * effect)
+    return T(2.0) * effect / (alpha + root), T(1.0) / root
 
 
 @njit(**OPTIONS)
 def constant_value(out, d, rbe, dose_max):
-    bad, outside = 0, 0
+    bad, outside = np.int32(0), np.int32(0)
     for i in range(d.size):
-        x = np.float64(d[i])
+        x = d[i]
         out[i] = _at(rbe, i) * x
-        bad += _bad(x)
-        outside += x > dose_max
+        bad, outside = _plus(bad, _bad(x)), _plus(outside, x > dose_max)
     return bad, outside
 
 
@@ -65,13 +73,12 @@ def constant_slopes(out_d, d, rbe):
 
 @njit(**OPTIONS)
 def mkm_value(out, d, z, a0, b0, ar, br, scale, dose_max):
-    bad, outside = 0, 0
+    bad, outside = np.int32(0), np.int32(0)
     for i in range(d.size):
-        x, y = np.float64(d[i]), np.float64(z[i])
+        x, y = d[i], z[i]
         equivalent, _ = _isoeffective(a0 * x + b0 * y + b0 * x * x, ar, br)
         out[i] = scale * equivalent
-        bad += _bad(x) | _bad(y)
-        outside += x > dose_max
+        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, x > dose_max)
     return bad, outside
 
 
@@ -87,31 +94,33 @@ def mkm_slopes(out_d, out_z, d, z, a0, b0, ar, br, scale):
 @njit(inline="always")
 def _lem_effect(x, a, b, threshold, s_max):
     """-ln S, and its slopes by dose, alpha_x_dose and sqrt_beta_x_dose; linear beyond the transition dose."""
-    if x <= threshold:
-        return a + b * b, 0.0, 1.0, 2.0 * b
-    t = threshold / x  # alpha and beta are a / x and (b / x)^2
-    value = a * t + b * b * t * t + s_max * (x - threshold)
-    return value, s_max - (a * t + 2.0 * b * b * t * t) / x, t, 2.0 * b * t * t
+    T = type(x)
+    beyond = x > threshold
+    t = threshold / x if beyond else T(1.0)  # alpha and beta are a / x and (b / x)^2
+    over = x - threshold if beyond else T(0.0)
+    bent = (s_max - (a * t + T(2.0) * b * b * t * t) / x) if beyond else T(0.0)
+    return a * t + b * b * t * t + s_max * over, bent, t, T(2.0) * b * t * t
 
 
 @njit(inline="always")
 def _lem_dose(effect, ax, bx, threshold, s_max):
     """Photon dose with this effect, and its slope."""
+    T = type(effect)
     at_threshold = ax * threshold + bx * threshold * threshold
-    if effect > at_threshold:
-        return threshold + (effect - at_threshold) / s_max, 1.0 / s_max
-    return _isoeffective(effect, ax, bx)
+    beyond = effect > at_threshold
+    dose, slope = _isoeffective(effect, ax, bx)
+    linear = threshold + (effect - at_threshold) * (T(1.0) / s_max)
+    return (linear if beyond else dose), (T(1.0) / s_max if beyond else slope)
 
 
 @njit(**OPTIONS)
 def lem_value(out, d, a, b, ax, bx, threshold, s_max, dose_max):
-    bad, outside = 0, 0
+    bad, outside = np.int32(0), np.int32(0)
     for i in range(d.size):
-        x, y, z = np.float64(d[i]), np.float64(a[i]), np.float64(b[i])
+        x, y, z = d[i], a[i], b[i]
         effect = _lem_effect(x, y, z, threshold, s_max)[0]
         out[i] = _lem_dose(effect, ax, bx, threshold, s_max)[0]
-        bad += _bad(x) | _bad(y) | _bad(z)
-        outside += x > dose_max
+        bad, outside = _plus(bad, _bad(x) | _bad(y) | _bad(z)), _plus(outside, x > dose_max)
     return bad, outside
 
 
@@ -125,54 +134,58 @@ def lem_slopes(out_d, out_a, out_b, d, a, b, ax, bx, threshold, s_max):
 
 @njit(inline="always")
 def _smk_terms(x, s, t, n, g, al, a_s, b0):
-    """z*, z_n, q = z*/z_d, beta, u = alpha + 2 beta D and the bracket of the second-order expansion."""
-    inverse = 1.0 / x if x > 0.0 else 0.0
-    zs, zn, q = s * inverse, n * inverse, (s / t if t > 0.0 else 1.0)
+    """z*, z_n, q = z*/z_d, alpha, beta, u = alpha + 2 beta D, and the second-order term within the bracket 1 + ..."""
+    T = type(x)
+    inverse = T(1.0) / x if x > T(0.0) else T(0.0)
+    q = s / t if t > T(0.0) else T(1.0)
+    zs, zn = s * inverse, n * inverse
     beta = q * b0 * g * g
     alpha = al + a_s * g + b0 * zs * g * g
-    u = alpha + 2.0 * beta * x
-    bracket = max(1.0 + n * (0.5 * u * u - beta), 1e-12)
-    return zs, zn, q, alpha, beta, u, bracket
+    u = alpha + T(2.0) * beta * x
+    return zs, zn, q, alpha, beta, u, max(n * (T(0.5) * u * u - beta), T(1e-6) - T(1.0))
 
 
 @njit(inline="always")
 def _radioresistance(zd, p, z_r, gamma, r_m, k):
     """1/R of the OSMK 2021 and its slope by z_d."""
-    zr = exp(gamma * log(zd / z_r + 1e-300))
-    g = (p + k * (zr + 1.0) / (zr + r_m)) / (p + k)
-    slope = k / (p + k) * (r_m - 1.0) / (zr + r_m) ** 2 * (gamma * zr / zd if zd > 0.0 else 0.0)
+    T = type(zd)
+    zr = exp(gamma * log(zd / z_r + T(1e-30)))
+    g = (p * (zr + r_m) + k * (zr + T(1.0))) / ((p + k) * (zr + r_m))
+    slope = k / (p + k) * (r_m - T(1.0)) / (zr + r_m) ** 2 * (gamma * zr / zd if zd > T(0.0) else T(0.0))
     return g, slope
 
 
 @njit(**OPTIONS)
 def smk_value(out, d, s, t, n, a0, b0, ar, br, scale, correction_max, dose_max):
-    bad, outside = 0, 0
+    bad, outside = np.int32(0), np.int32(0)
+    T = type(d[0])
     for i in range(d.size):
-        x, y, z, w = np.float64(d[i]), np.float64(s[i]), np.float64(t[i]), np.float64(n[i])
-        _, _, _, alpha, beta, _, bracket = _smk_terms(x, y, z, w, 1.0, a0, 0.0, b0)
-        out[i] = scale * _isoeffective(alpha * x + beta * x * x - log(bracket), ar, br)[0]
-        bad += _bad(x) | _bad(y) | _bad(z) | _bad(w)
-        outside += (abs(bracket - 1.0) > correction_max) | (x > dose_max)
+        x, y, z, w = d[i], s[i], t[i], n[i]
+        _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, T(1.0), a0, T(0.0), b0)
+        out[i] = scale * _isoeffective(alpha * x + beta * x * x - log1p(second), ar, br)[0]
+        bad = _plus(bad, _bad(x) | _bad(y) | _bad(z) | _bad(w))
+        outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
     return bad, outside
 
 
 @njit(**OPTIONS)
 def osmk_value(out, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scale, correction_max, dose_max):
-    bad, outside = 0, 0
+    bad, outside = np.int32(0), np.int32(0)
+    T = type(d[0])
     for i in range(d.size):
-        x, y, z, w = np.float64(d[i]), np.float64(s[i]), np.float64(t[i]), np.float64(n[i])
-        g = _radioresistance(z / x if x > 0.0 else 0.0, _at(p, i), z_r, gamma, r_m, k)[0]
-        _, _, _, alpha, beta, _, bracket = _smk_terms(x, y, z, w, g, al, a_s, b0)
-        out[i] = scale * _isoeffective(alpha * x + beta * x * x - log(bracket), ar, br)[0]
-        bad += _bad(x) | _bad(y) | _bad(z) | _bad(w)
-        outside += (abs(bracket - 1.0) > correction_max) | (x > dose_max)
+        x, y, z, w = d[i], s[i], t[i], n[i]
+        g = _radioresistance(z / x if x > T(0.0) else T(0.0), _at(p, i), z_r, gamma, r_m, k)[0]
+        _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, g, al, a_s, b0)
+        out[i] = scale * _isoeffective(alpha * x + beta * x * x - log1p(second), ar, br)[0]
+        bad = _plus(bad, _bad(x) | _bad(y) | _bad(z) | _bad(w))
+        outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
     return bad, outside
 
 
 @njit(inline="always")
 def _smk_slopes(x, s, t, n, g, gz, al, a_s, b0):
     """Effect and its slopes by D, z*D, z_dD, z_nD; g = 1/R, gz its slope by z_d."""
-    zs, zn, q, alpha, beta, u, bracket = _smk_terms(x, s, t, n, g, al, a_s, b0)
+    zs, zn, q, alpha, beta, u, second = _smk_terms(x, s, t, n, g, al, a_s, b0)
     per_t = 1.0 / t if t > 0.0 else 0.0
     zd = t / x if x > 0.0 else 0.0
     n_per_t = n * per_t
@@ -188,7 +201,7 @@ def _smk_slopes(x, s, t, n, g, gz, al, a_s, b0):
     u_s = zn * b0 * g2 + 2.0 * b0 * g2 * x * n_per_t
     u_t = zn * ag - 2.0 * beta * x * n_per_t + 2.0 * n * bg
     b_d, b_s, b_t = -zn * bg * zd, b0 * g2 * n_per_t, zn * bg - beta * n_per_t
-    effect = alpha * x + beta * x * x - log(bracket)
+    effect, bracket = alpha * x + beta * x * x - log1p(second), 1.0 + second
     return (
         effect,
         e_d - (u * u_d - b_d) / bracket,
@@ -211,7 +224,7 @@ def smk_slopes(out_d, out_s, out_t, out_n, d, s, t, n, a0, b0, ar, br, scale):
 def osmk_slopes(out_d, out_s, out_t, out_n, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scale):
     for i in range(d.size):
         x, y, z, w = np.float64(d[i]), np.float64(s[i]), np.float64(t[i]), np.float64(n[i])
-        g, gz = _radioresistance(z / x if x > 0.0 else 0.0, _at(p, i), z_r, gamma, r_m, k)
+        g, gz = _radioresistance(z / x if x > 0.0 else 0.0, np.float64(_at(p, i)), z_r, gamma, r_m, k)
         effect, by_d, by_s, by_t, by_n = _smk_slopes(x, y, z, w, g, gz, al, a_s, b0)
         f = scale * _isoeffective(effect, ar, br)[1]
         out_d[i], out_s[i], out_t[i], out_n[i] = f * by_d, f * by_s, f * by_t, f * by_n

@@ -7,28 +7,28 @@ from math import sqrt
 import numpy as np
 from numba import njit
 
-from ionrt.rbe.elementary import exp
-from ionrt.rbe.kernels import OPTIONS, _at, _bad, _isoeffective
+from ionrt.rbe.elementary import exp, expm1
+from ionrt.rbe.kernels import OPTIONS, _at, _bad, _isoeffective, _plus
 
 
 @njit(**OPTIONS)
 def let_value(out, d, m, ab, a0, a1, a2, b0, b1, b2, let_max, dose_max):
     """RBEmax = a0 + (a1 / ab + a2) L and RBEmin = b0 + (b1 / ab + b2 sqrt(ab)) L, both times dose: no division by dose."""
-    bad, outside = 0, 0
+    bad, outside = np.int32(0), np.int32(0)
+    T = type(d[0])
     for i in range(d.size):
-        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
-        low = max(b0 * x + (b1 / r + b2 * sqrt(r)) * y, 0.0)
+        x, y, r = d[i], m[i], _at(ab, i)
+        low = max(b0 * x + (b1 / r + b2 * sqrt(r)) * y, T(0.0))
         effect = a0 * x + (a1 / r + a2) * y + low * low / r
-        out[i] = _isoeffective(effect, 1.0, 1.0 / r)[0]
-        bad += _bad(x) | _bad(y)
-        outside += (y > let_max * x) | (x > dose_max)
+        out[i] = _isoeffective(effect, T(1.0), T(1.0) / r)[0]
+        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
     return bad, outside
 
 
 @njit(**OPTIONS)
 def let_slopes(out_d, out_m, d, m, ab, a0, a1, a2, b0, b1, b2):
     for i in range(d.size):
-        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
+        x, y, r = np.float64(d[i]), np.float64(m[i]), np.float64(_at(ab, i))
         c = b1 / r + b2 * sqrt(r)
         low = max(b0 * x + c * y, 0.0)
         a = a1 / r + a2
@@ -39,12 +39,11 @@ def let_slopes(out_d, out_m, d, m, ab, a0, a1, a2, b0, b1, b2):
 
 @njit(**OPTIONS)
 def linear_value(out, d, m, intercept, slope, let_max, dose_max):
-    bad, outside = 0, 0
+    bad, outside = np.int32(0), np.int32(0)
     for i in range(d.size):
-        x, y = np.float64(d[i]), np.float64(m[i])
+        x, y = d[i], m[i]
         out[i] = intercept * x + slope * y
-        bad += _bad(x) | _bad(y)
-        outside += (y > let_max * x) | (x > dose_max)
+        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
     return bad, outside
 
 
@@ -59,30 +58,32 @@ def _chen_effect(x, y, r, alpha_x, p0, p1, p2):
     """Effect over photon alpha, and its slopes by dose and let_x_dose; RBEmax = [p0 + (1 - exp(-p1 L^2)) / (p2 L)] /
     alpha_x.
     """
-    let = y / x if x > 0.0 else 0.0
-    decay = exp(-p1 * let * let)
-    safe = 1e-6 if let < 1e-6 else let
-    rise = (1.0 - decay) / (p2 * safe)
-    steep = p1 / p2 if let < 1e-6 else 2.0 * p1 * decay / p2 - rise / safe  # d rise / d L
+    T = type(x)
+    let = y / x if x > T(0.0) else T(0.0)
+    died = -expm1(-p1 * let * let)
+    low = let < T(1e-6)
+    safe = T(1e-6) if low else let
+    rise = died / (p2 * safe)
+    steep = p1 / p2 if low else T(2.0) * p1 * (T(1.0) - died) / p2 - rise / safe  # d rise / d L
     effect = x * (p0 + rise) / alpha_x + x * x / r
-    return effect, (p0 + rise - let * steep) / alpha_x + 2.0 * x / r, steep / alpha_x
+    return effect, (p0 + rise - let * steep) / alpha_x + T(2.0) * x / r, steep / alpha_x
 
 
 @njit(**OPTIONS)
 def chen_value(out, d, m, ab, alpha_x, p0, p1, p2, let_max, dose_max):
-    bad, outside = 0, 0
+    bad, outside = np.int32(0), np.int32(0)
+    T = type(d[0])
     for i in range(d.size):
-        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
-        out[i] = _isoeffective(_chen_effect(x, y, r, alpha_x, p0, p1, p2)[0], 1.0, 1.0 / r)[0]
-        bad += _bad(x) | _bad(y)
-        outside += (y > let_max * x) | (x > dose_max)
+        x, y, r = d[i], m[i], _at(ab, i)
+        out[i] = _isoeffective(_chen_effect(x, y, r, alpha_x, p0, p1, p2)[0], T(1.0), T(1.0) / r)[0]
+        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
     return bad, outside
 
 
 @njit(**OPTIONS)
 def chen_slopes(out_d, out_m, d, m, ab, alpha_x, p0, p1, p2):
     for i in range(d.size):
-        r = _at(ab, i)
+        r = np.float64(_at(ab, i))
         effect, by_d, by_m = _chen_effect(np.float64(d[i]), np.float64(m[i]), r, alpha_x, p0, p1, p2)
         slope = _isoeffective(effect, 1.0, 1.0 / r)[1]
         out_d[i], out_m[i] = slope * by_d, slope * by_m
@@ -91,27 +92,28 @@ def chen_slopes(out_d, out_m, d, m, ab, alpha_x, p0, p1, p2):
 @njit(inline="always")
 def _helium_effect(x, y, r, c0, c1, c2):
     """Effect over photon alpha, and its slopes by dose and let_x_dose."""
-    let = y / x if x > 0.0 else 0.0
-    w = (c0 + 1.0 / r) * c1 * exp(-c2 * let)
-    effect = x * (1.0 + w * let * let) + x * x / r
-    return effect, 1.0 + w * let * let * (c2 * let - 1.0) + 2.0 * x / r, w * let * (2.0 - c2 * let)
+    T = type(x)
+    let = y / x if x > T(0.0) else T(0.0)
+    w = (c0 + T(1.0) / r) * c1 * exp(-c2 * let)
+    effect = x * (T(1.0) + w * let * let) + x * x / r
+    return effect, T(1.0) + w * let * let * (c2 * let - T(1.0)) + T(2.0) * x / r, w * let * (T(2.0) - c2 * let)
 
 
 @njit(**OPTIONS)
 def helium_value(out, d, m, ab, c0, c1, c2, let_max, dose_max):
-    bad, outside = 0, 0
+    bad, outside = np.int32(0), np.int32(0)
+    T = type(d[0])
     for i in range(d.size):
-        x, y, r = np.float64(d[i]), np.float64(m[i]), _at(ab, i)
-        out[i] = _isoeffective(_helium_effect(x, y, r, c0, c1, c2)[0], 1.0, 1.0 / r)[0]
-        bad += _bad(x) | _bad(y)
-        outside += (y > let_max * x) | (x > dose_max)
+        x, y, r = d[i], m[i], _at(ab, i)
+        out[i] = _isoeffective(_helium_effect(x, y, r, c0, c1, c2)[0], T(1.0), T(1.0) / r)[0]
+        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
     return bad, outside
 
 
 @njit(**OPTIONS)
 def helium_slopes(out_d, out_m, d, m, ab, c0, c1, c2):
     for i in range(d.size):
-        r = _at(ab, i)
+        r = np.float64(_at(ab, i))
         effect, by_d, by_m = _helium_effect(np.float64(d[i]), np.float64(m[i]), r, c0, c1, c2)
         slope = _isoeffective(effect, 1.0, 1.0 / r)[1]
         out_d[i], out_m[i] = slope * by_d, slope * by_m

@@ -154,19 +154,19 @@ def _threads() -> int:
 
 
 def _prepare(model: Model, arrays: tuple[Any, ...], constants: tuple[Any, ...]) -> tuple[list[np.ndarray], tuple[Any, ...]]:
-    """Flat contiguous arrays of one float type, and constants with maps flattened."""
+    """Flat contiguous arrays of one float type, and constants of that type with maps flattened."""
     if len(arrays) != 1 + len(model.moments):
         raise IonrtError(
             f"{model.name}: expected dose and {len(model.moments)} moments {model.moments}, got {len(arrays)} arrays"
         )
     raw = [np.asarray(a) for a in arrays]
-    dtype = np.float32 if all(a.dtype == np.float32 for a in raw) else np.float64
+    dtype: Any = np.float32 if all(a.dtype == np.float32 for a in raw) else np.float64
     shape = raw[0].shape
     if any(a.shape != shape for a in raw):
         raise IonrtError(f"{model.name}: arrays of different shapes {[a.shape for a in raw]}")
     flat = [np.ascontiguousarray(a, dtype=dtype).reshape(-1) for a in raw]
     maps = tuple(
-        np.ascontiguousarray(np.broadcast_to(c, shape), dtype=np.float64).reshape(-1) if np.ndim(c) else float(c)
+        np.ascontiguousarray(np.broadcast_to(c, shape), dtype=dtype).reshape(-1) if np.ndim(c) else dtype(c)
         for c in constants
     )
     return flat, maps
@@ -191,7 +191,7 @@ def _evaluate(
     """The kernel on whole arrays; raises on an unusable voxel, counts those outside the declared range."""
     flat, maps = _prepare(model, arrays, constants)
     out = np.empty_like(flat[0])
-    limits = model.validity.limits
+    limits = tuple(out.dtype.type(x) for x in model.validity.limits)
     counts = _in_slabs(lambda cut: model.value(out[cut], *(a[cut] for a in flat), *_cut(maps, cut), *limits), out.size, threads)
     if sum(c[0] for c in counts):
         for name, a in zip(("dose", *model.moments), flat, strict=True):
