@@ -149,7 +149,7 @@ def _smk_terms(x, s, t, n, g, al, a_s, b0):
 def _radioresistance(zd, p, z_r, gamma, r_m, k):
     """1/R of the OSMK 2021 and its slope by z_d."""
     T = type(zd)
-    zr = exp(gamma * log(zd / z_r + T(1e-30)))
+    zr = exp(gamma * log(zd * (T(1.0) / z_r) + T(1e-30)))
     g = (p * (zr + r_m) + k * (zr + T(1.0))) / ((p + k) * (zr + r_m))
     slope = k / (p + k) * (r_m - T(1.0)) / (zr + r_m) ** 2 * (gamma * zr / zd if zd > T(0.0) else T(0.0))
     return g, slope
@@ -174,7 +174,8 @@ def osmk_value(out, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scal
     T = type(d[0])
     for i in range(d.size):
         x, y, z, w = d[i], s[i], t[i], n[i]
-        g = _radioresistance(z / x if x > T(0.0) else T(0.0), _at(p, i), z_r, gamma, r_m, k)[0]
+        zd = z * (T(1.0) / x if x > T(0.0) else T(0.0))
+        g = _radioresistance(zd, _at(p, i), z_r, gamma, r_m, k)[0]
         _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, g, al, a_s, b0)
         out[i] = scale * _isoeffective(alpha * x + beta * x * x - log1p(second), ar, br)[0]
         bad = _plus(bad, _bad(x) | _bad(y) | _bad(z) | _bad(w))
