@@ -27,7 +27,7 @@ from ionrt.rbe import MODELS, apply_model
 
 PER_GY = {"let_x_dose": 5, "zstar_x_dose": 9, "zd_x_dose": 10, "zn_x_dose": 0.02, "alpha_x_dose": 0.7, "sqrt_beta_x_dose": 0.2}
 PARAMS = {n: {"alpha_beta": 3.0} for n in ("wedenberg", "carabe", "mcnamara", "rorvik", "wilkens", "chen", "mairani_helium")}
-PARAMS |= {"linear": {"slope": 0.055}, "osmk": {"po2": 7.0}}
+PARAMS |= {"linear": {"slope": 0.055}, "osmk": {"po2": 7.0}, "osmk23": {"po2": 7.0, "z0_exponent": 2.0}}
 
 
 def best(work: Callable[[], object], repeat: int = 7, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -86,7 +86,7 @@ def numpy_model(name: str) -> Callable[..., np.ndarray]:
 
 def copy_bandwidth(n: int) -> float:
     """Bytes read plus written per second by a copy into fresh memory, on as many threads as the kernels use."""
-    from ionrt.rbe.model import _in_slabs, _threads
+    from ionrt.rbe.blocks import in_slabs, thread_count
 
     a = np.ones(n**3, np.float32)
 
@@ -96,7 +96,7 @@ def copy_bandwidth(n: int) -> float:
         def piece(cut: slice) -> None:
             out[cut] = a[cut]
 
-        _in_slabs(piece, a.size, _threads())
+        in_slabs(piece, a.size, thread_count())
 
     return 2 * a.nbytes / best(copy)
 

@@ -89,6 +89,7 @@ QUANTITIES: dict[str, Quantity] = {
     "let_weighted_dose": Quantity("Gy", "LET-weighted dose", carries=LET),
     "rbe_dose": Quantity(GY_RBE, "RBE-weighted dose", carries=("rbe_model",)),
     "rbe": Quantity("1", "relative biological effectiveness", carries=("rbe_model",)),
+    "voxels_outside": Quantity("1", "number of voxels outside the range a model was made for", carries=("rbe_model",)),
     "effect": Quantity("1", "-ln(survival)"),
     "survival": Quantity("1", "surviving fraction"),
     "bed": Quantity("Gy", "biologically effective dose"),

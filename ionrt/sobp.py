@@ -156,7 +156,8 @@ def _tables(
     base: xr.Dataset, model: Model, given: Mapping[str, Any], *, extra: Sequence[str], let_definition: str, let_threshold: Any
 ) -> xr.Dataset:
     """Moments per unit dose (energy, depth) of a model and further ones; a model's own LET definition counts."""
-    tissue = model.parameters(given).get("tissue")
+    merged = model.parameters(given)
+    tissue = model.cell(**merged) if model.cell else None
     names = tuple(dict.fromkeys((*model.moments, *extra)))
     definition = model.let_definition or let_definition
     return moment_tables(base, names, parameter_set=tissue, let_definition=definition, let_threshold=let_threshold)

@@ -19,6 +19,7 @@ PER_GY = {
 }
 PARAMS: dict[str, dict] = {
     "osmk": {"po2": 7.0},
+    "osmk23": {"po2": 7.0, "z0_exponent": 2.0},
     "wedenberg": {"alpha_beta": 3.0},
     "carabe": {"alpha_beta": 3.0},
     "mcnamara": {"alpha_beta": 3.0},

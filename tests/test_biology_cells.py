@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import inspect
 import math
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
+from ionrt import rbe
 from ionrt.biology import (
     TISSUES,
+    Osmk23,
     coefficients,
     dose_at_survival,
     energy_at_let,
@@ -118,9 +122,15 @@ def test_lem_at_low_let_counts_the_dose_within_the_nucleus():
     assert float(got.alpha) + 2 * float(got.beta) * t.threshold == pytest.approx(t.s_max, rel=1e-3)
 
 
+def at_pressure(tissue, po2):
+    """The set itself, or for the OSMK of 2023 its set at this pressure."""
+    return osmk23_at(tissue, po2=po2, z0_exponent=2.0) if isinstance(TISSUES[tissue], Osmk23) else tissue
+
+
 @pytest.mark.parametrize("tissue", list(TISSUES))
 def test_every_parameter_set_gives_survival_that_falls(tissue):
-    cell = coefficients(6, [20.0, 100.0, 400.0], let=[96.0, 26.3, 10.8], tissue=tissue)
+    chosen = at_pressure(tissue, po2=7.0)
+    cell = coefficients(6, [20.0, 100.0, 400.0], let=[96.0, 26.3, 10.8], tissue=chosen)
     for i in range(3):
         c = {str(k): float(v[i]) for k, v in cell.items()}
         s = survival(np.linspace(0.0, 8.0, 50), **c)
@@ -158,18 +168,45 @@ def test_radioresistance_stays_between_one_and_its_maximum(zd, po2, tissue):
 def test_osmk23_is_pure_and_has_its_limits():
     t = TISSUES["osmk23_cho"]
     before = repr(t)
-    anoxic, aerobic = osmk23_at(t, po2=0.0), osmk23_at(t, po2=1e12)
+    anoxic, aerobic = (osmk23_at(t, po2=p, z0_exponent=2.0) for p in (0.0, 1e12))
     assert repr(t) == before
     assert anoxic.domain_radius == pytest.approx(t.domain_radius / t.f_rd_max)
     assert anoxic.alpha0 == pytest.approx(t.alpha_s / t.r_max)
     assert (aerobic.domain_radius, aerobic.z0, aerobic.beta0) == pytest.approx((t.domain_radius, t.z0, t.beta0))
-    assert osmk23_at(t, po2=0.0) == anoxic
-    assert anoxic.confidence == "?"
+    assert osmk23_at(t, po2=0.0, z0_exponent=2.0) == anoxic
+    for exponent in (1.0, 2.0):
+        cell = osmk23_at(t, po2=0.0, z0_exponent=exponent)
+        assert cell.z0 == pytest.approx(t.z0 * t.f_z0_max**exponent)
+        assert cell.name.endswith(f"z0 exponent {exponent:g}")
+    with pytest.raises(IonrtError, match="z0_exponent"):
+        osmk23_at(t, po2=0.0, z0_exponent=0.0)
+    with pytest.raises(IonrtError, match="osmk23_at"):
+        coefficients(6, 100.0, let=26.3, tissue=t)
 
 
-def test_no_default_is_unconfirmed():
-    assert all(t.confidence in ("1", "2+") for t in TISSUES.values())
-    assert all(t.citation for t in TISSUES.values())
+def test_no_parameter_set_holds_an_unconfirmed_constant():
+    for tissue in TISSUES.values():
+        assert tissue.confidence in ("1", "2+"), tissue.name
+        assert "doi" in tissue.citation or tissue.name == "osmk23_cho", tissue.name
+        values = [getattr(tissue, f.name) for f in dataclasses.fields(tissue)]
+        assert all(np.isfinite(v) and v >= 0 for v in values if isinstance(v, float)), tissue.name
+
+
+def test_an_unconfirmed_constant_has_no_default_and_the_docstring_says_so():
+    """The one constant marked "?" in use: the exponent of f_z0 in the OSMK of 2023."""
+    for function in (osmk23_at, rbe.osmk23):
+        assert inspect.signature(function).parameters["z0_exponent"].default is inspect.Parameter.empty
+        assert "UNCONFIRMED" in function.__doc__
+        assert '(confidence "?")' in " ".join(function.__doc__.split())
+    unconfirmed = [m for m in rbe.MODELS.values() if m.confidence == "?"]
+    assert [m.name for m in unconfirmed] == ["osmk23"]
+    assert unconfirmed[0].defaults["z0_exponent"] is None
+    assert osmk23_at("osmk23_cho", po2=7.0, z0_exponent=2.0).confidence == "?"
+    # a set with such a constant is a default of no model, and no dose system rests on one
+    for model in rbe.MODELS.values():
+        if isinstance(name := model.defaults.get("tissue"), str):
+            assert TISSUES[name].confidence in ("1", "2+")
+    assert "osmk23" not in {s.model for s in rbe.DOSE_SYSTEMS.values()}
 
 
 def test_bad_input():

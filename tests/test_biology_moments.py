@@ -98,6 +98,16 @@ def test_dose_above_a_threshold():
     assert 0.05 < float(part[0, 0]) < 0.2
 
 
+def test_dose_above_thresholds_adds_up_to_the_mean_let():
+    """The share of the dose above t, summed over all t, is the dose-averaged LET, whatever the spectrum."""
+    b = base({CARBON: 0.25, PROTON: 0.6, (1, 15): 0.15})
+    mean = 0.25 * particle(CARBON)[2] + 0.6 * particle(PROTON)[2] + 0.15 * particle((1, 15))[2]
+    thresholds = np.concatenate([[0.0], np.geomspace(0.05, 300.0, 150)])
+    above = [float(moment_tables(b, ["high_let_dose"], let_threshold=t).high_let_dose[0, 0]) for t in thresholds]
+    assert (np.diff(above) <= 1e-6).all()
+    assert np.trapezoid(above, thresholds) == pytest.approx(mean, rel=5e-3)
+
+
 def test_another_stopping_power_moves_the_result():
     b = base({CARBON: 1.0})
     let = let_table(CHARGE, KINETIC).rename(energy="kinetic_energy")
@@ -112,8 +122,8 @@ def test_oxygen_model_of_2023_at_one_pressure():
     b = base({CARBON: 1.0})
     with pytest.raises(IonrtError, match="osmk23_at"):
         moment_tables(b, ["zstar_x_dose"], parameter_set="osmk23_cho")
-    anoxic = moment_tables(b, ["zstar_x_dose"], parameter_set=osmk23_at("osmk23_cho", po2=0.0))
-    assert anoxic.zstar_x_dose.attrs["parameter_set"] == "osmk23_cho at 0 mmHg"
+    anoxic = moment_tables(b, ["zstar_x_dose"], parameter_set=osmk23_at("osmk23_cho", po2=0.0, z0_exponent=2.0))
+    assert anoxic.zstar_x_dose.attrs["parameter_set"] == "osmk23_cho at 0 mmHg, z0 exponent 2"
 
 
 def test_bad_input():

@@ -16,6 +16,7 @@ from .specific import specific_energy as specific_energy
 from .tissues import TISSUES as TISSUES
 from .tissues import Lem1 as Lem1
 from .tissues import Mkm as Mkm
+from .tissues import Osmk as Osmk
 from .tissues import Osmk21 as Osmk21
 from .tissues import Osmk23 as Osmk23
 from .tissues import Smk as Smk

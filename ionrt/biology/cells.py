@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from ionrt.beam import stopping_power
 from ionrt.biology.lem import lem1
 from ionrt.biology.moments import ISOTOPE_OF_CHARGE
-from ionrt.biology.oxygen import osmk21_resistance, osmk23_at
+from ionrt.biology.oxygen import osmk21_resistance
 from ionrt.biology.specific import specific_energy
 from ionrt.biology.tissues import TISSUES, Lem1, Osmk21, Osmk23, Smk, Tissue
 from ionrt.quantities import IonrtError, one_of, stamp
@@ -20,10 +20,10 @@ from ionrt.quantities import IonrtError, one_of, stamp
 def coefficients(charge: Any, energy: Any, *, let: Any, tissue: str | Tissue, po2: float = 160.0) -> xr.Dataset:
     """Linear-quadratic coefficients of single particles under any parameter set, and z_n where the model is stochastic.
 
-    MKM: alpha0 + beta0 z*, beta0; SMK: alpha0 + beta0 z*, beta0 z*/z_d; OSMK: the same at `po2`; LEM I: see `lem1`.
+    MKM: alpha0 + beta0 z*, beta0; SMK: alpha0 + beta0 z*, beta0 z*/z_d; OSMK 2021: the same at `po2`; LEM I: see `lem1`.
 
     Parameters: `charge` [e], `energy` [MeV/u], `let` [keV/um] as in `specific_energy`; `tissue` a set or its name; `po2`
-    [mmHg] (OSMK only).
+    [mmHg] (OSMK 2021 only; the OSMK 2023 comes as an SMK set of `osmk23_at`).
     Returns: Dataset ``alpha`` [1/Gy], ``beta`` [1/Gy2] and, for SMK and OSMK, ``zn`` [Gy]. Errors: IonrtError as
     `specific_energy`.
     Reference: the citation of the set.
@@ -32,7 +32,7 @@ def coefficients(charge: Any, energy: Any, *, let: Any, tissue: str | Tissue, po
     if isinstance(cell, Lem1):
         return lem1(charge, energy, let=let, tissue=cell)
     if isinstance(cell, Osmk23):
-        cell = osmk23_at(cell, po2=po2)
+        raise IonrtError(f"{cell.name}: oxygen changes the domain itself; use its set at one pressure, osmk23_at")
     z = specific_energy(
         charge, energy, let=let, domain_radius=cell.domain_radius, nucleus_radius=cell.nucleus_radius, z0=cell.z0
     )

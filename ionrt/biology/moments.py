@@ -47,7 +47,7 @@ def _cell_table(tissue: Tissue, charge: bytes, energy: bytes, let: bytes) -> xr.
     if isinstance(tissue, Lem1):
         return lem1(z[:, None], e, let=s, tissue=tissue)
     if not isinstance(tissue, (Mkm, Smk, Osmk21)):
-        raise IonrtError(f"{tissue.name}: oxygen changes the domain itself; use its set at one pO2, osmk23_at(tissue, po2)")
+        raise IonrtError(f"{tissue.name}: oxygen changes the domain itself; use its set at one pressure, osmk23_at")
     table = specific_energy(
         z[:, None], e, let=s, domain_radius=tissue.domain_radius, nucleus_radius=tissue.nucleus_radius, z0=tissue.z0
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ionrt.biology.tissues import INANIWA_2023, Osmk21, Osmk23, Smk, get_tissue
+from ionrt.biology.tissues import Osmk21, Osmk23, Smk, get_tissue
 from ionrt.quantities import IonrtError, check, content_hash, stamp
 
 
@@ -68,31 +68,34 @@ def osmk21_resistance(zd: Any, *, po2: Any, tissue: str | Osmk21) -> Any:
     return (p + t.k) / (p + t.k * (ratio + 1.0) / (ratio + t.r_m))
 
 
-def osmk23_at(tissue: str | Osmk23, *, po2: float) -> Smk:
+def osmk23_at(tissue: str | Osmk23, *, po2: float, z0_exponent: float) -> Smk:
     """The OSMK 2023 at one oxygen pressure: an SMK set with scaled domain radius, z0 and coefficients.
 
     R = (p + K) / (p + K / R_max); f_rd = 1 + (R - 1)(f_rd,max - 1)/(R_max - 1), f_z0 = [1 + (R - 1)(f_z0,max - 1)/(R_max -
-    1)]^2; rd / f_rd, z0 f_z0, alpha0 = alpha_L + alpha_S / R, beta0 / R^2.
+    1)]^m; rd / f_rd, z0 f_z0, alpha0 = alpha_L + alpha_S / R, beta0 / R^2.
 
-    Parameters: `tissue` an OSMK 2023 set; `po2` [mmHg]. Returns: `Smk`, usable wherever an SMK set is; no state is kept.
-    Validity: the square in f_z0 is one reading of the paper and UNCONFIRMED; the model is therefore no default anywhere.
-    Errors: IonrtError for negative pressure. Reference: Inaniwa and Kanematsu 2023, J Radiat Res.
+    Parameters: `tissue` an OSMK 2023 set; `po2` [mmHg]; `z0_exponent` m [1], 2 in the only reading we have, UNCONFIRMED
+    (confidence "?") and therefore without a default. Returns: `Smk`, usable wherever an SMK set is; no state is kept.
+    Validity: one cell line; m decides how strongly anoxia changes z0 (by 3.2 or by 10).
+    Errors: IonrtError for negative pressure, m not positive. Reference: Inaniwa and Kanematsu 2023, J Radiat Res.
     """
     t = get_tissue(tissue, Osmk23)
     p = float(_pressure(po2))
+    if not (np.isfinite(z0_exponent) and z0_exponent > 0):
+        raise IonrtError(f"z0_exponent: expected a number > 0, got {z0_exponent!r}")
     r = (p + t.k) / (p + t.k / t.r_max)
     share = (r - 1.0) / (t.r_max - 1.0)
     f_rd = 1.0 + share * (t.f_rd_max - 1.0)
-    f_z0 = (1.0 + share * (t.f_z0_max - 1.0)) ** 2
+    f_z0 = (1.0 + share * (t.f_z0_max - 1.0)) ** z0_exponent
     return Smk(
-        f"{t.name} at {p:g} mmHg",
+        f"{t.name} at {p:g} mmHg, z0 exponent {z0_exponent:g}",
         t.cell,
         t.alpha_l + t.alpha_s / r,
         t.beta0 / r**2,
         t.domain_radius / f_rd,
         t.nucleus_radius,
         t.z0 * f_z0,
-        f"{INANIWA_2023}; f_z0 unconfirmed; {content_hash(t, p)}",
+        f"{t.citation}; f_z0 unconfirmed; {content_hash(t, p)}",
         "?",
     )
 

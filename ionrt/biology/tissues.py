@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TypeVar
 
 from ionrt.quantities import IonrtError, one_of
@@ -39,9 +39,9 @@ class Smk(Mkm):
 
 
 @dataclass(frozen=True)
-class Osmk21:
-    """Oxygen-effect SMK of 2021: alpha = alpha_l + alpha_s / R + ..., R from z_d, pO2 [mmHg] and (z_r [Gy], gamma, r_m, k
-    [mmHg]).
+class Osmk:
+    """What the oxygen-effect SMK of every year shares: alpha = alpha_l + alpha_s / R [1/Gy] with the radioresistance R,
+    beta0 [1/Gy2], radii [um], z0 [Gy], oxygen pressure of half effect `k` [mmHg].
     """
 
     name: str
@@ -52,11 +52,9 @@ class Osmk21:
     domain_radius: float
     nucleus_radius: float
     z0: float
-    z_r: float
-    gamma: float
-    r_m: float
     k: float
-    citation: str = INANIWA_2021
+    _: KW_ONLY
+    citation: str
     confidence: str = "1"
 
     @property
@@ -66,30 +64,23 @@ class Osmk21:
 
 
 @dataclass(frozen=True)
-class Osmk23:
+class Osmk21(Osmk):
+    """Oxygen-effect SMK of 2021: R from z_d and pO2 with `z_r` [Gy], `gamma` and the largest R, `r_m`."""
+
+    z_r: float
+    gamma: float
+    r_m: float
+
+
+@dataclass(frozen=True)
+class Osmk23(Osmk):
     """Oxygen-effect SMK of 2023: oxygen changes domain radius and z0 (factors `f_rd_max`, `f_z0_max` in anoxia, where R =
     `r_max`).
     """
 
-    name: str
-    cell: str
-    alpha_l: float
-    alpha_s: float
-    beta0: float
-    domain_radius: float
-    nucleus_radius: float
-    z0: float
     f_rd_max: float
     f_z0_max: float
     r_max: float
-    k: float
-    citation: str = INANIWA_2023
-    confidence: str = "1"
-
-    @property
-    def alpha0(self) -> float:
-        """Initial photon slope of well oxygenated cells, 1/Gy."""
-        return self.alpha_l + self.alpha_s
 
 
 @dataclass(frozen=True)
@@ -132,10 +123,10 @@ _SETS: tuple[Tissue, ...] = (
     Mkm("mkm_v79", "V79", 0.136, 0.0200, 0.24, 3.6, 105.8, INANIWA_2018),
     Smk("smk_hsg", "HSG", 0.174, 0.0568, 0.28, 8.1, 66.0, INANIWA_2018),
     Smk("smk_v79", "V79", 0.103, 0.0210, 0.23, 8.1, 122.0, INANIWA_2018),
-    Osmk21("osmk21_hsg", "HSG", 0.00, 0.21, 0.043, 0.23, 8.1, 88.0, 28.0, 1.30, 2.9, 3.0),
-    Osmk21("osmk21_v79", "V79", 0.00, 0.10, 0.026, 0.29, 8.1, 98.0, 29.0, 1.60, 2.5, 3.0),
-    Osmk21("osmk21_cho", "CHO", 0.01, 0.17, 0.045, 0.35, 8.1, 46.0, 9.7, 1.31, 3.1, 3.0),
-    Osmk23("osmk23_cho", "CHO", 0.0, 0.132, 0.0591, 0.41, 8.1, 37.0, 2.69, 3.23, 3.51, 3.0),
+    Osmk21("osmk21_hsg", "HSG", 0.00, 0.21, 0.043, 0.23, 8.1, 88.0, 3.0, 28.0, 1.30, 2.9, citation=INANIWA_2021),
+    Osmk21("osmk21_v79", "V79", 0.00, 0.10, 0.026, 0.29, 8.1, 98.0, 3.0, 29.0, 1.60, 2.5, citation=INANIWA_2021),
+    Osmk21("osmk21_cho", "CHO", 0.01, 0.17, 0.045, 0.35, 8.1, 46.0, 3.0, 9.7, 1.31, 3.1, citation=INANIWA_2021),
+    Osmk23("osmk23_cho", "CHO", 0.0, 0.132, 0.0591, 0.41, 8.1, 37.0, 3.0, 2.69, 3.23, 3.51, citation=INANIWA_2023),
     Lem1("lem1_chordoma", "chordoma", 0.1, 0.05, 30.0, 5.0, KRAEMER_2006),
     Lem1("lem1_hsg", "HSG", 0.313, 0.0615, 30.0, 5.0, KRAEMER_2006),
 )

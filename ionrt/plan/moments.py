@@ -33,13 +33,13 @@ class Moment:
 def moments_of(model: Any, parameters: Mapping[str, Any], *, let_definition: str) -> tuple[Moment, ...]:
     """The moments of an `ionrt.rbe.Model` with the given parameters, in its order."""
     merged = model.parameters(parameters)
-    label = model.parameter_set(**merged) if model.parameter_set else None
+    cell = model.cell(**merged) if model.cell else None
     out = []
     for name in model.moments:
         if name in LET_MOMENTS:
             out.append(Moment(name, let_definition=model.let_definition or let_definition))
         else:
-            out.append(Moment(name, tissue=merged.get("tissue"), label=label))
+            out.append(Moment(name, tissue=cell, label=cell.name if cell else None))
     return tuple(out)
 
 

@@ -11,8 +11,10 @@ from .functions import mairani_helium as mairani_helium
 from .functions import mcnamara as mcnamara
 from .functions import nirs_mkm as nirs_mkm
 from .functions import osmk as osmk
+from .functions import osmk23 as osmk23
 from .functions import rorvik as rorvik
 from .functions import smk as smk
+from .functions import voxels_outside as voxels_outside
 from .functions import wedenberg as wedenberg
 from .functions import wilkens as wilkens
 from .course import add_fractions as add_fractions

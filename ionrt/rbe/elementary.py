@@ -1,6 +1,6 @@
-"""Logarithm and exponential without calls or branches: loops over voxels run on whole vectors, in the precision of their argument.
+"""Logarithm and exponential without calls or branches: loops over voxels run on whole vectors, in their argument's precision.
 
-Relative error < 1e-11 in double precision, < 3e-7 (a few roundings) in single precision; `log1p` and `expm1` keep it toward zero.
+Relative error < 1e-11 in double, < 3e-7 (a few roundings) in single precision; `log1p` and `expm1` keep it toward zero.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-_WORD = {types.float32: (types.uint32, ir.IntType(32)), types.float64: (types.uint64, ir.IntType(64))}
-_FLOAT = {types.uint32: (types.float32, ir.FloatType()), types.uint64: (types.float64, ir.DoubleType())}
+_WORD: dict[Any, Any] = {types.float32: (types.uint32, ir.IntType(32)), types.float64: (types.uint64, ir.IntType(64))}
+_FLOAT: dict[Any, Any] = {types.uint32: (types.float32, ir.FloatType()), types.uint64: (types.float64, ir.DoubleType())}
 
 
 @intrinsic

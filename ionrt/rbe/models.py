@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ionrt.biology.tissues import Lem1, Mkm, Osmk21, Smk, Tissue, get_tissue
+from ionrt.biology.oxygen import osmk23_at
+from ionrt.biology.tissues import INANIWA_2023, Lem1, Mkm, Osmk21, Osmk23, Smk, Tissue, get_tissue
 from ionrt.quantities import IonrtError
 from ionrt.rbe import kernels, kernels_let
 from ionrt.rbe.model import Model, Validity
@@ -56,13 +57,22 @@ def _osmk(tissue: str | Tissue, po2: Any, reference: tuple[float, float] | None,
     return oxygen, *cell, *_reference(t, reference), _positive(scale, "scale")
 
 
+def _osmk23_cell(tissue: str | Tissue, po2: float, z0_exponent: float, **_: Any) -> Smk:
+    return osmk23_at(get_tissue(tissue, Osmk23), po2=po2, z0_exponent=z0_exponent)
+
+
+def _osmk23(tissue: str | Tissue, po2: float, z0_exponent: float, reference: tuple[float, float] | None, scale: float) -> tuple:
+    aerobic, cell = get_tissue(tissue, Osmk23), _osmk23_cell(tissue, po2, z0_exponent)
+    return cell.alpha0, cell.beta0, *_reference(aerobic, reference), _positive(scale, "scale")
+
+
 def _lem1(tissue: str | Tissue) -> tuple:
     t = get_tissue(tissue, Lem1)
     return t.alpha_x, t.beta_x, t.threshold, t.s_max
 
 
-def _name(kind: type) -> Any:
-    return lambda tissue, **_: get_tissue(tissue, kind).name
+def _cell(kind: type) -> Any:
+    return lambda tissue, **_: get_tissue(tissue, kind)
 
 
 def _let_model(name: str, constants: tuple[float, ...], citation: str, confidence: str = "2+") -> Model:
@@ -118,7 +128,7 @@ _ALL = (
         Validity(),
         "Inaniwa et al. 2015, doi 10.1088/0031-9155/60/8/3271",
         defaults={"tissue": "mkm_nirs", "alpha_r": 0.764, "clinical_factor": 2.41},
-        parameter_set=_name(Mkm),
+        cell=_cell(Mkm),
     ),
     Model(
         "lem1",
@@ -129,7 +139,7 @@ _ALL = (
         Validity(),
         "Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001",
         defaults={"tissue": "lem1_chordoma"},
-        parameter_set=_name(Lem1),
+        cell=_cell(Lem1),
     ),
     Model(
         "smk",
@@ -141,7 +151,7 @@ _ALL = (
         "Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede",
         "1",
         defaults={"tissue": "smk_hsg", "reference": None, "scale": 1.0},
-        parameter_set=_name(Smk),
+        cell=_cell(Smk),
     ),
     Model(
         "osmk",
@@ -154,7 +164,19 @@ _ALL = (
         "1",
         defaults={"tissue": "osmk21_hsg", "po2": 160.0, "reference": None, "scale": 1.0},
         maps=("po2",),
-        parameter_set=_name(Osmk21),
+        cell=_cell(Osmk21),
+    ),
+    Model(
+        "osmk23",
+        ("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
+        _osmk23,
+        kernels.smk_value,
+        kernels.smk_slopes,
+        Validity(correction=0.5),
+        INANIWA_2023,
+        "?",
+        defaults={"tissue": "osmk23_cho", "po2": 160.0, "z0_exponent": None, "reference": None, "scale": 1.0},
+        cell=_osmk23_cell,
     ),
     _let_model("wedenberg", (1.0, 0.434, 0.0, 1.0, 0.0, 0.0), "Wedenberg et al. 2013, doi 10.3109/0284186X.2012.705892"),
     _let_model(
