@@ -79,7 +79,7 @@ def central_difference(problem: Problem, w: np.ndarray) -> np.ndarray:
     return out
 
 
-NEEDED = {"alpha_beta": 3.0, "slope": 0.04}
+NEEDED = {"alpha_beta": 3.0, "slope": 0.04, "z0_exponent": 2.0}
 PARAMETERS = {n: {k: NEEDED[k] for k in m.defaults if k in NEEDED} for n, m in MODELS.items()}
 
 
