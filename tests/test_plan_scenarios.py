@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import xarray as xr
 from plan_fixtures import simple_plan, synthetic_base, water_box
 
 from ionrt import IonrtError
-from ionrt.plan import NOMINAL, Scenario, field, influence, scenarios_grid, scenarios_random, scenarios_single
+from ionrt.evaluate import band, dose_at_volume, error_parts
+from ionrt.plan import (
+    NOMINAL,
+    Scenario,
+    SquaredDeviation,
+    SquaredOverdose,
+    SquaredUnderdose,
+    field,
+    influence,
+    make_robust,
+    optimise,
+    scenario_field,
+    scenarios_grid,
+    scenarios_random,
+    scenarios_single,
+)
+from ionrt.plan.objectives import ROBUST
 
 
 def test_the_sets_hold_what_they_say():
@@ -102,3 +121,144 @@ def test_a_scenario_off_the_patient_says_which(box):
         influence(patient, plan, base=base, scenario=Scenario(setup=(0.0, 0.0, 200.0)))
     with pytest.raises(IonrtError, match="daily"):
         influence(patient, plan, base=base, scenario=Scenario(daily=((1.0, 0.0, 0.0),)))
+
+
+@pytest.fixture(scope="module")
+def planned(box):
+    patient, plan, base, nominal = box
+    return patient, plan, base, nominal, optimise(patient, plan, nominal, iterations=40)
+
+
+def d95(dose, patient):
+    return dose_at_volume(dose, patient["structures"].sel(structure=["CTV"]), percent=95.0).sel(structure="CTV")
+
+
+def test_the_field_of_the_scenario_without_error_is_the_nominal_field(planned):
+    patient, _, _, nominal, weights = planned
+    plain = field(nominal, weights, models=("constant",))
+    many = scenario_field(patient, nominal, weights, scenarios_single(setup=4.0), models=("constant",))
+    assert many["dose"].dims == ("scenario", "z", "y", "x") and many.sizes["scenario"] == 9
+    np.testing.assert_array_equal(many["dose"].sel(scenario="nominal").values, plain["dose"].values)
+    assert many["let_x_dose"].attrs["units"] == plain["let_x_dose"].attrs["units"]
+    assert float(many["setup_z"].sel(scenario="set-up z -4 mm")) == -4.0
+    tiny = scenario_field(patient, nominal, weights, [Scenario(1e-9, (1e-7, 0.0, 0.0))], models=("constant",))
+    np.testing.assert_allclose(tiny["dose"].values[0], plain["dose"].values, atol=2e-3)
+
+
+def test_moments_of_beams_sum_to_the_whole_in_every_scenario(planned):
+    patient, _, base, nominal, weights = planned
+    moved = influence(patient, nominal.plan, base=base, scenario=Scenario(0.03, (2.0, 0.0, -2.0)))
+    parts = field(moved, weights, models=("constant",), by="beam").sum("beam")
+    whole = field(moved, weights, models=("constant",))
+    same = scenario_field(patient, nominal, weights, [Scenario(0.03, (2.0, 0.0, -2.0))], models=("constant",)).isel(scenario=0)
+    for name in ("dose", "let_x_dose"):
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(same[name], whole[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_wider_range_error_never_improves_the_worst_case(planned):
+    patient, _, _, nominal, weights = planned
+    worst, scenarios = [], [Scenario()]
+    for size in (0.015, 0.03, 0.05):
+        scenarios += [Scenario(size), Scenario(-size)]
+        dose = scenario_field(patient, nominal, weights, scenarios, models=("constant",))["dose"]
+        worst.append(float(band(d95(dose, patient)).sel(statistic="min")))
+    assert np.all(np.diff(worst) <= 0.0) and worst[-1] < worst[0] - 0.05
+
+
+def test_robust_optimisation_beats_nominal_in_the_worst_case(planned):
+    patient, plan, _, nominal, _ = planned
+    scenarios = [Scenario(), Scenario(0.03), Scenario(-0.03), Scenario(setup=(0.0, 0.0, 4.0)), Scenario(setup=(0.0, 0.0, -4.0))]
+    objectives = (
+        SquaredUnderdose("CTV", weight=300.0, level=2.0),
+        SquaredOverdose("CTV", weight=100.0, level=2.1),
+        SquaredOverdose("BODY", weight=10.0, level=1.0),
+    )
+    found = {}
+    for how in ("nominal", *ROBUST[1:]):
+        chosen = replace(plan, objectives=make_robust(objectives, robust=how, structures=["CTV"]))
+        extra = {} if how == "nominal" else {"scenarios": scenarios}
+        w = optimise(patient, chosen, nominal, iterations=40, **extra)
+        dose = scenario_field(patient, nominal, w, scenarios, models=("constant",))["dose"]
+        found[how] = float(band(d95(dose, patient)).sel(statistic="min"))
+    assert all(found[how] > found["nominal"] + 0.03 for how in ROBUST[1:]), found
+    assert found["voxel_worst"] > 1.9
+
+
+@pytest.mark.parametrize("how", ROBUST[1:])
+def test_robust_with_one_scenario_without_error_is_the_nominal_plan(planned, how):
+    patient, plan, _, nominal, _ = planned
+    objectives = (SquaredDeviation("CTV", weight=100.0, level=2.0), SquaredOverdose("BODY", weight=10.0, level=1.0))
+    plain = optimise(patient, replace(plan, objectives=objectives), nominal, iterations=5)
+    robust = make_robust(objectives, robust=how, structures=["CTV"])
+    one = optimise(patient, replace(plan, objectives=robust), nominal, iterations=5, scenarios=[NOMINAL])
+    np.testing.assert_allclose(one.values, plain.values, rtol=1e-6, atol=1.0)
+
+
+def test_daily_shifts_are_a_dimension_and_split_into_systematic_and_random(planned):
+    patient, _, _, nominal, weights = planned
+    courses = scenarios_random(2, seed=1, setup_sigma=2.0, daily_sigma=2.0, fractions=3)
+    many = scenario_field(patient, nominal, weights, courses, models=("constant",))
+    assert many["dose"].dims == ("scenario", "fraction", "z", "y", "x")
+    one = scenario_field(patient, nominal, weights, [courses[1].fractions()[2]], models=("constant",))
+    np.testing.assert_array_equal(many["dose"].values[1, 2], one["dose"].values[0])
+    parts = error_parts(d95(many["dose"], patient))
+    assert list(parts["part"].values) == ["mean", "systematic", "random"]
+
+
+def test_bad_input_to_robust_planning(planned):
+    patient, plan, base, nominal, weights = planned
+    robust = replace(plan, objectives=(SquaredUnderdose("CTV", level=2.0, robust="worst"),))
+    with pytest.raises(IonrtError, match="none were given"):
+        optimise(patient, robust, nominal)
+    with pytest.raises(IonrtError, match="all objectives are nominal"):
+        optimise(patient, plan, nominal, scenarios=scenarios_single())
+    with pytest.raises(IonrtError, match=r"expected ionrt\.plan\.Scenario"):
+        optimise(patient, robust, nominal, scenarios=["worst"])
+    with pytest.raises(IonrtError, match="empty list"):
+        scenario_field(patient, nominal, weights, [])
+    with pytest.raises(IonrtError, match="misses the patient in scenario"):
+        scenario_field(patient, nominal, weights, [Scenario(setup=(0.0, 0.0, 200.0))])
+    with pytest.raises(IonrtError, match="misses the patient in scenario"):
+        optimise(patient, robust, nominal, scenarios=[Scenario(setup=(0.0, 0.0, 200.0))])
+    with pytest.raises(IonrtError, match="more than memory"):
+        scenario_field(patient, nominal, weights, scenarios_grid(), memory=1e-4)
+    with pytest.raises(IonrtError, match="number of fractions"):
+        mixed = [Scenario(daily=((0.0, 0.0, 1.0),) * n) for n in (2, 3)]
+        scenario_field(patient, nominal, weights, mixed)
+    with pytest.raises(IonrtError, match="nominal one"):
+        optimise(patient, plan, influence(patient, plan, base=base, scenario=Scenario(0.01)))
+    with pytest.raises(IonrtError, match="structure: 'GTV' does not exist"):
+        unknown = (SquaredUnderdose("GTV", level=2.0, robust="worst"),)
+        optimise(patient, replace(plan, objectives=unknown), nominal, scenarios=scenarios_single())
+
+
+def test_bands_are_those_of_the_numbers():
+    values = xr.DataArray(
+        [[1.0, 5.0], [2.0, 3.0], [6.0, 1.0]],
+        dims=("scenario", "structure"),
+        coords={"scenario": ["nominal", "a", "b"], "weight": ("scenario", [2.0, 1.0, 1.0])},
+        name="dose",
+    )
+    got = band(values, percent=(0.0, 100.0))
+    assert list(got["statistic"].values) == ["nominal", "expected", "min", "max", "0 %", "100 %"]
+    np.testing.assert_allclose(got.values, [[1.0, 5.0], [2.5, 3.5], [1.0, 1.0], [6.0, 5.0], [1.0, 1.0], [6.0, 5.0]])
+    assert got.attrs["units"] == "Gy"
+    lazy = band(values.chunk({"structure": 1}), percent=())
+    assert lazy.chunks is not None
+    np.testing.assert_allclose(lazy.values, got.values[:4])
+    with pytest.raises(IonrtError, match="'beam'"):
+        band(values, dim="beam")
+    with pytest.raises(IonrtError, match="between 0 and 100"):
+        band(values, percent=(105.0,))
+    with pytest.raises(IonrtError, match="positive numbers"):
+        band(values, weights=xr.DataArray([1.0, -1.0, 1.0], dims="scenario"))
+
+
+def test_systematic_and_random_parts_are_found_again():
+    rng = np.random.default_rng(2)
+    values = 60.0 + rng.normal(0.0, 2.0, (3000, 1)) + rng.normal(0.0, 1.0, (3000, 5))
+    got = error_parts(xr.DataArray(values, dims=("scenario", "fraction"), name="rbe_dose", attrs={"rbe_model": "constant"}))
+    np.testing.assert_allclose(got.values, [60.0, 2.0, 1.0], rtol=0.05)
+    with pytest.raises(IonrtError, match="at least two"):
+        error_parts(xr.DataArray(values[:1], dims=("scenario", "fraction"), name="dose"))

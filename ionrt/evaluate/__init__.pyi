@@ -1,3 +1,5 @@
+from .bands import band as band
+from .bands import error_parts as error_parts
 from .dvh import dose_at_volume as dose_at_volume
 from .dvh import dose_let_histogram as dose_let_histogram
 from .dvh import dvh as dvh

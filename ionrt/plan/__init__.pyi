@@ -10,6 +10,7 @@ from .mixture import ion_share as ion_share
 from .mixture import join_influences as join_influences
 from .mixture import only_ions as only_ions
 from .mixture import spot_table as spot_table
+from .fields import scenario_field as scenario_field
 from .objectives import GEUD as GEUD
 from .objectives import DoseVolume as DoseVolume
 from .objectives import MeanDose as MeanDose
@@ -17,6 +18,7 @@ from .objectives import SquaredDeviation as SquaredDeviation
 from .objectives import SquaredOverdose as SquaredOverdose
 from .objectives import SquaredUnderdose as SquaredUnderdose
 from .objectives import default_objectives as default_objectives
+from .objectives import make_robust as make_robust
 from .optimiser import optimise as optimise
 from .raytrace import wepl as wepl
 from .reach import reach as reach

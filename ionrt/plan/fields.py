@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 
+from ionrt.plan.assemble import in_scenario
 from ionrt.plan.engine import Influence
 from ionrt.plan.moments import Moment, merge, moment_values, moments_of
 from ionrt.plan.products import whole
+from ionrt.plan.scenarios import Scenario, check_scenarios
+from ionrt.plan.scene import make_scene
 from ionrt.quantities import IonrtError, content_hash, one_of, stamp
 
 
@@ -21,6 +26,7 @@ def field(
     models: Sequence[str] = ("nirs_mkm",),
     let_definition: str = "charged",
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    let_threshold: float | None = None,
     by: str | None = None,
 ) -> xr.Dataset:
     """The additive field of a plan: dose, LET x dose and the moments of the models, per fraction.
@@ -28,21 +34,87 @@ def field(
     dose_i = sum_j D_ij w_j, moment_i = sum_j D_ij w_j T(ion, energy_j, depth_i).
 
     Parameters: `influence`; `weights` (spot) particles per fraction; `models` names in `ionrt.rbe.MODELS` whose moments are
-    wanted; `let_definition` of ``let_x_dose``; `parameters` {model: its parameters}; `by` "beam" or "ion" keeps that
-    dimension, None sums over all.
+    wanted; `let_definition` of ``let_x_dose``; `parameters` {model: its parameters}; `let_threshold` keV/um adds
+    ``high_let_dose``, the dose above it; `by` "beam" or "ion" keeps that dimension, None sums over all.
     Returns a Dataset (z, y, x) float32, with `beam` or `ion` in front where asked for.
     Errors: weights of another plan, negative or not finite; unknown model; two parameter sets for one moment.
     """
     w = check_weights(influence, weights)
     if by is not None:
         one_of(by, ("beam", "ion"), what="by")
-    wanted = field_moments(models, parameters or {}, let_definition)
+    wanted = field_moments(models, parameters or {}, let_definition, let_threshold)
     labels = [b.beam.name if by == "beam" else b.beam.ion for b in influence.beams]
     if by == "beam" and len(set(labels)) < len(labels):
         labels = [f"{i + 1} {label}" for i, label in enumerate(labels)]
     groups = list(dict.fromkeys(labels)) if by else [None]
     grids = [_accumulate(influence, w, wanted, [g is None or g == label for label in labels]) for g in groups]
     return _dataset(influence, grids, wanted, by, groups, w)
+
+
+def scenario_field(
+    patient: xr.Dataset,
+    influence: Influence,
+    weights: xr.DataArray | np.ndarray,
+    scenarios: Sequence[Scenario],
+    *,
+    models: Sequence[str] = ("nirs_mkm",),
+    let_definition: str = "charged",
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    let_threshold: float | None = None,
+    memory: float = 6.0,
+) -> xr.Dataset:
+    """The field of a plan, its weights as they are, under each scenario; per fraction.
+
+    Parameters: `patient`; `influence` of the plan (nominal) and its `weights`; `scenarios`, of which one is in memory at a
+    time; the others as in `field`; `memory` GB that the result may take.
+    Returns a Dataset (scenario, z, y, x) float32, or (scenario, fraction, z, y, x) where scenarios have daily shifts, with
+    coordinates along `scenario`: its label, ``range_shift`` (relative), ``setup_x``, ``setup_y``, ``setup_z`` mm, ``weight``.
+    Errors: no scenario, different numbers of fractions, a scenario in which a beam misses the patient, a result larger than
+    `memory`.
+    """
+    chosen, w = check_scenarios(scenarios), check_weights(influence, weights)
+    wanted = field_moments(models, parameters or {}, let_definition, let_threshold)
+    days = [s.fractions() for s in chosen]
+    n = max(len(d) for d in days)
+    if any(len(d) not in (1, n) for d in days):
+        raise IonrtError(f"scenarios: expected one number of fractions, got {sorted({len(d) for d in days})}")
+    size = 4e-9 * len(chosen) * n * (1 + len(wanted)) * influence.grid.size
+    if size > memory:
+        raise IonrtError(
+            f"scenario_field: {len(chosen)} scenarios of {n} fractions need {size:.1f} GB, more than memory={memory:g}; take"
+            " fewer scenarios or fractions, or a coarser grid"
+        )
+    scene, use = make_scene(patient, influence.plan), [True] * len(influence.beams)
+    grids = []
+    with tqdm(total=sum(map(len, days)), desc="scenarios", disable=None, leave=False) as bar:
+        for deliveries in days:
+            for one in deliveries:
+                beams = influence.beams if one.is_nominal else in_scenario(influence, scene, one)
+                grids.append(_accumulate(replace(influence, beams=beams), w, wanted, use))
+                bar.update()
+            grids += [grids[-1]] * (n - len(deliveries))
+    labels = [f"course {k + 1}: {s.label}" if s.daily else s.label for k, s in enumerate(chosen)]
+    out = _dataset(influence, grids, wanted, "delivery", list(range(len(grids))), w)
+    return _by_scenario(out, chosen, labels, n)
+
+
+def _by_scenario(out: xr.Dataset, scenarios: Sequence[Scenario], labels: list[str], n: int) -> xr.Dataset:
+    """`delivery` as scenario and fraction, with what each scenario is."""
+    variables = {}
+    for name, da in out.data_vars.items():
+        shape = (len(labels), n, *da.shape[1:])
+        values = xr.DataArray(da.values.reshape(shape), dims=("scenario", "fraction", "z", "y", "x"), attrs=da.attrs)
+        variables[name] = values if n > 1 else values.isel(fraction=0)
+    about: dict[str, Any] = {
+        "scenario": labels,
+        "range_shift": ("scenario", [s.range_shift for s in scenarios]),
+        "weight": ("scenario", [s.weight for s in scenarios]),
+    }
+    for k, axis in enumerate("xyz"):
+        about[f"setup_{axis}"] = ("scenario", [s.setup[k] for s in scenarios], {"units": "mm"})
+    if n > 1:
+        about["fraction"] = np.arange(1, n + 1)
+    return xr.Dataset(variables, {**{d: out[d] for d in ("z", "y", "x")}, **about}, out.attrs)
 
 
 def check_weights(influence: Influence, weights: xr.DataArray | np.ndarray) -> np.ndarray:
@@ -58,7 +130,10 @@ def check_weights(influence: Influence, weights: xr.DataArray | np.ndarray) -> n
 
 
 def field_moments(
-    models: Sequence[str], parameters: Mapping[str, Mapping[str, Any]], let_definition: str
+    models: Sequence[str],
+    parameters: Mapping[str, Mapping[str, Any]],
+    let_definition: str,
+    let_threshold: float | None = None,
 ) -> tuple[Moment, ...]:
     """LET x dose first, then what the models need."""
     from ionrt.rbe import MODELS
@@ -68,6 +143,8 @@ def field_moments(
     for name in models:
         one_of(name, tuple(MODELS), what="RBE model")
         wanted += moments_of(MODELS[name], parameters.get(name, {}), let_definition=let_definition)
+    if let_threshold is not None:
+        wanted.append(Moment("high_let_dose", let_threshold=let_threshold))
     return merge(wanted)
 
 

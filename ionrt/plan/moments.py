@@ -17,16 +17,19 @@ LET_MOMENTS = ("let_x_dose", "dose_per_let")
 
 @dataclass(frozen=True)
 class Moment:
-    """A field variable besides dose, with what it must carry: the LET definition, or the cell's parameter set."""
+    """A field variable besides dose, with what it must carry: the LET definition or threshold, or the cell's parameter set."""
 
     name: str
     let_definition: str | None = None
     tissue: Any = None
     label: str | None = None
+    let_threshold: float | None = None
 
     @property
-    def attrs(self) -> dict[str, str | None]:
+    def attrs(self) -> dict[str, Any]:
         """Attributes of the field variable."""
+        if self.name == "high_let_dose":
+            return {"let_definition": "charged", "let_threshold": self.let_threshold}
         return {"let_definition": self.let_definition} if self.name in LET_MOMENTS else {"parameter_set": self.label}
 
 
@@ -61,7 +64,11 @@ def moment_values(base: xr.Dataset, moments: Sequence[Moment]) -> list[np.ndarra
 
     out = []
     for moment in moments:
-        asked = {"let_definition": moment.let_definition} if moment.name in LET_MOMENTS else {"parameter_set": moment.tissue}
+        asked: dict[str, Any] = {"parameter_set": moment.tissue}
+        if moment.name == "high_let_dose":
+            asked = {"let_threshold": moment.let_threshold}
+        elif moment.name in LET_MOMENTS:
+            asked = {"let_definition": moment.let_definition}
         table = moment_tables(base, (moment.name,), **asked)[moment.name]
         out.append(table.transpose("depth", "energy").values.astype(np.float64))
     return out

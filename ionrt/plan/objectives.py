@@ -1,20 +1,24 @@
 """Objectives of the optimisation: frozen data, each with its value and its gradient over the voxels of a structure.
 
 q_i is the quantity in voxel i of the structure and c_i the fraction of the voxel inside it; <f> = sum c_i f_i / sum c_i.
-Doses are per fraction.
+Doses are per fraction. Over scenarios s an objective counts as its `robust` says: ``nominal`` f(q_0); ``expected``
+sum p_s f(q_s); ``worst`` max_s f(q_s); ``composite`` the maximum over s of the sum of all composite objectives; ``voxel_worst``
+f of the worst value that each voxel has in any scenario. Maxima of scenarios are smooth: (sum f_s^10)^(1/10).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
 from ionrt.quantities import IonrtError, one_of
 
-OBJECTIVE_QUANTITIES = ("rbe_dose", "dose", "let_d")
+OBJECTIVE_QUANTITIES = ("rbe_dose", "dose", "let_d", "high_let_dose")
+ROBUST = ("nominal", "expected", "worst", "composite", "voxel_worst")
 EXTERNAL_NAMES = ("body", "external", "skin", "outline", "patient")
 
 TARGET_NAMES = ("gtv", "ctv", "itv", "ptv")
@@ -24,14 +28,31 @@ Gradient = tuple[float, np.ndarray]
 
 @dataclass(frozen=True)
 class Objective:
-    """Base of all objectives: `structure` name, `weight`, `quantity` ("rbe_dose" Gy (RBE), "dose" Gy, "let_d" keV/um)."""
+    """Base of all objectives: `structure` name, `weight`, `quantity` ("rbe_dose" Gy (RBE), "dose" Gy, "let_d" keV/um,
+    "high_let_dose" Gy deposited above `let_threshold` keV/um); `robust` how it counts over scenarios; `hard` makes its
+    `level` a limit that is met, in the scenarios in which it counts, instead of a wish."""
 
     structure: str
     weight: float = 1.0
     quantity: str = "rbe_dose"
+    robust: str = field(default="nominal", kw_only=True)
+    hard: bool = field(default=False, kw_only=True)
+    let_threshold: float | None = field(default=None, kw_only=True)
+    side: ClassVar[float] = 0.0  # +1: too much is bad, -1: too little, 0: both
+    limits: ClassVar[bool] = False  # whether `hard` has a meaning
 
     def __post_init__(self) -> None:
         one_of(self.quantity, OBJECTIVE_QUANTITIES, what=f"objective on {self.structure!r}: quantity")
+        one_of(self.robust, ROBUST, what=f"objective on {self.structure!r}: robust")
+        if self.hard and not self.limits:
+            raise IonrtError(
+                f"objective on {self.structure!r}: {type(self).__name__} cannot be hard; SquaredOverdose, SquaredUnderdose"
+                " and MeanDose can"
+            )
+        if self.hard and self.robust == "composite":
+            raise IonrtError(f"objective on {self.structure!r}: a hard limit holds in every scenario; take robust='worst'")
+        if (self.quantity == "high_let_dose") != (self.let_threshold is not None):
+            raise IonrtError(f"objective on {self.structure!r}: let_threshold (keV/um) belongs to quantity='high_let_dose'")
         if not (math.isfinite(self.weight) and self.weight > 0.0):
             raise IonrtError(f"objective on {self.structure!r}: expected a positive weight, got {self.weight!r}")
         for name, value in vars(self).items():
@@ -42,12 +63,24 @@ class Objective:
         """Value and its gradient with respect to `q` (both without `weight`); `share` = c_i / sum c."""
         raise NotImplementedError
 
+    def worst(self, values: np.ndarray) -> np.ndarray:
+        """Index of the scenario that is worst for each voxel; `values` (scenario, voxel)."""
+        return np.argmax(self.side * values, axis=0)
+
+    def excess(self, q: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """By how much a hard limit is passed, per voxel or (1,) for the whole structure; negative where it is kept."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class SquaredDeviation(Objective):
     """<(q - level)^2>; `level` in the unit of the quantity."""
 
     level: float = 0.0
+
+    def worst(self, values: np.ndarray) -> np.ndarray:
+        """The value farthest from the level."""
+        return np.argmax(np.abs(values - self.level), axis=0)
 
     def evaluate(self, q: np.ndarray, share: np.ndarray) -> Gradient:
         apart = q - self.level
@@ -59,6 +92,12 @@ class SquaredOverdose(Objective):
     """<max(0, q - level)^2>; `level` in the unit of the quantity."""
 
     level: float = 0.0
+    side: ClassVar[float] = 1.0
+    limits: ClassVar[bool] = True
+
+    def excess(self, q: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Above the level."""
+        return q - self.level
 
     def evaluate(self, q: np.ndarray, share: np.ndarray) -> Gradient:
         apart = np.maximum(q - self.level, 0.0)
@@ -70,6 +109,12 @@ class SquaredUnderdose(Objective):
     """<max(0, level - q)^2>; `level` in the unit of the quantity."""
 
     level: float = 0.0
+    side: ClassVar[float] = -1.0
+    limits: ClassVar[bool] = True
+
+    def excess(self, q: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Below the level."""
+        return self.level - q
 
     def evaluate(self, q: np.ndarray, share: np.ndarray) -> Gradient:
         apart = np.minimum(q - self.level, 0.0)
@@ -81,6 +126,12 @@ class MeanDose(Objective):
     """max(0, <q> - level)^2; `level` in the unit of the quantity."""
 
     level: float = 0.0
+    side: ClassVar[float] = 1.0
+    limits: ClassVar[bool] = True
+
+    def excess(self, q: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """The mean above the level."""
+        return np.array([float(np.dot(share, q)) - self.level])
 
     def evaluate(self, q: np.ndarray, share: np.ndarray) -> Gradient:
         apart = max(float(np.dot(share, q)) - self.level, 0.0)
@@ -96,6 +147,10 @@ class GEUD(Objective):
 
     level: float = 0.0
     exponent: float = 1.0
+
+    def worst(self, values: np.ndarray) -> np.ndarray:
+        """The largest value, or the smallest for a negative exponent."""
+        return np.argmax(np.sign(self.exponent) * values, axis=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,6 +182,10 @@ class DoseVolume(Objective):
     volume: float = 0.05
     upper: bool = True
 
+    def worst(self, values: np.ndarray) -> np.ndarray:
+        """The largest value for an upper limit, else the smallest."""
+        return np.argmax(values if self.upper else -values, axis=0)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.volume < 1.0:
@@ -141,6 +200,17 @@ class DoseVolume(Objective):
         counts = (q > self.level) & (q <= at_volume) if self.upper else (q < self.level) & (q >= at_volume)
         apart = np.where(counts, q - self.level, 0.0)
         return float(np.dot(share, apart * apart)), 2.0 * share * apart
+
+
+def make_robust(objectives: Iterable[Objective], *, robust: str = "worst", structures: Iterable[str]) -> tuple[Objective, ...]:
+    """The same objectives, those on `structures` (names) counting over scenarios as `robust` says, one of `ROBUST`.
+
+    Returns a tuple. Errors: unknown `robust`; no objective on any of the structures.
+    """
+    chosen, given = set(structures), tuple(objectives)
+    if not any(o.structure in chosen for o in given):
+        raise IonrtError(f"make_robust: no objective on any of {', '.join(sorted(chosen)) or 'no structures'}")
+    return tuple(replace(o, robust=robust) if o.structure in chosen else o for o in given)
 
 
 def is_external(name: str) -> bool:

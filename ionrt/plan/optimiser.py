@@ -1,130 +1,92 @@
-"""Spot weights by bounded quasi-Newton steps on objectives of dose, RBE-weighted dose and LETd."""
+"""Spot weights by bounded quasi-Newton steps; hard limits by an augmented Lagrangian around them."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
-from scipy.ndimage import distance_transform_edt
 from scipy.optimize import OptimizeResult, minimize
 from tqdm.auto import tqdm
 
+from ionrt.plan.assemble import SAMPLES, make_problem
 from ionrt.plan.beams import Plan
 from ionrt.plan.engine import Influence
-from ionrt.plan.geometry import Grid
-from ionrt.plan.moments import Moment, merge, moment_values, moments_of
-from ionrt.plan.objectives import Objective, default_objectives, is_external
-from ionrt.plan.products import Columns, compact
-from ionrt.plan.scene import on_dose_grid, structure_fractions
-from ionrt.quantities import IonrtError, check_same_grid, one_of, stamp
+from ionrt.plan.problem import Problem, Term
+from ionrt.plan.scenarios import Scenario
+from ionrt.quantities import IonrtError, stamp
 
-SAMPLES = 2_500  # voxels of a structure that stand for all those far from the target
-NEAR = 9.0  # mm: voxels this close to the target all count
 STALL = 5  # iterations over which the gain is averaged
-LEAST_DOSE = 1e-3  # Gy: LETd of voxels below counts as if they had this dose
+LIMIT_TOLERANCE = 2e-3  # of its level: a hard limit passed by less is kept
+LIMIT_ROUNDS = 12  # at most, of quasi-Newton steps with fixed multipliers
+LIMIT_STEPS = 60  # of them per round after the first
+GROWTH = 4.0  # of a limit's weight where a round has not brought it much nearer
 
 
-@dataclass(frozen=True)
-class Term:
-    """An objective on rows of the problem: their positions and their share c_i / sum c."""
+@dataclass
+class Progress:
+    """What the steps leave behind."""
 
-    objective: Objective
-    rows: np.ndarray
-    share: np.ndarray
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Everything an evaluation needs: columns per beam, spots of each, terms, model with parameters, place of LET."""
-
-    columns: tuple[tuple[Columns, ...], ...]
-    slices: tuple[slice, ...]
-    terms: tuple[Term, ...]
-    model: Any
-    parameters: dict[str, Any]
-    moments: tuple[Moment, ...]
-
-    def forward(self, weights: np.ndarray) -> np.ndarray:
-        """Dose and moments (rows, 1 + moments) of all beams."""
-        return sum(c.forward(weights[s]) for beam, s in zip(self.columns, self.slices, strict=True) for c in beam)  # type: ignore[return-value]
-
-    def backward(self, slopes: np.ndarray) -> np.ndarray:
-        """Slope by every weight."""
-        return np.concatenate([sum(c.backward(slopes) for c in beam) for beam in self.columns])
-
-    def rbe_dose(self, field: np.ndarray) -> np.ndarray:
-        """RBE-weighted dose of the rows."""
-        return self.model.kernel(*self._arguments(field), **self.parameters)
-
-    def let_d(self, field: np.ndarray) -> np.ndarray:
-        """LETd of the rows."""
-        return field[:, 1 + self._let()] / np.maximum(field[:, 0], LEAST_DOSE)
-
-    def value_and_gradient(self, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """Objective and its slope by every weight: grad_w = sum_k M_k^T (v * partial_k)."""
-        field = self.forward(weights)
-        total, slopes = self.value_and_slopes(field)
-        return total, self.backward(slopes)
-
-    def value_and_slopes(self, field: np.ndarray) -> tuple[float, np.ndarray]:
-        """Objective and its slopes by dose and moments of every row."""
-        used = {t.objective.quantity for t in self.terms}
-        q = {"dose": field[:, 0]}
-        if "rbe_dose" in used:
-            q["rbe_dose"] = self.rbe_dose(field)
-        if "let_d" in used:
-            q["let_d"] = self.let_d(field)
-        v = {name: np.zeros(field.shape[0]) for name in q}
-        total = 0.0
-        for term in self.terms:
-            name = term.objective.quantity
-            value, slope = term.objective.evaluate(q[name][term.rows], term.share)
-            total += term.objective.weight * value
-            v[name][term.rows] += term.objective.weight * slope  # rows of one term are unique
-        return total, self._chain(field, q, v)
-
-    def _chain(self, field: np.ndarray, q: dict[str, np.ndarray], v: dict[str, np.ndarray]) -> np.ndarray:
-        slopes = np.zeros(field.shape)
-        slopes[:, 0] = v["dose"]
-        if "rbe_dose" in v:
-            partials = self.model.partials(*self._arguments(field), **self.parameters)
-            for place, partial in zip(self._places(), partials, strict=True):
-                slopes[:, place] += v["rbe_dose"] * partial
-        if "let_d" in v:
-            over = np.maximum(field[:, 0], LEAST_DOSE)
-            slopes[:, 1 + self._let()] += v["let_d"] / over
-            slopes[:, 0] -= np.where(field[:, 0] > LEAST_DOSE, v["let_d"] * q["let_d"] / over, 0.0)
-        return slopes
-
-    def _places(self) -> list[int]:
-        names = [m.name for m in self.moments]
-        return [0, *(1 + names.index(n) for n in self.model.moments)]
-
-    def _arguments(self, field: np.ndarray) -> list[np.ndarray]:
-        return [np.ascontiguousarray(field[:, place]) for place in self._places()]
-
-    def _let(self) -> int:
-        return [m.name for m in self.moments].index("let_x_dose")
+    iterations: int = 0
+    evaluations: int = 0
+    value: float = 0.0
 
 
 def optimise(
-    patient: xr.Dataset, plan: Plan, influence: Influence, *, iterations: int = 200, tolerance: float = 1e-5
+    patient: xr.Dataset,
+    plan: Plan,
+    influence: Influence,
+    *,
+    scenarios: Sequence[Scenario] = (),
+    iterations: int = 200,
+    tolerance: float = 1e-5,
+    samples: int = SAMPLES,
+    seed: int = 0,
 ) -> xr.DataArray:
-    """Weights of all spots of all beams and ions that minimise the plan's objectives.
+    """Weights of all spots of all beams and ions that minimise the plan's objectives, also over range and set-up errors.
 
-    F(w) = sum_o weight_o f_o(q(w)), w >= 0, by L-BFGS-B; the model's partial derivatives give the gradient.
+    F(w) = sum_o weight_o f_o(q(w)), w >= 0, by L-BFGS-B; the model's partial derivatives give the gradient. Objectives that are
+    `robust` combine f over `scenarios`. Hard limits: f_o of q + lambda_i, lambda_i <- max(0, lambda_i + excess_i), until no
+    voxel passes its level by more than 0.2 % of it; a limit that cannot be met warns.
 
-    Parameters: `patient` Dataset with structures; `plan`; `influence` of that plan; `iterations` at most; `tolerance`
-    gain per iteration, as a share of F at the start, below which to stop.
+    Parameters: `patient` Dataset with structures; `plan`; `influence` of that plan (nominal); `scenarios` for robust
+    objectives, of which only the voxels of these objectives are computed; `iterations` at most (60 more per round for hard
+    limits); `tolerance` gain per iteration, as a share of F at the start, below which to stop; `samples` voxels of each
+    structure far from the target that stand for all of them, drawn with `seed` (hard limits count all voxels).
     Returns `spot_weight` (spot): particles per fraction, with coordinates beam, ion, energy (MeV/u), u, v (mm).
-    Errors: objective on an unknown structure, structure that no spot reaches, influence on another grid.
-    Reference: Byrd et al., doi 10.1137/0916069; Wilkens and Oelfke, doi 10.1088/0031-9155/51/12/009.
+    Errors: objective on an unknown structure, structure that no spot reaches, influence on another grid, robust objectives
+    without scenarios or scenarios without robust objectives.
+    Reference: Byrd et al., doi 10.1137/0916069; Wilkens and Oelfke, doi 10.1088/0031-9155/51/12/009; Fredriksson et al.,
+    doi 10.1118/1.3556559 (minimax); Nocedal and Wright, Numerical Optimization (2006), chapter 17 (augmented Lagrangian).
     """
-    problem = make_problem(patient, plan, influence)
+    if influence.attrs.get("scenario"):
+        raise IonrtError(f"influence: expected the nominal one, got that of scenario {influence.attrs['scenario']!r}")
+    problem = make_problem(patient, plan, influence, scenarios=scenarios, samples=samples, seed=seed)
     start, scale = _start(problem, plan)
+    done = Progress()
+    weights = _minimise(problem, start, scale, iterations, tolerance, done)
+    weights, excess = _with_limits(problem, weights, scale, tolerance, done)
+    out = xr.DataArray(weights, dims="spot", coords=influence.spots().coords)
+    return stamp(
+        out,
+        "spot_weight",
+        objective=done.value,
+        iterations=done.iterations,
+        evaluations=done.evaluations,
+        limit_excess=excess,
+        scenarios=", ".join(s.label for s in scenarios) or None,
+        dose_per="fraction",
+        rbe_model=plan.model,
+        **influence.attrs,
+    )
+
+
+def _minimise(
+    problem: Problem, start: np.ndarray, scale: np.ndarray, iterations: int, tolerance: float, done: Progress
+) -> np.ndarray:
+    """Quasi-Newton steps on weights in units of `scale`."""
     values: list[float] = []
 
     def after_iteration(intermediate_result: OptimizeResult) -> None:
@@ -143,18 +105,10 @@ def optimise(
             callback=after_iteration,
             options={"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 0.0, "gtol": 0.0, "maxcor": 10},
         )
-    weights = np.maximum(found.x, 0.0) * scale
-    out = xr.DataArray(weights, dims="spot", coords=influence.spots().coords)
-    return stamp(
-        out,
-        "spot_weight",
-        objective=float(found.fun),
-        iterations=int(found.nit),
-        evaluations=int(found.nfev),
-        dose_per="fraction",
-        rbe_model=plan.model,
-        **influence.attrs,
-    )
+    done.iterations += int(found.nit)
+    done.evaluations += int(found.nfev)
+    done.value = float(found.fun)
+    return np.maximum(found.x, 0.0) * scale
 
 
 def _scaled(problem: Problem, x: np.ndarray, scale: np.ndarray) -> tuple[float, np.ndarray]:
@@ -162,86 +116,66 @@ def _scaled(problem: Problem, x: np.ndarray, scale: np.ndarray) -> tuple[float, 
     return value, gradient * scale
 
 
-def make_problem(patient: xr.Dataset, plan: Plan, influence: Influence, *, seed: int = 0) -> Problem:
-    """Rows of the structures with objectives, and the influence cut down to them."""
-    from ionrt.rbe import MODELS
-
-    model = MODELS[one_of(plan.model, tuple(MODELS), what="RBE model")]
-    coarse = on_dose_grid(patient, plan)
-    _check_grid(coarse, influence.grid)
-    names = [str(s) for s in coarse["structure"].values]
-    objectives = plan.objectives or default_objectives(plan.target, plan.prescription, names)
-    for objective in objectives:
-        one_of(objective.structure, names, what="objective: structure")
-    wanted = list(moments_of(model, plan.parameters, let_definition=plan.let_definition))
-    if any(o.quantity == "let_d" for o in objectives):
-        wanted.append(Moment("let_x_dose", let_definition=plan.let_definition))
-    moments = merge(wanted)
-    terms, voxels = _terms(coarse, plan, influence, objectives, np.random.default_rng(seed))
-    position = np.full(influence.grid.size, -1, dtype=np.int64)
-    position[voxels] = np.arange(voxels.size)
-    values = {ion: moment_values(base, moments) for ion, base in influence.base.items()}
-    columns = tuple(tuple(compact(b, values[b.beam.ion], position, voxels.size)) for b in influence.beams)
-    located = tuple(Term(t.objective, position[t.rows], t.share) for t in terms)
-    return Problem(columns, tuple(influence.slices()), located, model, dict(plan.parameters), moments)
-
-
-def _check_grid(patient: xr.Dataset, grid: Grid) -> None:
-    mine = xr.Dataset(coords={k: (k, v) for k, v in grid.coords().items()})
-    check_same_grid(xr.Dataset(coords={k: patient[k] for k in ("z", "y", "x")}), mine, what="patient and influence")
+def _with_limits(
+    problem: Problem, weights: np.ndarray, scale: np.ndarray, tolerance: float, done: Progress
+) -> tuple[np.ndarray, float | None]:
+    """Rounds with renewed multipliers until every hard limit is kept; the largest excess left, as a share of its level."""
+    if not any(t.objective.hard for t in problem.terms):
+        return weights, None
+    before = np.inf
+    for turn in range(LIMIT_ROUNDS + 1):
+        problem, passed = _renewed(problem, weights, before)
+        largest = max(passed.values())
+        if largest <= LIMIT_TOLERANCE or turn == LIMIT_ROUNDS:
+            break
+        before = largest
+        weights = _minimise(problem, weights, scale, LIMIT_STEPS, tolerance, done)
+    if largest > LIMIT_TOLERANCE:
+        worst = max(passed, key=passed.__getitem__)
+        warnings.warn(
+            f"hard limit on {problem.terms[worst].objective.structure!r} passed by {100.0 * largest:.2g} % of its level; it"
+            " cannot be met together with the other objectives, or needs more spots",
+            UserWarning,
+            stacklevel=3,
+        )
+    return weights, largest
 
 
-def _terms(
-    coarse: xr.Dataset, plan: Plan, influence: Influence, objectives: Sequence[Objective], rng: np.random.Generator
-) -> tuple[list[Term], np.ndarray]:
-    """Voxels (flat) and shares per objective; only dosed voxels, since the others stay at zero whatever the weights."""
-    dosed = np.zeros(influence.grid.size, dtype=bool)
-    for beam in influence.beams:
-        dosed[beam.voxel] = True
-    target = structure_fractions(coarse, plan.target)
-    near = (distance_transform_edt(target <= 0.0, sampling=influence.grid.spacing) <= NEAR).ravel()
-    target = target.ravel()
-    chosen: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for name in dict.fromkeys(o.structure for o in objectives):
-        fraction = target if name == plan.target else structure_fractions(coarse, name).ravel()
-        if is_external(name):
-            fraction = np.where(target > 0.0, 0.0, fraction)
-        if fraction.max(initial=0.0) <= 0.0:
-            raise IonrtError(f"objective on {name!r}: the structure is empty on the dose grid")
-        chosen[name] = _sample(fraction, dosed | (name == plan.target), near, rng)
-    voxels = np.unique(np.concatenate([c[0] for c in chosen.values()]))
-    if voxels.size == 0:
-        raise IonrtError("optimise: no spot reaches any structure that has an objective")
-    return [Term(o, *chosen[o.structure]) for o in objectives if chosen[o.structure][0].size], voxels
+def _renewed(problem: Problem, weights: np.ndarray, before: float) -> tuple[Problem, dict[int, float]]:
+    """The problem with the multipliers that the excess of `weights` asks for, and the excess per limit."""
+    q = [problem.quantities(d.forward(weights)) for d in problem.deliveries]
+    terms, passed = list(problem.terms), {}
+    for k, term in enumerate(problem.terms):
+        if not term.objective.hard:
+            continue
+        which = (0,) if term.objective.robust == "nominal" else problem.members
+        values = [q[s][term.objective.quantity][term.rows] for s in which]
+        excess = np.stack([term.objective.excess(x, term.share) for x in values])
+        passed[k] = float(excess.max()) / max(_level(term), 1e-12)
+        shift = np.maximum((0.0 if term.shift is None else term.shift) + excess, 0.0)
+        grow = GROWTH if passed[k] > max(0.4 * before, LIMIT_TOLERANCE) else 1.0
+        terms[k] = replace(term, shift=shift / grow, factor=term.factor * grow)
+    return replace(problem, terms=tuple(terms)), passed
 
 
-def _sample(
-    fraction: np.ndarray, dosed: np.ndarray, keep: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels of a structure with their shares; all that are in `keep`, and a sample of the others standing for them all."""
-    total = float(fraction.sum(dtype=np.float64))
-    always = np.flatnonzero((fraction > 0.0) & dosed & keep)
-    others = np.flatnonzero((fraction > 0.0) & dosed & ~keep)
-    picked = others if others.size <= SAMPLES else np.sort(rng.choice(others, SAMPLES, replace=False))
-    share = fraction[picked].astype(np.float64)
-    share *= float(fraction[others].sum(dtype=np.float64)) / max(share.sum(), 1e-300)
-    return np.concatenate([always, picked]), np.concatenate([fraction[always].astype(np.float64), share]) / total
+def _level(term: Term) -> float:
+    return float(getattr(term.objective, "level"))  # noqa: B009  only objectives with a level can be hard
 
 
 def _start(problem: Problem, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Weights that give every spot the same dose in the target and the prescription on average, and the scale of the steps."""
     target = next((t for t in problem.terms if t.objective.structure == plan.target), problem.terms[0])
-    n_rows, n_moments = problem.columns[0][0].bins.size, len(problem.moments)
-    slopes = np.zeros((n_rows, 1 + n_moments))
+    nominal = problem.deliveries[0]
+    slopes = np.zeros((nominal.columns[0][0].bins.size, 1 + len(problem.moments)))
     slopes[target.rows, 0] = target.share
-    per_particle = problem.backward(slopes)
+    per_particle = nominal.backward(slopes)
     if per_particle.max(initial=0.0) <= 0.0:
         raise IonrtError(f"optimise: no spot gives dose to {target.objective.structure!r}")
     floor = 0.05 * float(np.median(per_particle[per_particle > 0.0]))
     scale = 1.0 / np.maximum(per_particle, floor)
     scale *= plan.prescription / scale.size
     low, high = 0.0, 4.0
-    field = problem.forward(scale)[target.rows]
+    field = nominal.forward(scale)[target.rows]
     for _ in range(30):
         middle = 0.5 * (low + high)
         mean = float(np.dot(target.share, problem.rbe_dose(middle * field)))
