@@ -5,12 +5,12 @@ from .beams import beam_set as beam_set
 from .engine import Influence as Influence
 from .engine import influence as influence
 from .fields import field as field
+from .fields import scenario_field as scenario_field
 from .mixture import course as course
 from .mixture import ion_share as ion_share
 from .mixture import join_influences as join_influences
 from .mixture import only_ions as only_ions
 from .mixture import spot_table as spot_table
-from .fields import scenario_field as scenario_field
 from .objectives import GEUD as GEUD
 from .objectives import DoseVolume as DoseVolume
 from .objectives import MeanDose as MeanDose
