@@ -10,6 +10,7 @@ import pandas as pd
 
 from ionrt import __version__
 from ionrt.cohort.analysis import endpoint_table
+from ionrt.cohort.heterogeneity import heterogeneity, pooled
 from ionrt.cohort.safe import MIN_CELL, safe_table
 from ionrt.quantities import IonrtError
 
@@ -46,8 +47,9 @@ def summary(
         rows = endpoint_table(tables, endpoint)
         for indication, group in rows.groupby("indication", sort=True):
             label = {"indication": str(indication), "endpoint": str(endpoint)}
-            survival += [label | s for s in _survival(group, horizons, min_cell)]
-            rates += [label | r for r in _rate(group, min_cell)]
+            curve, counted = _survival(group, horizons, min_cell)
+            survival += [label | s for s in curve]
+            rates += [label | r for r in _rate(group, counted, min_cell)]
     for indication, size in patient["indication"].value_counts().items():
         if size < 2 * min_cell:
             notes.append(f"{indication}: too few patients for any result with min_cell = {min_cell}")
@@ -70,8 +72,8 @@ def summary(
     }
 
 
-def _survival(group: pd.DataFrame, horizons: Sequence[float], min_cell: int) -> list[dict[str, Any]]:
-    """Kaplan-Meier at the horizons, with at least `min_cell` events since the last one shown and as many at risk."""
+def _survival(group: pd.DataFrame, horizons: Sequence[float], min_cell: int) -> tuple[list[dict[str, Any]], int]:
+    """Kaplan-Meier at the horizons, with at least `min_cell` events since the last one shown and as many at risk; events so far."""
     day, event = group["day"].to_numpy(dtype=float), group["event"].to_numpy()
     out, shown = [], 0
     for horizon in sorted(horizons):
@@ -87,13 +89,16 @@ def _survival(group: pd.DataFrame, horizons: Sequence[float], min_cell: int) -> 
         variance = float(np.sum(d / (risk * np.maximum(risk - d, 1)))) / np.log(s) ** 2  # of log(-log S)
         out.append({"years": float(horizon), "cloglog": round(float(np.log(-np.log(s))), 3), "se": round(variance**0.5, 3)})
         shown = before
-    return out
+    return out, shown
 
 
-def _rate(group: pd.DataFrame, min_cell: int) -> list[dict[str, Any]]:
-    """Log event rate per year; the number of events is its precision and therefore known."""
+def _rate(group: pd.DataFrame, counted: int, min_cell: int) -> list[dict[str, Any]]:
+    """Log event rate per year; the number of events is its precision and therefore known.
+
+    `counted` events stand before the last survival shown: what is left after it must not be a small count either.
+    """
     events, n = int(group["event"].sum()), len(group)
-    if events < min_cell or n - events < min_cell:
+    if events < min_cell or n - events < min_cell or 0 <= events - counted < min_cell:
         return []
     rate = events / float(group["time"].sum())
     return [{"events": events, "log_rate": round(float(np.log(rate)), 4), "se": round(events**-0.5, 4)}]
@@ -143,25 +148,11 @@ def combine(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows = []
     for key, values in _collected(summaries).items():
         kind, term, indication, endpoint, years = key
-        pooled = _dersimonian_laird(np.array([v[0] for v in values]), np.array([v[1] for v in values]))
+        result = _dersimonian_laird(np.array([v[0] for v in values]), np.array([v[1] for v in values]))
         rows.append(
-            {"kind": kind, "term": term, "indication": indication, "endpoint": endpoint, "years": years, **_shown(kind, pooled)}
+            {"kind": kind, "term": term, "indication": indication, "endpoint": endpoint, "years": years, **_shown(kind, result)}
         )
-    columns = [
-        "kind",
-        "term",
-        "indication",
-        "endpoint",
-        "years",
-        "sites",
-        "estimate",
-        "se",
-        "lower",
-        "upper",
-        "tau2",
-        "i2",
-        "q",
-    ]
+    columns = ["kind", "term", "indication", "endpoint", "years", "sites", "estimate", "se", "lower", "upper", "tau2", "i2", "q"]
     out = pd.DataFrame(rows, columns=columns)
     out.attrs = {"origin": next(iter(origins)), "sites": [s["site"] for s in summaries]}
     return out
@@ -197,25 +188,15 @@ def _collected(summaries: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], 
 def _dersimonian_laird(estimate: np.ndarray, se: np.ndarray) -> dict[str, float]:
     if estimate.size == 1:
         return {"sites": 1, "estimate": float(estimate[0]), "se": float(se[0]), "tau2": 0.0, "i2": 0.0, "q": 0.0}
-    from statsmodels.stats.meta_analysis import combine_effects
-
-    fit = combine_effects(estimate, se**2, method_re="chi2")
-    tau2 = max(float(fit.tau2), 0.0)
-    weight = 1.0 / (se**2 + tau2)
-    degrees = estimate.size - 1
-    return {
-        "sites": int(estimate.size),
-        "estimate": float(np.sum(weight * estimate) / np.sum(weight)),
-        "se": float(np.sum(weight) ** -0.5),
-        "tau2": tau2,
-        "i2": 100.0 * max(0.0, 1.0 - degrees / fit.q) if fit.q > 0 else 0.0,
-        "q": float(fit.q),
-    }
+    between = heterogeneity(estimate, se**2)
+    mean, error = pooled(estimate, se**2, between.tau2)
+    i2 = 100.0 * max(0.0, 1.0 - between.df / between.q) if between.q > 0 else 0.0
+    return {"sites": estimate.size, "estimate": mean, "se": error, "tau2": between.tau2, "i2": i2, "q": between.q}
 
 
-def _shown(kind: str, pooled: Mapping[str, float]) -> dict[str, float]:
+def _shown(kind: str, result: Mapping[str, float]) -> dict[str, float]:
     """The pooled result on the scale people read."""
-    low, high = pooled["estimate"] - 1.959963985 * pooled["se"], pooled["estimate"] + 1.959963985 * pooled["se"]
+    low, high = result["estimate"] - 1.959963985 * result["se"], result["estimate"] + 1.959963985 * result["se"]
     scale = {"survival": lambda x: float(np.exp(-np.exp(x))), "rate": lambda x: float(np.exp(x)), "effect": float}[kind]
     ends = sorted((scale(low), scale(high)))
-    return {**pooled, "estimate": scale(pooled["estimate"]), "lower": ends[0], "upper": ends[1]}
+    return {**result, "estimate": scale(result["estimate"]), "lower": ends[0], "upper": ends[1]}

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ionrt.cohort.heterogeneity import heterogeneity, pooled
 from ionrt.outcome.columns import check_level, number
 from ionrt.quantities import IonrtError, one_of
 
@@ -50,22 +51,21 @@ def meta_analysis(
     k, v = len(y), s**2
     if k < 2:
         raise IonrtError("meta-analysis: expected at least two sites, got 1")
-    q = float(np.sum((y - np.average(y, weights=1 / v)) ** 2 / v))
-    spread = np.sum(1 / v) - np.sum(1 / v**2) / np.sum(1 / v)
-    tau2 = 0.0 if method == "FE" else max(0.0, (q - (k - 1)) / spread)
+    between = heterogeneity(y, v)
+    tau2 = 0.0 if method == "FE" else between.tau2
     if method == "REML":
         tau2 = _reml(y, v, tau2)
-    w = 1 / (v + tau2)
-    mean, error = float(np.average(y, weights=w)), float(1 / np.sqrt(w.sum()))
+    mean, error = pooled(y, v, tau2)
     reference = stats.norm
     if knapp_hartung:
+        w = 1 / (v + tau2)
         error = float(np.sqrt(np.sum(w * (y - mean) ** 2) / (k - 1) / w.sum()))
         reference = stats.t(k - 1)
     tail = 0.5 + check_level(level) / 2
     half = reference.ppf(tail) * error
     predict = stats.t.ppf(tail, k - 2) * np.hypot(error, np.sqrt(tau2)) if k > 2 else np.nan
-    typical = (k - 1) / spread
-    i2 = 100 * (max(0.0, (q - (k - 1)) / q) if method == "FE" and q > 0 else tau2 / (tau2 + typical))
+    q = between.q
+    i2 = 100 * (max(0.0, (q - between.df) / q) if method == "FE" and q > 0 else tau2 / (tau2 + between.typical))
     row = {"method": method, "k": k, "estimate": mean, "se": error, "lower": mean - half, "upper": mean + half}
     row |= {
         "p": 2 * float(reference.sf(abs(mean) / error)) if error > 0 else np.nan,
