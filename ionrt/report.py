@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import datetime
 import html
+import json
 import os
 import re
 import tempfile
@@ -93,6 +94,7 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     with tempfile.TemporaryDirectory(prefix=".report-", dir=target.parent) as folder:
         executed, page = Path(folder) / "run.ipynb", Path(folder) / "page.html"
         _execute(source, executed, chosen)
+        _without_folders(executed, chosen)
         page.write_text(to_html(executed, {**defaults, **chosen}), encoding="utf-8")
         kept = target.with_suffix(".ipynb")
         os.replace(executed, kept)
@@ -126,6 +128,18 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         if error.ename.endswith(("IonrtError", "ReachError")):
             raise IonrtError(error.evalue) from None
         raise
+
+
+def _without_folders(executed: Path, parameters: Mapping[str, Any]) -> None:
+    """Take the folders of this machine out of the executed notebook: of a path only its last part stays."""
+    book = nbformat.read(executed, as_version=4)
+    book.metadata.pop("papermill", None)
+    text = nbformat.writes(book)
+    values = [v for value in parameters.values() for v in (value if isinstance(value, (list, tuple)) else [value])]
+    for value in sorted({str(v) for v in values if "/" in str(v) or "\\" in str(v)}, key=len, reverse=True):
+        for form in (str(Path(value).resolve()), value, repr(value)[1:-1]):
+            text = text.replace(json.dumps(form)[1:-1], json.dumps(_shown(value))[1:-1])
+    executed.write_text(text, encoding="utf-8")
 
 
 def to_html(executed: Path, parameters: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from ionrt import cohort
@@ -87,3 +88,22 @@ def assert_not_recoverable(table):
     for line in [*numbers, *zip(*numbers, strict=True)]:
         hidden = sum(cell in ("–", "") for cell in line)
         assert hidden != 1, line
+
+
+def test_the_executed_notebook_does_not_name_the_folders_of_the_hospital(tmp_path):
+    """A path given as a parameter, printed, shown in a table and raised as text leaves only its last part."""
+    folder = tmp_path / "St. Canary Hospital" / "Muster, Eva (4711)"
+    folder.mkdir(parents=True)
+    cells = [
+        nbformat.v4.new_markdown_cell("# Test"),
+        nbformat.v4.new_code_cell("where = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("from pathlib import Path\nprint(where, [where])\nPath(where) / 'CT.dcm'"),
+    ]
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": ""}})
+    nbformat.write(book, tmp_path / "small.ipynb")
+    made = report(tmp_path / "small.ipynb", tmp_path / "out" / "small.html", {"where": str(folder)})
+    for file in (made.notebook, made.html):
+        text = file.read_text(encoding="utf-8")
+        assert "Muster, Eva (4711)" in text
+        assert "Canary" not in text and str(tmp_path) not in text
+    assert nbformat.read(made.notebook, as_version=4).cells[2].source.strip().endswith('"Muster, Eva (4711)"')

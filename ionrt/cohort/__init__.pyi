@@ -20,8 +20,11 @@ from .analysis import metric_table as metric_table
 from .analysis import patient_table as patient_table
 from .safe import export_rows as export_rows
 from .safe import k_anonymity as k_anonymity
+from .safe import safe_at_risk as safe_at_risk
+from .safe import safe_count as safe_count
 from .safe import safe_curve as safe_curve
 from .safe import safe_table as safe_table
+from .safe import safe_tables as safe_tables
 from .adtte import from_adtte as from_adtte
 from .adtte import to_adtte as to_adtte
 from .federated import combine as combine

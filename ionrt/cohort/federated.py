@@ -73,7 +73,7 @@ def summary(
 
 
 def _survival(group: pd.DataFrame, horizons: Sequence[float], min_cell: int) -> tuple[list[dict[str, Any]], int]:
-    """Kaplan-Meier at the horizons, with at least `min_cell` events since the last one shown and as many at risk; events so far."""
+    """Kaplan-Meier at the horizons, with at least `min_cell` events since the last one shown and as many at risk; events."""
     day, event = group["day"].to_numpy(dtype=float), group["event"].to_numpy()
     out, shown = [], 0
     for horizon in sorted(horizons):
@@ -152,7 +152,21 @@ def combine(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         rows.append(
             {"kind": kind, "term": term, "indication": indication, "endpoint": endpoint, "years": years, **_shown(kind, result)}
         )
-    columns = ["kind", "term", "indication", "endpoint", "years", "sites", "estimate", "se", "lower", "upper", "tau2", "i2", "q"]
+    columns = [
+        "kind",
+        "term",
+        "indication",
+        "endpoint",
+        "years",
+        "sites",
+        "estimate",
+        "se",
+        "lower",
+        "upper",
+        "tau2",
+        "i2",
+        "q",
+    ]
     out = pd.DataFrame(rows, columns=columns)
     out.attrs = {"origin": next(iter(origins)), "sites": [s["site"] for s in summaries]}
     return out

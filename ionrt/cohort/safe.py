@@ -25,27 +25,84 @@ def safe_table(df: pd.DataFrame, min_cell: int = MIN_CELL, *, totals: bool = Fal
     df : counts (whole numbers >= 0), no totals; rows or columns named Total or All are left out and counted again;
     min_cell : smallest count that may be seen (zeros are counts below it); totals : add the safe totals as Total.
     Returns the table as Int64 with <NA> for what is not shown; ``attrs``: min_cell, suppressed (number of cells), note.
-    Protects one table; two tables over the same patients have to be made coarse in the same way.
+    Protects one table and what its shown totals tell; several tables with the same columns belong into `safe_tables`.
     Raises IonrtError where a cell is no count.
     Method: Cox 1980, doi 10.1080/01621459.1980.10477481 (suppression); bounds by linear programming.
     """
     counts = _counts(df, min_cell)
+    full = _with_totals(counts)
+    return _shown(df, counts, full, suppress([full], min_cell)[0], min_cell, totals=totals)
+
+
+def safe_tables(tables: Mapping[str, pd.DataFrame], min_cell: int = MIN_CELL) -> dict[str, pd.DataFrame]:
+    """Several tables over the same people with the same columns (the centres, say), protected together.
+
+    As `safe_table`, but the outsider lays the tables side by side: a column total that one of them hides is hidden in all, and
+    the ranges are those that fit all tables at once.
+    tables : name -> counts as in `safe_table`; min_cell : smallest count that may be seen.
+    Returns name -> table with its Total, as from `safe_table` with totals. Tables over the same people that cross other columns
+    (age by sex, say) do not belong here: they share no total but that of everybody.
+    Raises IonrtError where a cell is no count, or the tables do not have the same columns and totals.
+    """
+    counts = {name: _counts(df, min_cell) for name, df in tables.items()}
+    full = {name: _with_totals(c) for name, c in counts.items()}
+    if not tables:
+        raise IonrtError("safe_tables: expected at least one table")
+    first = next(iter(full))
+    for name in full:
+        if list(counts[name].columns) != list(counts[first].columns) or (full[name][-1] != full[first][-1]).any():
+            raise IonrtError(f"safe_tables: {name!r} and {first!r} do not have the same columns with the same totals")
+    hidden = suppress(list(full.values()), min_cell)
+    return {
+        name: _shown(df, counts[name], full[name], mask, min_cell, totals=True)
+        for (name, df), mask in zip(tables.items(), hidden, strict=True)
+    }
+
+
+def _with_totals(counts: pd.DataFrame) -> np.ndarray:
     full = np.pad(counts.to_numpy(dtype="int64"), ((0, 1), (0, 1)))
-    full[:-1, -1], full[-1, :] = full[:-1, :-1].sum(axis=1), 0
+    full[:-1, -1] = full[:-1, :-1].sum(axis=1)
     full[-1, :] = full[:-1, :].sum(axis=0)
-    hidden = suppress(full, min_cell)
+    return full
+
+
+def _shown(
+    df: pd.DataFrame, counts: pd.DataFrame, full: np.ndarray, hidden: np.ndarray, min_cell: int, *, totals: bool
+) -> pd.DataFrame:
+    """The table without its hidden cells."""
     shown = (
         pd.DataFrame(full, index=[*counts.index, TOTALS[0]], columns=[*counts.columns, TOTALS[0]]).astype("Int64").mask(hidden)
     )
     out = shown if totals else shown.iloc[:-1, :-1].set_axis(counts.index).set_axis(counts.columns, axis=1)
     taken = int(out.isna().to_numpy().sum())
-    out.attrs = {
-        **df.attrs,
-        "min_cell": min_cell,
-        "suppressed": taken,
-        "note": _note(taken, out.size, int(full[-1, -1]), min_cell),
-    }
+    note = _note(taken, out.size, int(full[-1, -1]), min_cell)
+    out.attrs = {**df.attrs, "min_cell": min_cell, "suppressed": taken, "note": note}
     return out
+
+
+def safe_count(n: int, min_cell: int = MIN_CELL) -> str:
+    """A count in words that leave it open by `min_cell`: "fewer than 10", "at least 640".
+
+    n : number of people; min_cell : smallest count that may be seen. Returns the text. Such counts may stand beside any safe
+    table: no difference between them can be known better than to `min_cell`. Raises IonrtError for a negative count.
+    """
+    if n < 0 or min_cell < 1:
+        raise IonrtError(f"safe_count: expected a count >= 0 and min_cell >= 1, got {n} and {min_cell}")
+    return f"at least {n // min_cell * min_cell}" if n >= min_cell else f"fewer than {min_cell}"
+
+
+def safe_at_risk(table: pd.DataFrame, min_cell: int = MIN_CELL) -> pd.DataFrame:
+    """Numbers at risk for export: rounded down to a multiple of `min_cell`, nothing where they fall below it.
+
+    Exact numbers at two times differ by the events and losses between them, which may be few.
+    table : with column at_risk, as from `ionrt.outcome.at_risk`. Returns the table with at_risk as Int64, without what counts
+    exactly (events, censored, n, n_events). Raises IonrtError without a column at_risk.
+    """
+    if "at_risk" not in table:
+        raise IonrtError(f"safe_at_risk: column at_risk is missing; found {', '.join(map(str, table.columns))}")
+    risk = (table["at_risk"] // min_cell * min_cell).astype("Int64")
+    exact = [c for c in ("events", "censored", "n", "n_events") if c in table]
+    return table.assign(at_risk=risk.where(risk >= min_cell)).drop(columns=exact)
 
 
 def _counts(df: pd.DataFrame, min_cell: int) -> pd.DataFrame:
@@ -72,7 +129,9 @@ def _note(taken: int, cells: int, n: int, min_cell: int) -> str:
     return f"{taken} of {cells} cells not shown (min_cell = {min_cell})"
 
 
-def safe_curve(curve: pd.DataFrame, *, time_step: float, min_cell: int = MIN_CELL, digits: int = 2) -> pd.DataFrame:
+def safe_curve(
+    curve: pd.DataFrame, *, time_step: float, min_cell: int = MIN_CELL, digits: int = 2, prefer: Sequence[float] = ()
+) -> pd.DataFrame:
     """A Kaplan-Meier or cumulative-incidence curve that shows no single event and no censoring.
 
     The curve is read at multiples of `time_step`, only where at least `min_cell` events lie since the last point and at
@@ -80,7 +139,9 @@ def safe_curve(curve: pd.DataFrame, *, time_step: float, min_cell: int = MIN_CEL
     estimate itself at that time.
     curve : one row per time with time, at_risk, events, survival (or cif, incidence), lower, upper, and stratum or cause
     where there are several, as from `ionrt.outcome.kaplan_meier`; time_step : rounding of time, unit of `time`;
-    min_cell : smallest number of patients; digits : decimals of the estimates.
+    min_cell : smallest number of patients; digits : decimals of the estimates; prefer : times that get a point where they
+    may have one, before the others are chosen (multiples of `time_step`). A table of estimates at these times beside the curve
+    has to be read off the result: two sets of points of one curve could be subtracted.
     Returns time, the estimates, at_risk (rounded down to a multiple of `min_cell`), stratum and cause;
     ``attrs["not_shown"]`` names the strata with too few events or patients. Raises IonrtError for missing columns.
     """
@@ -95,7 +156,7 @@ def safe_curve(curve: pd.DataFrame, *, time_step: float, min_cell: int = MIN_CEL
     by = [c for c in ("stratum", "cause") if c in curve]
     parts, hidden = [], []
     for label, group in curve.groupby(by, sort=False, dropna=False) if by else [((), curve)]:
-        points = _points(group.sort_values("time"), values, time_step, min_cell)
+        points = _points(group.sort_values("time"), values, time_step, min_cell, prefer)
         if len(points) < 2:
             hidden.append(" ".join(map(str, label)) or "all")
             continue
@@ -107,7 +168,7 @@ def safe_curve(curve: pd.DataFrame, *, time_step: float, min_cell: int = MIN_CEL
     return out
 
 
-def _points(group: pd.DataFrame, values: Sequence[str], step: float, min_cell: int) -> pd.DataFrame:
+def _points(group: pd.DataFrame, values: Sequence[str], step: float, min_cell: int, prefer: Sequence[float]) -> pd.DataFrame:
     """The points of one curve that may be shown; the last block takes what is left over."""
     time, risk = group["time"].to_numpy(dtype=float), group["at_risk"].to_numpy(dtype=float)
     so_far = np.concatenate([[0.0], np.cumsum(group["events"].to_numpy(dtype=float))])
@@ -116,15 +177,8 @@ def _points(group: pd.DataFrame, values: Sequence[str], step: float, min_cell: i
     # at_risk counts just before a time: at a grid point it is that of the next row
     left = np.where(at < time.size, risk[np.minimum(at, time.size - 1)], 0.0)
     allowed = np.flatnonzero(left >= min_cell)
-    if allowed.size == 0:
-        return group.iloc[:0]
-    chosen = [0]
-    for i in allowed:
-        if so_far[at[i]] - so_far[at[chosen[-1]]] >= min_cell:
-            chosen.append(int(i))
-    if len(chosen) > 1:
-        chosen[-1] = int(allowed[-1])
-    if so_far[at[chosen[-1]]] < min_cell:
+    chosen = _chosen(so_far[at], allowed, [round(t / step) for t in prefer], min_cell)
+    if len(chosen) < 2:
         return group.iloc[:0]
     index = np.maximum(at[chosen] - 1, 0)
     out = group.iloc[index][list(values)].reset_index(drop=True)
@@ -133,6 +187,18 @@ def _points(group: pd.DataFrame, values: Sequence[str], step: float, min_cell: i
     out.insert(0, "time", grid[chosen])
     out["at_risk"] = (np.minimum(left[chosen], risk[0]) // min_cell * min_cell).astype("int64")
     return out
+
+
+def _chosen(events: np.ndarray, allowed: np.ndarray, prefer: Sequence[int], min_cell: int) -> list[int]:
+    """Grid points with at least `min_cell` events between two: the preferred ones first, then from the left."""
+    chosen = [0]
+    for i in [*(p for p in prefer if p in allowed), *allowed]:
+        if all(abs(events[i] - events[j]) >= min_cell for j in chosen):
+            chosen.append(int(i))
+    chosen.sort()
+    if len(chosen) > 1 and chosen[-1] not in prefer:
+        chosen[-1] = int(allowed[-1])
+    return chosen
 
 
 def k_anonymity(tables: Mapping[str, pd.DataFrame], *, columns: Sequence[str] = QUASI_IDENTIFIERS, k: int = 5) -> pd.DataFrame:
