@@ -64,12 +64,15 @@ def truth(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         step=pd.Series(step, index=course.index),
         years=year.astype(str) + " to " + (year + 4).astype(str),
     )
+    out["age_band"] = cohort.merge_bands(out["age_band"], counted=out["indication"].ne("paediatric"))
+    if (out["sex"].eq("M") & out["indication"].ne("prostate")).sum() < 10:
+        out["sex"] = "all"
     return out.join(course[["gtv_volume", "physical_dose"]].notna()).assign(ecog=people["ecog"].notna())
 
 
 def possible(cell: dict[str, object]) -> bool:
     """What everybody knows: children are young, and men have a prostate."""
-    child = cell.get("indication") == "paediatric" and cell.get("age_band", "10-19") not in ("0-9", "10-19")
+    child = cell.get("indication") == "paediatric" and cell.get("age_band", "0")[0] not in "01"
     return not child and not (cell.get("indication") == "prostate" and cell.get("sex", "M") == "F")
 
 
@@ -88,11 +91,8 @@ def attack(shown: list[tuple[str, pd.DataFrame]], people: pd.DataFrame) -> list[
             continue
         for row, cells in frame.iterrows():
             for column, value in cells.items():
-                where = (
-                    {k: v for k, v in zip(axes, (row, column), strict=True) if v != "Total"}
-                    if axes
-                    else {GIVEN[str(row)]: column == "given"}
-                )
+                where = {k: v for k, v in zip(axes or (), (row, column), strict=False) if v != "Total"}
+                where = where if axes else {GIVEN[str(row)]: column == "given"}
                 at = np.logical_and.reduce([people[k].eq(v) for k, v in where.items()], initial=True)
                 count = int(np.sum(np.broadcast_to(at, len(people))))
                 if pd.isna(value):

@@ -20,6 +20,7 @@ from .analysis import metric_table as metric_table
 from .analysis import patient_table as patient_table
 from .safe import export_rows as export_rows
 from .safe import k_anonymity as k_anonymity
+from .safe import merge_bands as merge_bands
 from .safe import safe_at_risk as safe_at_risk
 from .safe import safe_count as safe_count
 from .safe import safe_curve as safe_curve

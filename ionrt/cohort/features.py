@@ -17,6 +17,7 @@ from ionrt.quantities import IonrtError, content_hash
 METRICS = ("Mean", "D98", "D50", "D2")
 METRIC = re.compile(r"(?P<kind>[DV])(?P<value>\d+(?:\.\d+)?)(?P<unit>cc|Gy|keV/um)?|Mean|Min|Max")
 UNIT = {"dose": "Gy", "rbe_dose": "Gy (RBE)", "let_d": "keV/um"}
+SMALL = 2**28  # bytes
 FAILED = ["cid", "what", "why"]
 Recompute = Callable[[xr.Dataset, Path], Sequence[xr.DataArray]]
 
@@ -32,6 +33,7 @@ def patient_features(
     origin: str = "clinical",
     max_outside: float = 0.01,
     recompute: Recompute | None = None,
+    processes: int = 0,
 ) -> pd.DataFrame:
     """Dose and LET metrics of many studies, as rows of the table `dose_metric`.
 
@@ -42,9 +44,9 @@ def patient_features(
     file does not say it in the terms of the dictionary; origin : clinical or SYNTHETIC;
     max_outside : largest share of a structure outside the dose grid;
     recompute : function (patient, folder) -> further arrays (for instance LETd recalculated from the plan), used in place of
-    an imported array of the same quantity.
-    Returns the rows; ``attrs["failures"]`` is the list of what failed and why, also written. Runs on a dask client where
-    there is one. Raises IonrtError for a missing folder, an unknown metric or definition; a study that fails does not stop
+    an imported array of the same quantity; processes : how many to start for small studies by the hundred, where Python itself
+    is what takes the time (a script then needs its ``if __name__ == "__main__"``); 0: a dask client where there is one, or threads.
+    Returns the rows; ``attrs["failures"]`` is the list of what failed and why, also written. Raises IonrtError for a missing folder, an unknown metric or definition; a study that fails does not stop
     the others.
     """
     import dask
@@ -61,21 +63,23 @@ def patient_features(
     todo = [folder for folder in folders if not parts[folder.name].exists()]
     with TqdmCallback(desc="studies", disable=None):
         failed = dask.compute(
-            *[dask.delayed(_one)(folder, parts[folder.name], plan) for folder in todo], scheduler=_scheduler()
+            *[dask.delayed(_one)(folder, parts[folder.name], plan) for folder in todo], **_scheduler(processes)
         )
     failures = pd.DataFrame([row for rows in failed for row in rows], columns=FAILED)
     return _collected(list(parts.values()), target, failures)
 
 
-def _scheduler() -> str | None:
-    """A running client, or threads: reading waits for the disk, the kernels release the interpreter."""
+def _scheduler(processes: int) -> dict[str, Any]:
+    """Processes where asked for, a running client, or threads: reading waits for the disk, the kernels release the interpreter."""
     import distributed
 
+    if processes > 0:
+        return {"scheduler": "processes", "num_workers": processes}
     try:
         distributed.get_client()
     except ValueError:
-        return "threads"
-    return None
+        return {"scheduler": "threads"}
+    return {}
 
 
 class _Plan:
@@ -126,9 +130,11 @@ def _read(folder: Path, plan: _Plan) -> tuple[xr.Dataset, list[xr.DataArray]]:
     """The patient and every plan dose of the folder, each on its own grid."""
     from ionrt.patient import read_dicom, read_dose
 
-    patient = read_dicom(folder)
+    patient = read_dicom(folder, lazy=True)  # the metrics do not need the pixels of the CT
     if "structure" not in patient.coords:
         raise IonrtError("no structure set that fits the CT")
+    if patient["structures"].nbytes < SMALL:  # sampled once per quantity: do not draw them anew each time
+        patient["structures"] = patient["structures"].compute(scheduler="synchronous")
     found = {name: patient[name] for name in UNIT if name in patient}
     for name in patient.attrs.get("doses_elsewhere", ()):
         dose = read_dose(next(folder.rglob(name)))

@@ -91,6 +91,46 @@ def safe_count(n: int, min_cell: int = MIN_CELL) -> str:
     return f"at least {n // min_cell * min_cell}" if n >= min_cell else f"fewer than {min_cell}"
 
 
+def merge_bands(values: pd.Series, min_cell: int = MIN_CELL, *, counted: pd.Series | None = None) -> pd.Series:
+    """Ordered bands joined with the next ones until each holds `min_cell` people: 10-19, 20-29, 30-39 become 10-39.
+
+    A rare band can be narrowed from another table (the youngest are the paediatric patients of a table by indication); a joined
+    one cannot, if it holds enough people beside them.
+    values : bands as text (or numbers) that sort in their order; min_cell : smallest count; counted : who counts (boolean, as
+    `values`; default: all), for instance everybody but the paediatric patients. Returns the values as text; a last band that is
+    too small joins the one before it; missing values stay missing. Raises IonrtError below `min_cell` values.
+    """
+    counts = (
+        values.where(True if counted is None else counted)
+        .value_counts()
+        .reindex(sorted(values.dropna().unique()), fill_value=0)
+    )
+    if counts.sum() < min_cell:
+        raise IonrtError(f"merge_bands: fewer than {min_cell} values; nothing can be shown with min_cell = {min_cell}")
+    groups: list[list[str]] = [[]]
+    size = 0
+    for level, n in counts.items():
+        groups[-1].append(str(level))
+        size += int(n)
+        if size >= min_cell:
+            groups.append([])
+            size = 0
+    rest = groups.pop()
+    groups[-1] += rest
+    label = {level: _band(group) for group in groups for level in group}
+    return values.map(lambda v: label[str(v)], na_action="ignore").rename(values.name)
+
+
+def _band(levels: Sequence[str]) -> str:
+    """10-19 and 30-39 are 10-39; 80-89 and 90+ are 80+; other words are joined by "to"."""
+    first, last = levels[0], levels[-1]
+    if first == last:
+        return first
+    if "-" in first and (last.endswith("+") or "-" in last):
+        return f"{first.split('-')[0]}+" if last.endswith("+") else f"{first.split('-')[0]}-{last.split('-')[-1]}"
+    return f"{first} to {last}"
+
+
 def safe_at_risk(table: pd.DataFrame, min_cell: int = MIN_CELL) -> pd.DataFrame:
     """Numbers at risk for export: rounded down to a multiple of `min_cell`, nothing where they fall below it.
 

@@ -1,4 +1,5 @@
 from .biology import curves as curves
+from .cohort import coverage as coverage
 from .cohort import forest as forest
 from .cohort import lines as lines
 from .curves import depth_profiles as depth_profiles

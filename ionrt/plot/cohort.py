@@ -24,13 +24,25 @@ def _origin(origin: str) -> str:
 
 
 def lines(
-    table: pd.DataFrame, *, x: str, y: str, by: str, xlabel: str, ylabel: str, origin: str, width: int = 640, caption: str = ""
+    table: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    by: str,
+    xlabel: str,
+    ylabel: str,
+    origin: str,
+    marks: bool = True,
+    top: float = 103,
+    width: int = 640,
+    caption: str = "",
 ) -> Figure:
     """Aggregated curves in percent with limits where there are any: one line per level of `by`.
 
     Parameters: `table` with columns `x`, `y` and, where known, lower and upper as shares of one (`ionrt.cohort.safe_curve`,
-    predictions of a fit); `by` column of the lines; `xlabel`, `ylabel` with unit; `origin` SYNTHETIC or clinical; `width`
-    [pixels]; `caption` first sentence, with LET definition, RBE model and ion. Straight lines between the rows.
+    predictions of a fit); `by` column of the lines; `xlabel`, `ylabel` with unit; `origin` SYNTHETIC or clinical; `marks` at
+    every row, as the rows are estimates and the straight lines between them are not; `top` of the axis [%]; `width` [pixels];
+    `caption` first sentence, with LET definition, RBE model and ion.
     """
     drawn: list[Any] = []
     for i, (level, part) in enumerate(table.groupby(by, sort=False, observed=True)):
@@ -41,10 +53,12 @@ def lines(
             band = hv.Area((at, low, high), vdims=["low", "high"])
             drawn.append(band.opts(color=style["color"], alpha=0.12, line_alpha=0))
         drawn.append(hv.Curve((at, value), label=str(level)).opts(**style))
+        if marks:
+            drawn.append(hv.Scatter((at, value)).opts(color=style["color"], size=6))
     layout = _options(
         frame_width=width - 120,
         frame_height=300,
-        ylim=(0, 103),
+        ylim=(0, top),
         xlabel=xlabel,
         ylabel=f"{ylabel} [%]",
         legend_position="right",
@@ -81,3 +95,27 @@ def forest(
         show_legend=bool(truth),
     )
     return Figure(hv.Overlay(drawn).opts(layout), f"{caption} Bars: 95 % limits. {_origin(origin)}".strip())
+
+
+def coverage(table: pd.DataFrame, *, label: str, width: int = 640, caption: str = "") -> Figure:
+    """How often 95 % limits hold the true value: one row per analysis, its Monte Carlo error, the nominal value and a band.
+
+    Parameters: `table` with columns `label`, coverage and coverage_se (shares of one); `width` [pixels]; `caption`. The band is
+    93 to 97 %. Simulated data only.
+    """
+    rows = np.arange(len(table))[::-1].astype(float)
+    share, error = 100 * table["coverage"].to_numpy(float), 196 * table["coverage_se"].to_numpy(float)
+    drawn: list[Any] = [hv.VSpan(93, 97).opts(color="#E6E6E6", alpha=0.7), hv.VLine(95).opts(color="#777777", line_width=1)]
+    drawn.append(hv.Segments(list(zip(share - error, rows, share + error, rows, strict=True))).opts(color=PANEL_COLOURS[1]))
+    drawn.append(hv.Scatter((share, rows)).opts(color=PANEL_COLOURS[1], size=9, marker="square"))
+    layout = _options(
+        frame_width=width - 260,
+        frame_height=60 + 30 * len(table),
+        yticks=list(zip(rows, table[label].astype(str), strict=True)),
+        ylim=(-0.7, len(table) - 0.3),
+        xlim=(min(50.0, float((share - error).min()) - 2), 100),
+        xlabel="Limits that hold the planted value [%]",
+        ylabel="",
+        show_legend=False,
+    )
+    return Figure(hv.Overlay(drawn).opts(layout), f"{caption} Grey: 93 to 97 %. {_origin('SYNTHETIC')}".strip())
