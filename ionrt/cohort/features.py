@@ -44,10 +44,10 @@ def patient_features(
     file does not say it in the terms of the dictionary; origin : clinical or SYNTHETIC;
     max_outside : largest share of a structure outside the dose grid;
     recompute : function (patient, folder) -> further arrays (for instance LETd recalculated from the plan), used in place of
-    an imported array of the same quantity; processes : how many to start for small studies by the hundred, where Python itself
-    is what takes the time (a script then needs its ``if __name__ == "__main__"``); 0: a dask client where there is one, or threads.
-    Returns the rows; ``attrs["failures"]`` is the list of what failed and why, also written. Raises IonrtError for a missing folder, an unknown metric or definition; a study that fails does not stop
-    the others.
+    an imported array of the same quantity; processes : how many to start, for small studies by the hundred, where Python
+    takes the time (a script then needs ``if __name__ == "__main__"``); 0: a dask client where there is one, or threads.
+    Returns the rows; ``attrs["failures"]`` is the list of what failed and why, also written. Raises IonrtError for a
+    missing folder, an unknown metric or definition; a study that fails does not stop the others.
     """
     import dask
     from tqdm.dask import TqdmCallback
@@ -70,7 +70,7 @@ def patient_features(
 
 
 def _scheduler(processes: int) -> dict[str, Any]:
-    """Processes where asked for, a running client, or threads: reading waits for the disk, the kernels release the interpreter."""
+    """Processes where asked for, a running client, or threads: reading waits, the kernels release the interpreter."""
     import distributed
 
     if processes > 0:
