@@ -21,17 +21,17 @@ BASE = {"C": synthetic_base("C")}
 PARALLEL = replace(POINT_ROOM, source_distance=(1e7, 1e7))
 
 
-def single_spot(ion_base: xr.Dataset, energy_index: int, patient: xr.Dataset, *, spacing: float, room=PARALLEL):
-    """Dose (Gy) of 1e6 particles in one central spot."""
+def single_spot(ion_base: xr.Dataset, energy_index: int, patient: xr.Dataset, *, spacing: float, ion: str = "C", ray=0.0):
+    """Dose (Gy) of 1e6 particles in one spot, `ray` mm off the axis of the beam."""
     plan = simple_plan(spacing=spacing, lateral_loss=0.001)
-    beam = Beam("C", 0.0, isocentre=(0.0, 0.0, 0.0), room=room)
+    beam = Beam(ion, 0.0, isocentre=(0.0, 0.0, 0.0), room=PARALLEL)
     scene = make_scene(patient, plan)
     view = make_view(beam, scene)
     machine = make_machine(beam, ion_base)
     index = np.flatnonzero(machine.energy_index == energy_index)
-    spots = Spots(np.zeros(1), np.zeros(1), index, np.array([1]), 3.0)
+    spots = Spots(np.full(1, ray), np.zeros(1), index, np.array([1]), 3.0)
     one = beam_influence(plan, beam, scene, view, machine, spots)
-    part = Influence(plan, scene.grid, (one,), {"C": ion_base}, {"patient": "box", "base": "synthetic"})
+    part = Influence(plan, scene.grid, (one,), {ion: ion_base}, {"patient": "box", "base": "synthetic"})
     return field(part, np.array([1e6]), models=("constant",))["dose"]
 
 
@@ -50,22 +50,61 @@ def test_laterally_integrated_dose_is_the_depth_dose(fine_box, energy_index):
     assert np.abs(per_mm.values / table - 1.0).max() < 0.005
 
 
-def test_integral_and_width_with_the_base_data_of_the_beam_room():
-    wide_box = water_box((91, 110, 91), (1.0, 1.0, 1.0), target_radius=8.0)  # holds the halo behind the peak
-    base = base_data("C", energy=[150.0, 190.0])
-    dose = single_spot(base, 1, wide_box, spacing=1.0)
-    per_mm = dose.sum(("z", "x")).astype(float).values * 1e-6 / 1.602176634e-13 / 1e6
+def gaussians(r2: np.ndarray, at: xr.Dataset, air2: np.ndarray) -> np.ndarray:
+    """Core and halo of base data at depths, with the beam in air, against the squared distance: (r2, depth)."""
+    halo = at["halo_weight"].values
+    total = 0.0
+    for share, sigma in ((1.0 - halo, at["sigma"].values), (halo, at["halo_sigma"].values)):
+        variance = sigma**2 + air2
+        total = total + share * np.exp(-0.5 * r2[:, None] / variance) / (2.0 * np.pi * variance)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("ion", "energy", "ray", "behind", "side"),
+    [("p", 100.0, 0.0, 6, 81), ("He", 110.0, 3.0, 2, 101), ("C", 190.0, 3.0, 40, 121)],
+)
+def test_integral_and_widths_are_those_of_the_base_data(ion, energy, ray, behind, side):
+    base = base_data(ion, energy=[0.8 * energy, energy])
+    peak = float(base["dose"].isel(energy=1).idxmax("depth"))
+    box = water_box((side, int(peak) + behind, side), (1.0, 1.0, 1.0), target_radius=8.0)
+    dose = single_spot(base, 1, box, spacing=1.0, ion=ion, ray=ray)
     depth = dose["y"].values - dose["y"].values[0] + 0.5
     table = base.isel(energy=1).interp(depth=depth)
-    before_peak = depth <= float(table["dose"].idxmax())
-    assert np.abs(per_mm / table["dose"].values - 1.0).max() < 0.005
-    air = np.array([POINT_ROOM.sigma_in_air("C", 190.0, upstream=-float(y)) for y in dose["y"].values])
+    assert np.abs(integral_over_table(dose, table) - 1.0).max() < 0.005
+    until = depth <= peak
+    air2 = np.array([POINT_ROOM.sigma_in_air(ion, energy, upstream=-float(y)) for y in dose["y"].values]) ** 2
     halo = table["halo_weight"].values
-    expected = (1.0 - halo) * table["sigma"].values ** 2 + halo * table["halo_sigma"].values ** 2 + air**2
+    expected = (1.0 - halo) * table["sigma"].values ** 2 + halo * table["halo_sigma"].values ** 2 + air2
     profile = dose.sum("z").astype(float)
-    measured = ((profile * profile["x"] ** 2).sum("x") / profile.sum("x")).values
-    # the cut-offs take the outermost part of the halo
-    assert np.abs(np.sqrt(measured / expected) - 1.0)[before_peak].max() < 0.03
+    measured = ((profile * (profile["x"] - ray) ** 2).sum("x") / profile.sum("x")).values
+    assert np.abs(np.sqrt(measured / expected) - 1.0)[until].max() < 0.02
+    # half width at half maximum
+    r = np.linspace(0.0, 20.0, 2001)
+    shape = gaussians(r**2, table, air2)
+    expected_half = r[np.argmax(shape < 0.5 * shape[0], axis=0)]
+    line = dose.sel(z=0.0).sel(x=slice(ray, None)).astype(float)
+    for k in np.flatnonzero(until):
+        drop = -np.log(np.maximum(line.values[k] / line.values[k, 0], 1e-6))
+        half = np.sqrt(np.interp(np.log(2.0), drop[:12], (line["x"].values[:12] - ray) ** 2))
+        assert half == pytest.approx(expected_half[k], rel=0.02), (depth[k], peak)
+
+
+def test_integral_far_behind_a_short_range():
+    base = base_data("C", energy=[90.0, 103.0])
+    dose = single_spot(base, 1, water_box((101, 105, 101), (1.0, 1.0, 1.0), target_radius=8.0), spacing=1.0)
+    table = base.isel(energy=1).interp(depth=dose["y"].values - dose["y"].values[0] + 0.5)
+    assert np.abs(integral_over_table(dose, table) - 1.0).max() < 0.005
+
+
+def integral_over_table(dose: xr.DataArray, table: xr.Dataset) -> np.ndarray:
+    """Laterally integrated dose over the table's. Behind the peak each depth with its neighbour: there the tables zigzag by
+    0.3-0.6 % from one millimetre to the next, which is none of the engine's business."""
+    per_mm = dose.sum(("z", "x")).astype(float).values * 1e-6 / 1.602176634e-13 / 1e6
+    expected = table["dose"].values
+    split = int(expected.argmax()) + 2
+    pairs = [a[split:-1] + a[split + 1 :] for a in (per_mm, expected)]
+    return np.concatenate([per_mm[:split] / expected[:split], pairs[0] / pairs[1]])
 
 
 def test_lateral_sigma_is_core_plus_air(fine_box):

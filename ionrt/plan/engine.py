@@ -14,9 +14,10 @@ from tqdm.auto import tqdm
 
 from ionrt.plan import kernels
 from ionrt.plan.beams import Beam, Plan
+from ionrt.plan.components import Component, split
 from ionrt.plan.geometry import Grid
-from ionrt.plan.lattice import added_variance, coarse_grid, coarse_spots, interpolation
-from ionrt.plan.machine import Component, Machine, make_machine
+from ionrt.plan.lattice import every_second_ray, nodes_of
+from ionrt.plan.machine import Machine, make_machine
 from ionrt.plan.rows import Rows, dosed_rows
 from ionrt.plan.scenarios import NOMINAL, Scenario
 from ionrt.plan.scene import Scene, make_scene
@@ -196,24 +197,17 @@ def beam_influence(
     low, high = int(spots.first.min()), int((spots.first + spots.count).max()) - 1
     machine = machine.select(low, high)
     spots = Spots(spots.u, spots.v, spots.first - low, spots.count, spots.spacing)
-    coarse, factor = coarse_grid(scene.grid)
-    fewer, share, by_rays = coarse_spots(spots, machine.halo_sigma())
-    core, halo = machine.components(
-        thickness=_thickness(scene.grid, view),
-        node=_thickness(coarse, view),
-        added=added_variance(scene.grid, coarse) + by_rays,
-        loss=plan.lateral_loss,
-    )
+    core, halo, lattice = split(machine, thickness=_thickness(scene.grid, view), spacing=spots.spacing, loss=plan.lateral_loss)
     radius = float(np.sqrt(max(core.cut2.max(), halo.cut2.max())))
     index = np.flatnonzero(scene.body) if index is None else index
     rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, index)
     parts = [Part(rows.bins, core.lowest, _fill(core, machine, spots, rows, view), core.taps)]
-    if halo.cut2.max() > 0.0:
-        lift = interpolation(rows.voxel, scene.grid, factor, coarse)
-        near = np.unique(lift.indices)
-        nodes = dosed_rows(beam, scene, view, machine, fewer, radius, coarse, near)
-        filled = _fill(halo, machine, fewer, nodes, view)
-        parts.append(Part(nodes.bins, halo.lowest, filled, halo.taps, csr_array(lift[:, nodes.voxel]), share))
+    for thinned in (False, True) if halo.cut2.max() > 0.0 else ():
+        rays, share = every_second_ray(spots) if thinned else (spots, None)
+        found = nodes_of(lattice, rows, rays, radius, thinned=thinned)
+        if found is not None:
+            nodes, lift = found
+            parts.append(Part(nodes.bins, halo.lowest, _fill(halo, machine, rays, nodes, view), halo.taps, lift, share))
     iso = tuple(float(c) for c in view.isocentre)
     return BeamInfluence(beam, machine, spots, iso, rows.voxel, tuple(parts))  # type: ignore[arg-type]
 

@@ -13,6 +13,8 @@ from ionrt.plan.scene import Scene
 from ionrt.plan.spots import Spots, View
 from ionrt.quantities import IonrtError
 
+REACH = 3  # buckets that a ray looks at on either side
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -33,29 +35,45 @@ def dosed_rows(
 ) -> Rows:
     """Of the voxels `index` of `grid`, those within `radius` mm of any ray and no deeper than the base data, by bucket."""
     bev = view.bev(index, grid)
+    near = _near_rays(bev, spots, radius)
+    index, bev = index[near], bev[near]
+    bins = np.rint((view.wepl(index, scene, grid) + beam.range_shifter) / machine.depth_step)
+    dosed = np.flatnonzero(bins < machine.dose.shape[0])
+    if dosed.size == 0:
+        moved = f" in scenario {view.scenario!r}" if view.scenario else ""
+        raise IonrtError(f"beam {beam.name} misses the patient{moved}: no voxel near its rays; check isocentre and angles")
+    return in_buckets(index[dosed], bins[dosed], bev[dosed], spots, radius)
+
+
+def in_buckets(voxel: np.ndarray, bins: np.ndarray, bev: np.ndarray, spots: Spots, radius: float) -> Rows:
+    """Rows sorted into buckets; a ray finds all within `radius` mm in its own bucket and the `REACH` around it."""
+    origin, n_bucket, size = _buckets(spots, radius)
+    place = np.clip(np.floor((bev[:, :2] - origin) / size).astype(np.int64), 0, n_bucket - 1)
+    cell = place[:, 1] * n_bucket[0] + place[:, 0]
+    order = np.argsort(cell, kind="stable")
+    bucket = np.searchsorted(cell[order], np.arange(n_bucket.prod() + 1)).astype(np.int64)
+    return Rows(voxel[order], bins[order].astype(np.uint16), bev[order], bucket, n_bucket, origin, size, REACH)
+
+
+def _buckets(spots: Spots, radius: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Origin, number and size of the buckets around the rays."""
     # the farthest downstream voxels see the rays spread most: radius in the isocentre plane
-    radius *= 1.05
-    size = max(radius / 2.0, 2.0)
-    origin = np.array([spots.u.min(), spots.v.min()]) - 3.0 * size
-    n_bucket = np.array([int((a.max() - o) / size) + 4 for a, o in zip((spots.u, spots.v), origin, strict=True)])
+    size = max(1.05 * radius / (REACH - 1.0), 2.0)
+    origin = np.array([spots.u.min(), spots.v.min()]) - REACH * size
+    n_bucket = np.array([int((a.max() - o) / size) + REACH + 1 for a, o in zip((spots.u, spots.v), origin, strict=True)])
+    return origin, n_bucket, size
+
+
+def _near_rays(bev: np.ndarray, spots: Spots, radius: float) -> np.ndarray:
+    """Whether a ray is in the bucket of a voxel or in the `REACH` around it."""
+    origin, n_bucket, size = _buckets(spots, radius)
     near = np.zeros(n_bucket[::-1], dtype=bool)
     near[((spots.v - origin[1]) / size).astype(int), ((spots.u - origin[0]) / size).astype(int)] = True
-    near = _widen(near, 3)
+    near = _widen(near, REACH)
     place = np.floor((bev[:, :2] - origin) / size).astype(np.int64)
     inside = np.all((place >= 0) & (place < n_bucket), axis=1)
     inside[inside] = near[place[inside, 1], place[inside, 0]]
-    index, bev, place = index[inside], bev[inside], place[inside]
-    bins = np.rint((view.wepl(index, scene, grid) + beam.range_shifter) / machine.depth_step)
-    dosed = bins < machine.dose.shape[0]
-    if not dosed.any():
-        moved = f" in scenario {view.scenario!r}" if view.scenario else ""
-        raise IonrtError(f"beam {beam.name} misses the patient{moved}: no voxel near its rays; check isocentre and angles")
-    order = np.flatnonzero(dosed)
-    cell = place[order, 1] * n_bucket[0] + place[order, 0]
-    by_cell = np.argsort(cell, kind="stable")
-    order, cell = order[by_cell], cell[by_cell]
-    bucket = np.searchsorted(cell, np.arange(n_bucket.prod() + 1)).astype(np.int64)
-    return Rows(index[order], bins[order].astype(np.uint16), bev[order], bucket, n_bucket, origin, size, 3)
+    return inside
 
 
 def _widen(mask: np.ndarray, by: int) -> np.ndarray:

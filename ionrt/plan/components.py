@@ -1,0 +1,120 @@
+"""Depth dose and widths of one beam as two Gaussians on voxels: the narrow core, and the halo that a lattice carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ionrt.plan.lattice import Lattice, choose_lattice
+from ionrt.plan.machine import Machine, slab_mean, slab_taps
+
+GY_PER_MEV_MM = 0.1602176634  # Gy mm3/MeV at density 1 g/cm3, for 1e6 particles
+NEGLIGIBLE = 1e-5  # of an energy's largest depth dose
+LEAST_CORE, LEAST_HALO = 3.0, 5.0  # half the squared cut-off in variances, of what counts at all: 2.4 and 3.2 sigma
+HALO_LOSS = 0.25  # of the lateral loss: far out there is little dose but much of the width
+LEAST_RETAINED = 0.5  # of a component in the shadow of other energies
+NARROWEST = 1.2  # half the squared cut-off in variances below which the inside cannot be given the whole's variance
+TAIL = 25.0  # mm behind the distal edge, over which the core passes into the halo
+PASSED, TAIL_ERROR = 0.998, 0.003  # halo weight from which there is no core; what the levels may then miss of the dose
+WIDENING, WIDEST_CORE = 0.03, 0.25  # of the core's variance: by what lies between levels, and at most
+SMOOTH = 2.0  # mm over which the halo is averaged along the depth
+WIDE = 10.0  # mm2: variance from which the fragments behind the peak begin to pass into the halo
+
+
+@dataclass(frozen=True)
+class Component:
+    """Core or halo on voxels of one thickness, tables (depth bin, energy): `amplitude` Gy mm2 per 1e6 particles, `variance`
+    mm2 without air; `cut2` and `lowest` (depth bin): mm2, first energy with dose there; `taps` the slabs of a voxel in bins."""
+
+    amplitude: np.ndarray
+    variance: np.ndarray
+    cut2: np.ndarray
+    lowest: np.ndarray
+    taps: np.ndarray
+
+
+def split(machine: Machine, *, thickness: float, spacing: float, loss: float) -> tuple[Component, Component, Lattice]:
+    """Core on voxels `thickness` mm thick along the beam; halo on a lattice, of rays `spacing` mm apart.
+
+    The core gets what the lattice cannot show of the halo, so that the dose is that of the base data at every depth.
+    """
+    fine, air = slab_taps(thickness, machine.depth_step), machine.air[:, 0]
+    whole = slab_mean(machine.dose, fine)
+    weight, halo_var = with_tail(machine)
+    smooth = slab_taps(SMOOTH, machine.depth_step, SMOOTH / 20.0)
+    halo = slab_mean(slab_mean(machine.dose * weight, fine), smooth)
+    spread = _ratio(slab_mean(slab_mean(machine.dose * weight * halo_var, fine), smooth), halo, halo_var)
+    passed = weight >= PASSED
+    allowed = WIDENING * (machine.core_var + air) / (spread + air) * np.maximum(whole, 0.3 * whole.max(axis=0))
+    allowed = np.where(passed, np.minimum(allowed, TAIL_ERROR * whole + 0.1 * NEGLIGIBLE * whole.max(axis=0)), allowed)
+    lattice = choose_lattice(halo, spread + air, whole, allowed, machine.depth_step, spacing)
+    added = lattice.added_variance()[:, None]
+    wide = spread[lattice.level] + air >= lattice.narrowest()[:, None] + added
+    nodes = np.where(wide, halo[lattice.level], 0.0)
+    nodes *= np.where(
+        passed[lattice.level], lattice.same_mean(nodes, np.where(passed, whole, halo)), lattice.at_most(nodes, whole)
+    )
+    shown = lattice.between(nodes)
+    alone = passed[lattice.level[lattice.share(np.arange(lattice.n))[0]]] & passed
+    core = np.where(alone, 0.0, np.maximum(whole - shown, 0.0))
+    left = np.clip(_ratio(halo - shown, core, 0.0 * core), -0.1, 1.0)
+    core_var = (1.0 - left) * machine.core_var + left * halo_var
+    core_var = np.clip(core_var, 0.9 * machine.core_var, machine.core_var + WIDEST_CORE * (machine.core_var + air))
+    table, variance = np.zeros_like(whole), np.ones_like(whole)
+    table[lattice.level], variance[lattice.level] = nodes, spread[lattice.level] - added
+    point = np.zeros(1, dtype=np.int64)
+    return (
+        _cut_off(machine, whole, core, core_var, fine, loss, LEAST_CORE),
+        _cut_off(machine, whole, table, variance, point, HALO_LOSS * loss, LEAST_HALO),
+        lattice,
+    )
+
+
+def with_tail(machine: Machine) -> tuple[np.ndarray, np.ndarray]:
+    """Halo weight and variance where the fragments behind the peak pass into the halo, with the variance of both, as far as
+    a lattice can show that."""
+    depth = machine.depth_step * np.arange(machine.dose.shape[0])[:, None]
+    high = machine.dose > 0.1 * machine.dose.max(axis=0)
+    end = machine.depth_step * (machine.dose.shape[0] - 1 - np.argmax(high[::-1], axis=0))
+    own = machine.halo_weight
+    mixed = own * machine.halo_var + (1.0 - own) * machine.core_var + machine.air[:, 0]
+    moved = np.clip((depth - end) / TAIL, 0.0, 1.0) * np.clip(mixed / WIDE - 1.0, 0.0, 1.0) * (1.0 - own)
+    weight = own + moved
+    return weight, _ratio(own * machine.halo_var + moved * machine.core_var, weight, machine.halo_var)
+
+
+def _cut_off(
+    machine: Machine, whole: np.ndarray, dose: np.ndarray, variance: np.ndarray, taps: np.ndarray, loss: float, least: float
+) -> Component:
+    """Outside the cut-off lies at most the share `loss` of the dose at that depth; the inside is given the dose and the
+    variance of the whole."""
+    total = variance + machine.air[:, 0]
+    reaches = (whole > NEGLIGIBLE * whole.max(axis=0)) & (dose > loss * whole)
+    # next to the other energies' dose, the edges of a weak tail may be cut closer
+    scale = np.maximum(whole, 0.2 * whole.max(axis=1, keepdims=True))
+    matters = reaches & (dose > loss * scale)
+    excess = np.log(np.where(matters, dose / np.where(matters, scale, 1.0) / loss, 1.0))
+    cut2 = (2.0 * total * np.where(matters, np.maximum(excess, least), 0.0)).max(axis=1)
+    inside = _widened(cut2[:, None] / np.maximum(2.0 * total, 1e-6))
+    total = np.where(inside > 0.0, cut2[:, None] / np.maximum(2.0 * inside, 1e-6), total)
+    retained = -np.expm1(-inside)
+    retained = np.where(retained > 0.0, np.maximum(retained, LEAST_RETAINED), 0.0)
+    amplitude = np.where(reaches & (retained > 0.0), GY_PER_MEV_MM * _ratio(dose, retained, 0.0 * dose), 0.0)
+    lowest = np.where(reaches.any(axis=1), np.argmax(reaches, axis=1), dose.shape[1])
+    return Component(amplitude, total - machine.air[:, 0], cut2, lowest.astype(np.int32), taps)
+
+
+_X = np.linspace(0.05, 40.0, 4000)
+_SHARE = 1.0 / _X - 1.0 / np.expm1(_X)  # <r2> within the cut-off over its square
+
+
+def _widened(cut: np.ndarray) -> np.ndarray:
+    r"""Half the squared cut-off in variances of the Gaussian that has the variance wanted inside the cut-off, from the same in
+    variances wanted: 1/x - 1/(e^x - 1) = 1/cut."""
+    found = np.interp(1.0 / np.maximum(cut, 1e-9), _SHARE[::-1], _X[::-1])
+    return np.where(cut >= _X[-1], cut, np.where(cut > 0.0, np.maximum(found, np.minimum(cut, NARROWEST)), 0.0))
+
+
+def _ratio(above: np.ndarray, below: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.array(np.broadcast_to(otherwise, above.shape), dtype=np.float64), where=below > 0.0)
