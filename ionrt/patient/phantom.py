@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from ionrt.patient.coverage import Contours, coverage
 from ionrt.patient.dicom_write import uid, write_ct, write_structure_set
+from ionrt.patient.structures import add_structures, contours
 from ionrt.quantities import IonrtError
 
 AIR = -1000.0
@@ -70,6 +73,54 @@ def write_phantom(folder: str | Path, *, pixel: float = PIXEL, slice_distance: f
         raise
     out.chmod(0o755)
     return out
+
+
+def add_ellipsoid(
+    patient: xr.Dataset,
+    name: str,
+    *,
+    centre: Sequence[float],
+    radii: float | Sequence[float],
+    kind: str = "GTV",
+) -> xr.Dataset:
+    """The patient with one more structure, a SYNTHETIC ellipsoid drawn on the CT slices.
+
+    Parameters
+    ----------
+    patient : Dataset of `read_dicom` (contours are kept, fractions stay lazy).
+    name : of the new structure; centre : (x, y, z) [mm, LPS]; radii : one number or (x, y, z) [mm]; kind : interpreted type.
+
+    Returns
+    -------
+    Dataset with the structure at the end of the list.
+
+    Raises
+    ------
+    IonrtError for a name that exists, radii that are not positive, or an ellipsoid that meets no slice of the CT.
+    """
+    size = [float(radii)] * 3 if isinstance(radii, (int, float)) else [float(r) for r in radii]
+    if len(size) != 3 or len(centre) != 3 or not all(np.isfinite([*size, *centre])) or min(size) <= 0.0:
+        raise IonrtError(f"add_ellipsoid: expected a centre (x, y, z) and positive radii in mm, got {centre!r}, {radii!r}")
+    names = [str(n) for n in patient["structure"].values] if "structure" in patient.coords else []
+    if name in names:
+        raise IonrtError(f"add_ellipsoid: the patient has a structure {name!r}; choose another name")
+    if names and "contour_points" not in patient:
+        raise IonrtError("add_ellipsoid: the patient's structures have no contours; expected a patient of read_dicom")
+    z = patient["z"].values
+    near = z[np.abs(z - centre[2]) < size[2]]
+    if not near.size:
+        raise IonrtError(f"add_ellipsoid: {name!r} meets no slice; the CT spans z = {z[0]:g} to {z[-1]:g} mm")
+    values = dict(zip(("x", "y", "z", "rx", "ry", "rz"), (*map(float, centre), *size), strict=True))
+    drawn = _contours(pd.Series({"name": name, **values, "low": -np.inf, "high": np.inf}), z)
+    kinds = [str(k) for k in patient["roi_type"].values] if "roi_type" in patient.coords else [""] * len(names)
+    have = [Contours(n, *_ragged(contours(patient, n))) for n in names]
+    bare = patient.drop_dims(["structure", "contour", "point"], errors="ignore")
+    return add_structures(bare, [*have, drawn], [*kinds, kind])
+
+
+def _ragged(loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Points and lengths of a list of contours."""
+    return np.concatenate([np.empty((0, 3)), *loops]), np.array([len(one) for one in loops], dtype=np.int64)
 
 
 def recipe() -> pd.DataFrame:

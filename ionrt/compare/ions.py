@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import platformdirs
 import xarray as xr
 from tqdm.auto import tqdm
 
 from ionrt import evaluate, plan, rbe
+from ionrt.beam import base_data
+from ionrt.compare.cases import ION_NAMES, body_of, nearest_organs, planning_patient
+from ionrt.evaluate.profile import centroid
 from ionrt.ions import IONS
 from ionrt.let import let_d
-from ionrt.patient import read_dicom, recipe, regrid, write_phantom
+from ionrt.patient import regrid
 from ionrt.plan.beams import ReachError
 from ionrt.plan.geometry import beam_direction
-from ionrt.plan.objectives import default_objectives, is_external, is_target
+from ionrt.plan.objectives import default_objectives
 from ionrt.plan.room import GANTRY_1
-from ionrt.quantities import IonrtError, content_hash, one_of, stamp
+from ionrt.quantities import IonrtError, one_of, stamp
 
-ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
+AT_ONCE = 2  # ions planned side by side: while one is in its serial parts, the other keeps the cores busy
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,10 @@ class Comparison:
 
     def target_table(self) -> pd.DataFrame:
         """One row per ion, those that do not reach among them: coverage, homogeneity, LETd, RBE, entrance, tail, cost."""
+        return self._target_table.copy()
+
+    @cached_property
+    def _target_table(self) -> pd.DataFrame:
         target = self.structures.sel(structure=[self.target])
         dose = evaluate.statistics(self.maps["rbe_dose"], target, percent=(95, 2, 98, 50))
         let = evaluate.statistics(self.maps["let_d"], target, percent=(98,))
@@ -178,8 +184,6 @@ class Comparison:
 
     def _axis(self, beam: int) -> tuple[np.ndarray, np.ndarray]:
         first = next(iter(self.plans.values())).plan.beams[beam]
-        from ionrt.evaluate.profile import centroid
-
         return centroid(self.grid["structures"].sel(structure=self.target)), beam_direction(first.gantry, first.couch)
 
     def _crossings(self, beam: int) -> tuple[float, float, float]:
@@ -202,14 +206,6 @@ class Comparison:
             alone = _rbe_dose(one.field.isel(beam=k, drop=True), one.plan)
             found.append(float(of(alone, target, self.body, direction=beam_direction(beam.gantry, beam.couch))))
         return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
-
-
-def open_patient(folder: str | Path | None = None) -> xr.Dataset:
-    """The patient in a DICOM folder; without one, the built-in SYNTHETIC phantom, written as DICOM once and read back."""
-    if folder:
-        return read_dicom(folder)
-    cache = Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt"))
-    return read_dicom(write_phantom(cache / f"phantom-{content_hash(recipe().to_csv())}"))
 
 
 def compare_ions(
@@ -256,24 +252,41 @@ def compare_ions(
     grid = regrid(patient, spacing=spacing)
     grid["structures"] = grid["structures"].compute()
     chosen = tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
+    objectives = default_objectives(target, prescription, names, organs=chosen)
+    settings = (target, prescription, fractions, model, parameters or {}, objectives, spacing)
+    wanted = {
+        ion: plan.Plan(plan.beam_set(ion, gantry_angles, room=room), *settings, let_definition=let_definition)
+        for ion in (one_of(i, tuple(IONS), what="ion") for i in ions)
+    }
     plans, unreachable = {}, {}
-    for ion in tqdm([one_of(i, tuple(IONS), what="ion") for i in ions], desc="ions", disable=None):
-        beams = tuple(plan.Beam(ion, float(angle), room=room) for angle in gantry_angles)
-        objectives = default_objectives(target, prescription, names, organs=chosen)
-        wanted = plan.Plan(
-            beams, target, prescription, fractions, model, parameters or {}, objectives, spacing, let_definition=let_definition
-        )
-        try:
-            plans[ion] = _plan(patient, wanted, iterations, base)
-        except ReachError as error:
-            unreachable[ion] = str(error)
+    for ion, made in _all_plans(planning_patient(patient), wanted, iterations, base):
+        if isinstance(made, ReachError):
+            unreachable[ion] = str(made)
+        else:
+            plans[ion] = made
     if not plans:
         raise IonrtError(f"no ion reaches {target!r}: {'; '.join(unreachable.values())}")
     maps = xr.concat([_maps(one) for one in plans.values()], pd.Index(list(plans), name="ion"), combine_attrs="drop_conflicts")
-    return Comparison(patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, _body(grid))
+    return Comparison(patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, body_of(grid))
 
 
-def _plan(patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping[str, xr.Dataset] | None) -> IonPlan:
+def _all_plans(
+    patient: xr.Dataset, wanted: Mapping[str, plan.Plan], iterations: int, base: Mapping[str, xr.Dataset] | None
+) -> list[tuple[str, IonPlan | ReachError]]:
+    """Plans of all ions in their order, or why one does not reach."""
+    data = dict(base) if base is not None else {ion: base_data(ion) for ion in wanted}
+
+    def one(ion: str) -> IonPlan | ReachError:
+        try:
+            return _plan(patient, wanted[ion], iterations, data)
+        except ReachError as error:
+            return error
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ionrt-ions") as pool:
+        return list(tqdm(zip(wanted, pool.map(one, wanted), strict=True), total=len(wanted), desc="ions", disable=None))
+
+
+def _plan(patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping[str, xr.Dataset]) -> IonPlan:
     start = time.perf_counter()
     influence = plan.influence(patient, wanted, base=base)
     weights = plan.optimise(patient, wanted, influence, iterations=iterations)
@@ -297,28 +310,3 @@ def _maps(one: IonPlan) -> xr.Dataset:
     maps = {"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted, "rbe": value}
     about = {"rbe_model": one.plan.model, "let_definition": one.plan.let_definition}  # of the plan, so of every figure of it
     return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})
-
-
-def _body(grid: xr.Dataset) -> xr.DataArray:
-    """The outline where there is one, else what is denser than air."""
-    outline = [str(s) for s in grid["structure"].values if is_external(str(s))]
-    if outline:
-        return grid["structures"].sel(structure=outline[0], drop=True)
-    return stamp((grid["ct"] > -400.0).astype(np.float32), "structures")
-
-
-def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]:
-    """The `n` structures nearest to the centre of the target that are neither outlines nor target volumes.
-
-    Where the structure set says which are organs, only those are asked.
-    """
-    from ionrt.evaluate.profile import centroid
-
-    names = [str(s) for s in grid["structure"].values]
-    kinds = dict(zip(names, map(str, grid["roi_type"].values), strict=True)) if "roi_type" in grid.coords else {}
-    candidates = [s for s in names if s != target and not is_external(s) and not is_target(s)]
-    organs = [s for s in candidates if kinds.get(s) == "ORGAN"] or candidates
-    x, y, z = centroid(grid["structures"].sel(structure=target, drop=True))
-    distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)
-    away = {s: float(distance.where(grid["structures"].sel(structure=s, drop=True) > 0.25).min()) for s in organs}
-    return tuple(sorted((s for s in organs if np.isfinite(away[s])), key=away.__getitem__)[:n])

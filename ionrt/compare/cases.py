@@ -1,0 +1,56 @@
+"""What every comparison starts from: a patient, the organs near a target, the body."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import xarray as xr
+
+from ionrt.evaluate.profile import centroid
+from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
+from ionrt.plan.objectives import is_external, is_target
+from ionrt.quantities import content_hash, stamp
+
+ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
+
+
+def open_patient(folder: str | Path | None = None) -> xr.Dataset:
+    """The patient in a DICOM folder; without one, the built-in SYNTHETIC phantom, written as DICOM once and read back."""
+    if folder:
+        return read_dicom(folder)
+    cache = Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt"))
+    return read_dicom(write_phantom(cache / f"phantom-{content_hash(recipe().to_csv())}"))
+
+
+def planning_patient(patient: xr.Dataset) -> xr.Dataset:
+    """The patient with its stopping-power ratio instead of CT numbers, worked out once for all plans."""
+    if "ct" not in patient or "spr" in patient:
+        return patient
+    spr = stopping_power_ratio(patient["ct"])
+    return patient.drop_vars("ct").assign(spr=spr)
+
+
+def body_of(grid: xr.Dataset) -> xr.DataArray:
+    """The outline where there is one, else what is denser than air."""
+    outline = [str(s) for s in grid["structure"].values if is_external(str(s))]
+    if outline:
+        return grid["structures"].sel(structure=outline[0], drop=True)
+    return stamp((grid["ct"] > -400.0).astype(np.float32), "structures")
+
+
+def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]:
+    """The `n` structures nearest to the centre of the target that are neither outlines nor target volumes.
+
+    Where the structure set says which are organs, only those are asked.
+    """
+    names = [str(s) for s in grid["structure"].values]
+    kinds = dict(zip(names, map(str, grid["roi_type"].values), strict=True)) if "roi_type" in grid.coords else {}
+    candidates = [s for s in names if s != target and not is_external(s) and not is_target(s)]
+    organs = [s for s in candidates if kinds.get(s) == "ORGAN"] or candidates
+    x, y, z = centroid(grid["structures"].sel(structure=target, drop=True))
+    distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)
+    away = {s: float(distance.where(grid["structures"].sel(structure=s, drop=True) > 0.25).min()) for s in organs}
+    return tuple(sorted((s for s in organs if np.isfinite(away[s])), key=away.__getitem__)[:n])
