@@ -1,0 +1,275 @@
+"""Options for one target at equal aims: mixes of ions, rooms, angles. What is computed for a beam serves every option that has it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from tqdm.auto import tqdm
+
+from ionrt import evaluate, plan, rbe
+from ionrt.beam import base_data
+from ionrt.compare.cases import ION_NAMES, body_of, nearest_organs, planning_patient
+from ionrt.compare.ions import AT_ONCE
+from ionrt.let import let_d
+from ionrt.patient import regrid
+from ionrt.plan.assemble import in_scenario
+from ionrt.plan.beams import ReachError
+from ionrt.plan.objectives import Objective, default_objectives
+from ionrt.plan.scene import make_scene
+from ionrt.quantities import IonrtError, one_of, stamp
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is kept of one option: the plan, its spot weights, its field (ion, z, y, x), the time of its optimisation [s]."""
+
+    plan: plan.Plan
+    weights: xr.DataArray
+    field: xr.Dataset
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """Plans of several options for one target, on one grid.
+
+    `grid` patient on the dose grid; `options` by name; `unreachable` {name: reason}; `maps` Dataset (option, z, y, x) of ``dose``,
+    ``let_d``, ``rbe_dose`` per fraction; `errors` Dataset (option, scenario) of ``rbe_dose`` (D95 of the target) and ``let_d``
+    (D98 in the GTV), None without scenarios; `body` fractions (z, y, x).
+    """
+
+    patient: xr.Dataset
+    grid: xr.Dataset
+    target: str
+    gtv: str
+    organs: tuple[str, ...]
+    prescription: float
+    options: Mapping[str, Option]
+    unreachable: Mapping[str, str]
+    maps: xr.Dataset
+    errors: xr.Dataset | None
+    body: xr.DataArray
+
+    @property
+    def outlines(self) -> xr.DataArray:
+        """Fractions of target, GTV and organs on the dose grid."""
+        return self.grid["structures"].sel(structure=list(dict.fromkeys([self.target, self.gtv, *self.organs])))
+
+    def histogram(self, quantity: str) -> xr.DataArray:
+        """Volume histogram of ``dose``, ``rbe_dose`` or ``let_d`` for target, GTV and organs, per option (as ``ion``)."""
+        return evaluate.dvh(self.maps[quantity].rename(option="ion"), self.outlines).compute()
+
+    def target_table(self) -> pd.DataFrame:
+        """One row per option: LETd in the GTV, coverage of the target, what scenarios leave of both, integral dose."""
+        aim = self.prescription
+        dose = evaluate.statistics(self.maps["rbe_dose"], self._one(self.target), percent=(95, 2))
+        let = evaluate.statistics(self.maps["let_d"], self._one(self.gtv), percent=(98,))
+        whole = evaluate.integral_dose(self.maps["dose"], self.body).squeeze()
+        rows = {}
+        for name in self.options:
+            d, q = dose.loc[(name, self.target)], let.loc[(name, self.gtv)]
+            row = {"LETd D98 [keV/µm]": q["L98%"], "LETd mean [keV/µm]": q["mean"], "D95 [%]": 100 * d["D95%"] / aim}
+            if self.errors is not None:
+                worst = self.errors.sel(option=name).min("scenario")
+                row |= {
+                    "worst-case D95 [%]": 100 * float(worst["rbe_dose"]) / aim,
+                    "worst-case LETd D98 [keV/µm]": float(worst["let_d"]),
+                }
+            row |= {"D2 [%]": 100 * d["D2%"] / aim, "integral dose [Gy L]": float(whole.sel(option=name))}
+            rows[name] = row
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("option")
+        return table.reindex([*self.options, *self.unreachable])
+
+    def organ_table(self) -> pd.DataFrame:
+        """Mean and D2 of the RBE-weighted dose of each organ (columns, Gy (RBE)) for each option (rows)."""
+        if not self.organs:
+            return pd.DataFrame(index=pd.Index(list(self.options), name="option"))
+        found = evaluate.statistics(self.maps["rbe_dose"], self._one(*self.organs), percent=(2,))
+        rows = {
+            name: {f"{o} {k}": found.loc[(name, o), c] for o in self.organs for k, c in (("mean", "mean"), ("D2", "D2%"))}
+            for name in self.options
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("option")
+
+    def spot_table(self) -> pd.DataFrame:
+        """Spots, particles and energies of each option and beam."""
+        parts = {name: plan.spot_table(one.weights) for name, one in self.options.items()}
+        return pd.concat(parts, names=["option", "beam"])
+
+    def share_table(self) -> pd.DataFrame:
+        """Share of each ion (columns, %) in the mean physical dose of the target, for each option (rows)."""
+        inside = self.grid["structures"].sel(structure=self.target)
+        rows = {}
+        for name, one in self.options.items():
+            part = (one.field["dose"] * inside).sum(("z", "y", "x"), dtype=float)
+            rows[name] = {ION_NAMES[str(i)]: 100 * float((part / part.sum()).sel(ion=i)) for i in part["ion"].values}
+        return pd.DataFrame.from_dict(rows, orient="index").fillna(0.0).rename_axis("option")
+
+    def caption(self, what: str) -> str:
+        """A caption with the definitions that every table needs."""
+        model, let = self.maps["rbe_dose"].attrs["rbe_model"], self.maps["let_d"].attrs["let_definition"]
+        missing = "".join(f" {name} does not reach the target." for name in self.unreachable)
+        return f"{what} RBE model: {model}; LETd: dose average, definition “{let}”; doses per fraction.{missing}"
+
+    def _one(self, *names: str) -> xr.DataArray:
+        return self.grid["structures"].sel(structure=list(names))
+
+
+def compare_options(
+    patient: xr.Dataset,
+    options: Mapping[str, Iterable[plan.Beam]],
+    *,
+    target: str,
+    gtv: str | None = None,
+    organs: Sequence[str] = (),
+    prescription: float = 3.6,
+    fractions: int = 16,
+    model: str = "nirs_mkm",
+    parameters: Mapping[str, Any] | None = None,
+    let_definition: str = "charged",
+    let_minimum: float | None = None,
+    let_weight: float = 0.1,
+    spacing: float = 4.0,
+    margin: float = 5.0,
+    spot_spacing: float | None = None,
+    iterations: int = 100,
+    scenarios: Sequence[plan.Scenario] = (),
+    base: Mapping[str, xr.Dataset] | None = None,
+) -> Options:
+    """Plan the same target in several ways with the same objectives; beams that options share are computed once.
+
+    Parameters
+    ----------
+    patient : Dataset of `read_dicom`; options : {name: beams}, e.g. of `ionrt.plan.beam_set`; one room each.
+    target : structure that is prescribed to; gtv : where LETd is judged, default the target; organs : default the four nearest.
+    prescription : Gy (RBE) per fraction; fractions : for the record; model : one of `ionrt.rbe.MODELS` with its `parameters`.
+    let_definition : of LETd; let_minimum : LETd [keV/um] below which a voxel of the GTV is penalised, the same for every option
+        (None: no such objective), with `let_weight` per (keV/um)2.
+    spacing : of the dose grid, margin : around the target that spots cover, spot_spacing : in the isocentre plane [mm].
+    iterations : of the optimiser at most.
+    scenarios : of `ionrt.plan`, for worst-case values of target and GTV; the plans themselves are nominal.
+    base : {ion: Dataset}, base data of your own, default `ionrt.beam.base_data`.
+
+    Returns
+    -------
+    Options. Those of which a beam does not reach are listed in `unreachable` with the reason.
+
+    Errors
+    ------
+    IonrtError for unknown structures, ions or models, a prescription that is not positive, or if no option reaches.
+    """
+    names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
+    gtv = one_of(gtv or target, names, what="gtv")
+    one_of(target, names, what="target")
+    if not options:
+        raise IonrtError("compare_options: expected at least one option, {name: beams}")
+    grid = regrid(patient, spacing=spacing)
+    grid["structures"] = grid["structures"].compute()
+    chosen = tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
+    objectives: list[Objective] = list(default_objectives(target, prescription, names, organs=chosen))
+    if let_minimum is not None:
+        objectives.append(plan.SquaredUnderdose(gtv, weight=let_weight, quantity="let_d", level=let_minimum))
+    plans = {
+        name: plan.Plan(
+            tuple(beams), target, prescription, fractions, model, parameters or {}, tuple(objectives), spacing, margin,
+            spot_spacing, let_definition,
+        )
+        for name, beams in options.items()
+    }  # fmt: skip
+    patient_spr = planning_patient(patient)
+    parts = _influences(patient_spr, plans, base)
+    late = {b: r for b, r in parts.items() if isinstance(r, ReachError)}
+    unreachable = {name: str(late[b]) for name, p in plans.items() for b in p.beams if b in late}
+    reached = {name: p for name, p in plans.items() if name not in unreachable}
+    if not reached:
+        raise IonrtError(f"no option reaches {target!r}: {'; '.join(unreachable.values())}")
+    joined = {name: plan.join_influences(p, [parts[b] for b in p.beams]) for name, p in reached.items()}
+    made = _side_by_side(lambda n: _optimised(patient_spr, joined[n], iterations), reached, "options")
+    errors = _in_scenarios(patient_spr, grid, joined, made, gtv, scenarios) if scenarios else None
+    maps = [_maps(one.plan, one.field.sum("ion", keep_attrs=True)) for one in made.values()]
+    together = xr.concat(maps, pd.Index(list(made), name="option"), combine_attrs="drop_conflicts")
+    return Options(patient, grid, target, gtv, chosen, prescription, made, unreachable, together, errors, body_of(grid))
+
+
+def _side_by_side(work: Callable[[Any], Any], items: Iterable[Any], what: str) -> dict[Any, Any]:
+    """{item: work(item)}, two at a time, with a progress bar."""
+    items = list(items)
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ionrt-options") as pool:
+        return dict(zip(items, tqdm(pool.map(work, items), total=len(items), desc=what, disable=None), strict=True))
+
+
+def _influences(
+    patient: xr.Dataset, plans: Mapping[str, plan.Plan], base: Mapping[str, xr.Dataset] | None
+) -> dict[plan.Beam, plan.Influence | ReachError]:
+    """The influence of every beam once, or why it does not reach."""
+    settings = next(iter(plans.values()))
+    beams = list(dict.fromkeys(b for p in plans.values() for b in p.beams))
+    data = dict(base) if base is not None else {ion: base_data(ion) for ion in dict.fromkeys(b.ion for b in beams)}
+
+    def one(beam: plan.Beam) -> plan.Influence | ReachError:
+        try:
+            return plan.influence(patient, replace(settings, beams=(beam,)), base=data)
+        except ReachError as error:
+            return error
+
+    return _side_by_side(one, beams, "beams")
+
+
+def _optimised(patient: xr.Dataset, influence: plan.Influence, iterations: int) -> Option:
+    start, wanted = time.perf_counter(), influence.plan
+    weights = plan.optimise(patient, wanted, influence, iterations=iterations)
+    seconds = time.perf_counter() - start
+    return Option(wanted, weights, _field(influence, weights, by="ion"), seconds)
+
+
+def _field(influence: plan.Influence, weights: xr.DataArray, *, by: str | None = None) -> xr.Dataset:
+    wanted = influence.plan
+    parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
+    more = {"let_definition": wanted.let_definition, "parameters": parameters, "by": by}
+    return plan.field(influence, weights, models=(wanted.model,), **more)  # type: ignore[arg-type]
+
+
+def _maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:
+    """Dose, LETd and RBE-weighted dose, each with the definitions of the plan."""
+    weighted = rbe.apply_model(total, wanted.model, **wanted.parameters)
+    about = {"rbe_model": wanted.model, "let_definition": wanted.let_definition}
+    maps = {"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted}
+    return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})
+
+
+def _in_scenarios(
+    patient: xr.Dataset,
+    grid: xr.Dataset,
+    joined: Mapping[str, plan.Influence],
+    made: Mapping[str, Option],
+    gtv: str,
+    scenarios: Sequence[plan.Scenario],
+) -> xr.Dataset:
+    """D95 of the target and LETd D98 in the GTV of every option under every scenario; only their voxels are computed."""
+    first = next(iter(joined.values()))
+    target = first.plan.target
+    inside = grid["structures"].sel(structure=[target, gtv])
+    index = np.flatnonzero((inside > 0.0).any("structure").transpose("z", "y", "x").values.ravel())
+    scene = make_scene(patient, first.plan)
+    single = {b.beam: replace(one, beams=(b,)) for one in joined.values() for b in one.beams}
+    dose, let = (np.empty((len(made), len(scenarios))) for _ in range(2))
+    for s, scenario in enumerate(tqdm(scenarios, desc="scenarios", disable=None)):
+        moved = _side_by_side(lambda b, e=scenario: in_scenario(single[b], scene, e, index)[0], single, scenario.label)
+        for k, (name, one) in enumerate(made.items()):
+            there = replace(joined[name], beams=tuple(moved[b] for b in one.plan.beams))
+            maps = _maps(one.plan, _field(there, one.weights))
+            dose[k, s] = evaluate.dose_at_volume(maps["rbe_dose"], inside.sel(structure=[target]), percent=95).item()
+            let[k, s] = evaluate.dose_at_volume(maps["let_d"], inside.sel(structure=[gtv]), percent=98).item()
+    coords = {"option": list(made), "scenario": [s.label for s in scenarios]}
+    about = {"rbe_model": first.plan.model, "let_definition": first.plan.let_definition}
+    values = {"rbe_dose": (dose, {"metric": "D95", "structure": target}), "let_d": (let, {"metric": "D98", "structure": gtv})}
+    return xr.Dataset(
+        {n: stamp(xr.DataArray(v, dims=tuple(coords), coords=coords), n, **about, **more) for n, (v, more) in values.items()}
+    )
