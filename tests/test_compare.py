@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ionrt import evaluate
-from ionrt.compare import compare_ions, nearest_organs
+from ionrt import evaluate, plan
+from ionrt.compare import compare_ions, compare_options, nearest_organs
 from ionrt.patient.structures import Contours, add_structures
 from ionrt.quantities import IonrtError, stamp
 
@@ -105,3 +105,54 @@ def test_bad_input(patient, change, message):
 
 def test_nearest_organs_of_an_empty_list(result):
     assert nearest_organs(result.grid, "CTV", n=0) == ()
+
+
+@pytest.fixture(scope="module")
+def mixes(patient):
+    options = {"carbon": plan.beam_set("C", (90.0,)), "carbon + oxygen": plan.beam_set(("C", "O"), (90.0,))}
+    options["neon"] = (plan.Beam("Ne", 90.0, room=plan.Room("short", energies={"Ne": (100.0, 200.0)})),)
+    settings = {"target": "CTV", "gtv": "GTV", "prescription": 3.0, "spacing": 3.0, "spot_spacing": 6.0, "iterations": 25}
+    errors = (plan.NOMINAL, plan.Scenario(range_shift=0.05))
+    return compare_options(patient, options, let_minimum=90.0, scenarios=errors, **settings)
+
+
+def test_options_share_their_beams_and_keep_what_does_not_reach(mixes):
+    assert list(mixes.options) == ["carbon", "carbon + oxygen"] and "missing" in mixes.unreachable["neon"]
+    table = mixes.target_table()
+    assert list(table.index) == ["carbon", "carbon + oxygen", "neon"] and table.loc["neon"].isna().all()
+    assert table.loc["carbon + oxygen", "LETd D98 [keV/µm]"] > table.loc["carbon", "LETd D98 [keV/µm]"] + 5.0
+    assert "neon does not reach" in mixes.caption("x")
+    shares = mixes.share_table()
+    np.testing.assert_allclose(shares.sum(axis=1), 100.0, rtol=1e-6)
+    assert shares.loc["carbon", "carbon"] == pytest.approx(100.0) and 1.0 < shares.loc["carbon + oxygen", "oxygen"] < 99.0
+    spots = mixes.spot_table()
+    assert spots.loc[("carbon", "C gantry 90"), "spots"] == spots.loc[("carbon + oxygen", "C gantry 90"), "spots"]
+
+
+def test_maps_of_options_are_those_of_their_fields(mixes):
+    one = mixes.options["carbon + oxygen"]
+    total = one.field.sum("ion")
+    np.testing.assert_allclose(mixes.maps["dose"].sel(option="carbon + oxygen"), total["dose"], rtol=1e-6)
+    for name in ("dose", "let_d", "rbe_dose"):
+        assert mixes.maps[name].attrs["let_definition"] == "charged" and mixes.maps[name].attrs["rbe_model"] == "nirs_mkm"
+
+
+def test_the_nominal_scenario_is_the_plan_and_errors_cost_coverage(mixes):
+    table, errors = mixes.target_table(), mixes.errors
+    nominal = 100.0 * errors["rbe_dose"].sel(option="carbon", scenario="nominal").item() / 3.0
+    assert nominal == pytest.approx(table.loc["carbon", "D95 [%]"], abs=0.01)
+    assert float(errors["let_d"].sel(option="carbon", scenario="nominal")) == pytest.approx(
+        table.loc["carbon", "LETd D98 [keV/µm]"], abs=0.01
+    )
+    assert (errors["rbe_dose"].sel(scenario="range +5 %") < errors["rbe_dose"].sel(scenario="nominal")).all()
+    assert (table["worst-case D95 [%]"].dropna() < table["D95 [%]"].dropna()).all()
+
+
+def test_bad_options(patient):
+    with pytest.raises(IonrtError, match="at least one option"):
+        compare_options(patient, {}, target="CTV")
+    with pytest.raises(IonrtError, match="gtv: 'GTW' does not exist"):
+        compare_options(patient, {"a": plan.beam_set("C", (0.0,))}, target="CTV", gtv="GTW")
+    mixed = (plan.Beam("C", 90.0), plan.Beam("O", 90.0, room=plan.FIXED_ROOM))
+    with pytest.raises(IonrtError, match="share a room"):
+        compare_options(patient, {"a": mixed}, target="CTV")

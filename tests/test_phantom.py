@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 from test_dicom_write import errors
 
-from ionrt.patient import find_structure, read_dicom, recipe, stopping_power_ratio, volumes, write_phantom
+from ionrt.patient import (
+    add_ellipsoid,
+    find_structure,
+    read_dicom,
+    recipe,
+    regrid,
+    stopping_power_ratio,
+    volumes,
+    write_phantom,
+)
 from ionrt.quantities import IonrtError
 
 
@@ -101,3 +110,29 @@ def test_recipe_is_a_table():
     parts = recipe()
     assert isinstance(parts, pd.DataFrame) and parts["name"].is_unique
     assert (parts[["rx", "ry", "rz"]].astype(float) > 0).all().all()
+
+
+def test_an_ellipsoid_more(patient):
+    more = add_ellipsoid(patient, "GTV deep", centre=(0.0, 5.0, 0.0), radii=(20.0, 25.0, 24.0))
+    assert more["structure"].values[-1] == "GTV deep" and more["roi_type"].values[-1] == "GTV"
+    size = volumes(more)
+    # slices of 3 mm and their half-slice caps give the ellipsoid to a per cent
+    assert float(size.sel(structure="GTV deep")) == pytest.approx(4e-3 / 3 * np.pi * 20 * 25 * 24, rel=0.01)
+    np.testing.assert_allclose(size.sel(structure=patient["structure"]), volumes(patient), rtol=1e-6)
+    coarse = volumes(regrid(more, spacing=5.0)).sel(structure="GTV deep")
+    assert float(coarse) == pytest.approx(float(size.sel(structure="GTV deep")), rel=1e-5), "contours survive"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "CTV"}, "has a structure 'CTV'"),
+        ({"radii": 0.0}, "positive radii"),
+        ({"radii": (1.0, 2.0)}, "positive radii"),
+        ({"centre": (0.0, 0.0, 900.0)}, "meets no slice"),
+    ],
+)
+def test_an_ellipsoid_that_cannot_be(patient, change, message):
+    settings = {"name": "new", "centre": (0.0, 0.0, 0.0), "radii": 10.0} | change
+    with pytest.raises(IonrtError, match=message):
+        add_ellipsoid(patient, settings.pop("name"), **settings)

@@ -4,3 +4,6 @@ from .cases import open_patient as open_patient
 from .ions import Comparison as Comparison
 from .ions import IonPlan as IonPlan
 from .ions import compare_ions as compare_ions
+from .options import Option as Option
+from .options import Options as Options
+from .options import compare_options as compare_options

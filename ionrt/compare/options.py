@@ -1,4 +1,4 @@
-"""Options for one target at equal aims: mixes of ions, rooms, angles. What is computed for a beam serves every option that has it."""
+"""Options for one target at equal aims: mixes of ions, rooms, angles. A beam that options share is computed once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from ionrt.let import let_d
 from ionrt.patient import regrid
 from ionrt.plan.assemble import in_scenario
 from ionrt.plan.beams import ReachError
+from ionrt.plan.engine import BeamInfluence
 from ionrt.plan.objectives import Objective, default_objectives
-from ionrt.plan.scene import make_scene
+from ionrt.plan.scene import Scene, make_scene
 from ionrt.quantities import IonrtError, one_of, stamp
 
 
@@ -40,9 +42,9 @@ class Option:
 class Options:
     """Plans of several options for one target, on one grid.
 
-    `grid` patient on the dose grid; `options` by name; `unreachable` {name: reason}; `maps` Dataset (option, z, y, x) of ``dose``,
-    ``let_d``, ``rbe_dose`` per fraction; `errors` Dataset (option, scenario) of ``rbe_dose`` (D95 of the target) and ``let_d``
-    (D98 in the GTV), None without scenarios; `body` fractions (z, y, x).
+    `grid` patient on the dose grid; `options` by name; `unreachable` {name: reason}; `maps` Dataset (option, z, y, x) of
+    ``dose``, ``let_d``, ``rbe_dose`` per fraction; `errors` Dataset (option, scenario) of ``rbe_dose`` (D95 of the target)
+    and ``let_d`` (D98 in the GTV), None without scenarios; `body` fractions (z, y, x).
     """
 
     patient: xr.Dataset
@@ -184,8 +186,9 @@ def compare_options(
         for name, beams in options.items()
     }  # fmt: skip
     patient_spr = planning_patient(patient)
-    parts = _influences(patient_spr, plans, base)
-    late = {b: r for b, r in parts.items() if isinstance(r, ReachError)}
+    tried = _influences(patient_spr, plans, base)
+    late = {b: r for b, r in tried.items() if isinstance(r, ReachError)}
+    parts = {b: i for b, i in tried.items() if not isinstance(i, ReachError)}
     unreachable = {name: str(late[b]) for name, p in plans.items() for b in p.beams if b in late}
     reached = {name: p for name, p in plans.items() if name not in unreachable}
     if not reached:
@@ -244,6 +247,12 @@ def _maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})
 
 
+def _under(
+    single: Mapping[plan.Beam, plan.Influence], scene: Scene, scenario: plan.Scenario, index: np.ndarray, beam: plan.Beam
+) -> BeamInfluence:
+    return in_scenario(single[beam], scene, scenario, index)[0]
+
+
 def _in_scenarios(
     patient: xr.Dataset,
     grid: xr.Dataset,
@@ -261,7 +270,8 @@ def _in_scenarios(
     single = {b.beam: replace(one, beams=(b,)) for one in joined.values() for b in one.beams}
     dose, let = (np.empty((len(made), len(scenarios))) for _ in range(2))
     for s, scenario in enumerate(tqdm(scenarios, desc="scenarios", disable=None)):
-        moved = _side_by_side(lambda b, e=scenario: in_scenario(single[b], scene, e, index)[0], single, scenario.label)
+        under = partial(_under, single, scene, scenario, index)
+        moved = _side_by_side(under, single, scenario.label)
         for k, (name, one) in enumerate(made.items()):
             there = replace(joined[name], beams=tuple(moved[b] for b in one.plan.beams))
             maps = _maps(one.plan, _field(there, one.weights))
