@@ -1,4 +1,5 @@
-"""Beam physics against references: `python benchmarks/beam.py validate` (figures) or `cost` (seconds per energy).
+"""Beam physics against references: `python benchmarks/beam.py validate` (figures), `cost` (seconds per energy) or `build`
+(all base data, as a first user waits for them).
 
 References are read from the folder $IONRT_SHARED (default: ../shared); nothing of it is kept in the repository.
 """
@@ -6,7 +7,9 @@ References are read from the folder $IONRT_SHARED (default: ../shared); nothing 
 from __future__ import annotations
 
 import os
+import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -43,8 +46,25 @@ def cost() -> None:
             print(f"{ion:3s} {reach:5.0f} mm {energy:6.1f} MeV/u: {time.process_time() - begin:.3f} s CPU")
 
 
+def build() -> None:
+    """Seconds, processor seconds and memory of the base data of all ions, built anew; then of reading them back."""
+    ionrt.beam.transport("C", 100.0, depth=[0.0, 10.0])  # compiled before the clock starts
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["IONRT_CACHE"] = folder
+        begin, cpu = time.perf_counter(), time.process_time()
+        for ion in IONS:
+            wall, work = time.perf_counter(), time.process_time()
+            size = ionrt.beam.base_data(ion, progress=False).sizes["energy"]
+            wall, work = time.perf_counter() - wall, time.process_time() - work
+            again = time.perf_counter()
+            ionrt.beam.base_data(ion)
+            print(f"{ion:3s} {size:4d} energies: {wall:5.1f} s, {work:5.1f} s CPU; read {time.perf_counter() - again:.2f} s")
+        print(f"all {time.perf_counter() - begin:5.1f} s, {time.process_time() - cpu:5.1f} s CPU", end="; ")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB; load {os.getloadavg()[0]:.1f}")
+
+
 if __name__ == "__main__":
-    commands = {"validate": validate, "cost": cost}
+    commands = {"validate": validate, "cost": cost, "build": build}
     if len(sys.argv) != 2 or sys.argv[1] not in commands:
-        raise SystemExit("usage: python benchmarks/beam.py validate | cost")
+        raise SystemExit("usage: python benchmarks/beam.py validate | cost | build")
     commands[sys.argv[1]]()

@@ -117,7 +117,7 @@ def build(ion: str, energy: Array, options: dict[str, float], *, progress: bool 
     jobs = [one(ion, float(e), depth, options) for e in energy]
     done: list[dict[str, Array]] = []
     with tqdm(total=len(jobs), desc=f"base data {ion}", disable=not progress if progress is not None else None) as bar:
-        for batch in _batches(jobs, 8):
+        for batch in _batches(jobs, 32):
             done += dask.compute(*batch)
             bar.update(len(batch))
     coords = {

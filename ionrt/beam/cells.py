@@ -23,7 +23,7 @@ CHARGES = np.arange(1, 11)
 @dataclass(frozen=True)
 class Cells:
     """Per species and cell: kinetic MeV, its loss in one slab, LET x energy and path in one slab, reactions per mm,
-    energy bin, scattering power, energies per nucleon at slab entry and exit."""
+    energy bin, scattering power, energies per nucleon at slab entry and exit, spectral bin of the latter."""
 
     kinetic: Array
     d_kinetic: Array
@@ -34,6 +34,7 @@ class Cells:
     power: Array
     top: Array
     bottom: Array
+    entry: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,14 @@ def cells(count: int, width: float = CELL, slab: int = SLAB) -> Cells:
     sigma[TARGET] = 0.0
     d_kinetic, d_let = (np.stack([_less_slab(row, slab) for row in a]) for a in (kinetic, let))
     d_path = np.stack([_less_slab(middle, slab)] * len(names))
-    return Cells(kinetic, d_kinetic, d_let, d_path, sigma, which.astype(np.int16), power, top, bottom)
+    entry = np.clip(np.searchsorted(KINETIC_EDGES, bottom) - 1, 0, KINETIC_EDGES.size - 2).astype(np.int16)
+    return Cells(kinetic, d_kinetic, d_let, d_path, sigma, which.astype(np.int16), power, top, bottom, entry)
+
+
+@cache
+def reacting(count: int, width: float, slab: int, length: float) -> Array:
+    """Share of the particles in each cell that react within `length` mm."""
+    return -np.expm1(-cells(count, width, slab).sigma * length)
 
 
 @cache

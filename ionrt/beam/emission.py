@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import norm
@@ -102,6 +103,12 @@ def elastic_pairs(energy: Array, nodes: int = 32) -> Emission:
     return Emission(np.full(nodes, INDEX["1H"]), edges[:, :-1], edges[:, 1:], number, theta2, np.zeros(energy.size))
 
 
+@lru_cache(4)
+def _noise(rows: int, columns: int) -> Array:
+    """Normal deviates cut at 3, evenly spread over rows and columns (two irrational steps)."""
+    return np.clip(norm.ppf((np.arange(columns) * 0.7548776662 + 0.25 + np.arange(rows)[:, None] * 0.5698402910) % 1.0), -3, 3)
+
+
 def deflected(energy: Array, straggling: float, nodes: int = 256) -> Emission:
     """Protons after elastic scattering on oxygen: range shortened to its projection, with the straggling (mm) of the beam."""
     tab = table("1H")
@@ -109,8 +116,7 @@ def deflected(energy: Array, straggling: float, nodes: int = 256) -> Emission:
     across = constants()["proton"]["elastic_momentum"] / momentum(proton, energy)
     x = (np.arange(nodes) + 0.5) / nodes
     theta2 = np.minimum(-2 * np.log(1 - x) * across[:, None] ** 2, 0.6)  # squared polar angle, Rayleigh quantiles
-    noise = norm.ppf((np.arange(nodes) * 0.7548776662 + 0.25 + np.arange(energy.size)[:, None] * 0.5698402910) % 1.0)
-    projected = tab.at_energy(energy)[:, None] * np.sqrt(1 - theta2) + straggling * np.clip(noise, -3, 3)
+    projected = tab.at_energy(energy)[:, None] * np.sqrt(1 - theta2) + straggling * _noise(energy.size, nodes)
     value = tab.at_range(np.maximum(projected, 0.05))
     number = (
         energy[:, None] / value.mean(1, keepdims=True) / nodes

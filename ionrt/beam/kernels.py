@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+FEWEST = 3e-6  # reactions per primary and step that are worth a set of fragments of their own
+
 
 @njit(nogil=True, cache=True)
 def deposit(state, bounds, species, cell, number, th2, xth, xx):  # pragma: no cover
@@ -63,53 +65,54 @@ def emit(state, bounds, kinetic, i, rate, th2, xth, xx, species, low, high, numb
 
 
 @njit(nogil=True, cache=True)
-def react(state, bounds, i, step, sigma, kinetic, which, pointer, species, low, high, number, dtheta2, local, histogram):
-    # pragma: no cover
-    """One nuclear step of all secondaries; returns (local energy, neutral energy, reactions)."""
-    local_energy, neutral = 0.0, 0.0
-    for j in range(sigma.shape[0]):
-        lo, hi = max(bounds[j, 0], i), bounds[j, 1]
-        if hi <= lo or sigma[j, sigma.shape[1] - 1] <= 0.0:
+def collect(state, i, j, lo, hi, share, kinetic, which, histogram):  # pragma: no cover
+    """Take the share that reacts out of each cell of species `j` and sum it up by energy bin; returns (first, last) bin."""
+    histogram[:] = 0.0
+    first, last = histogram.shape[1], -1
+    for k in range(lo, hi):
+        m = k - i
+        b, n = which[j, m], state[0, j, k]
+        if n <= 0.0 or b < 0:
             continue
-        histogram[:] = 0.0
-        for k in range(lo, hi):
-            n = state[0, j, k]
-            m = k - i
-            if n <= 0.0 or which[j, m] < 0:
+        f = share[j, m]
+        first, last = min(first, b), max(last, b)
+        histogram[4, b] += n * f * kinetic[j, m]
+        for q in range(4):
+            histogram[q, b] += state[q, j, k] * f
+            state[q, j, k] *= 1.0 - f
+    return first, last
+
+
+@njit(nogil=True, cache=True)
+def react(state, bounds, i, share, kinetic, which, pointer, species, low, high, number, dtheta2, local, histogram):
+    # pragma: no cover
+    """One nuclear step of all secondaries; returns (local energy, neutral energy).
+
+    `share` of each cell reacts. Bins are joined with the following ones until `FEWEST` reactions have come together.
+    """
+    local_energy, neutral = 0.0, 0.0
+    joined = np.zeros(6)  # reactions, their theta2, x theta, x2, energy, and reactions x bin
+    for j in range(share.shape[0]):
+        lo, hi = max(bounds[j, 0], i), bounds[j, 1]
+        if hi <= lo or share[j, share.shape[1] - 1] <= 0.0:
+            continue
+        first, last = collect(state, i, j, lo, hi, share, kinetic, which, histogram)
+        joined[:] = 0.0
+        for b in range(first, last + 1):
+            joined[:5] += histogram[:, b]
+            joined[5] += histogram[0, b] * b
+            rate = joined[0]
+            if rate <= 0.0 or (rate < FEWEST and b < last):
                 continue
-            share = 1.0 - np.exp(-sigma[j, m] * step)
-            b = which[j, m]
-            histogram[0, b] += n * share
-            histogram[1, b] += state[1, j, k] * share
-            histogram[2, b] += state[2, j, k] * share
-            histogram[3, b] += state[3, j, k] * share
-            histogram[4, b] += n * share * kinetic[j, m]
-            for q in range(4):
-                state[q, j, k] *= 1.0 - share
-        for b in range(histogram.shape[1]):
-            rate = histogram[0, b]
-            if rate <= 1e-7:
-                neutral += histogram[4, b]
-                continue
-            e0, e1 = pointer[j, b], pointer[j, b + 1]
-            sent = emit(
-                state,
-                bounds,
-                kinetic,
-                i,
-                rate,
-                histogram[1, b] / rate,
-                histogram[2, b] / rate,
-                histogram[3, b] / rate,
-                species[e0:e1],
-                low[e0:e1],
-                high[e0:e1],
-                number[e0:e1],
-                dtheta2[e0:e1],
-            )
-            here = min(rate * local[j, b], max(histogram[4, b] - sent, 0.0))
+            at = int(joined[5] / rate + 0.5)
+            e0, e1 = pointer[j, at], pointer[j, at + 1]
+            th2, xth, xx = joined[1] / rate, joined[2] / rate, joined[3] / rate
+            ends = (species[e0:e1], low[e0:e1], high[e0:e1], number[e0:e1], dtheta2[e0:e1])
+            sent = emit(state, bounds, kinetic, i, rate, th2, xth, xx, *ends)
+            here = min(rate * local[j, at], max(joined[4] - sent, 0.0))
             local_energy += here
-            neutral += histogram[4, b] - sent - here
+            neutral += joined[4] - sent - here
+            joined[:] = 0.0
     return local_energy, neutral
 
 
@@ -147,12 +150,10 @@ def score(state, bounds, i, d_kinetic, d_let, d_path, out):  # pragma: no cover
 
 
 @njit(nogil=True, cache=True)
-def spread(spectrum, low, high, energy, edges):  # pragma: no cover
-    """Add `energy` to the bins of `spectrum` in proportion to their overlap with the interval (low, high)."""
+def spread(spectrum, first, low, high, energy, edges):  # pragma: no cover
+    """Add `energy` to the bins of `spectrum` from `first` on in proportion to their overlap with the interval (low, high)."""
     nbin = edges.size - 1
-    ratio = np.log(edges[1] / edges[0])
-    first = 0 if low <= edges[0] else min(int(np.log(low / edges[0]) / ratio), nbin - 1)
-    if high <= edges[0] or high - low <= 0:
+    if high <= edges[first + 1] or first == nbin - 1:
         spectrum[first] += energy
         return
     for b in range(first, nbin):
@@ -164,7 +165,7 @@ def spread(spectrum, low, high, energy, edges):  # pragma: no cover
 
 
 @njit(nogil=True, cache=True)
-def score_spectrum(state, bounds, i, d_kinetic, top, bottom, charge, edges, out):  # pragma: no cover
+def score_spectrum(state, bounds, i, d_kinetic, top, bottom, entry, charge, edges, out):  # pragma: no cover
     """Share the energy left in a slab out to (charge, kinetic energy); targets (charge 0) are left out."""
     for j in range(state.shape[1]):
         if charge[j] == 0:
@@ -173,7 +174,15 @@ def score_spectrum(state, bounds, i, d_kinetic, top, bottom, charge, edges, out)
             m = k - i
             energy = state[0, j, k] * d_kinetic[j, m]
             if energy > 0.0:
-                spread(out[charge[j] - 1], bottom[j, m], top[j, m], energy, edges)
+                spread(out[charge[j] - 1], entry[j, m], bottom[j, m], top[j, m], energy, edges)
+
+
+@njit(nogil=True, cache=True)
+def bin_of(value, edges):  # pragma: no cover
+    """Bin of a geometric grid; the first and last take what lies outside."""
+    if value <= edges[0]:
+        return 0
+    return min(int(np.log(value / edges[0]) / np.log(edges[1] / edges[0])), edges.size - 2)
 
 
 @njit(nogil=True, cache=True)
@@ -216,12 +225,14 @@ def primary_profile(depth, half, alive, mean, sigma, nodes, weights, kinetic, le
     """Energy, LET x energy and path per mm of the primaries (Gaussian in s) at each depth.
 
     The Gaussian is a histogram over `nodes`; within each bin everything is integrated, so that the spike of the stopping
-    power at the end of range is not missed between two nodes.
+    power at the end of range is not missed between two nodes. Far from there every eighth node will do.
     """
     for d in range(depth.size):
-        bin_half = 0.5 * sigma[d] * (nodes[1] - nodes[0]) / spacing
-        scale = alive[d] / (2 * half)
-        for q in range(nodes.size):
+        far = mean - depth[d] > 20 * sigma[d] + half
+        step = 8 if far else 1
+        bin_half = 0.5 * step * sigma[d] * (nodes[1] - nodes[0]) / spacing
+        scale = alive[d] / (2 * half) / weights[::step].sum()
+        for q in range(0, nodes.size, step):
             residual = (mean + sigma[d] * nodes[q] - depth[d]) / spacing
             up, down = residual + half / spacing, residual - half / spacing
             if up + bin_half <= 0.0:
@@ -246,4 +257,5 @@ def primary_spectrum(depth, half, alive, mean, sigma, nodes, weights, kinetic, s
             gone -= mean_between(kinetic, sums, down - bin_half, down + bin_half)
             if gone > 0.0:
                 high, low = look_up(kinetic, up + bin_half), look_up(kinetic, down - bin_half)
-                spread(out[d], low / mass, high / mass, weights[q] * gone * alive[d] / (2 * half), edges)
+                first = bin_of(low / mass, edges)
+                spread(out[d], first, low / mass, high / mass, weights[q] * gone * alive[d] / (2 * half), edges)

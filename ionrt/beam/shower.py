@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ionrt.beam import kernels
-from ionrt.beam.cells import CELL, CHARGE_OF, CHARGES, KINETIC_EDGES, SLAB, cells, range_cells
+from ionrt.beam.cells import CELL, CHARGE_OF, CHARGES, KINETIC_EDGES, SLAB, cells, range_cells, reacting
 from ionrt.beam.cells import shower as shower_tables
 from ionrt.beam.emission import SPECIES, Emission, deflected, elastic_pairs, emission
 from ionrt.beam.primary import Primary, lateral
@@ -80,7 +80,8 @@ def _sources(primary: Primary, edges: Array, mesh: Mesh) -> list[Source]:
         rate = getattr(primary, what)
         total = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(primary.depth))])
         events = np.interp(after, primary.depth, total) - np.interp(before, primary.depth, total)
-        low, high = (range_cells(emits.species, e, mesh.cell) for e in (emits.low, emits.high))
+        low = range_cells(emits.species, emits.low, mesh.cell)
+        high = low if emits.high is emits.low else range_cells(emits.species, emits.high, mesh.cell)
         return Source(events, emits, low, high)
 
     out = [source("reactions", emission(primary.isotope.symbol, energy))]
@@ -94,6 +95,7 @@ class _Tracks:
 
     def __init__(self, count: int, mesh: Mesh) -> None:
         self.mesh, self.tab, self.tail = mesh, cells(count, mesh.cell, mesh.slab), shower_tables(mesh.cell)
+        self.share = reacting(count, mesh.cell, mesh.slab, mesh.every * mesh.width)
         self.state = np.zeros((4, len(SPECIES), count))
         self.bounds = np.zeros((len(SPECIES), 2), np.int64)
         self.bounds[:, 0] = count
@@ -109,8 +111,7 @@ class _Tracks:
             self.state,
             self.bounds,
             cell,
-            length,
-            self.tab.sigma,
+            self.share,
             self.tab.kinetic,
             self.tab.which,
             t.pointer,
@@ -188,7 +189,7 @@ def run(primary: Primary, end: float, *, wanted: Wanted | None = None, mesh: Mes
         t, cell = tracks.tab, i * mesh.slab
         kernels.score(tracks.state, tracks.bounds, cell, t.d_kinetic, t.d_let, t.d_path, out[i])
         if spectral[i]:
-            args = (t.d_kinetic, t.top, t.bottom, CHARGE_OF, KINETIC_EDGES, spectra[i])
+            args = (t.d_kinetic, t.top, t.bottom, t.entry, CHARGE_OF, KINETIC_EDGES, spectra[i])
             kernels.score_spectrum(tracks.state, tracks.bounds, cell, *args)
         if wanted.cone:
             kernels.inside_cone(tracks.state, tracks.bounds, cell, CHARGE_OF, wanted.cone, inside[i])

@@ -87,24 +87,39 @@ def cone_numbers(angle: float) -> tuple[np.ndarray, np.ndarray]:
     return depth, s.cone
 
 
+NOMINAL_DEPTHS = (59, 159, 258, 279, 289, 312, 347)  # mm, where the fragments were counted; digitised points scatter by 2 mm
+
+
 def haettner_lines(find: Reader) -> Iterator[Line]:
     """12C 400 MeV/u in water: depth dose, build-up of fragments, angular widths."""
     data = read(find, "haettner_12C_400_water.csv")
     depth, s, dose = beam("C", 400.0, 380.0, energy_spread=0.001, cone=np.deg2rad(10))
-    points = data[data.quantity == "ionisation_rel"]
-    z, measured = 10 * points.depth_cm.to_numpy(), points.value.to_numpy()
     shift = 275.87 - fall(depth, dose, 0.8)  # both 80 % points behind the peak
-    ours = np.interp(z - shift, depth, dose)
-    plateau = z < 73
-    ratio = ours / ours[plateau].mean() / (measured / measured[plateau].mean()) - 1
-    yield Line("C 400 dose 4 to 27.3 cm", worst(ratio[(z > 40) & (z <= 273)]), 3.0)
-    yield Line("C 400 dose at 2.2 cm", worst(ratio[z < 30]), 3.0)
-    yield Line("C 400 tail", worst(ratio[z > 281]), 10.0)
+    yield from ionisation_lines(data[data.quantity == "ionisation_rel"], depth + shift, dose)
     for element, charge, limit in (("He", 2, 6), ("B", 5, 15), ("Be", 4, 15), ("Li", 3, 15), ("H", 1, 20)):
         rows = data[data.quantity.str.startswith("yield") & (data.element == element)]
-        ours = np.interp(10 * rows.depth_cm.to_numpy() - shift, depth, s.cone[:, charge - 1])
+        nominal = [min(NOMINAL_DEPTHS, key=lambda z: abs(z - read)) for read in 10 * rows.depth_cm]  # noqa: B023
+        ours = np.interp(np.array(nominal) - shift, depth, s.cone[:, charge - 1])
         yield Line(f"C 400 number of {element} within 10 deg", worst(ours / rows.value.to_numpy() - 1), limit)
     yield from angle_lines(data, shift)
+
+
+def ionisation_lines(points: pd.DataFrame, depth: np.ndarray, dose: np.ndarray) -> Iterator[Line]:
+    """Depth dose against the measured relative ionisation under two normalisations, and in units of its error bars."""
+    z, measured = 10 * points.depth_cm.to_numpy(), points.value.to_numpy()
+    ours = np.interp(z, depth, dose)
+    rise = z <= 273
+    plateau = z < 73
+    for name, scale in (
+        ("mean of 2.2 to 7.2 cm", measured[plateau].mean() / ours[plateau].mean()),
+        ("fitted scale", np.exp(np.mean(np.log(measured / ours)[rise]))),
+    ):
+        ratio = scale * ours / measured - 1
+        yield Line(f"C 400 dose 4 to 27.3 cm, {name}", worst(ratio[(z > 40) & rise]), 3.0)
+        yield Line(f"C 400 dose at 2.2 cm, {name}", worst(ratio[z < 30]), 3.0)
+        yield Line(f"C 400 tail, {name}", worst(ratio[z > 281]), 10.0)
+    pull = ((scale * ours - measured) / points.err1.to_numpy())[rise]
+    yield Line("C 400 dose 2.2 to 27.3 cm, mean square in error bars", float(np.mean(pull**2)), 1.0, "")
 
 
 def angle_lines(data: pd.DataFrame, shift: float) -> Iterator[Line]:
@@ -135,7 +150,8 @@ class Compared:
     reach: float
     ours: np.ndarray
     theirs: np.ndarray
-    survival: np.ndarray  # ours / theirs at 0.5 and 0.75 of the range
+    survival: np.ndarray  # ours / theirs at 0.5 and 0.75 of the range: no reaction yet
+    charge: np.ndarray  # the same of all ions that still have the primary's charge
     deposited: tuple[float, float]  # share of the energy in 40 cm
 
 
@@ -155,8 +171,11 @@ def compare(find: Reader, ion: str, energy: float, model: str) -> Compared:
     alive = np.exp(-np.concatenate([[0.0], np.cumsum(0.5 * (share[1:] + share[:-1]))]) * pr.FINE)
     at = reach * np.array([0.5, 0.75])
     survival = np.interp(at, start.depth, alive) / np.interp(at + shift, z, data.n_primary)
+    number = IONS[ion].charge
+    count = np.interp(at, depth, bb.fluence(IONS[ion], s)[number - 1])
+    charge = count / np.interp(at + shift, z, data.n_primary + data[f"n_z{number}"])
     sums = ((ours * width).sum() / s.energy_in, (theirs * width).sum() / s.energy_in)
-    return Compared(z, reach, smooth(ours), smooth(theirs), survival, sums)
+    return Compared(z, reach, smooth(ours), smooth(theirs), survival, charge, sums)
 
 
 def smooth(value: np.ndarray) -> np.ndarray:
@@ -182,6 +201,8 @@ def monte_carlo_lines(find: Reader) -> Iterator[Line]:
         peaks = [(r.ours.max() / r.ours[:4].mean()) / (r.theirs.max() / r.theirs[:4].mean()) for r in runs]
         yield Line(f"{label} peak to entrance", min(worst(np.array(p - 1)) for p in peaks), 5.0)
         yield Line(f"{label} survival at 0.5 and 0.75 R", min(worst(r.survival - 1) for r in runs), 2.0)
+        if ion != "p":  # what charge-changing measurements see
+            yield Line(f"{label} survival of the charge at 0.5 and 0.75 R", min(worst(r.charge - 1) for r in runs), 2.0)
         yield Line(f"{label} energy in 40 cm", min(worst(np.array(r.deposited[0] / r.deposited[1] - 1)) for r in runs), 1.5)
         if ion != "p":
             where = (first.depth > first.reach + 5) & (first.depth < first.reach + 100)
