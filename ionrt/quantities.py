@@ -7,11 +7,14 @@ say "Gy": every public function therefore passes its input through `check` and i
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import platformdirs
 import xarray as xr
 
 from ionrt import __version__
@@ -38,6 +41,7 @@ class Quantity:
 
 
 LET = ("let_definition",)
+LET_DEFINITIONS = ("primary", "charged", "charged_with_target")
 CELL = ("parameter_set",)
 GY_RBE = "Gy (RBE)"
 
@@ -228,3 +232,8 @@ def content_hash(*parts: object) -> str:
             digest.update(repr(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:16]
+
+
+def cache_folder(name: str) -> Path:
+    """The folder of that name among what ionrt keeps on disk: in $IONRT_CACHE or the user's cache directory."""
+    return Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt")) / name

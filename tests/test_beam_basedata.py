@@ -9,8 +9,9 @@ import pytest
 import xarray as xr
 
 import ionrt
-from ionrt.beam import base_data, basedata, check_base_data, machine_energies, transport
+from ionrt.beam import base_data, basedata, check_base_data, clear, machine_energies, store, transport
 from ionrt.ions import IONS
+from ionrt.plan import room
 
 ENERGY = [100.0, 120.0]
 
@@ -35,6 +36,11 @@ def test_machine_energies_are_close_in_range(ion: str) -> None:
     energy = machine_energies(ion)
     assert energy[0] == 50 and energy.size >= 60 and np.all(np.diff(energy) > 0)
     assert np.diff(ionrt.beam.csda_range(ion, energy).values).max() <= 2.0
+
+
+def test_rooms_offer_what_base_data_hold() -> None:
+    assert room.MAXIMUM_ENERGY == basedata.TOP_ENERGY
+    assert float(ionrt.beam.csda_range("He", 250.0)[0]) == pytest.approx(float(ionrt.beam.csda_range("p", 250.0)[0]), abs=2)
 
 
 def test_contents(base: xr.Dataset) -> None:
@@ -65,7 +71,7 @@ def test_other_physics_or_options_are_other_files(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(basedata, "build", refuse)
     with pytest.raises(RuntimeError, match="built"):
         base_data("C", energy=ENERGY, ripple_sigma=1.0)
-    monkeypatch.setattr(basedata, "physics_hash", lambda: "changed sources")
+    monkeypatch.setattr(store, "physics_hash", lambda: "changed sources")
     with pytest.raises(RuntimeError, match="built"):
         base_data("C", energy=ENERGY)
 
@@ -75,7 +81,7 @@ def test_damaged_cache_is_rebuilt(damage: bytes | str, base: xr.Dataset, cache: 
     path = cache / "basedata" / f"C-{base.attrs['content_key']}.nc"
     whole = path.read_bytes()
     if damage == "renamed":  # right name, other contents
-        basedata.save(base.assign_attrs(content_key="other"), path)
+        store.save(base.assign_attrs(content_key="other"), path)
     else:
         path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else damage)  # type: ignore[arg-type]
     xr.testing.assert_identical(base_data("C", energy=ENERGY, progress=False), base)
@@ -120,3 +126,20 @@ def test_bad_request(options: dict[str, object]) -> None:
 def test_unknown_ion() -> None:
     with pytest.raises(ionrt.IonrtError, match="Fe"):
         base_data("Fe")
+
+
+def test_clear_takes_only_what_other_physics_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IONRT_CACHE", str(tmp_path))
+    folder = tmp_path / "basedata"
+    now = base_data("p", energy=[60.0], progress=False)
+    keep = folder / f"p-{now.attrs['content_key']}.nc"
+    old = folder / f"C-{'0' * 16}.nc"
+    store.save(now.assign_attrs(ion="C", content_key="0" * 16, physics="another"), old)
+    foreign = [folder / "mine.nc", folder / f"He-{'1' * 16}.nc", folder / f"O-{'2' * 16}.nc", folder / "notes.txt"]
+    for path in foreign[:2]:
+        path.write_bytes(b"not ours")
+    store.save(now, foreign[2])  # its name and its contents contradict each other
+    foreign[3].write_text("kept")
+    assert clear() == [old] and keep.exists()
+    assert clear(everything=True) == [keep]
+    assert all(path.exists() for path in foreign) and clear() == []

@@ -11,3 +11,4 @@ from .stopping import energy_for_range as energy_for_range
 from .stopping import stopping_power as stopping_power
 from .broad_beam import LET_DEFINITIONS as LET_DEFINITIONS
 from .broad_beam import transport as transport
+from .store import clear as clear

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import dask
 import numpy as np
-import platformdirs
 import xarray as xr
 from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from ionrt import __version__
 from ionrt.beam import broad_beam as tr
+from ionrt.beam import store
 from ionrt.beam.cells import CHARGES
-from ionrt.beam.check import check_base_data
 from ionrt.beam.primary import start
 from ionrt.beam.stopping import Array, energies, table
 from ionrt.ions import IONS, Isotope
-from ionrt.quantities import IonrtError, content_hash, one_of, stamp
+from ionrt.quantities import LET_DEFINITIONS, IonrtError, content_hash, one_of, stamp
 
-TOP_ENERGY = {"p": 250.0, "He": 250.0, "C": 430.0, "O": 430.0, "Ne": 430.0}  # MeV/u; He: 38 cm, deeper than any patient
+# MeV/u. Helium as deep as protons, 38 cm: at 430 MeV/u it reaches 92 cm, and its base data would be larger than all others.
+TOP_ENERGY = {"p": 250.0, "He": 250.0, "C": 430.0, "O": 430.0, "Ne": 430.0}
 LOWEST_ENERGY = 50.0
 RANGE_STEP = 2.0  # mm
 DEPTH_STEP = 0.1  # mm
@@ -123,7 +118,7 @@ def build(ion: str, energy: Array, options: dict[str, float], *, progress: bool 
     coords = {
         "energy": energy,
         "depth": depth,
-        "let_definition": list(tr.LET_DEFINITIONS),
+        "let_definition": list(LET_DEFINITIONS),
         "charge": CHARGES,
         "kinetic_energy": tr.KINETIC_ENERGY,
         "origin": list(tr.origins(IONS[ion])),
@@ -149,63 +144,6 @@ def _labelled(ion: str, data: Array, dims: tuple[str, ...], quantity: str) -> xr
     if dims == ("energy", "node"):
         out.attrs["long_name"] = "depth of the spectrum"
     return out
-
-
-_NO_PHYSICS = ("interchange.py", "check.py", "validation.py", "figures.py")
-
-
-@cache
-def physics_hash() -> str:
-    """Hash of everything the numbers depend on: the sources and tables of this room and the isotopes."""
-    parts: list[object] = []
-    for folder in (files("ionrt.beam"), files("ionrt.beam") / "tables"):
-        for item in sorted(folder.iterdir(), key=lambda p: p.name):
-            if item.name.endswith((".py", ".csv", ".toml")) and item.name not in _NO_PHYSICS:
-                parts += [item.name, item.read_bytes()]
-    parts.append((files("ionrt") / "ions.py").read_bytes())
-    return content_hash(*parts)
-
-
-def cache_folder() -> Path:
-    """Folder of cached base data: $IONRT_CACHE or the user's cache directory."""
-    return Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt")) / "basedata"
-
-
-def _load(path: Path, key: str) -> xr.Dataset | None:
-    """The cached dataset, or None where the file is absent, damaged or of other physics."""
-    if not path.exists():
-        return None
-    try:
-        ds = read(path)
-        return check_base_data(ds) if ds.attrs.get("content_key") == key else None
-    except (OSError, KeyError, TypeError, ValueError):
-        return None
-
-
-def save(ds: xr.Dataset, path: Path) -> None:
-    """Write base data as netCDF-3 (needs no HDF5 library) so that a killed run leaves nothing half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    slim = ds.sel(charge=slice(1, IONS[ds.attrs["ion"]].charge)) if "charge" in ds.dims else ds
-    try:
-        slim.to_netcdf(temporary, engine="scipy", format="NETCDF3_64BIT")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read(path: Path) -> xr.Dataset:
-    """Read what `save` wrote, with all charges 1..10 again."""
-    with xr.open_dataset(path, engine="scipy") as stored:
-        ds = stored.load()
-    if "charge" in ds.dims:
-        ds = ds.reindex(charge=CHARGES, fill_value=np.float32(0))
-    for name in ("origin", "let_definition"):
-        if name in ds.coords:
-            ds[name] = ds[name].astype(str)
-    if "node" in ds.coords:
-        ds["node"] = ds["node"].astype(np.int64)
-    return ds
 
 
 def base_data(
@@ -251,9 +189,9 @@ def base_data(
     for name, number in options.items():
         if not (np.isfinite(number) and number >= 0):
             raise IonrtError(f"{name}: expected a number >= 0, got {number}")
-    key = content_hash(ion, value, sorted(options.items()), physics_hash())
-    path = cache_folder() / f"{ion}-{key}.nc"
-    cached = _load(path, key)
+    physics = store.physics_hash()
+    key = content_hash(ion, value, sorted(options.items()), physics)
+    cached = store.load(ion, key)
     if cached is not None:
         return cached
     ds = build(ion, value, options, progress=progress)
@@ -263,7 +201,8 @@ def base_data(
         "let": "computed from ionrt's own stopping powers",
         "citation": tr.CITATION,
         "content_key": key,
+        "physics": physics,
         "ionrt_version": __version__,
     }
-    save(ds, path)
+    store.save(ds, store.path_of(ion, key))
     return ds

@@ -16,9 +16,8 @@ from ionrt.beam.nuclear import by_parent
 from ionrt.beam.shower import Mesh, mesh_of
 from ionrt.beam.stopping import Array, energies
 from ionrt.ions import ELEMENTS, Isotope, get
-from ionrt.quantities import IonrtError, stamp
+from ionrt.quantities import LET_DEFINITIONS, IonrtError, stamp
 
-LET_DEFINITIONS = ("primary", "charged", "charged_with_target")
 ENERGY_LIMITS = {"p": (10.0, 300.0)}  # MeV/u; other ions:
 _ENERGY_LIMITS = (20.0, 500.0)
 KINETIC_ENERGY = np.sqrt(KINETIC_EDGES[1:] * KINETIC_EDGES[:-1])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ionrt.beam.broad_beam import LET_DEFINITIONS
 from ionrt.ions import IONS
-from ionrt.quantities import IonrtError, check, one_of
+from ionrt.quantities import LET_DEFINITIONS, IonrtError, check, one_of
 
 REQUIRED: dict[str, tuple[str, tuple[str, ...]]] = {
     "dose": ("depth_dose", ("energy", "depth")),

@@ -13,11 +13,10 @@ import xarray as xr
 from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatReadError
 
-from ionrt.beam.basedata import save
-from ionrt.beam.broad_beam import LET_DEFINITIONS
 from ionrt.beam.check import check_base_data
 from ionrt.beam.stopping import Array, energy_for_range, stopping_power
-from ionrt.quantities import IonrtError, content_hash, one_of, stamp
+from ionrt.beam.store import save
+from ionrt.quantities import LET_DEFINITIONS, IonrtError, content_hash, one_of, stamp
 
 RADIATION = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}  # neon: no matRad data set exists
 MEV_PER_MM = 10.0  # MeV cm2/g in water to MeV/mm: divide

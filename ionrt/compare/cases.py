@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import xarray as xr
 
 from ionrt.evaluate.profile import centroid
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
 from ionrt.plan.objectives import is_external, is_target
-from ionrt.quantities import content_hash, stamp
+from ionrt.quantities import cache_folder, content_hash, stamp
 
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 
@@ -21,8 +19,7 @@ def open_patient(folder: str | Path | None = None) -> xr.Dataset:
     """The patient in a DICOM folder; without one, the built-in SYNTHETIC phantom, written as DICOM once and read back."""
     if folder:
         return read_dicom(folder)
-    cache = Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt"))
-    return read_dicom(write_phantom(cache / f"phantom-{content_hash(recipe().to_csv())}"))
+    return read_dicom(write_phantom(cache_folder(f"phantom-{content_hash(recipe().to_csv())}")))
 
 
 def planning_patient(patient: xr.Dataset) -> xr.Dataset:

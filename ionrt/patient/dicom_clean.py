@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from ionrt.patient.dicom_dose import COMMENTS
+from ionrt.quantities import LET_DEFINITIONS
 
 EDITION = "confidentiality_2025a"
 DUMMY = "DEIDENTIFIED"
@@ -40,7 +41,6 @@ METHODS = (
     ("113105", "Clean Descriptors Option"),
     ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
 )
-LET_DEFINITIONS = frozenset(("primary", "charged", "charged_with_target"))
 
 
 @dataclass
@@ -227,7 +227,7 @@ def is_known_comment(text: str) -> bool:
     """Whether a dose comment consists of words of ionrt's own vocabulary."""
     from ionrt.rbe import MODELS
 
-    allowed = {"dose": {""}, "rbe_dose": set(MODELS), "let_d": LET_DEFINITIONS}
+    allowed = {"dose": {""}, "rbe_dose": set(MODELS), "let_d": set(LET_DEFINITIONS)}
     return any(text.startswith(prefix) and text.removeprefix(prefix) in allowed[name] for name, prefix in COMMENTS.items())
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from ionrt import ions
 from ionrt.quantities import IonrtError, one_of
 
-# The real facility's maximum energies are unpublished. 430 MeV/u (p: 250) is our assumption; it is stated here only.
-MAXIMUM_ENERGY = {"p": 250.0, "He": 430.0, "C": 430.0, "O": 430.0, "Ne": 430.0}
+# The real facility's maximum energies are unpublished. 430 MeV/u is our assumption, stated here and in
+# `beam.basedata.TOP_ENERGY`; protons and helium end at 250 MeV/u, which reaches 38 cm of water.
+MAXIMUM_ENERGY = {"p": 250.0, "He": 250.0, "C": 430.0, "O": 430.0, "Ne": 430.0}
 MINIMUM_ENERGY = {"p": 50.0, "He": 50.0, "C": 80.0, "O": 100.0, "Ne": 100.0}
 ENERGY_RANGE = tuple((ion, (MINIMUM_ENERGY[ion], MAXIMUM_ENERGY[ion])) for ion in ions.IONS)
 

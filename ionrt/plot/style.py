@@ -15,7 +15,7 @@ import xarray as xr
 from bokeh.core.types import ID
 from bokeh.embed import json_item
 
-from ionrt.quantities import QUANTITIES
+from ionrt.quantities import LET_DEFINITIONS, QUANTITIES
 
 hv.Store.set_current_backend("bokeh")
 
@@ -47,11 +47,13 @@ RBE_MODELS = {
     "carabe": "Carabe 2012, LETd and alpha/beta (protons)",
     "mairani_helium": "Mairani 2016, LETd and alpha/beta (helium)",
 }
-LET_DEFINITIONS = {
-    "primary": "primary ions only",
-    "charged": "all charged particles without target fragments",
-    "charged_with_target": "all charged particles with target fragments",
-}
+LET_LABELS = dict(
+    zip(
+        LET_DEFINITIONS,
+        ("primary ions only", "all charged particles without target fragments", "all charged particles with target fragments"),
+        strict=True,
+    )
+)
 FONT = "Helvetica, Arial, sans-serif"
 FONT_SIZES = {
     "title": "12pt",
@@ -89,7 +91,7 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
             parts.setdefault("Ions", []).append(ION_NAMES.get(str(ion), str(ion)))
         if definition := da.attrs.get("let_definition"):
             parts.setdefault("LETd", []).append(
-                f"dose average over {LET_DEFINITIONS.get(definition, definition)}, unrestricted, in water"
+                f"dose average over {LET_LABELS.get(definition, definition)}, unrestricted, in water"
             )
         if model := da.attrs.get("rbe_model"):
             parts.setdefault("RBE model", []).append(f"{RBE_MODELS[model]} ({model})" if model in RBE_MODELS else str(model))

@@ -1,0 +1,113 @@
+"""Base data on disk: kept by the hash of physics and request, written whole or not at all, cleared on demand."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import xarray as xr
+
+from ionrt.beam.cells import CHARGES
+from ionrt.beam.check import check_base_data
+from ionrt.ions import IONS
+from ionrt.quantities import cache_folder, content_hash
+
+_NO_PHYSICS = ("interchange.py", "check.py", "validation.py", "figures.py", "store.py", "__init__.py")
+_FOLDER = "basedata"
+_NAME = re.compile(rf"({'|'.join(IONS)})-([0-9a-f]{{16}})\.nc")
+
+
+@cache
+def physics_hash() -> str:
+    """Hash of everything the numbers depend on: the sources and tables of this room and the isotopes."""
+    parts: list[object] = []
+    for folder in (files("ionrt.beam"), files("ionrt.beam") / "tables"):
+        for item in sorted(folder.iterdir(), key=lambda p: p.name):
+            if item.name.endswith((".py", ".csv", ".toml")) and item.name not in _NO_PHYSICS:
+                parts += [item.name, item.read_bytes()]
+    parts.append((files("ionrt") / "ions.py").read_bytes())
+    return content_hash(*parts)
+
+
+def path_of(ion: str, key: str) -> Path:
+    """Where the base data of an ion with this content key are kept."""
+    return cache_folder(_FOLDER) / f"{ion}-{key}.nc"
+
+
+def load(ion: str, key: str) -> xr.Dataset | None:
+    """The cached dataset, or None where the file is absent, damaged or of other physics."""
+    path = path_of(ion, key)
+    if not path.exists():
+        return None
+    try:
+        ds = read(path)
+        return check_base_data(ds) if ds.attrs.get("content_key") == key else None
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def save(ds: xr.Dataset, path: Path) -> None:
+    """Write base data as netCDF-3 (needs no HDF5 library) so that a killed run leaves nothing half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    slim = ds.sel(charge=slice(1, IONS[ds.attrs["ion"]].charge)) if "charge" in ds.dims else ds
+    try:
+        slim.to_netcdf(temporary, engine="scipy", format="NETCDF3_64BIT")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path) -> xr.Dataset:
+    """Read what `save` wrote, with all charges 1..10 again."""
+    with xr.open_dataset(path, engine="scipy") as stored:
+        ds = stored.load()
+    if "charge" in ds.dims:
+        ds = ds.reindex(charge=CHARGES, fill_value=np.float32(0))
+    for name in ("origin", "let_definition"):
+        if name in ds.coords:
+            ds[name] = ds[name].astype(str)
+    if "node" in ds.coords:
+        ds["node"] = ds["node"].astype(np.int64)
+    return ds
+
+
+def _ours(path: Path) -> str | None:
+    """Hash of the physics of a file that `base_data` wrote; None for anything else."""
+    name = _NAME.fullmatch(path.name)
+    if not name or path.is_symlink():
+        return None
+    try:
+        with xr.open_dataset(path, engine="scipy") as stored:
+            attrs = dict(stored.attrs)
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+    if attrs.get("ion") != name[1] or attrs.get("content_key") != name[2] or "ionrt_version" not in attrs:
+        return None
+    return str(attrs.get("physics", "before"))
+
+
+def clear(*, everything: bool = False) -> list[Path]:
+    """Delete cached base data that other versions of the physics wrote, and return the files deleted.
+
+    Parameters
+    ----------
+    everything: delete those of the present physics as well; they are computed again when they are asked for.
+
+    Returns
+    -------
+    Paths of the deleted files. Files that `base_data` did not write are never touched.
+    """
+    folder = cache_folder(_FOLDER)
+    gone = []
+    for path in sorted(folder.glob("*.nc")) if folder.is_dir() else ():
+        physics = _ours(path)
+        if physics is not None and (everything or physics != physics_hash()):
+            path.unlink()
+            gone.append(path)
+    return gone
