@@ -58,7 +58,7 @@ def test_units_of_the_machine_file(base: xr.Dataset, machine: dict[str, Any]) ->
 
 
 def test_netcdf_and_back(base: xr.Dataset, tmp_path: Path) -> None:
-    from ionrt.beam.basedata import read
+    from ionrt.beam.store import read
 
     xr.testing.assert_allclose(read(export(base, tmp_path / "C.nc")), base)
 
