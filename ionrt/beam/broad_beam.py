@@ -132,6 +132,11 @@ def let_averages(isotope: Isotope, s: Solution) -> tuple[Array, Array]:
     return np.stack([_quotient(p[1], p[0]) for p in parts]), np.stack([_quotient(p[0], p[2]) for p in parts])
 
 
+def _held(value: Array, energy: Array) -> Array:
+    """The last value before where next to no energy is left, there and beyond."""
+    return value[np.maximum.accumulate(np.where(energy > 1e-7 * energy.max(), np.arange(value.size), 0))]
+
+
 def lateral(isotope: Isotope, s: Solution) -> tuple[Array, Array, Array]:
     """Core sigma, halo weight, halo sigma (mm). Core: primaries and, for carbon and heavier, fragments of Z >= 3."""
     heavy = CHARGE_OF >= 3
@@ -139,8 +144,8 @@ def lateral(isotope: Isotope, s: Solution) -> tuple[Array, Array, Array]:
     core = s.primary[0] * s.moments[2] + s.secondary[3, heavy].sum(0)
     halo_energy = s.secondary[0, ~heavy].sum(0) + s.local
     halo = s.secondary[3, ~heavy].sum(0) + s.local * s.moments[2]
-    sigma = np.sqrt(np.where(core_energy > 1e-9, core / np.maximum(core_energy, 1e-30), s.moments[2]))
-    wide = np.sqrt(np.where(halo_energy > 1e-9, halo / np.maximum(halo_energy, 1e-30), s.moments[2]))
+    sigma = _held(np.sqrt(_quotient(core, core_energy)), core_energy)
+    wide = _held(np.sqrt(_quotient(halo, halo_energy)), halo_energy)
     weight = _quotient(halo_energy, halo_energy + core_energy)
     return sigma, np.clip(weight, 0, 1), np.maximum(wide, sigma)
 

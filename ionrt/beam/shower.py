@@ -23,7 +23,7 @@ class Mesh:
 
     cell: float = CELL
     slab: int = SLAB
-    every: int = 2
+    every: int = 1
 
     @property
     def width(self) -> float:

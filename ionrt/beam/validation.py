@@ -260,13 +260,13 @@ def carbon_let_lines(find: Reader) -> Iterator[Line]:
 
 
 def finer(ion: str) -> dict[str, Mesh]:
-    """The discretisation of an ion with one of its three steps halved."""
+    """The discretisation of an ion with one of its three steps halved; a nuclear step of one slab together with the slab."""
     m = mesh_of(IONS[ion])
     slabs = replace(m, slab=m.slab // 2) if m.slab > 1 else replace(m, cell=m.cell / 2)
     return {
         "cells": replace(m, cell=m.cell / 2, slab=2 * m.slab),
         "slabs": replace(slabs, every=2 * m.every),
-        "nuclear step": replace(m, every=m.every // 2),
+        "nuclear step": replace(m, every=m.every // 2) if m.every > 1 else slabs,
     }
 
 
