@@ -14,7 +14,7 @@ from ionrt.plan.beams import Plan
 from ionrt.plan.engine import BeamInfluence, Influence, beam_influence
 from ionrt.plan.geometry import Grid
 from ionrt.plan.moments import Moment, merge, moment_values, moments_of
-from ionrt.plan.objectives import Objective, default_objectives, is_external
+from ionrt.plan.objectives import Objective, default_objectives, is_external, is_target
 from ionrt.plan.problem import Delivery, Problem, Term
 from ionrt.plan.products import compact
 from ionrt.plan.scenarios import Scenario, check_scenarios
@@ -143,11 +143,13 @@ def _terms(
     near = (distance_transform_edt(target <= 0.0, sampling=grid.spacing) <= NEAR).ravel()
     target = target.ravel()
     limited = {o.structure for o in objectives if o.hard}
+    volumes = [o.structure for o in objectives if is_target(o.structure) and o.structure != plan.target]
+    covered = np.any([target > 0.0, *(structure_fractions(coarse, v).ravel() > 0.0 for v in dict.fromkeys(volumes))], axis=0)
     chosen: dict[str, Chosen] = {}
     for name in dict.fromkeys(o.structure for o in objectives):
         fraction = target if name == plan.target else structure_fractions(coarse, name).ravel()
         if is_external(name):
-            fraction = np.where(target > 0.0, 0.0, fraction)
+            fraction = np.where(covered, 0.0, fraction)
         if fraction.max(initial=0.0) <= 0.0:
             raise IonrtError(f"objective on {name!r}: the structure is empty on the dose grid")
         most = fraction.size if name in limited else samples  # a limit holds in every voxel

@@ -1,3 +1,5 @@
+from .bands import histogram_bands as histogram_bands
+from .bands import scenario_points as scenario_points
 from .biology import curves as curves
 from .cohort import coverage as coverage
 from .cohort import forest as forest
