@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
-from plan_fixtures import simple_plan, synthetic_base, water_box
+from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
-from ionrt import IonrtError
+from ionrt import IonrtError, plot
 from ionrt.evaluate import band, dose_at_volume, error_parts
 from ionrt.plan import (
     NOMINAL,
@@ -27,6 +27,7 @@ from ionrt.plan import (
     scenarios_single,
 )
 from ionrt.plan.objectives import ROBUST
+from ionrt.robustness import compare_robustness, with_margin
 
 
 def test_the_sets_hold_what_they_say():
@@ -218,7 +219,7 @@ def test_bad_input_to_robust_planning(planned):
     with pytest.raises(IonrtError, match="empty list"):
         scenario_field(patient, nominal, weights, [])
     with pytest.raises(IonrtError, match="misses the patient in scenario"):
-        scenario_field(patient, nominal, weights, [Scenario(setup=(0.0, 0.0, 200.0))])
+        scenario_field(patient, nominal, weights, [Scenario(setup=(0.0, 0.0, 200.0))], models=("constant",))
     with pytest.raises(IonrtError, match="misses the patient in scenario"):
         optimise(patient, robust, nominal, scenarios=[Scenario(setup=(0.0, 0.0, 200.0))])
     with pytest.raises(IonrtError, match="more than memory"):
@@ -262,3 +263,82 @@ def test_systematic_and_random_parts_are_found_again():
     np.testing.assert_allclose(got.values, [60.0, 2.0, 1.0], rtol=0.05)
     with pytest.raises(IonrtError, match="at least two"):
         error_parts(xr.DataArray(values[:1], dims=("scenario", "fraction"), name="dose"))
+
+
+def test_only_the_voxels_asked_for_and_there_the_same_dose(planned):
+    patient, _, _, nominal, weights = planned
+    scenarios = [Scenario(), Scenario(0.03, (2.0, 0.0, 0.0))]
+    whole = scenario_field(patient, nominal, weights, scenarios, models=("constant",))
+    part = scenario_field(patient, nominal, weights, scenarios, models=("constant",), within=["CTV"])
+    inside = patient["structures"].sel(structure="CTV").values > 0.0
+    for name in ("dose", "let_x_dose"):
+        a, b = part[name].values, whole[name].values
+        np.testing.assert_allclose(a[:, inside], b[:, inside], atol=2e-3 * b.max())
+        assert (a > 0.0).sum() < 0.6 * (b > 0.0).sum()
+    with pytest.raises(IonrtError, match="structure: 'GTV' does not exist"):
+        scenario_field(patient, nominal, weights, scenarios, models=("constant",), within=["GTV"])
+
+
+@pytest.fixture(scope="module")
+def study(box):
+    patient, _, base, _ = box
+    return compare_robustness(
+        patient,
+        organs=["ORGAN"],
+        gantry_angles=(0.0, 90.0),
+        room=POINT_ROOM,
+        range_error=0.03,
+        setup_error=3.0,
+        prescription=2.0,
+        model="constant",
+        parameters={"rbe": 1.0},
+        spacing=2.0,
+        tested=(NOMINAL, Scenario(0.03), Scenario(-0.03), Scenario(setup=(0.0, 0.0, -3.0))),
+        iterations=25,
+        base=base,
+    )
+
+
+def test_margin_and_robust_plan_side_by_side(study):
+    table = study.worst_table()
+    assert list(table.columns) == ["margin", "robust"]
+    d95 = table.loc["CTV D95 [Gy (RBE)]"]
+    assert (d95.loc["worst"] <= d95.loc["nominal"] + 1e-9).all() and (d95.loc["nominal"] > 1.9).all()
+    assert d95.loc["worst", "robust"] > d95.loc["worst", "margin"]
+    per_scenario = study.scenario_table()
+    assert per_scenario["D95 [Gy (RBE)], robust"].min() == pytest.approx(d95.loc["worst", "robust"])
+    assert list(per_scenario.index) == ["nominal", "range +3 %", "range -3 %", "set-up z -3 mm"]
+    bands = study.histogram("let_d")
+    assert bands.dims[0] == "statistic" and {"plan", "structure"} <= set(bands.dims)
+    assert (bands.sel(statistic="min") <= bands.sel(statistic="max")).all()
+    assert len(study.key_numbers().splitlines()) == 2 and "CTV" in study.summary_table().to_string()
+    parts = study.courses(2, fractions=2)
+    assert (parts[["systematic", "random"]].values >= 0.0).all() and list(parts.columns) == ["mean", "systematic", "random"]
+
+
+def test_figures_of_bands_and_scenarios(study):
+    bands = plot.histogram_bands(study.histogram("rbe_dose"), caption="A test.")
+    points = plot.scenario_points(study.in_scenarios())
+    for figure in (bands, points):
+        assert "Bokeh" in figure.to_html() and [k[0] for k in figure.key] == ["margin plan", "robust plan"]
+    assert "bands between the extremes" in bands.caption and "LETd" in points.caption
+    with pytest.raises(IonrtError, match="statistic 'nominal' is missing"):
+        plot.histogram_bands(study.histogram("rbe_dose").drop_sel(statistic="nominal"))
+    with pytest.raises(IonrtError, match="at least one"):
+        plot.scenario_points([])
+
+
+def test_a_margin_grows_the_structure_by_as_much():
+    patient = water_box((31, 31, 31), target_radius=12.0)
+    got = with_margin(patient, "CTV", margin=6.0, name="PTV")["structures"].sel(structure="PTV")
+    radius = (3.0 / (4.0 * np.pi) * float(got.sum()) * 8.0) ** (1.0 / 3.0)
+    assert radius == pytest.approx(18.0, abs=0.5)  # a quarter of a voxel
+    assert ((got - patient["structures"].sel(structure="CTV")).values >= 0.0).all()
+    with pytest.raises(IonrtError, match="margin >= 0"):
+        with_margin(patient, "CTV", margin=-1.0, name="PTV")
+    with pytest.raises(IonrtError, match="'GTV' does not exist"):
+        with_margin(patient, "GTV", margin=1.0, name="PTV")
+    with pytest.raises(IonrtError, match="nothing to be robust against"):
+        compare_robustness(patient, range_error=0.0, setup_error=0.0)
+    with pytest.raises(IonrtError, match="first is the nominal"):
+        compare_robustness(patient, tested=[Scenario(0.01)])
