@@ -21,9 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from numba import njit
+from rbe_numpy import FORMULAS, checked
 
 from ionrt.biology import TISSUES, let_table, specific_energy
 from ionrt.rbe import MODELS, apply_model
+from ionrt.rbe.blocks import in_slabs, thread_count
 
 PER_GY = {"let_x_dose": 5, "zstar_x_dose": 9, "zd_x_dose": 10, "zn_x_dose": 0.02, "alpha_x_dose": 0.7, "sqrt_beta_x_dose": 0.2}
 PARAMS = {n: {"alpha_beta": 3.0} for n in ("wedenberg", "carabe", "mcnamara", "rorvik", "wilkens", "chen", "mairani_helium")}
@@ -41,80 +44,87 @@ def best(work: Callable[[], object], repeat: int = 7, clock: Callable[[], float]
     return min(times)
 
 
-def field_arrays(name: str, n: int) -> list[np.ndarray]:
+def field_of(name: str, n: int) -> xr.Dataset:
+    """SYNTHETIC field of float32 with one quality of radiation in every voxel."""
     rng = np.random.default_rng(1)
     dose = rng.uniform(0.1, 4.0, (n, n, n)).astype(np.float32)
-    return [dose, *(dose * np.float32(PER_GY[m]) for m in MODELS[name].moments)]
+    values = {"dose": dose, **{m: dose * np.float32(PER_GY[m]) for m in MODELS[name].moments}}
+    coords = {d: np.arange(n, dtype=float) for d in "zyx"}
+    return xr.Dataset({k: (("z", "y", "x"), v) for k, v in values.items()}, coords=coords)
 
 
-def numpy_model(name: str) -> Callable[..., np.ndarray]:
-    """The formula as one would write it in NumPy with the quality as ratios, in the arrays' own precision."""
-    t = TISSUES
-
-    def mkm(d, z):
-        zstar = np.where(d > 0, z / d, 0)
-        effect = (t["mkm_nirs"].alpha0 + t["mkm_nirs"].beta0 * zstar) * d + t["mkm_nirs"].beta0 * d**2
-        return 2.41 * (-0.764 + np.sqrt(0.764**2 + 4 * 0.0615 * effect)) / (2 * 0.0615)
-
-    def lem(d, a, b):
-        c = t["lem1_chordoma"]
-        alpha, beta = np.where(d > 0, a / d, 0), np.where(d > 0, b / d, 0) ** 2
-        e = np.where(d <= 30, alpha * d + beta * d**2, alpha * 30 + beta * 900 + c.s_max * (d - 30))
-        bend = c.alpha_x * 30 + c.beta_x * 900
-        low = (-c.alpha_x + np.sqrt(c.alpha_x**2 + 4 * c.beta_x * e)) / (2 * c.beta_x)
-        return np.where(e <= bend, low, 30 + (e - bend) / c.s_max)
-
-    def let(d, m):
-        ab, let_d = 3.0, np.where(d > 0, m / d, 0)
-        high, low = 0.99064 + 0.35605 * let_d / ab, 1.1012 - 0.0038703 * np.sqrt(ab) * let_d
-        return (np.sqrt(ab**2 + 4 * d * ab * high + 4 * d**2 * low**2) - ab) / 2
-
-    def smk(d, s, zd, zn, g=1.0, alpha0=t["smk_hsg"].alpha0, beta0=t["smk_hsg"].beta0):
-        z, q, n = np.where(d > 0, s / d, 0), np.where(zd > 0, s / zd, 1), np.where(d > 0, zn / d, 0)
-        alpha, beta = alpha0 + beta0 * z * g**2, beta0 * q * g**2
-        e = alpha * d + beta * d**2 - np.log(1 + d * n * (-beta + (alpha + 2 * beta * d) ** 2 / 2))
-        return (-alpha0 + np.sqrt(alpha0**2 + 4 * beta0 * e)) / (2 * beta0)
-
-    def osmk(d, s, zd, zn):
-        c, z = t["osmk21_hsg"], np.where(d > 0, zd / d, 0)
-        ratio = (z / c.z_r) ** c.gamma
-        g = (7.0 + c.k * (ratio + 1) / (ratio + c.r_m)) / (7.0 + c.k)
-        return smk(d, s, zd, zn, g, c.alpha_s, c.beta0)
-
-    return {"nirs_mkm": mkm, "lem1": lem, "mcnamara": let, "smk": smk, "osmk": osmk, "constant": lambda d: 1.1 * d}[name]
+@njit(nogil=True, cache=True)
+def _copy(out, a):
+    for i in range(a.size):
+        out[i] = a[i]
 
 
-def copy_bandwidth(n: int) -> float:
-    """Bytes read plus written per second by a copy into fresh memory, on as many threads as the kernels use."""
-    from ionrt.rbe.blocks import in_slabs, thread_count
-
+def copies(n: int) -> dict[str, Callable[[], object]]:
+    """Ways to copy an array of the field's size; the fastest is what the machine can do."""
     a = np.ones(n**3, np.float32)
+    old = np.empty_like(a)
 
-    def copy() -> None:
+    def numpy_on_threads() -> None:
         out = np.empty_like(a)
+        in_slabs(lambda p: np.copyto(out[p], a[p]), a.size, thread_count())
 
-        def piece(cut: slice) -> None:
-            out[cut] = a[cut]
+    def compiled_on_threads() -> None:
+        out = np.empty_like(a)
+        in_slabs(lambda p: _copy(out[p], a[p]), a.size, thread_count())
 
-        in_slabs(piece, a.size, thread_count())
+    def into_old_memory() -> None:
+        in_slabs(lambda p: np.copyto(old[p], a[p]), a.size, thread_count())
 
-    return 2 * a.nbytes / best(copy)
+    return {
+        "NumPy": a.copy,
+        "NumPy on threads": numpy_on_threads,
+        "compiled on threads": compiled_on_threads,
+        "NumPy on threads into old memory": into_old_memory,
+    }
 
 
-def kernels(n: int) -> None:
-    bandwidth = copy_bandwidth(n)
-    print(f"copy {bandwidth / 1e9:.1f} GB/s; field {n}^3 float32; {os.cpu_count()} cores")
-    print(f"{'model':16}{'ms':>8}{'GB/s':>8}{'of copy':>9}{'NumPy ms':>10}{'ratio':>7}")
-    for name, model in MODELS.items():
-        arrays, params = field_arrays(name, n), PARAMS.get(name, {})
-        seconds = best(lambda a=arrays, m=model, p=params: m.kernel(*a, **p))
-        rate = (len(arrays) + 1) * arrays[0].nbytes / seconds
-        line = f"{name:16}{1e3 * seconds:8.1f}{rate / 1e9:8.1f}{rate / bandwidth:9.0%}"
-        if name in ("nirs_mkm", "lem1", "mcnamara", "smk", "osmk", "constant"):
-            reference = numpy_model(name)
-            plain = best(lambda a=arrays, f=reference: f(*a), repeat=2)
-            line += f"{1e3 * plain:10.0f}{plain / seconds:7.1f}"
-        print(line, flush=True)
+def seconds_side_by_side(works: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+    """Shortest time of each, taken in turns so that all meet the same load."""
+    times = dict.fromkeys(works, np.inf)
+    for turn in range(repeat + 1):
+        for k, work in works.items():
+            start = time.perf_counter()
+            work()
+            if turn:
+                times[k] = min(times[k], time.perf_counter() - start)
+    return times
+
+
+def kernels(n: int, repeat: int) -> None:
+    """Public call on a field against plain NumPy with and without the checks, and against the machine's fastest copy."""
+    print(f"field {n}^3 float32; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; best of {repeat}, in turns")
+    print(
+        f"{'model':16}{'ms':>7}{'GB/s':>7}{'copy':>7}{'share':>7}{'NumPy ms':>10}{'ratio':>7}{'formula alone':>15}{'ratio':>7}"
+    )
+    fastest: dict[str, float] = {}
+    for name in MODELS:
+        field, params = field_of(name, n), PARAMS.get(name, {})
+        arrays = [field[v].values for v in ("dose", *MODELS[name].moments)]
+        expected = checked(name, *arrays, **params)[0]
+        np.testing.assert_allclose(apply_model(field, name, **params), expected, rtol=2e-5)
+        quick = {"ours": lambda f=field, k=name, p=params: apply_model(f, k, **p), **copies(n)}
+        slow = {
+            "ours": quick["ours"],
+            "checked": lambda a=arrays, k=name, p=params: checked(k, *a, **p),
+            "formula": lambda a=arrays, k=name, p=params: FORMULAS[k](*a, **p),
+        }
+        t, plain = seconds_side_by_side(quick, repeat), seconds_side_by_side(slow, max(3, repeat // 4))
+        ours = min(t["ours"], plain["ours"])
+        copied = {k: 2 * arrays[0].nbytes / t[k] for k in copies(1)}
+        fastest = {k: max(v, fastest.get(k, 0.0)) for k, v in copied.items()}
+        rate, best_copy = (len(arrays) + 1) * arrays[0].nbytes / ours, max(copied.values())
+        print(
+            f"{name:16}{1e3 * ours:7.1f}{rate / 1e9:7.1f}{best_copy / 1e9:7.1f}{rate / best_copy:7.0%}"
+            f"{1e3 * plain['checked']:10.0f}{plain['checked'] / ours:7.1f}"
+            f"{1e3 * plain['formula']:11.0f}{plain['formula'] / ours:7.1f}",
+            flush=True,
+        )
+    print("copies, GB/s read plus written: " + ", ".join(f"{k} {v / 1e9:.1f}" for k, v in fastest.items()))
 
 
 def table(pymkm: str | None) -> None:
@@ -180,10 +190,11 @@ def stream(gigabytes: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=200, help="voxels along each side of the field")
+    parser.add_argument("--repeat", type=int, default=15, help="turns of each measurement")
     parser.add_argument("--stream-gb", type=float, default=0.0, help="size of the streamed field (0: skip)")
     parser.add_argument("--pymkm", help="site-packages folder with pymkm 1.0.0, to compare with")
     options = parser.parse_args()
-    kernels(options.side)
+    kernels(options.side, options.repeat)
     table(options.pymkm)
     if options.stream_gb:
         stream(options.stream_gb)

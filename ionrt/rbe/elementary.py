@@ -81,6 +81,13 @@ def _round_and_power_overload(x):
 
 
 @njit(inline="always")
+def _only_double(x: Any, like: Any) -> Any:
+    """The last terms of a series, which single precision cannot see; decided when compiled."""
+    T = type(like)
+    return x if T(1e-30) * T(1e-30) > T(0.0) else T(0.0)
+
+
+@njit(inline="always")
 def _log(y: Any, less_one: Any) -> Any:
     """ln y, exponent by its bits, mantissa by the series of 2 artanh; `less_one` is y - 1, perhaps better known than y."""
     T = type(y)
@@ -88,7 +95,8 @@ def _log(y: Any, less_one: Any) -> Any:
     f = less_one if exponent == T(0.0) else m - T(1.0)
     s = f / (T(2.0) + f)
     q = s * s
-    series = T(1 / 3) + q * (T(1 / 5) + q * (T(1 / 7) + q * (T(1 / 9) + q * (T(1 / 11) + q * T(1 / 13)))))
+    tail = _only_double(q * (T(1 / 11) + q * T(1 / 13)), y)
+    series = T(1 / 3) + q * (T(1 / 5) + q * (T(1 / 7) + q * (T(1 / 9) + tail)))
     return exponent * T(0.6931471805599453) + T(2.0) * s * (T(1.0) + q * series)
 
 
@@ -108,13 +116,14 @@ def log1p(t: Any) -> Any:
 def _power_and_rest(x: Any) -> Any:
     """2^n and e^r - 1 with x = n ln 2 + r; x is kept within what the precision holds."""
     T = type(x)
-    top = T(700.0) if T(1e-30) * T(1e-30) > T(0.0) else T(87.0)
+    top = T(87.0) + _only_double(T(613.0), x)
     x = -top if x < -top else x
     x = top if x > top else x
     n, power = _round_and_power(x * T(1.4426950408889634))
     # ln 2 in two parts, the first with so few digits that n times it is exact
     r = x - n * T(0.693359375) + n * T(2.1219444005469057e-4)
-    p = T(1 / 720) + r * (T(1 / 5040) + r * (T(1 / 40320) + r * (T(1 / 362880) + r * T(1 / 3628800))))
+    p = T(1 / 5040) + _only_double(r * (T(1 / 40320) + r * (T(1 / 362880) + r * T(1 / 3628800))), x)
+    p = T(1 / 720) + r * p
     p = T(1 / 2) + r * (T(1 / 6) + r * (T(1 / 24) + r * (T(1 / 120) + r * p)))
     return power, r + r * r * p
 

@@ -17,6 +17,7 @@ from numba.extending import overload
 
 from ionrt.rbe.elementary import exp, log, log1p
 
+STAGE = 2048  # voxels that go through a long formula stage by stage: short loops overlap, the cache holds what is between
 BIG = 1e12  # Gy, and every numerator: beyond it is no dose, and its square would leave single precision
 # Fused multiply-add shortens the chains of the series threefold; NaN, infinity and order of summation keep their meaning.
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
@@ -32,6 +33,18 @@ def _at_overload(p, i):
     if isinstance(p, types.Array):
         return lambda p, i: p[i]
     return lambda p, i: p
+
+
+def _from(p, start):
+    """The parameters of the voxels from `start` on."""
+    return p[start:] if isinstance(p, np.ndarray) else p
+
+
+@overload(_from, inline="always")
+def _from_overload(p, start):
+    if isinstance(p, types.Array):
+        return lambda p, start: p[start:]
+    return lambda p, start: p
 
 
 @njit(inline="always")
@@ -146,25 +159,34 @@ def _smk_terms(x, s, t, n, g, al, a_s, b0):
 
 
 @njit(inline="always")
+def _resistance(zr, p, r_m, k):
+    """1/R of the OSMK 2021 at zr = (z_d / z_R)^gamma."""
+    T = type(zr)
+    return (p * (zr + r_m) + k * (zr + T(1.0))) / ((p + k) * (zr + r_m))
+
+
+@njit(inline="always")
 def _radioresistance(zd, p, z_r, gamma, r_m, k):
-    """1/R of the OSMK 2021 and its slope by z_d."""
-    T = type(zd)
-    zr = exp(gamma * log(zd * (T(1.0) / z_r) + T(1e-30)))
-    g = (p * (zr + r_m) + k * (zr + T(1.0))) / ((p + k) * (zr + r_m))
-    slope = k / (p + k) * (r_m - T(1.0)) / (zr + r_m) ** 2 * (gamma * zr / zd if zd > T(0.0) else T(0.0))
-    return g, slope
+    """1/R of the OSMK 2021 and its slope by z_d, in double precision."""
+    zr = exp(gamma * log(zd / z_r + 1e-30))
+    slope = k / (p + k) * (r_m - 1.0) / (zr + r_m) ** 2 * (gamma * zr / zd if zd > 0.0 else 0.0)
+    return _resistance(zr, p, r_m, k), slope
 
 
 @njit(**OPTIONS)
 def smk_value(out, d, s, t, n, a0, b0, ar, br, scale, correction_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     T = type(d[0])
-    for i in range(d.size):
-        x, y, z, w = d[i], s[i], t[i], n[i]
-        _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, T(1.0), a0, T(0.0), b0)
-        out[i] = scale * _isoeffective(alpha * x + beta * x * x - log1p(second), ar, br)[0]
-        bad = _plus(bad, _bad(x) | _bad(y) | _bad(z) | _bad(w))
-        outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
+    for a in range(0, d.size, STAGE):
+        o, ds, ss, ts, ns = out[a : a + STAGE], d[a : a + STAGE], s[a : a + STAGE], t[a : a + STAGE], n[a : a + STAGE]
+        for i in range(o.size):
+            x, y, z, w = ds[i], ss[i], ts[i], ns[i]
+            _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, T(1.0), a0, T(0.0), b0)
+            o[i] = alpha * x + beta * x * x - log1p(second)
+            bad = _plus(bad, _bad(x) | _bad(y) | _bad(z) | _bad(w))
+            outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
+        for i in range(o.size):
+            o[i] = scale * _isoeffective(o[i], ar, br)[0]
     return bad, outside
 
 
@@ -172,14 +194,23 @@ def smk_value(out, d, s, t, n, a0, b0, ar, br, scale, correction_max, dose_max):
 def osmk_value(out, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scale, correction_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     T = type(d[0])
-    for i in range(d.size):
-        x, y, z, w = d[i], s[i], t[i], n[i]
-        zd = z * (T(1.0) / x if x > T(0.0) else T(0.0))
-        g = _radioresistance(zd, _at(p, i), z_r, gamma, r_m, k)[0]
-        _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, g, al, a_s, b0)
-        out[i] = scale * _isoeffective(alpha * x + beta * x * x - log1p(second), ar, br)[0]
-        bad = _plus(bad, _bad(x) | _bad(y) | _bad(z) | _bad(w))
-        outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
+    for a in range(0, d.size, STAGE):
+        o, ds, ss, ts, ns = out[a : a + STAGE], d[a : a + STAGE], s[a : a + STAGE], t[a : a + STAGE], n[a : a + STAGE]
+        for i in range(o.size):
+            x = ds[i]
+            zd = ts[i] / x if x > T(0.0) else T(0.0)
+            o[i] = log(zd * (T(1.0) / z_r) + T(1e-30))
+        ps = _from(p, a)
+        for i in range(o.size):
+            o[i] = _resistance(exp(gamma * o[i]), _at(ps, i), r_m, k)
+        for i in range(o.size):
+            x, y, z, w = ds[i], ss[i], ts[i], ns[i]
+            _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, o[i], al, a_s, b0)
+            o[i] = alpha * x + beta * x * x - log1p(second)
+            bad = _plus(bad, _bad(x) | _bad(y) | _bad(z) | _bad(w))
+            outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
+        for i in range(o.size):
+            o[i] = scale * _isoeffective(o[i], ar, br)[0]
     return bad, outside
 
 
