@@ -137,7 +137,7 @@ class Model:
         arrays = [self._variable(field, name, label) for name in ("dose", *self.moments)]
         for name, value in given.items():
             check_same_grid(arrays[0], value, what=f"{self.name}, {name}")
-        return merged, list(xr.broadcast(*xr.align(*arrays, *given.values(), join="exact"))), tuple(given)
+        return merged, list(xr.broadcast(*xr.align(*arrays, *given.values(), join="exact", copy=False))), tuple(given)
 
     def _variable(self, field: xr.Dataset, name: str, label: str | None) -> xr.DataArray:
         if not isinstance(field, xr.Dataset):
