@@ -137,7 +137,10 @@ class Model:
         arrays = [self._variable(field, name, label) for name in ("dose", *self.moments)]
         for name, value in given.items():
             check_same_grid(arrays[0], value, what=f"{self.name}, {name}")
-        return merged, list(xr.broadcast(*xr.align(*arrays, *given.values(), join="exact", copy=False))), tuple(given)
+        together = [*arrays, *given.values()]
+        if any(a.dims != arrays[0].dims for a in together) or given:  # the variables of one field are aligned by nature
+            together = list(xr.broadcast(*xr.align(*together, join="exact", copy=False)))
+        return merged, together, tuple(given)
 
     def _variable(self, field: xr.Dataset, name: str, label: str | None) -> xr.DataArray:
         if not isinstance(field, xr.Dataset):
