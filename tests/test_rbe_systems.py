@@ -76,8 +76,12 @@ def test_systems_without_a_formula_say_why():
 def test_published_prescription_factor():
     got = convert_prescription(3.0, source="LEM-I", target="NIRS-mMKM")
     assert got.dose_per_fraction == pytest.approx(3.0 / 1.37)
-    assert got.low < got.dose_per_fraction < got.high
+    assert (got.low, got.high) == pytest.approx((3.0 / 1.39, 3.0 / 1.35))  # the published 95 % limits
     assert "fallback" in got.label
+    boost = convert_prescription(2.70, source="LEM-I", target="NIRS-mMKM")
+    assert (boost.low, boost.dose_per_fraction, boost.high) == pytest.approx((2.7 / 1.51, 2.7 / 1.46, 2.7 / 1.41))
+    between = convert_prescription(2.85, source="LEM-I", target="NIRS-mMKM")
+    assert 1.37 < 2.85 / between.dose_per_fraction < 1.46
     back = convert_prescription(got.dose_per_fraction, source="NIRS-mMKM", target="LEM-I")
     assert back.dose_per_fraction == pytest.approx(3.0, rel=1e-9)
     for wrong in (

@@ -34,8 +34,8 @@ def bed(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataArr
     map.
     Returns: ``bed`` [Gy] of the shape of `dose`. Validity: linear-quadratic range, complete repair between fractions, no
     repopulation.
-    Errors: IonrtError for other units, fractions < 1, alpha_beta <= 0. Reference: Fowler 1989, doi
-    10.1259/0007-1285-62-740-679.
+    Errors: IonrtError for other units, fractions < 1, alpha_beta <= 0.
+    Reference: Fowler 1989, Br J Radiol 62 (740), 679-694, doi 10.1259/0007-1285-62-740-679.
     """
     d = _fraction_dose(dose, fractions, alpha_beta, "bed")
     return stamp(d * fractions * (1.0 + d / alpha_beta), "bed", rbe_model=d.attrs.get("rbe_model"), fractions=int(fractions))
@@ -45,7 +45,7 @@ def eqdx(dose: xr.DataArray, *, fractions: int, alpha_beta: Number, fraction_siz
     """Equieffective total dose in fractions of x Gy, n d (d + alpha/beta) / (x + alpha/beta).
 
     Parameters: as `bed`; `fraction_size` x [Gy]. Returns: ``eqd`` [Gy] of the shape of `dose`. Validity, errors: as `bed`.
-    Reference: Bentzen et al. 2012, doi 10.1016/j.radonc.2012.10.006.
+    Reference: the total dose with the `bed` of Fowler 1989 in fractions of x, doi 10.1259/0007-1285-62-740-679.
     """
     if not fraction_size > 0:
         raise IonrtError(f"eqdx: expected fraction_size > 0 Gy, got {fraction_size!r}")

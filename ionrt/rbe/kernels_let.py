@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from ionrt.rbe.elementary import exp, expm1
-from ionrt.rbe.kernels import OPTIONS, _at, _bad, _isoeffective, _plus
+from ionrt.rbe.kernels import OPTIONS, STAGE, _at, _bad, _from, _isoeffective, _plus
 
 
 @njit(**OPTIONS)
@@ -19,7 +19,7 @@ def let_value(out, d, m, ab, a0, a1, a2, b0, b1, b2, let_max, dose_max):
     for i in range(d.size):
         x, y, r = d[i], m[i], _at(ab, i)
         low = max(b0 * x + (b1 / r + b2 * sqrt(r)) * y, T(0.0))
-        effect = a0 * x + (a1 / r + a2) * y + low * low / r
+        effect = a0 * x + (a1 / r + a2) * y + low * low * (T(1.0) / r)
         out[i] = _isoeffective(effect, T(1.0), T(1.0) / r)[0]
         bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
     return bad, outside
@@ -65,18 +65,23 @@ def _chen_effect(x, y, r, alpha_x, p0, p1, p2):
     safe = T(1e-6) if low else let
     rise = died / (p2 * safe)
     steep = p1 / p2 if low else T(2.0) * p1 * (T(1.0) - died) / p2 - rise / safe  # d rise / d L
-    effect = x * (p0 + rise) / alpha_x + x * x / r
-    return effect, (p0 + rise - let * steep) / alpha_x + T(2.0) * x / r, steep / alpha_x
+    per_alpha, per_ab = T(1.0) / alpha_x, T(1.0) / r  # once per field where they are numbers
+    effect = x * (p0 + rise) * per_alpha + x * x * per_ab
+    return effect, (p0 + rise - let * steep) * per_alpha + T(2.0) * x * per_ab, steep * per_alpha
 
 
 @njit(**OPTIONS)
 def chen_value(out, d, m, ab, alpha_x, p0, p1, p2, let_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     T = type(d[0])
-    for i in range(d.size):
-        x, y, r = d[i], m[i], _at(ab, i)
-        out[i] = _isoeffective(_chen_effect(x, y, r, alpha_x, p0, p1, p2)[0], T(1.0), T(1.0) / r)[0]
-        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
+    for a in range(0, d.size, STAGE):
+        o, ds, ms, rs = out[a : a + STAGE], d[a : a + STAGE], m[a : a + STAGE], _from(ab, a)
+        for i in range(o.size):
+            x, y = ds[i], ms[i]
+            o[i] = _chen_effect(x, y, _at(rs, i), alpha_x, p0, p1, p2)[0]
+            bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
+        for i in range(o.size):
+            o[i] = _isoeffective(o[i], T(1.0), T(1.0) / _at(rs, i))[0]
     return bad, outside
 
 
@@ -94,19 +99,24 @@ def _helium_effect(x, y, r, c0, c1, c2):
     """Effect over photon alpha, and its slopes by dose and let_x_dose."""
     T = type(x)
     let = y / x if x > T(0.0) else T(0.0)
-    w = (c0 + T(1.0) / r) * c1 * exp(-c2 * let)
-    effect = x * (T(1.0) + w * let * let) + x * x / r
-    return effect, T(1.0) + w * let * let * (c2 * let - T(1.0)) + T(2.0) * x / r, w * let * (T(2.0) - c2 * let)
+    per_ab = T(1.0) / r
+    w = (c0 + per_ab) * c1 * exp(-c2 * let)
+    effect = x * (T(1.0) + w * let * let) + x * x * per_ab
+    return effect, T(1.0) + w * let * let * (c2 * let - T(1.0)) + T(2.0) * x * per_ab, w * let * (T(2.0) - c2 * let)
 
 
 @njit(**OPTIONS)
 def helium_value(out, d, m, ab, c0, c1, c2, let_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     T = type(d[0])
-    for i in range(d.size):
-        x, y, r = d[i], m[i], _at(ab, i)
-        out[i] = _isoeffective(_helium_effect(x, y, r, c0, c1, c2)[0], T(1.0), T(1.0) / r)[0]
-        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
+    for a in range(0, d.size, STAGE):
+        o, ds, ms, rs = out[a : a + STAGE], d[a : a + STAGE], m[a : a + STAGE], _from(ab, a)
+        for i in range(o.size):
+            x, y = ds[i], ms[i]
+            o[i] = _helium_effect(x, y, _at(rs, i), c0, c1, c2)[0]
+            bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
+        for i in range(o.size):
+            o[i] = _isoeffective(o[i], T(1.0), T(1.0) / _at(rs, i))[0]
     return bad, outside
 
 

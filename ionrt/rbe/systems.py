@@ -68,16 +68,19 @@ def convert(
 
 @dataclass(frozen=True)
 class LiteratureFactor:
-    """A published prescription-level factor: `low`, `high` its 95 % confidence limits where stated."""
+    """A published factor LEM I / MKM at a LEM I dose per fraction [Gy (RBE)]: `low`, `high` its 95 % confidence limits."""
 
     dose: float
     factor: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
 
-ZHANG_2020 = "Zhang et al. 2020, PMC7731771: 20 patients, LEM I prescriptions recalculated with the MKM"
-_LEM_PER_MKM = (LiteratureFactor(2.70, 1.46, None, None), LiteratureFactor(3.00, 1.37, 1.35, 1.39))
+ZHANG_2020 = (
+    "Zhang et al. 2020, doi 10.1186/s13014-020-01723-z: 20 patients with recurrent nasopharyngeal carcinoma, LEM I plans "
+    "recalculated with the MKM"
+)
+_LEM_PER_MKM = (LiteratureFactor(2.70, 1.46, 1.41, 1.51), LiteratureFactor(3.00, 1.37, 1.35, 1.39))
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,15 @@ class ConvertedPrescription:
 def convert_prescription(dose_per_fraction: float, *, source: str, target: str) -> ConvertedPrescription:
     """Fallback where no field exists: a published LEM I / MKM factor, for prescriptions like those it was measured on.
 
-    The factor runs from 1.37 at 3.00 Gy (RBE) of LEM I to 1.46 at 2.70; far below the prescription it rises to 3 and no
-    number is given.
+    The factor is 1.37 (95 % limits 1.35 to 1.39) at 3.00 Gy (RBE) of LEM I and 1.46 (1.41 to 1.51) at 2.70, linear between
+    them; below it rises to 3 at 0.24 Gy (RBE), in organs, and no number is given.
 
     Parameters: `dose_per_fraction` [Gy (RBE)] in the source system; `source`, `target` "LEM-I" and "NIRS-mMKM" in either order.
-    Returns: `ConvertedPrescription`, with the interval between the neighbouring published values.
+    Returns: `ConvertedPrescription`, `low` and `high` from the published limits: those of the mean of one site and centre,
+    not the spread of patients.
     Validity: prescriptions of 2.70 to 3.00 Gy (RBE) of LEM I per fraction; other sites, fraction sizes or systems raise:
-    recalculate from physical dose and radiation quality with `convert`. Reference: Zhang et al. 2020, PMC7731771.
+    recalculate from physical dose and radiation quality with `convert`.
+    Reference: Zhang et al. 2020, doi 10.1186/s13014-020-01723-z (PMC7731771).
     """
     if {source, target} != {"LEM-I", "NIRS-mMKM"}:
         raise IonrtError(
@@ -116,8 +121,8 @@ def convert_prescription(dose_per_fraction: float, *, source: str, target: str) 
             f"{dose_per_fraction:g} Gy (RBE) per fraction: published are {known.min():.3g} to {known.max():.3g} only; "
             "the factor depends strongly on dose: recalculate from the field with ionrt.rbe.convert"
         )
-    f = float(np.interp(dose_per_fraction, known[order], factor[order]))
-    bounds = [f.low or f.factor for f in _LEM_PER_MKM] + [f.high or f.factor for f in _LEM_PER_MKM]
-    values = [dose_per_fraction * (1 / x if source == "LEM-I" else x) for x in (f, min(bounds), max(bounds))]
+    published = [np.array([getattr(f, k) for f in _LEM_PER_MKM]) for k in ("factor", "low", "high")]
+    factors = [float(np.interp(dose_per_fraction, known[order], x[order])) for x in published]
+    values = [dose_per_fraction * (1 / x if source == "LEM-I" else x) for x in factors]
     label = f"literature fallback, not a recalculation: {ZHANG_2020}"
     return ConvertedPrescription(values[0], min(values[1:]), max(values[1:]), source, target, label)
