@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from plan_fixtures import simple_plan, synthetic_base, water_box
 
 from ionrt.let import high_let_dose, let_d, let_difference, let_t, let_weighted_dose
+from ionrt.plan import field as plan_field
+from ionrt.plan import influence
 from ionrt.quantities import IonrtError
 
 
@@ -83,6 +86,24 @@ def test_dose_above_a_threshold_says_which():
         high_let_dose(f)
     f["high_let_dose"] = f.high_let_dose.assign_attrs(let_threshold=50.0)
     assert high_let_dose(f).attrs["let_threshold"] == 50.0
+
+
+def test_planned_field_has_both_averages():
+    """LETt set to 0.6 LETd in the base data: that ratio comes back, or less where a voxel mixes LETs (mean(L) mean(1/L) >= 1)."""
+    made = synthetic_base("C", energies=[150.0, 250.0])
+    base = made.assign(let_t=0.6 * made.let_d)
+    plan = simple_plan(spacing=2.0, spot_spacing=5.0)
+    d = influence(water_box((21, 61, 21), target_radius=10.0), plan, base={"C": base})
+    f = plan_field(d, np.ones(d.n_spots), models=("constant",), moments=("dose_per_let",))
+    inside = (f.dose > 0.1 * f.dose.max()).values
+    ratio = (let_t(f) / let_d(f)).values[inside]
+    assert ratio.max() <= 0.6 * (1 + 1e-5)
+    assert np.median(ratio) == pytest.approx(0.6, rel=5e-3)
+    assert let_t(f).attrs["let_definition"] == let_d(f).attrs["let_definition"] == "charged"
+    with pytest.raises(IonrtError, match="dose_per_let"):
+        let_t(plan_field(d, np.ones(d.n_spots), models=("constant",)))
+    with pytest.raises(IonrtError, match="moments"):
+        plan_field(d, np.ones(d.n_spots), models=("constant",), moments=("let_t",))
 
 
 def test_bad_input():

@@ -30,6 +30,7 @@ def field(
     let_definition: str = "charged",
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     let_threshold: float | None = None,
+    moments: Sequence[str] = (),
     by: str | None = None,
 ) -> xr.Dataset:
     """The additive field of a plan: dose, LET x dose and the moments of the models, per fraction.
@@ -38,14 +39,16 @@ def field(
 
     Parameters: `influence`; `weights` (spot) particles per fraction; `models` names in `ionrt.rbe.MODELS` whose moments are
     wanted; `let_definition` of ``let_x_dose``; `parameters` {model: its parameters}; `let_threshold` keV/um adds
-    ``high_let_dose``, the dose above it; `by` "beam" or "ion" keeps that dimension, None sums over all.
+    ``high_let_dose``, the dose above it; `moments` ("dose_per_let",) adds what `ionrt.let.let_t` needs; `by` "beam" or "ion"
+    keeps that dimension, None sums over all.
     Returns a Dataset (z, y, x) float32, with `beam` or `ion` in front where asked for.
     Errors: weights of another plan, negative or not finite; unknown model; two parameter sets for one moment.
     """
     w = check_weights(influence, weights)
     if by is not None:
         one_of(by, ("beam", "ion"), what="by")
-    wanted = field_moments(models, parameters or {}, let_definition, let_threshold)
+    further = [Moment(one_of(m, ("dose_per_let",), what="moments"), let_definition=let_definition) for m in moments]
+    wanted = merge((*field_moments(models, parameters or {}, let_definition, let_threshold), *further))
     labels = [b.beam.name if by == "beam" else b.beam.ion for b in influence.beams]
     if by == "beam" and len(set(labels)) < len(labels):
         labels = [f"{i + 1} {label}" for i, label in enumerate(labels)]

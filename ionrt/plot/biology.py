@@ -33,8 +33,9 @@ def curves(
 ) -> Figure:
     """Lines against one axis, panel by panel; a line of the same name looks the same everywhere.
 
-    Parameters: `panels` {title: {name of the line: array with one dimension, whose coordinate is the axis}}; `xlabel` with
-    unit; `ylabel`, by default that of the quantity in each panel; `points` {title: {name: (x, y)}} published values, drawn as
+    Parameters: `panels` {title: {name of the line: array with one dimension, whose coordinate is the axis, or with
+    ``quantile`` in front (`ionrt.rbe.bands`): a band from the first to the last, a line in the middle}}; `xlabel` with unit;
+    `ylabel`, by default that of the quantity in each panel; `points` {title: {name: (x, y)}} published values, drawn as
     marks in the colour of the line of that name; `shaded` from, to on the axis; `columns` per row; `width` [pixels];
     `xlim`, `ylim`, `logx`, `logy` of all panels; `caption` first sentence.
     """
@@ -43,6 +44,9 @@ def curves(
     size, drawn = int(width / n) - 95, []
     for k, (title, lines) in enumerate(panels.items()):
         items: list[Any] = [hv.VSpan(*shaded).opts(color="#999999", alpha=0.22, line_alpha=0)] if shaded else []
+        items += [_band(da, looks[name][0]) for name, da in lines.items() if "quantile" in da.dims]
+        tops = {name: _quantile(da, -1) for name, da in lines.items()}
+        lines = {name: _quantile(da, da.sizes.get("quantile", 0) // 2) for name, da in lines.items()}
         items += [_line(title, name, da, *looks[name]) for name, da in lines.items()]
         for name, (x, y) in ((points or {}).get(title) or {}).items():
             colour = looks[name][0] if name in looks else "#333333"
@@ -59,7 +63,7 @@ def curves(
                     xlabel=xlabel if k >= len(panels) - n else "",
                     ylabel=ylabel or label(str(first.name)),
                     xlim=across,
-                    ylim=ylim or _height(lines, across, logy),
+                    ylim=ylim or _height(tops, across, logy),
                     logx=logx,
                     logy=logy,
                     show_legend=False,
@@ -93,6 +97,18 @@ def _line(title: str, name: str, da: xr.DataArray, colour: str, dash: str) -> hv
     good = np.isfinite(y)
     curve = hv.Curve((x[good].astype(np.float32), y[good].astype(np.float32)))
     return curve.opts(color=colour, line_dash=dash, line_width=2.2)
+
+
+def _quantile(da: xr.DataArray, k: int) -> xr.DataArray:
+    """The k-th line of a band; a line as it is."""
+    return da.isel(quantile=k) if "quantile" in da.dims else da
+
+
+def _band(da: xr.DataArray, colour: str) -> hv.Area:
+    """From the first to the last quantile."""
+    x, low, high = da[da.dims[-1]].values, da.isel(quantile=0).values, da.isel(quantile=-1).values
+    area = hv.Area((x.astype(np.float32), low.astype(np.float32), high.astype(np.float32)), vdims=["low", "high"])
+    return area.opts(color=colour, alpha=0.22, line_alpha=0)
 
 
 def _span(lines: Mapping[str, xr.DataArray], log: bool) -> tuple[float, float]:
