@@ -89,7 +89,7 @@ def test_dose_above_a_threshold_says_which():
 
 
 def test_planned_field_has_both_averages():
-    """LETt set to 0.6 LETd in the base data: that ratio comes back, or less where a voxel mixes LETs (mean(L) mean(1/L) >= 1)."""
+    """LETt is 0.6 LETd in the base data: that ratio comes back, or less where a voxel mixes LETs: mean(L) mean(1/L) >= 1."""
     made = synthetic_base("C", energies=[150.0, 250.0])
     base = made.assign(let_t=0.6 * made.let_d)
     plan = simple_plan(spacing=2.0, spot_spacing=5.0)
