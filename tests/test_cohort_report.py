@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
-from ionrt import cohort
+from ionrt import cohort, outcome
 from ionrt.report import report
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +46,12 @@ class Tables(HTMLParser):
             self.cell.append(data)
 
 
+def read_tables(page):
+    parser = Tables()
+    parser.feed(page[page.find("<body>") :])
+    return parser.tables
+
+
 @pytest.fixture(scope="module", params=["08_exchange_cohort", "09_outcomes", "10_ntcp"])
 def page(request, tmp_path_factory):
     os.environ["TQDM_DISABLE"] = "1"
@@ -69,10 +78,8 @@ def test_no_patient_and_no_array_of_patients(page):
 
 @pytest.mark.slow
 def test_no_count_below_ten_in_a_table(page):
-    parser = Tables()
-    parser.feed(page[page.find("<body>") :])
-    assert parser.tables
-    for table in parser.tables:
+    assert read_tables(page)
+    for table in read_tables(page):
         head = table[0]
         for row in table[1:]:
             for name, cell in zip(head[-len(row) :], row, strict=False):
@@ -90,6 +97,78 @@ def assert_not_recoverable(table):
         assert hidden != 1, line
 
 
+NUMBERS = r'"array": \{"type": "bytes", "data": "([^"]+)"\}'
+CURVE = re.compile(
+    r'"name": "([^"]+)", "data_source".{1,900}?\["x", \{"type": "ndarray", ' + NUMBERS + r".{1,200}?" + NUMBERS, re.DOTALL
+)
+
+
+def numbers(text):
+    return np.frombuffer(gzip.decompress(base64.b64decode(text)))
+
+
+@pytest.mark.slow
+def test_no_two_points_of_a_curve_are_fewer_than_ten_events_apart(page):
+    """All points that the page gives of one curve, drawn or in a table, against the events of the patients behind it."""
+    curves = [(name, numbers(x), numbers(y) / 100) for name, x, y in CURVE.findall(page)]
+    if "Outcomes against dose" not in page:
+        assert not any(y[0] == 1 for _, _, y in curves)
+        return
+    tables = cohort.load(ROOT / "datasets" / "exchange_cohort")
+    ends = {e: cohort.endpoint_table(tables, e) for e in ("OS", "LC")}
+    points = {}
+    for name, x, y in curves:
+        if y[0] != 1:
+            continue  # incidence; the next test
+        for endpoint, table in ends.items():
+            rows = table[table["indication"].eq(name.replace(" ", "_"))]
+            exact = outcome.kaplan_meier(rows, "time", "event", at=list(x))["survival"].to_numpy()
+            if np.abs(exact - y).max() < 0.0051:
+                points[name, endpoint] = set(x)
+    assert len(points) == 6, points.keys()
+    name = endpoint = ""
+    for row in next(t for t in read_tables(page) if t[0][:3] == ["indication", "endpoint", "years"])[1:]:
+        name, endpoint = row[0] or name, row[1] or endpoint
+        points.setdefault((name, endpoint), {0.0}).add(float(row[2]))
+    for (name, endpoint), times in points.items():
+        rows = ends[endpoint][ends[endpoint]["indication"].eq(name.replace(" ", "_"))]
+        count, _ = np.histogram(rows.loc[rows["event"].eq(1), "time"], bins=[*sorted(times)])
+        assert count.min() >= 10, (name, endpoint, sorted(times), count)
+        assert (rows["time"] > max(times)).sum() >= 10, (name, endpoint)
+
+
+@pytest.mark.slow
+def test_no_two_points_of_an_incidence_are_fewer_than_ten_events_apart(page):
+    found = [(name, numbers(x), numbers(y)) for name, x, y in CURVE.findall(page)]
+    found = [(name, x) for name, x, y in found if y[0] == 0 and name in ("prostate", "head neck", "recurrent")]
+    assert bool(found) == ("Outcomes against dose" in page)
+    tables = cohort.load(ROOT / "datasets" / "exchange_cohort")
+    late = outcome.toxicity_times(tables["toxicity"], cohort.patient_table(tables), grade=2, late_from=90)
+    for name, x in found:
+        rows = late[late["indication"].eq(name.replace(" ", "_"))]
+        count, _ = np.histogram(rows.loc[rows["code"].eq(1), "time"] / 365.25, bins=x)
+        assert count.min() >= 10 and (rows["time"] / 365.25 > x[-1]).sum() >= 10, name
+
+
+@pytest.mark.slow
+def test_the_trial_report_gives_no_small_difference(tmp_path):
+    """Numbers at risk are rounded, safety counts everybody who was randomised, an unplanned analysis does not say its n."""
+    os.environ["TQDM_DISABLE"] = "1"
+    out = report(ROOT / "notebooks" / "13_trial_report.ipynb", tmp_path / "trial.html", {}).html
+    tables = read_tables(out.read_text(encoding="utf-8"))
+    heads = {tuple(t[0]): t[1:] for t in tables}
+    arms = {"photon": 79, "carbon": 155}
+    risk = heads["months", "photon", "carbon"]
+    assert all(cell == "–" or int(cell) % 10 == 0 for row in risk for cell in row[1:])
+    safety = heads["worst grade", "photon", "carbon"]
+    for k, size in enumerate(arms.values(), 1):
+        shown = [int(row[k]) for row in safety if row[k] != "–"]
+        hidden = len(safety) - len(shown)
+        assert hidden != 1 and (hidden or sum(shown) == size) and size - sum(shown) not in range(1, 10)
+    assert not any("strata, population" in row and "n" in head for head, rows in heads.items() for row in rows)
+
+
+@pytest.mark.slow
 def test_the_executed_notebook_does_not_name_the_folders_of_the_hospital(tmp_path):
     """A path given as a parameter, printed, shown in a table and raised as text leaves only its last part."""
     folder = tmp_path / "St. Canary Hospital" / "Muster, Eva (4711)"
