@@ -22,6 +22,11 @@ from tqdm import tqdm
 from ionrt import cohort, outcome
 
 PATIENTS = 1000
+WORDS = {
+    "LC": "local control", "LC without the volume": "local control without the volume", "OS": "death", "late": "late toxicity",
+    "log_gtv": "GTV volume", "let_d_mean": "LETd in the GTV", "rx_dose": "dose", "ecog": "ECOG", "treat_year": "calendar year",
+    "oar_d2cc": "D2cc", "oar_let_d": "LETd in the organ",
+}  # fmt: skip
 METRICS = ["Mean", "D2"]  # of dose and LETd in 13 structures: 52 metrics a study
 ORGAN = {"D2cc": "oar_d2cc", "Mean": "oar_let_d"}
 
@@ -61,7 +66,9 @@ def summarised(fits: pd.DataFrame) -> pd.DataFrame:
         coverage=("inside", "mean"), coverage_400=("first", "mean"), cohorts=("inside", "size"),
     )  # fmt: skip
     out.insert(5, "coverage_se", np.sqrt(out["coverage"] * (1 - out["coverage"]) / out["cohorts"]))
-    return out.reset_index().round(5)
+    out = out.reset_index().round(5)
+    out.insert(2, "covariate", out["term"].map(WORDS))
+    return out.replace({"analysis": WORDS})
 
 
 def seconds(label: str, call: Callable[[], object]) -> None:

@@ -1,14 +1,19 @@
 """Survival calls on 100,000 SYNTHETIC patients with 10 covariates; the same calls of statsmodels where it has them.
 
 python benchmarks/outcome.py [patients]
+python benchmarks/outcome.py --lifelines PYTHON     the same of lifelines, in an environment of its own (it holds pandas back)
 python benchmarks/outcome.py coverage [cohorts]     how often 95 % limits hold a planted hazard ratio and LETd slope
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -71,6 +76,40 @@ def main(n: int) -> None:
     print(f"largest difference of a coefficient: {np.abs(mine.coef.to_numpy() - other.params).max():.1e}")  # type: ignore[attr-defined]
 
 
+OTHER = """
+import sys, time
+import pandas as pd
+from lifelines import AalenJohansenFitter, CoxPHFitter, KaplanMeierFitter
+from lifelines.statistics import multivariate_logrank_test
+df = pd.read_csv(sys.argv[1])
+x = [f"x{i}" for i in range(10)]
+def timed(name, call):
+    begin = time.perf_counter()
+    result = call()
+    print(f"{name:58s} {time.perf_counter() - begin:8.2f} s", flush=True)
+    return result
+timed("lifelines KaplanMeierFitter", lambda: KaplanMeierFitter().fit(df.day, df.event))
+timed("lifelines KaplanMeierFitter, exact times", lambda: KaplanMeierFitter().fit(df.exact, df.event))
+timed("lifelines multivariate_logrank_test, 5 groups", lambda: multivariate_logrank_test(df.day, df.centre, df.event))
+fit = timed("lifelines CoxPHFitter, 10 covariates, Efron", lambda: CoxPHFitter().fit(df[[*x, "day", "event"]], "day", "event"))
+timed("lifelines AalenJohansenFitter", lambda: AalenJohansenFitter(calculate_variance=False).fit(df.exact, df.code, 1))
+fit.params_.to_csv(sys.argv[2], header=False)
+"""
+
+
+def lifelines(python: str, n: int) -> None:
+    """The calls that lifelines has, on the same patients, with the interpreter of another environment."""
+    df = patients(n)
+    with tempfile.TemporaryDirectory() as folder:
+        rows, found = Path(folder) / "rows.csv", Path(folder) / "coef.csv"
+        df.to_csv(rows, index=False)
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        subprocess.run([python, "-c", OTHER, str(rows), str(found)], check=True, env=environment)
+        theirs = pd.read_csv(found, header=None, index_col=0)[1]
+    mine = outcome.cox(df, " + ".join(TERMS), "day", "event").set_index("term").coef
+    print(f"largest difference of a coefficient: {(mine - theirs).abs().max():.1e}")
+
+
 def late_effects(n: int, seed: int) -> pd.DataFrame:
     """SYNTHETIC: late effects after dose and LETd (slope 0.06 per keV/um), confounded by GTV volume; death and loss censor."""
     rng = np.random.default_rng(seed)
@@ -101,5 +140,8 @@ def coverage(cohorts: int) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["coverage"]:
         coverage(int(sys.argv[2]) if len(sys.argv) > 2 else 400)
+    elif sys.argv[1:2] == ["--lifelines"]:
+        main(int(sys.argv[3]) if len(sys.argv) > 3 else 100_000)
+        lifelines(sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 100_000)
     else:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)

@@ -176,3 +176,18 @@ def test_shipped_cohort_is_what_its_recipe_makes(tmp_path):
     cohort.save(cohort.synthetic(1000, 20311), tmp_path)
     for file in sorted(DATA.glob("*.csv")):
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / file.name), pd.read_csv(file), atol=2e-4, rtol=0)
+
+
+def test_the_stored_coverage_is_of_these_effects_and_near_95_percent():
+    """Made by benchmarks/cohort.py; an effect that is planted differently from now on makes the table stale."""
+    table = pd.read_csv(DATA.parent / "planted_effects" / "coverage.csv")
+    endpoint = {"local control": "LC", "local control without the volume": "LC", "death": "OS", "late toxicity": "late"}
+    planted = {(e, k): v for e, effects in cohort.PLANTED.items() for k, v in effects.items()}
+    for row in table.itertuples():
+        assert row.planted == pytest.approx(planted[endpoint[row.analysis], row.term], abs=1e-5)
+    adjusted = table[~table["analysis"].str.contains("without")]
+    assert {endpoint[a] for a in adjusted["analysis"]} == set(cohort.PLANTED) and len(adjusted) == len(planted)
+    assert adjusted["coverage"].between(0.93, 0.97).all() and (adjusted["cohorts"] >= 400).all()
+    assert ((adjusted["coverage"] - 0.95).abs() < 3.5 * adjusted["coverage_se"]).all()
+    confounded = table.set_index(["analysis", "term"]).loc[("local control without the volume", "let_d_mean")]
+    assert confounded["coverage"] < 0.7
