@@ -31,7 +31,8 @@ NUMBERS = frozenset(("AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US",
 TECHNICAL = frozenset(
     (
         "Manufacturer", "ManufacturerModelName", "SoftwareVersions", "RescaleType", "ConvolutionKernel", "ScanSpotTuneID",
-        "SnoutID", "RangeShifterID", "RangeModulatorID", "LateralSpreadingDeviceID", "FixationLightAzimuthalAngle", "CodeValue",
+        "SnoutID", "RangeShifterID", "RangeModulatorID", "LateralSpreadingDeviceID", "FixationLightAzimuthalAngle",
+        "RangeShifterSetting", "LateralSpreadingDeviceSetting", "RangeModulatorSetting", "CodeValue",
         "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "MaterialID",
     )
 )  # fmt: skip
@@ -136,6 +137,8 @@ class Cleaner:
         value = data[tag].value
         if keyword == "ROIName":
             self._replace(data, tag, roi_name(str(value or ""), int(data.get("ROINumber") or 0)))
+        elif keyword == "BeamName":  # may not be empty in an ion plan
+            self._replace(data, tag, f"Beam_{data.get('BeamNumber') or 0}")
         elif self._may_stay(keyword, action, str(value or "")):
             return
         elif keyword in ("PatientName", "PatientID"):
