@@ -38,11 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("-p", dest="parameters", metavar="KEY=VALUE", action="append", default=[], help="any other parameter")
     report.set_defaults(run=_report)
     basedata = commands.add_parser("basedata", help="base data of the ions in water")
-    basedata.add_argument("action", choices=("build", "info", "export"))
+    basedata.add_argument("action", choices=("build", "info", "export", "clear"))
     basedata.add_argument("ions", nargs="*", help="p He C O Ne (default: all)")
     basedata.add_argument(
         "--out", metavar="DIR", default=".", help="folder for export, or a file that ends in .nc or .mat (one ion)"
     )
+    basedata.add_argument("--all", action="store_true", help="clear: also what the present version wrote")
     basedata.set_defaults(run=_basedata)
     commands.add_parser("check", help="does this environment work?").set_defaults(run=_check)
     return parser
@@ -83,6 +84,12 @@ def _basedata(chosen: argparse.Namespace) -> None:
     from ionrt import beam, ions
     from ionrt.quantities import one_of
 
+    if chosen.action == "clear":
+        if chosen.ions:
+            raise IonrtError("basedata clear takes no ions: it deletes what other versions wrote, or everything with --all")
+        gone, size = beam.clear(everything=chosen.all)
+        print(f"{len(gone)} files deleted, {size / 1e6:.0f} MB")
+        return
     names = chosen.ions or list(ions.IONS)
     for ion in names:
         one_of(ion, tuple(ions.IONS), what="ion")

@@ -140,6 +140,7 @@ def test_clear_takes_only_what_other_physics_wrote(tmp_path: Path, monkeypatch: 
         path.write_bytes(b"not ours")
     store.save(now, foreign[2])  # its name and its contents contradict each other
     foreign[3].write_text("kept")
-    assert clear() == [old] and keep.exists()
-    assert clear(everything=True) == [keep]
-    assert all(path.exists() for path in foreign) and clear() == []
+    size = old.stat().st_size
+    assert clear() == ([old], size) and keep.exists()
+    assert clear(everything=True)[0] == [keep]
+    assert all(path.exists() for path in foreign) and clear() == ([], 0)
