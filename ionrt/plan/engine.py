@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 
-import dask
 import numpy as np
 import xarray as xr
 from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
-from ionrt.plan import kernels
 from ionrt.plan.beams import Beam, Plan
-from ionrt.plan.components import Component, split
+from ionrt.plan.blocks import Work, counted, filled
+from ionrt.plan.components import split
 from ionrt.plan.geometry import Grid
 from ionrt.plan.lattice import every_second_ray, nodes_of
 from ionrt.plan.machine import Machine, make_machine
-from ionrt.plan.rows import Rows, dosed_rows
+from ionrt.plan.points import point_tables
+from ionrt.plan.rows import dosed_rows
 from ionrt.plan.scenarios import NOMINAL, Scenario
 from ionrt.plan.scene import Scene, make_scene
-from ionrt.plan.spots import Spots, View, make_view, place_spots
-from ionrt.quantities import IonrtError, content_hash
+from ionrt.plan.spots import Spots, View, given_spots, make_view, place_spots
+from ionrt.plan.store import Chunk, Keeper
+from ionrt.quantities import IonrtError, content_hash, one_of
 
-ENTRIES_PER_CHUNK = 8_000_000
+KERNELS = ("split", "point")
 MOST_ENERGIES = 256  # per ray; the products keep one row of them on the stack
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some blocks of a beam. Per block `first`, `count` (energies), `spot` (index in the beam); entries in CSR fashion:
-    `rows` (int32) are rows of the beam, `dose` (float32) is Gy per 1e6 particles, (row, energy) with energy fastest."""
-
-    first: np.ndarray
-    count: np.ndarray
-    spot: np.ndarray
-    row_start: np.ndarray
-    entry_start: np.ndarray
-    rows: np.ndarray
-    dose: np.ndarray
-
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """In the order the kernels take them."""
-        return self.first, self.count, self.spot, self.row_start, self.entry_start, self.rows, self.dose
 
 
 @dataclass(frozen=True)
@@ -137,7 +122,15 @@ class Influence:
 
 
 def influence(
-    patient: xr.Dataset, plan: Plan, *, base: Mapping[str, xr.Dataset] | None = None, scenario: Scenario = NOMINAL
+    patient: xr.Dataset,
+    plan: Plan,
+    *,
+    base: Mapping[str, xr.Dataset] | None = None,
+    scenario: Scenario = NOMINAL,
+    spots: xr.Dataset | None = None,
+    kernel: str = "split",
+    store: str | os.PathLike[str] | None = None,
+    memory: float | None = None,
 ) -> Influence:
     r"""Sparse dose influence of all spots of a plan, model-agnostic.
 
@@ -147,18 +140,30 @@ def influence(
 
     Parameters: `patient` Dataset with ct or spr and structures (`ionrt.read_dicom`); `plan`; `base` {ion: Dataset} of the
     user's own base data (None: `ionrt.beam.base_data`); `scenario` range and set-up error under which the spots of the
-    nominal plan are delivered. A running `distributed.Client` is used.
+    nominal plan are delivered; `spots` given ones, with coordinates beam_index, energy (MeV/u), u, v (mm) along `spot` as
+    `Influence.spots` returns them (None: placed on the target); they come out ordered by beam, ray and energy; `kernel`
+    "split" (core on voxels, halo on a lattice) or "point" (the formula at each voxel's middle within `plan.lateral_loss`,
+    several times the entries); `store` folder that keeps finished blocks by content, from which an interrupted run goes on;
+    `memory` bytes that the entries may take: with a `store` what does not fit stays there and is mapped.
+    A running `distributed.Client` is used (the folder must then be there for all workers).
     Returns an `Influence`: 4 bytes per entry and 4 per (ray, voxel), whatever the number of moments.
     Validity: dose to water; every voxel sees the material on its own ray (no lateral heterogeneity inside a spot).
-    Errors: `ReachError` where an ion cannot reach; IonrtError where a beam misses the patient or base data do not fit.
+    Errors: `ReachError` where an ion cannot reach; IonrtError where a beam misses the patient, base data do not fit or lack an
+    energy of a given spot, no spot is given, `memory` is too small (says how much is needed).
     Reference: Hong et al., doi 10.1088/0031-9155/41/8/005; Parodi et al., doi 10.1088/0031-9155/57/12/3759.
     """
+    one_of(kernel, KERNELS, what="kernel")
     scene = make_scene(patient, plan)
     data = {ion: _base_data(ion, base) for ion in dict.fromkeys(b.ion for b in plan.beams)}
-    beams = tuple(
-        _beam_influence(plan, beam, scene, data[beam.ion], scenario)
-        for beam in tqdm(plan.beams, desc="influence", unit="beam", disable=None, leave=False)
-    )
+    prepared = []
+    for i, beam in enumerate(tqdm(plan.beams, desc="influence", unit="beam", disable=None, leave=False)):
+        view, machine = make_view(beam, scene), make_machine(beam, data[beam.ion])
+        placed = place_spots(plan, beam, scene, view, machine) if spots is None else given_spots(spots, i, beam, machine)
+        prepared.append(_prepare(plan, beam, scene, view.moved(scenario), machine, placed, kernel=kernel))
+    sizes = [n for p in prepared for n in p.sizes]
+    besides = sum(p.besides for p in prepared)
+    keeper = Keeper(None if store is None else Path(store), memory).for_size(sum(sizes), besides, max(sizes))
+    beams = tuple(p.finish(keeper) for p in tqdm(prepared, desc="entries", unit="beam", disable=None, leave=False))
     attrs = {"patient": content_hash(scene.spr, scene.target), "base": content_hash(*(_identity(d) for d in data.values()))}
     if scenario != NOMINAL:
         attrs["scenario"] = scenario.label
@@ -179,37 +184,89 @@ def _identity(base: xr.Dataset) -> object:
     return base.attrs.get("content_hash") or np.asarray(base["dose"].values)
 
 
-def _beam_influence(plan: Plan, beam: Beam, scene: Scene, base: xr.Dataset, scenario: Scenario) -> BeamInfluence:
-    view = make_view(beam, scene)
-    machine = make_machine(beam, base)
-    spots = place_spots(plan, beam, scene, view, machine)
-    return beam_influence(plan, beam, scene, view.moved(scenario), machine, spots)
-
-
 def beam_influence(
     plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, index: np.ndarray | None = None
 ) -> BeamInfluence:
     """Entries of the given spots in the voxels `index` (flat; None: all of the body)."""
+    return _prepare(plan, beam, scene, view, machine, spots, index).finish(Keeper())
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A beam before its entries are made: the parts still without chunks, and the work that makes them."""
+
+    influence: BeamInfluence
+    works: tuple[Work, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each chunk to come."""
+        return [n for work in self.works for n in work.nbytes]
+
+    @property
+    def besides(self) -> int:
+        """Bytes of everything else that stays."""
+        return self.influence.nbytes
+
+    def finish(self, keeper: Keeper) -> BeamInfluence:
+        """With the entries."""
+        parts = (replace(p, chunks=filled(w, keeper)) for p, w in zip(self.influence.parts, self.works, strict=True))
+        return replace(self.influence, parts=tuple(parts))
+
+
+def _prepare(
+    plan: Plan,
+    beam: Beam,
+    scene: Scene,
+    view: View,
+    machine: Machine,
+    spots: Spots,
+    index: np.ndarray | None = None,
+    kernel: str = "split",
+) -> _Prepared:
+    """Rows, tables and the number of entries."""
     if spots.count.max() > MOST_ENERGIES:
         raise IonrtError(
             f"beam {beam.name}: {spots.count.max()} energies on one ray; at most {MOST_ENERGIES}: thin the base data"
         )
     low, high = int(spots.first.min()), int((spots.first + spots.count).max()) - 1
     machine = machine.select(low, high)
-    spots = Spots(spots.u, spots.v, spots.first - low, spots.count, spots.spacing)
-    core, halo, lattice = split(machine, thickness=_thickness(scene.grid, view), spacing=spots.spacing, loss=plan.lateral_loss)
-    radius = float(np.sqrt(max(core.cut2.max(), halo.cut2.max())))
+    spots = replace(spots, first=spots.first - low)
     index = np.flatnonzero(scene.body) if index is None else index
+    parts = _points if kernel == "point" else _core_and_halo
+    voxel, made, works = parts(plan, beam, scene, view, machine, spots, index)
+    iso = tuple(float(c) for c in view.isocentre)
+    return _Prepared(BeamInfluence(beam, machine, spots, iso, voxel, tuple(made)), tuple(works))  # type: ignore[arg-type]
+
+
+def _core_and_halo(
+    plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, index: np.ndarray
+) -> tuple[np.ndarray, list[Part], list[Work]]:
+    """Core on voxels, halo on a lattice: of all rays where it is narrow, of every second ray where it is wide."""
+    thickness = _thickness(scene.grid, view)
+    core, halo, lattice = split(machine, thickness=thickness, spacing=spots.spacing, loss=plan.lateral_loss)
+    radius = float(np.sqrt(max(core.cut2.max(), halo.cut2.max())))
     rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, index)
-    parts = [Part(rows.bins, core.lowest, _fill(core, machine, spots, rows, view), core.taps)]
+    parts = [Part(rows.bins, core.lowest, (), core.taps)]
+    works = [counted(core, machine, spots, rows, view)]
     for thinned in (False, True) if halo.cut2.max() > 0.0 else ():
-        rays, share = every_second_ray(spots) if thinned else (spots, None)
+        rays, share = every_second_ray(spots) if thinned and lattice.thinned.any() else (spots, None)
         found = nodes_of(lattice, rows, rays, radius, thinned=thinned)
         if found is not None:
             nodes, lift = found
-            parts.append(Part(nodes.bins, halo.lowest, _fill(halo, machine, rays, nodes, view), halo.taps, lift, share))
-    iso = tuple(float(c) for c in view.isocentre)
-    return BeamInfluence(beam, machine, spots, iso, rows.voxel, tuple(parts))  # type: ignore[arg-type]
+            parts.append(Part(nodes.bins, halo.lowest, (), halo.taps, lift, share))
+            works.append(counted(halo, machine, rays, nodes, view))
+    return rows.voxel, parts, works
+
+
+def _points(
+    plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, index: np.ndarray
+) -> tuple[np.ndarray, list[Part], list[Work]]:
+    """Every spot by itself."""
+    point = point_tables(machine, loss=plan.lateral_loss)
+    rows = dosed_rows(beam, scene, view, machine, spots, float(np.sqrt(point.cut2.max())), scene.grid, index)
+    part = Part(rows.bins, np.zeros(machine.dose.shape[0], np.int32), (), np.zeros(1, np.int64))
+    return rows.voxel, [part], [counted(point, machine, spots, rows, view)]
 
 
 def _thickness(grid: Grid, view: View) -> float:
@@ -217,39 +274,3 @@ def _thickness(grid: Grid, view: View) -> float:
     z, y, x = grid.spacing
     w = np.abs(view.axes[2])
     return grid.voxel_volume / float(w[0] * y * z + w[1] * x * z + w[2] * x * y)
-
-
-def _fill(component: Component, machine: Machine, spots: Spots, rows: Rows, view: View) -> tuple[Chunk, ...]:
-    """Dask tasks over blocks of rays; whichever scheduler is active runs them."""
-    tables = (component.amplitude, component.variance, machine.air)
-    shared = dask.delayed((component.lowest, component.cut2, rows, view.source, tables), pure=False, traverse=False)
-    chunks = [dask.delayed(_chunk, pure=False)(shared, spots, part) for part in _parts(spots, rows, component.cut2)]
-    return tuple(dask.compute(*chunks))
-
-
-def _parts(spots: Spots, rows: Rows, cut2: np.ndarray) -> list[slice]:
-    """Cut the blocks into slices of similar work; several per worker, none too large for one message."""
-    per_area = rows.voxel.size / max(float(np.ptp(rows.bev[:, 0]) * np.ptp(rows.bev[:, 1])), 1.0)
-    entries = spots.count * max(per_area * np.pi * float(np.mean(cut2[rows.bins])), 1.0)
-    parts = int(np.clip(np.ceil(entries.sum() / ENTRIES_PER_CHUNK), min(4, spots.u.size), spots.u.size))
-    edges = np.searchsorted(np.cumsum(entries), np.linspace(0.0, entries.sum(), parts + 1)[1:-1])
-    edges = np.unique(np.concatenate([[0], edges, [spots.u.size]]))
-    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
-
-
-def _chunk(shared: tuple, spots: Spots, part: slice) -> Chunk:
-    """Count, allocate exactly, fill."""
-    lowest, cut2, rows, source, tables = shared
-    u, v, first, count = spots.u[part], spots.v[part], spots.first[part], spots.count[part]
-    where = (lowest, rows.bev, rows.bins, cut2, rows.bucket, rows.n_bucket, rows.origin, rows.size, rows.reach, source)
-    n_rows, n_entries = np.zeros(u.size, np.int64), np.zeros(u.size, np.int64)
-    kernels.count_rows(u, v, first, count, *where, n_rows, n_entries)
-    row_start, entry_start = starts(n_rows), starts(n_entries)
-    index, dose = np.empty(row_start[-1], np.int32), np.empty(entry_start[-1], np.float32)
-    kernels.fill(u, v, first, count, *where, *tables, row_start, entry_start, index, dose)  # type: ignore[call-arg]
-    return Chunk(first, count, spots.start()[:-1][part], row_start, entry_start, index, dose)
-
-
-def starts(counts: np.ndarray) -> np.ndarray:
-    """Where each block begins, and the total at the end."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

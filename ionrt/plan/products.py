@@ -12,8 +12,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from ionrt.plan import kernels
-from ionrt.plan.engine import BeamInfluence, Chunk, starts
+from ionrt.plan.engine import BeamInfluence
 from ionrt.plan.moments import beam_table
+from ionrt.plan.store import Chunk, starts
 
 MILLION = 1e6  # the dose of an entry is that of 1e6 particles
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import xarray as xr
 from numba import njit
 from scipy.ndimage import distance_transform_edt
 
@@ -16,6 +17,7 @@ from ionrt.plan.scenarios import Scenario
 from ionrt.plan.scene import Scene
 from ionrt.quantities import IonrtError
 
+SAME_ENERGY, SAME_PLACE = 0.01, 1e-3  # MeV/u, mm: given spots against base data and each other
 REACH_TOLERANCE = 1.0  # mm of water: peaks this much short of the deepest target voxel still count as reaching
 
 
@@ -169,3 +171,42 @@ def _blocks(marked: np.ndarray, u_axis: np.ndarray, v_axis: np.ndarray, spacing:
     iv, iu, first = np.nonzero(edges == 1)
     last = np.nonzero(edges == -1)[2]
     return Spots(u_axis[iu], v_axis[iv], first.astype(np.int64), (last - first).astype(np.int64), spacing)
+
+
+def given_spots(table: xr.Dataset, index: int, beam: Beam, machine: Machine) -> Spots:
+    """The spots of beam number `index` in a table with coordinates beam_index, energy, u and v along `spot`."""
+    missing = [k for k in ("beam_index", "energy", "u", "v") if k not in table.coords and k not in table]
+    if missing or table.sizes.get("spot", 0) == 0:
+        what = f"{missing[0]!r} is missing" if missing else "there is none"
+        raise IonrtError(f"spots: expected beam_index, energy, u and v of at least one spot along `spot`; {what}")
+    mine = np.asarray(table["beam_index"].values) == index
+    if not mine.any():
+        raise IonrtError(f"spots: none for beam {beam.name} (beam_index {index}); leave the beam out of the plan")
+    u, v, energy = (np.asarray(table[k].values, dtype=np.float64)[mine] for k in ("u", "v", "energy"))
+    if not all(np.isfinite(a).all() for a in (u, v, energy)):
+        raise IonrtError(f"spots of beam {beam.name}: energy, u and v must be finite")
+    nearest = np.abs(energy[:, None] - machine.energy).argmin(axis=1)
+    apart = np.abs(machine.energy[nearest] - energy)
+    if apart.max() > SAME_ENERGY:
+        raise IonrtError(
+            f"beam {beam.name}: no base data of {machine.ion} at {energy[apart.argmax()]:g} MeV/u; the nearest that the"
+            f" room offers is {machine.energy[nearest[apart.argmax()]]:g} MeV/u: make base data at the spots' energies"
+        )
+    ray = np.rint(np.stack([v, u, nearest], axis=1) / np.array([SAME_PLACE, SAME_PLACE, 1.0])).astype(np.int64)
+    order = np.lexsort(ray.T[::-1])
+    ray, u, v = ray[order], u[order], v[order]
+    follows = (np.diff(ray[:, :2], axis=0) == 0).all(axis=1)
+    if (follows & (np.diff(ray[:, 2]) == 0)).any():
+        raise IonrtError(f"spots of beam {beam.name}: two have the same energy, u and v; add their weights")
+    start = np.flatnonzero(np.concatenate([[True], ~(follows & (np.diff(ray[:, 2]) == 1))]))
+    return Spots(u[start], v[start], ray[start, 2], np.diff(np.append(start, len(ray))), _regular(u, v))
+
+
+def _regular(u: np.ndarray, v: np.ndarray) -> float:
+    """Distance of rays that lie on one square grid through the isocentre; infinite for others."""
+    places = np.unique(np.abs(np.concatenate([u, v])))
+    places = places[places > SAME_PLACE]
+    if places.size == 0:
+        return np.inf
+    apart = places - places[0] * np.rint(places / places[0])
+    return float(places[0]) if places[0] >= 0.5 and np.abs(apart).max() <= 10.0 * SAME_PLACE else np.inf

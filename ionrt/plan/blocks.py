@@ -1,0 +1,116 @@
+"""From tables and rows to entries: blocks of rays are counted, then filled, as tasks of whichever dask scheduler is active."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import dask
+import numpy as np
+
+from ionrt.plan import kernels
+from ionrt.plan.components import Component
+from ionrt.plan.machine import Machine
+from ionrt.plan.points import Point, count_points, fill_points
+from ionrt.plan.rows import Rows
+from ionrt.plan.spots import Spots, View
+from ionrt.plan.store import Chunk, Keeper, starts
+from ionrt.quantities import IonrtError, content_hash
+
+ENTRIES_PER_CHUNK = 8_000_000
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs for the entries of one part of a beam; `counts` of rows and entries per block, by slice of blocks."""
+
+    tables: Component | Point
+    air: np.ndarray
+    rows: Rows
+    source: np.ndarray
+    spots: Spots
+    slices: tuple[slice, ...] = ()
+    counts: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+
+    @property
+    def nbytes(self) -> list[int]:
+        """Bytes of entries and their rows, by slice."""
+        return [4 * int(rows.sum() + entries.sum()) for rows, entries in self.counts]
+
+    def key(self) -> str:
+        """Hash of everything that the entries depend on."""
+        parts = [v for o in (self.tables, self.rows, self.spots) for v in vars(o).values()]
+        return content_hash(type(self.tables).__name__, self.air, self.source, *parts)
+
+
+def counted(tables: Component | Point, machine: Machine, spots: Spots, rows: Rows, view: View) -> Work:
+    """The work cut into slices of similar size, with its exact number of entries."""
+    work = Work(tables, machine.air, rows, view.source, spots)
+    slices = _slices(spots, rows, tables.cut2 if tables.cut2.ndim == 1 else tables.cut2.mean(axis=1))
+    shared = dask.delayed(work, pure=False, traverse=False)
+    counts = dask.compute(*(dask.delayed(_count, pure=False)(shared, part) for part in slices))
+    return replace(work, slices=tuple(slices), counts=tuple(counts))
+
+
+def filled(work: Work, keeper: Keeper) -> tuple[Chunk, ...]:
+    """The chunks of all slices; those that the keeper has are not computed again."""
+    key = work.key() if keeper.folder is not None else ""
+    keys = [f"{key}-{part.start}-{part.stop}" for part in work.slices]
+    todo = [i for i, k in enumerate(keys) if keeper.find(k) is None]
+    shared = dask.delayed(replace(work, counts=()), pure=False, traverse=False)
+    tasks = [dask.delayed(_fill, pure=False)(shared, work.slices[i], work.counts[i], keeper, keys[i]) for i in todo]
+    made = dict(zip(todo, dask.compute(*tasks), strict=True))
+    return tuple(_present(made.get(i) or keeper.find(k), k) for i, k in enumerate(keys))
+
+
+def _present(chunk: Chunk | None, key: str) -> Chunk:
+    if chunk is None:
+        raise IonrtError(f"store: block {key} was written and is gone; do not clear the folder during a run")
+    return chunk
+
+
+def _slices(spots: Spots, rows: Rows, cut2: np.ndarray) -> Sequence[slice]:
+    """Cut the blocks into slices of similar work; several per worker, none too large for one message."""
+    per_area = rows.voxel.size / max(float(np.ptp(rows.bev[:, 0]) * np.ptp(rows.bev[:, 1])), 1.0)
+    entries = spots.count * max(per_area * np.pi * float(np.mean(cut2[rows.bins])), 1.0)
+    parts = int(np.clip(np.ceil(entries.sum() / ENTRIES_PER_CHUNK), min(4, spots.u.size), spots.u.size))
+    edges = np.searchsorted(np.cumsum(entries), np.linspace(0.0, entries.sum(), parts + 1)[1:-1])
+    edges = np.unique(np.concatenate([[0], edges, [spots.u.size]]))
+    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
+
+
+def _where(work: Work, part: slice) -> tuple:
+    """Blocks of the slice and rows in the order the kernels take them."""
+    rows, spots = work.rows, work.spots
+    blocks = (spots.u[part], spots.v[part], spots.first[part], spots.count[part])
+    near = (rows.bucket, rows.n_bucket, rows.origin, rows.size, rows.reach, work.source)
+    if isinstance(work.tables, Point):
+        return *blocks, rows.bev, rows.bins, *near
+    return *blocks, work.tables.lowest, rows.bev, rows.bins, work.tables.cut2, *near
+
+
+def _count(work: Work, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and entries per block; spot by spot where every spot has its own cut-off."""
+    if isinstance(work.tables, Point):
+        n = count_points(work.tables, _where(work, part))
+        return n, n
+    n_rows, n_entries = np.zeros((2, work.spots.u[part].size), np.int64)
+    kernels.count_rows(*_where(work, part), n_rows, n_entries)  # type: ignore[call-arg]
+    return n_rows, n_entries
+
+
+def _fill(work: Work, part: slice, counts: tuple[np.ndarray, np.ndarray], keeper: Keeper, key: str) -> Chunk | None:
+    """Allocate exactly, fill, keep."""
+    row_start, entry_start = starts(counts[0]), starts(counts[1])
+    index, dose = np.empty(row_start[-1], np.int32), np.empty(entry_start[-1], np.float32)
+    where, spots = _where(work, part), work.spots
+    first, count, spot = spots.first[part], spots.count[part], spots.start()[:-1][part]
+    if isinstance(work.tables, Point):
+        fill_points(work.tables, work.air, where, row_start, index, dose)
+        within = np.arange(count.sum()) - np.repeat(starts(count)[:-1], count)
+        first, spot, count = np.repeat(first, count) + within, np.repeat(spot, count) + within, np.ones(within.size, np.int64)
+    else:
+        tables = (work.tables.amplitude, work.tables.variance, work.air)
+        kernels.fill(*where, *tables, row_start, entry_start, index, dose)  # type: ignore[call-arg]
+    return keeper.keep(key, Chunk(first, count, spot, row_start, entry_start, index, dose))
