@@ -164,21 +164,25 @@ class Robustness:
         return pd.DataFrame({"": rows}).rename_axis("")
 
     def key_numbers(self) -> str:
-        """Rounded figures, the same on every machine: D95 in steps of 1 % of the prescription, LETd of 5 keV/um."""
+        """Rounded figures, the same on every machine: D95 in steps of 2 % of the prescription, LETd of 5 keV/um."""
         found, lines = self.metrics.sel(structure=self.target), []
         for name in self.plans:
             one = found.sel(plan=name)
-            nominal, worst = (100.0 * float(v) / self.prescription for v in (one["D95"][0], one["D95"].min()))
+            nominal, worst = (2 * round(50.0 * float(v) / self.prescription) for v in (one["D95"][0], one["D95"].min()))
             let = [5 * round(float(v) / 5.0) for v in (one["L98"][0], one["L98"].min())]
-            dose = f"D95 nominal {nominal:.0f} %, worst {worst:.0f} %"
-            lines.append(f"{name:<7} {dose}   LETd98 about {let[0]}, worst about {let[1]} keV/um")
+            dose = f"D95 about {nominal} % of the prescription, worst about {worst} %"
+            lines.append(f"{name:<7} {dose}; L98 about {let[0]} keV/um, worst about {let[1]} keV/um")
         return "\n".join(lines)
+
+    @property
+    def ions(self) -> str:
+        """A sentence for captions."""
+        return f"Ions: {' + '.join(dict.fromkeys(ION_NAMES[b.ion] for b in self.influence.plan.beams))}."
 
     def caption(self, what: str) -> str:
         """A caption with the definitions that every table needs."""
         model, let = self.maps["rbe_dose"].attrs["rbe_model"], self.maps["let_d"].attrs["let_definition"]
-        ions = " + ".join(dict.fromkeys(ION_NAMES[b.ion] for b in self.plans[PLANS[0]].plan.beams))
-        return f"{what} Ions: {ions}. RBE model: {model}; LETd: dose average, definition “{let}”; doses per fraction."
+        return f"{what} {self.ions} RBE model: {model}; LETd: dose average, definition “{let}”; doses per fraction."
 
     def _how(self) -> str:
         objectives = self.plans["robust"].plan.objectives or ()

@@ -71,7 +71,7 @@ def depth_of(distribution, dim):
     return float((distribution * distribution[dim]).sum() / distribution.sum())
 
 
-def test_more_material_draws_the_dose_back_by_as_much(box):
+def test_a_longer_range_pushes_the_dose_in_by_as_much(box):
     patient, _, base, _ = box
     plan = simple_plan(gantry=(0.0,))
     edges = {}
@@ -82,8 +82,8 @@ def test_more_material_draws_the_dose_back_by_as_much(box):
         beyond = dose.where(dose["y"] > dose["y"][int(dose.argmax("y"))], drop=True)
         edges[shift] = float(np.interp(-half, -beyond.values, beyond["y"].values))
     surface = float(patient["y"][0]) - 1.0
-    for shift in (-0.03, 0.03):  # depth in water scales with 1 / (1 + shift)
-        expected = surface + (edges[0.0] - surface) / (1.0 + shift)
+    for shift in (-0.03, 0.03):
+        expected = surface + (edges[0.0] - surface) * (1.0 + shift)
         assert edges[shift] == pytest.approx(expected, abs=0.25)
 
 

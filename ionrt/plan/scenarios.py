@@ -20,10 +20,10 @@ LARGEST_SETUP = 300.0  # mm
 class Scenario:
     """One possible delivery of a plan.
 
-    Parameters: `range_shift` relative change of every water-equivalent path in the patient (0.025: 2.5 % more material than
-    the CT says, the beam stops short; a range shifter in front of the patient is known exactly and not changed); `setup`
-    (x, y, z) mm LPS, how far the isocentre lies from where it was planned, in the patient; `weight` relative probability,
-    for expected values; `daily` further set-up shifts (x, y, z) mm, one per fraction (empty: every fraction is alike).
+    Parameters: `range_shift` relative change of every range in the patient (0.025: beams reach 2.5 % farther than the CT says,
+    water-equivalent paths are shorter by 1/1.025; a range shifter in front of the patient is known exactly); `setup` (x, y, z)
+    mm LPS, how far the isocentre lies from where it was planned, in the patient; `weight` relative probability, for expected
+    values; `daily` further set-up shifts (x, y, z) mm, one per fraction (empty: every fraction is alike).
     Errors: a value that is not finite, a range shift given in percent, a weight that is not positive.
     """
 

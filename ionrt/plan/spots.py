@@ -46,7 +46,7 @@ class View:
         return replace(
             self,
             isocentre=self.isocentre + np.array(scenario.setup),
-            density=1.0 + scenario.range_shift,
+            density=1.0 / (1.0 + scenario.range_shift),
             scenario=scenario.label,
         )
 
