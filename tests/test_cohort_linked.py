@@ -28,14 +28,14 @@ GIVEN = {"GTV volume": "gtv_volume", "physical dose": "physical_dose", "ECOG sta
 COUNT = re.compile(r"(at least|fewer than) (\d+)")
 
 
-def run(folder: Path) -> list[tuple[str, pd.DataFrame]]:
+def run(folder: Path, book: Path = BOOK) -> list[tuple[str, pd.DataFrame]]:
     """Caption and content of every table that the notebook shows for the cohort in `folder`."""
     seen: list[tuple[str, pd.DataFrame]] = []
     real = plot.table
     try:
         plot.table = lambda frame, caption="", **_: seen.append((caption.partition(". ")[2] or caption, frame))
         names: dict[str, object] = {}
-        for cell in nbformat.read(BOOK, as_version=4).cells:
+        for cell in nbformat.read(book, as_version=4).cells:
             if cell.cell_type == "code" and "plot.setup()" not in cell.source:
                 exec(cell.source, names)
             elif "plot.setup()" in cell.source:
@@ -115,7 +115,7 @@ def case(n: int, seed: int) -> dict[str, pd.DataFrame]:
     return tables
 
 
-@pytest.mark.parametrize(("n", "seed"), [(60, 1), (150, 2), (300, 3), (400, 4), (600, 5), (1000, 20311)])
+@pytest.mark.parametrize(("n", "seed"), [(60, 1), (150, 2), (400, 4), (1000, 20311)])
 def test_no_small_count_follows_from_all_tables_together(n, seed, tmp_path):
     tables = case(n, seed)
     cohort.save(tables, tmp_path)
@@ -150,3 +150,21 @@ def test_counts_that_stand_alone_are_rounded(tmp_path):
     assert cohort.safe_count(9) == "fewer than 10" and cohort.safe_count(649) == "at least 640"
     with pytest.raises(ionrt.IonrtError, match="-1"):
         cohort.safe_count(-1)
+
+
+@pytest.mark.parametrize("name", ["08_exchange_cohort", "09_outcomes", "10_ntcp"])
+def test_one_centre_with_one_dose_system_gets_its_report(name, tmp_path, monkeypatch):
+    """Nothing to convert, nobody handed over: the notebooks say so instead of stopping."""
+    monkeypatch.chdir(ROOT / "notebooks")
+    centre = cohort.split(cohort.synthetic(1400, 6))["centre_B"]
+    centre["patient"][["refer_centre", "followup_centre"]] = "centre_B"
+    centre["followup"]["centre"] = "centre_B"
+    cohort.save(centre, tmp_path)
+    shown = run(tmp_path, ROOT / "notebooks" / f"{name}.ipynb")
+    assert len(shown) >= 3
+
+
+def test_a_cohort_too_small_for_a_model_is_told_so(tmp_path):
+    cohort.save(cohort.synthetic(60, 6), tmp_path)
+    with pytest.raises(ionrt.IonrtError, match="too small for a model"):
+        run(tmp_path, ROOT / "notebooks" / "10_ntcp.ipynb")

@@ -244,3 +244,27 @@ def test_importing_the_room_does_not_import_pandera():
     code = "import sys, ionrt.cohort as c; c.synthetic; print('pandera' in sys.modules, 'statsmodels' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "rule"),
+    [
+        ("event", "day", -3, "must be at least 0"),
+        ("course", "start_day", 40000, "must be at most 36500"),
+        ("followup", "day", 12.5, "a whole number is needed"),
+        ("course", "treat_year", 1889, "must be at least 1990"),
+        ("event", "day", "31.02.2020", "a whole number is needed"),
+    ],
+)
+def test_impossible_days(broken, table, column, value, rule):
+    broken[table][column] = broken[table][column].astype(object)
+    broken[table].loc[0, column] = value
+    found = cohort.violations(broken)
+    assert rule in set(found.loc[found["table"].eq(table) & found["column"].eq(column) & found["row"].eq(0), "rule"])
+
+
+def test_parquet_needs_its_package_and_says_so(tables, tmp_path):
+    cohort.save(tables, tmp_path)
+    (tmp_path / "patient.csv").rename(tmp_path / "patient.parquet")
+    with pytest.raises(ionrt.IonrtError, match=r"patient\.parquet.*CSV"):
+        cohort.load(tmp_path)

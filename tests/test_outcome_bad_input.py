@@ -175,3 +175,31 @@ def test_tiny_tables_end_in_a_table_or_a_sentence(name):
         except IonrtError:
             continue
     assert answered >= 3
+
+
+ANSWERS = {  # all censored, one event at day 4, everything at one time: a message, or what the result must be
+    "kaplan_meier": ((lambda t: t.survival.eq(1).all()), (lambda t: t.survival.iloc[-1] < 1), (lambda t: len(t) == 2)),
+    "at_risk": ((lambda t: t.events.eq(0).all()), (lambda t: t.events.sum() == 1), (lambda t: t.at_risk.le(24).all())),
+    "logrank": ("no event in any group", (lambda t: t.observed.sum() == 1), (lambda t: t.p.between(0, 1).all())),
+    "rmst": ((lambda t: t.rmst[0] == 4 and t.se[0] == 0), (lambda t: t.rmst[0] <= 4), (lambda t: t.rmst[0] == 4)),
+    "cumulative_incidence": (
+        (lambda t: t.incidence.eq(0).all()), (lambda t: t.incidence.max() > 0), (lambda t: t.incidence.max() == 0.5),
+    ),
+    "cox": ("no event", (lambda t: t.se[0] > 1), (lambda t: np.isfinite(t.coef[0]))),
+    "ph_test": ("no event", (lambda t: t.p.isna().all()), (lambda t: t.p.isna().all())),
+    "gray_test": ("no event in any group", (lambda t: t.p[0] > 0.05), (lambda t: t.p.between(0, 1).all())),
+    "fine_gray": ("no event of cause 1", (lambda t: t.se_model[0] > 1), (lambda t: np.isfinite(t.coef[0]))),
+    "fit_actuarial_ntcp": ("got 0 events", "too few events", "too short"),
+}  # fmt: skip
+SPOILT = (lambda d: d.assign(event=0), lambda d: d.assign(event=(d.index == 4) * 1), lambda d: d.assign(time=5.0))
+
+
+@pytest.mark.parametrize("name", UNSTARTED)
+@pytest.mark.parametrize("which", range(3), ids=["all censored", "one event", "ties everywhere"])
+def test_all_censored_one_event_and_ties_everywhere(name, which):
+    answer = ANSWERS[name][which]
+    if isinstance(answer, str):
+        with pytest.raises(IonrtError, match=answer):
+            UNSTARTED[name](SPOILT[which](good()))
+    else:
+        assert answer(UNSTARTED[name](SPOILT[which](good())))

@@ -57,7 +57,8 @@ def dictionary() -> dict[str, Any]:
 def load(path: str | Path) -> Tables:
     """Read and validate a folder with one file per table (``patient.csv`` or ``patient.parquet``, ...).
 
-    path : folder; ``dose_metric`` and ``toxicity`` may be absent, the other tables may not.
+    path : folder; ``dose_metric`` and ``toxicity`` may be absent, the other tables may not. Parquet needs the package pyarrow,
+    which ionrt does not bring.
     Returns a dict of data frames in the order of the dictionary, one row per record.
     Raises IonrtError where a table is missing, CohortError with every violation where the content is wrong.
     """
@@ -85,7 +86,11 @@ def _read(file: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(file)
     except ImportError as error:
-        raise IonrtError(f"{file.name}: reading parquet needs the package pyarrow; install it or export CSV") from error
+        raise IonrtError(
+            f"{file.name}: reading parquet needs the package pyarrow; install it, or export {file.stem} as CSV"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise IonrtError(f"{file.name}: is no readable parquet file ({error}); export {file.stem} as CSV") from error
 
 
 def save(tables: Mapping[str, pd.DataFrame], path: str | Path, *, digits: int = 4) -> None:
