@@ -9,6 +9,7 @@ import pytest
 
 import ionrt
 from ionrt import cohort
+from ionrt.patient import read_dose
 
 SAID = {"rbe_model": "LEM_I", "let_definition": "charged", "origin": "SYNTHETIC"}
 
@@ -99,3 +100,42 @@ def test_bad_arguments(tmp_path):
         cohort.patient_features(tmp_path, tmp_path / "out", metrics=["D95%"])
     with pytest.raises(ionrt.IonrtError, match="rbe_model"):
         cohort.patient_features(tmp_path, tmp_path / "out", rbe_model="GyE")
+
+
+def doubled(patient, folder):
+    """Stands for a recalculation from the plan: LETd of every voxel from what lies in the folder."""
+    assert (folder / "RS.dcm").exists() and "structures" in patient
+    let_d = read_dose(folder / "RD_letd.dcm")
+    return [(2 * let_d).rename("let_d").assign_attrs(units="keV/um", let_definition="primary")]
+
+
+def test_recomputed_arrays_take_the_place_of_imported_ones(studies, rows, tmp_path):
+    """Only of the same quantity, with their own definition, and settings that differ compute again."""
+    said = {k: v for k, v in SAID.items() if k != "let_definition"}
+    wanted = {"structures": ["GTV"], "metrics": ["Mean", "D98"]}
+    table = cohort.patient_features(studies, tmp_path, recompute=doubled, **wanted, **said)
+    before = rows[1].set_index(["quantity", "metric"])["value"]
+    after = table.query("cid == 'COURSE-1'").set_index(["quantity", "metric"])
+    for metric in ("Mean", "D98"):
+        assert after.loc[("let_d", metric), "value"] == pytest.approx(2 * before["let_d", metric], rel=1e-6)
+        assert after.loc[("rbe_dose", metric), "value"] == before["rbe_dose", metric]
+    assert set(after.loc["let_d", "let_definition"]) == {"primary"}
+    plain = cohort.patient_features(studies, tmp_path, **wanted, **SAID)
+    assert plain.query("quantity == 'let_d'")["value"].tolist() != table.query("quantity == 'let_d'")["value"].tolist()
+
+
+def test_a_recalculation_that_fails_is_listed(studies, tmp_path):
+    def broken(patient, folder):
+        raise ionrt.IonrtError("no plan in the folder")
+
+    table = cohort.patient_features(studies, tmp_path, recompute=broken, structures=["GTV"], **SAID)
+    assert table.attrs["failures"]["why"].str.contains("no plan in the folder").sum() == 2
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_rows(studies, rows, tmp_path):
+    table = cohort.patient_features(
+        studies, tmp_path, structures=["GTV"], metrics=["Mean", "D98", "D50", "D2"], processes=2, **SAID
+    )
+    pd.testing.assert_frame_equal(table, rows[1])
+    assert len(table.attrs["failures"]) == 2

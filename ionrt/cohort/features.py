@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,10 @@ def patient_features(
     structures : ROI names (default: all); rbe_model, let_definition : what imported RBE-weighted dose and LET mean, where the
     file does not say it in the terms of the dictionary; origin : clinical or SYNTHETIC;
     max_outside : largest share of a structure outside the dose grid;
-    recompute : function (patient, folder) -> further arrays (for instance LETd recalculated from the plan), used in place of
-    an imported array of the same quantity; processes : how many to start, for small studies by the hundred, where Python
-    takes the time (a script then needs ``if __name__ == "__main__"``); 0: a dask client where there is one, or threads.
+    recompute : function (patient, folder) -> further arrays (for instance LETd recalculated from the plan; settings by
+    functools.partial), used in place of an imported array of the same quantity; processes : how many to start, for small
+    studies by the hundred, where Python takes the time (a script then needs ``if __name__ == "__main__"``); 0: a dask
+    client where there is one, or threads.
     Returns the rows; ``attrs["failures"]`` is the list of what failed and why, also written. Raises IonrtError for a
     missing folder, an unknown metric or definition; a study that fails does not stop the others.
     """
@@ -96,8 +98,7 @@ class _Plan:
         for name in {m for chosen in self._lists() for m in chosen}:
             if not METRIC.fullmatch(name):
                 raise IonrtError(f"metric {name!r} is not known; write Mean, Min, Max, D98, D2cc, V40Gy or V55keV/um")
-        named = getattr(recompute, "__qualname__", None)
-        self.key = content_hash(metrics, structures, self.stated, origin, max_outside, named)[:8]
+        self.key = content_hash(metrics, structures, self.stated, origin, max_outside, _name(recompute))[:8]
 
     def _lists(self) -> list[Sequence[str]]:
         return list(self.metrics.values()) if isinstance(self.metrics, Mapping) else [self.metrics]
@@ -107,6 +108,13 @@ class _Plan:
 
     def wanted(self) -> Sequence[str] | None:
         return list(self.metrics) if self.structures is None and isinstance(self.metrics, Mapping) else self.structures
+
+
+def _name(recompute: Any) -> str:
+    """What tells one recalculation from another: the function, and the settings that a partial holds."""
+    if isinstance(recompute, partial):
+        return f"{_name(recompute.func)} {recompute.args} {sorted(recompute.keywords.items())}"
+    return f"{getattr(recompute, '__module__', '')}.{getattr(recompute, '__qualname__', '')}"
 
 
 def _one(folder: Path, part: Path, plan: _Plan) -> list[tuple[str, str, str]]:
