@@ -116,6 +116,16 @@ def test_unusable_voxels_are_named(name, value):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_negative_zero_is_no_dose(name):
+    f, params = field(name).copy(deep=True), PARAMS.get(name, {})
+    for v in f:
+        f[v][1, 1, 1] = -0.0
+    out = apply_model(f, name, **params)
+    assert out[1, 1, 1] == 0.0
+    assert (out > 0).sum() == out.size - 1
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_chunked_equals_eager_and_nothing_computes_early(name):
     f, params = field(name), PARAMS.get(name, {})
 

@@ -30,7 +30,7 @@ def _as_float(typingctx, i):
     return number(i), lambda context, builder, signature, args: builder.bitcast(args[0], kind)
 
 
-_to_bits: Any = _as_bits
+to_bits: Any = _as_bits
 _from_bits: Any = _as_float
 
 
@@ -52,14 +52,14 @@ def _integer_ways(word: type, number: type, mantissa: int, bias: int, half: int)
     floor, floor_bits = number(2.0**mantissa + bias), word((bias + mantissa) << mantissa)
 
     def split(y):
-        bits = _to_bits(y)
+        bits = to_bits(y)
         exponent = word(word(bits + shift) >> width)
         m = _from_bits(word(bits - word(exponent << width) + one))
         return _from_bits(word(exponent + floor_bits)) - floor, m
 
     def round_and_power(x):
         shifted = x + rounder
-        return shifted - rounder, _from_bits(word(word(_to_bits(shifted) + tail) << width))
+        return shifted - rounder, _from_bits(word(word(to_bits(shifted) + tail) << width))
 
     return split, round_and_power
 

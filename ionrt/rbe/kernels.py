@@ -15,9 +15,9 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from ionrt.rbe.elementary import exp, log, log1p
+from ionrt.rbe.elementary import exp, log, log1p, to_bits
 
-STAGE = 2048  # voxels that go through a long formula stage by stage: short loops overlap, the cache holds what is between
+STAGE = 512  # voxels that go through a long formula stage by stage: short loops overlap, the cache holds what is between
 BIG = 1e12  # Gy, and every numerator: beyond it is no dose, and its square would leave single precision
 # Fused multiply-add shortens the chains of the series threefold; NaN, infinity and order of summation keep their meaning.
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
@@ -51,6 +51,15 @@ def _from_overload(p, start):
 def _bad(x):
     T = type(x)
     return not ((x >= T(0.0)) & (x <= T(BIG)))
+
+
+@njit(inline="always")
+def _any_bad(x, y, z, w):
+    """`_bad` of any by the bits: as unsigned integers, negative values, infinity and NaN are the largest; so is -0, which
+    passes when the voxel is looked for.
+    """
+    a, b, c, d = to_bits(x), to_bits(y), to_bits(z), to_bits(w)
+    return max(max(a, b), max(c, d)) > to_bits(type(x)(BIG))
 
 
 @njit(inline="always")
@@ -183,7 +192,7 @@ def smk_value(out, d, s, t, n, a0, b0, ar, br, scale, correction_max, dose_max):
             x, y, z, w = ds[i], ss[i], ts[i], ns[i]
             _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, T(1.0), a0, T(0.0), b0)
             o[i] = alpha * x + beta * x * x - log1p(second)
-            bad = _plus(bad, _bad(x) | _bad(y) | _bad(z) | _bad(w))
+            bad = _plus(bad, _any_bad(x, y, z, w))
             outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
         for i in range(o.size):
             o[i] = scale * _isoeffective(o[i], ar, br)[0]
@@ -207,7 +216,7 @@ def osmk_value(out, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scal
             x, y, z, w = ds[i], ss[i], ts[i], ns[i]
             _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, o[i], al, a_s, b0)
             o[i] = alpha * x + beta * x * x - log1p(second)
-            bad = _plus(bad, _bad(x) | _bad(y) | _bad(z) | _bad(w))
+            bad = _plus(bad, _any_bad(x, y, z, w))
             outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
         for i in range(o.size):
             o[i] = scale * _isoeffective(o[i], ar, br)[0]
