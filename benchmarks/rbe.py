@@ -93,7 +93,7 @@ def kernels(n: int, repeat: int) -> None:
     """Public call on a field against plain NumPy with and without the checks, and against the machine's fastest copy."""
     print(f"field {n}^3 float32; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; best of {repeat}, in turns")
     print(
-        "share: of the fastest copy; idle: that from processor time, as if all cores were free; NumPy ms: with the checks; bare: without"
+        "share: of the fastest copy; idle: that by processor time, as if all cores were free; NumPy with checks; bare: without"
     )
     heads = ("ms", "cpu ms", "GB/s", "copy", "share", "idle", "NumPy", "ratio", "bare", "ratio")
     print(f"{'model':16}" + "".join(f"{h:>8}" for h in heads))
