@@ -25,10 +25,11 @@ SHARED = Path(os.environ.get("IONRT_SHARED", Path(__file__).resolve().parents[2]
 
 def validate() -> None:
     """Print line, measured, target and whether it is met."""
-    print(f"{'line':58s} {'measured':>9s} {'target':>8s}")
+    print(f"{'line':63s} {'reference':>10s} {'ours':>10s} {'apart':>9s} {'target':>8s}")
     for line in lines(lambda name: SHARED / name):
         verdict = "pass" if line.reached else "MISS"
-        print(f"{line.name:58s} {line.measured:9.3f} {line.target:8.3f} {line.unit:3s} {verdict}")
+        values = f"{line.reference:10.4g} {line.ours:10.4g}"
+        print(f"{line.name:63s} {values} {line.measured:9.3f} {line.target:8.3f} {line.unit:3s} {verdict}")
 
 
 def cost() -> None:
