@@ -99,6 +99,7 @@ def cone_numbers(angle: float) -> tuple[np.ndarray, np.ndarray]:
     return depth, s.cone
 
 
+MEASURED_80 = 275.87  # mm, where Haettner's ionisation has fallen to 80 % of its peak
 NOMINAL_DEPTHS = (59, 159, 258, 279, 289, 312, 347)  # mm, where the fragments were counted; digitised points scatter by 2 mm
 
 
@@ -106,7 +107,7 @@ def haettner_lines(find: Reader) -> Iterator[Line]:
     """12C 400 MeV/u in water: depth dose, build-up of fragments, angular widths."""
     data = read(find, "haettner_12C_400_water.csv")
     depth, s, dose = beam("C", 400.0, 380.0, energy_spread=0.001, cone=np.deg2rad(10))
-    shift = 275.87 - fall(depth, dose, 0.8)  # both 80 % points behind the peak
+    shift = MEASURED_80 - fall(depth, dose, 0.8)
     yield from ionisation_lines(data[data.quantity == "ionisation_rel"], depth + shift, dose)
     for element, charge, limit in (("He", 2, 6), ("B", 5, 15), ("Be", 4, 15), ("Li", 3, 15), ("H", 1, 20)):
         rows = data[data.quantity.str.startswith("yield") & (data.element == element)]
@@ -114,6 +115,12 @@ def haettner_lines(find: Reader) -> Iterator[Line]:
         ours = np.interp(np.array(nominal) - shift, depth, s.cone[:, charge - 1])
         yield against(f"C 400 number of {element} within 10 deg", ours, rows.value.to_numpy(), limit)
     yield from angle_lines(data, shift)
+
+
+def nominal(read: ArrayLike) -> np.ndarray:
+    """The depths (mm) at which fragments were counted, from those read off the figure."""
+    known = np.array(NOMINAL_DEPTHS, float)
+    return known[np.argmin(np.abs(np.asarray(read, float)[:, None] - known), axis=1)]
 
 
 def ionisation_lines(points: pd.DataFrame, depth: np.ndarray, dose: np.ndarray) -> Iterator[Line]:

@@ -86,7 +86,7 @@ def _looks(panels: Mapping[str, Mapping[str, xr.DataArray]]) -> dict[str, tuple[
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     if all(name in ION_COLOURS for name in names):
         return {name: (ION_COLOURS[name], ION_DASHES[name]) for name in names}
-    return {name: (PANEL_COLOURS[i % 8], DASHES[i % 4]) for i, name in enumerate(names)}
+    return {name: (PANEL_COLOURS[i % 8], DASHES[(i + i // 8) % 4]) for i, name in enumerate(names)}
 
 
 def _line(title: str, name: str, da: xr.DataArray, colour: str, dash: str) -> hv.Curve:
