@@ -282,3 +282,39 @@ def test_a_hard_limit_that_cannot_be_met_says_so(box_plan):
 def test_bad_objectives_say_what_is_wrong(make, message):
     with pytest.raises(IonrtError, match=message):
         make()
+
+
+def with_spectrum(base: xr.Dataset) -> xr.Dataset:
+    """SYNTHETIC spectra: all dose at 200 MeV/u on the surface, at 2 MeV/u at the end of range, in between a mixture."""
+    energies = np.array([2.0, 20.0, 200.0])
+    share = np.zeros((base.sizes["energy"], 2, 1, 3), np.float32)
+    share[:, 0, 0, 2], share[:, 1, 0, 0] = 1.0, 1.0
+    depth = np.stack([np.zeros(base.sizes["energy"]), base["csda_range"].values], axis=1)
+    return base.assign(
+        dose_spectrum=(("energy", "node", "charge", "kinetic_energy"), share), spectrum_depth=(("energy", "node"), depth)
+    ).assign_coords(charge=[6], kinetic_energy=energies)
+
+
+def test_dose_above_an_let_threshold_is_a_part_of_the_dose_and_can_be_spared():
+    patient, base = water_box((17, 41, 25), target_radius=10.0), {"C": with_spectrum(synthetic_base("C"))}
+    target = SquaredDeviation("CTV", weight=100.0, level=2.0)
+    plan = simple_plan(gantry=(90.0,), objectives=(target,))
+    got = influence(patient, plan, base=base)
+    weights = optimise(patient, plan, got, iterations=30)
+    fields = {t: field(got, weights, models=("constant",), let_threshold=t) for t in (0.0, 100.0, 1e4)}
+    dose = fields[0.0]["dose"].values
+    np.testing.assert_allclose(fields[0.0]["high_let_dose"].values, dose, rtol=1e-5, atol=1e-6)
+    assert fields[1e4]["high_let_dose"].values.max() == 0.0
+    high = fields[100.0]["high_let_dose"]
+    assert high.attrs["let_threshold"] == 100.0 and (high.values <= dose * (1.0 + 1e-5)).all()
+    surface = dose[8, 20, -2], high.values[8, 20, -2]
+    assert 0.0 < surface[1] < 0.2 * surface[0]  # two of 40 mm of the shortest range deep: a small share is above
+
+    body = SquaredOverdose("BODY", weight=50.0, quantity="high_let_dose", let_threshold=100.0)
+    spared = optimise(patient, replace(plan, objectives=(target, body)), got, iterations=30)
+    outside = patient["structures"].sel(structure="CTV").values == 0.0
+    after = field(got, spared, models=("constant",), let_threshold=100.0)["high_let_dose"].values
+    assert np.mean(after[outside] ** 2) < 0.9 * np.mean(high.values[outside] ** 2)
+    with pytest.raises(IonrtError, match="in one field"):
+        two = (body, replace(body, let_threshold=50.0))
+        optimise(patient, replace(plan, objectives=(target, *two)), got)
