@@ -136,3 +136,14 @@ def test_an_ellipsoid_that_cannot_be(patient, change, message):
     settings = {"name": "new", "centre": (0.0, 0.0, 0.0), "radii": 10.0} | change
     with pytest.raises(IonrtError, match=message):
         add_ellipsoid(patient, settings.pop("name"), **settings)
+
+
+def test_a_head_in_the_same_way(tmp_path):
+    folder = write_phantom(tmp_path / "head", anatomy="head", pixel=5.0, slice_distance=5.0)
+    bad = {path.name: found for path in sorted(folder.glob("*.dcm")) if (found := errors(path))}
+    assert bad == {}
+    head = read_dicom(folder)
+    assert set(head["structure"].values) == set(recipe("head").query("type != ''")["name"])
+    assert float(volumes(head).sel(structure="CTV")) == pytest.approx(4e-3 / 3 * np.pi * 26 * 22 * 22, rel=0.02)
+    with pytest.raises(IonrtError, match="anatomy: 'heart' does not exist"):
+        write_phantom(tmp_path / "x", anatomy="heart")

@@ -15,11 +15,15 @@ from ionrt.quantities import cache_folder, content_hash, stamp
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 
 
-def open_patient(folder: str | Path | None = None) -> xr.Dataset:
-    """The patient in a DICOM folder; without one, the built-in SYNTHETIC phantom, written as DICOM once and read back."""
+def open_patient(folder: str | Path | None = None, *, anatomy: str = "pelvis") -> xr.Dataset:
+    """The patient in a DICOM folder; without one, a built-in SYNTHETIC phantom, written as DICOM once and read back.
+
+    Parameters: `folder` DICOM folder, empty for the phantom; `anatomy` of the phantom, "pelvis" or "head".
+    Returns the Dataset of `ionrt.read_dicom`.
+    """
     if folder:
         return read_dicom(folder)
-    return read_dicom(write_phantom(cache_folder(f"phantom-{content_hash(recipe().to_csv())}")))
+    return read_dicom(write_phantom(cache_folder(f"phantom-{content_hash(recipe(anatomy).to_csv())}"), anatomy=anatomy))
 
 
 def planning_patient(patient: xr.Dataset) -> xr.Dataset:

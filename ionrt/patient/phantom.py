@@ -1,4 +1,4 @@
-"""The built-in digital phantom: a SYNTHETIC pelvis with a deep target, written as genuine DICOM."""
+"""The built-in digital phantoms: a SYNTHETIC pelvis and head with deep targets, written as genuine DICOM."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ import xarray as xr
 from ionrt.patient.coverage import Contours, coverage
 from ionrt.patient.dicom_write import uid, write_ct, write_structure_set
 from ionrt.patient.structures import add_structures, contours
-from ionrt.quantities import IonrtError
+from ionrt.quantities import IonrtError, one_of
 
 AIR = -1000.0
 NOISE = 8.0  # HU, standard deviation
 SEED = 20260101
-EXTENT = {"z": (-96.0, 96.0), "y": (-140.0, 140.0), "x": (-200.0, 200.0)}
+EXTENT = {
+    "pelvis": {"z": (-96.0, 96.0), "y": (-140.0, 140.0), "x": (-200.0, 200.0)},
+    "head": {"z": (-105.0, 105.0), "y": (-115.0, 115.0), "x": (-95.0, 95.0)},
+}
 VERTICES = 120
 PIXEL, SLICE = 2.5, 3.0
 
 
-def write_phantom(folder: str | Path, *, pixel: float = PIXEL, slice_distance: float = SLICE) -> Path:
-    """Write the SYNTHETIC pelvis as DICOM: one CT series and one structure set.
+def write_phantom(folder: str | Path, *, anatomy: str = "pelvis", pixel: float = PIXEL, slice_distance: float = SLICE) -> Path:
+    """Write a SYNTHETIC pelvis or head as DICOM: one CT series and one structure set.
 
     HU = sum over parts of covered fraction times the part's CT number, with 8 HU of noise (fixed seed) inside the body.
-    The torso is an ellipse of 36 x 24 cm; the CTV (ellipsoid, radii 22, 21, 24 mm, about 46 cm3) lies at its centre between
-    bladder, rectum and bowel. Its far edge is 210 mm of water from the side and 147 mm from the back: at 430 MeV/u oxygen
-    reaches from both, neon from the back only.
+    Pelvis: the torso is an ellipse of 36 x 24 cm; the CTV (ellipsoid, radii 22, 21, 24 mm, about 46 cm3) lies at its centre
+    between bladder, rectum and bowel. Its far edge is 210 mm of water from the side and 147 mm from the back: at 430 MeV/u
+    oxygen reaches from both, neon from the back only. Head: a CTV of about 53 cm3 at the skull base between brain stem,
+    chiasm and parotids, next to air.
 
     Parameters
     ----------
     folder : where to write; a folder that already holds this phantom in this resolution is left as it is.
+    anatomy : "pelvis" or "head".
     pixel : in-plane voxel size in mm.
     slice_distance : slice distance in mm.
 
@@ -50,11 +55,12 @@ def write_phantom(folder: str | Path, *, pixel: float = PIXEL, slice_distance: f
 
     Valid for tests, teaching and comparison of methods; it is nobody's anatomy. The same arguments give the same bytes.
     """
+    one_of(anatomy, tuple(EXTENT), what="anatomy")
     out = Path(folder)
     for name, value in (("pixel", pixel), ("slice_distance", slice_distance)):
         if not 0.5 <= value <= 10.0:
             raise IonrtError(f"write_phantom: expected {name} between 0.5 and 10 mm, got {value:g}")
-    label = f"SYNTHETIC pelvis {pixel:g} x {pixel:g} x {slice_distance:g} mm\n"
+    label = f"SYNTHETIC {anatomy} {pixel:g} x {pixel:g} x {slice_distance:g} mm\n"
     if out.exists() and any(out.iterdir()):
         mark = out / "SYNTHETIC.txt"
         if mark.is_file() and mark.read_text() == label:
@@ -63,7 +69,7 @@ def write_phantom(folder: str | Path, *, pixel: float = PIXEL, slice_distance: f
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=".phantom-"))
     try:
-        _write(temporary, pixel, slice_distance)
+        _write(temporary, anatomy, pixel, slice_distance)
         (temporary / "SYNTHETIC.txt").write_text(label)
         if out.exists():
             out.rmdir()
@@ -123,26 +129,30 @@ def _ragged(loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([np.empty((0, 3)), *loops]), np.array([len(one) for one in loops], dtype=np.int64)
 
 
-def recipe() -> pd.DataFrame:
-    """The parts of the phantom.
+def recipe(anatomy: str = "pelvis") -> pd.DataFrame:
+    """The parts of a phantom.
+
+    Parameters
+    ----------
+    anatomy : "pelvis" or "head".
 
     Returns
     -------
     DataFrame, one row per part in the order of painting: `name`, `type` (of the structure; empty where it is none), `hu` (HU),
     centre `x`, `y`, `z`, radii `rx`, `ry`, `rz`, cut `low`, `high` (mm, LPS).
     """
-    with (resources.files("ionrt.patient") / "tables" / "pelvis.csv").open() as file:
+    with (resources.files("ionrt.patient") / "tables" / f"{one_of(anatomy, tuple(EXTENT), what='anatomy')}.csv").open() as file:
         return pd.read_csv(file, comment="#", keep_default_na=False, dtype={"name": str, "type": str})
 
 
-def _write(folder: Path, pixel: float, slice_distance: float) -> None:
+def _write(folder: Path, anatomy: str, pixel: float, slice_distance: float) -> None:
     """Paint the CT, write slices and structure set."""
     steps = {"z": slice_distance, "y": pixel, "x": pixel}
-    coords = {dim: _centres(*EXTENT[dim], steps[dim]) for dim in EXTENT}
-    parts = recipe()
+    coords = {dim: _centres(*ends, steps[dim]) for dim, ends in EXTENT[anatomy].items()}
+    parts = recipe(anatomy)
     drawn = [_contours(part, coords["z"]) for _, part in parts.iterrows()]
     ct = _paint(drawn, parts["hu"].to_numpy(float), coords)
-    identity = _identity(pixel, slice_distance)
+    identity = _identity(anatomy, pixel, slice_distance)
     images = dict(zip((float(z) for z in coords["z"]), write_ct(ct, coords, folder, identity), strict=True))
     chosen = [(one, kind) for one, kind in zip(drawn, parts["type"], strict=True) if kind]
     write_structure_set([c for c, _ in chosen], [k for _, k in chosen], images, folder / "RS.dcm", identity)
@@ -182,19 +192,19 @@ def _centres(low: float, high: float, step: float) -> np.ndarray:
     return np.round(step * np.arange(-half, half + 1), 6)
 
 
-def _identity(pixel: float, slice_distance: float) -> dict[str, str]:
+def _identity(anatomy: str, pixel: float, slice_distance: float) -> dict[str, str]:
     """Who and when: nobody, and always the same day."""
     size = (pixel, slice_distance)
     return {
-        "name": "SYNTHETIC^PELVIS",
-        "id": "SYNTHETIC-PELVIS",
+        "name": f"SYNTHETIC^{anatomy.upper()}",
+        "id": f"SYNTHETIC-{anatomy.upper()}",
         "sex": "O",
         "date": "20260101",
         "time": "120000",
-        "study": uid("pelvis", "study", size),
-        "series": uid("pelvis", "series", size),
-        "frame": uid("pelvis", "frame", size),
+        "study": uid(anatomy, "study", size),
+        "series": uid(anatomy, "series", size),
+        "frame": uid(anatomy, "frame", size),
         "study_description": "SYNTHETIC phantom",
-        "description": "SYNTHETIC pelvis",
-        "body_part": "PELVIS",
+        "description": f"SYNTHETIC {anatomy}",
+        "body_part": anatomy.upper(),
     }

@@ -6,6 +6,10 @@ from .cohort import forest as forest
 from .cohort import lines as lines
 from .curves import depth_profiles as depth_profiles
 from .curves import histograms as histograms
+from .planning import directions as directions
+from .planning import reach_curves as reach_curves
+from .planning import spot_weights as spot_weights
+from .planning import trade_offs as trade_offs
 from .slices import slices as slices
 from .style import ION_COLOURS as ION_COLOURS
 from .style import Figure as Figure

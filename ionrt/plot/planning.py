@@ -1,0 +1,238 @@
+"""Figures for plans of several ions and for rooms: trade-offs, spots per ion, reach, directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import holoviews as hv
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ionrt.plot.curves import _panels
+from ionrt.plot.style import (
+    FONT_SIZES,
+    ION_COLOURS,
+    ION_DASHES,
+    ION_NAMES,
+    PANEL_COLOURS,
+    Figure,
+    label,
+    tidy,
+)
+from ionrt.quantities import IonrtError
+
+MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
+GRID = {"show_grid": True, "gridstyle": {"grid_line_color": "#E6E6E6"}, "fontsize": FONT_SIZES, "hooks": [tidy]}
+TURN = "Gantry angle [°]"
+TABLE = "Couch angle [°]"
+
+
+def trade_offs(
+    table: pd.DataFrame, *, against: str, along: Sequence[str], columns: int = 3, width: int = 1140, caption: str = ""
+) -> Figure:
+    """One column of a table against others: a panel per other column, a marker per row (option).
+
+    Parameters: `table`, options as rows, units in the names of columns; `against` column up; `along` columns across, one panel
+    each; `columns` panels per row; `width` [pixels]; `caption`.
+    """
+    missing = [c for c in (against, *along) if c not in table.columns]
+    if missing:
+        raise IonrtError(f"trade_offs: no column {missing[0]!r}; the table has {', '.join(map(str, table.columns))}")
+    n = min(columns, len(along))
+    size, panels = int(width / n) - 95, []
+    looks = {name: (_colour(i), MARKERS[i % len(MARKERS)]) for i, name in enumerate(table.index)}
+    shown = table[np.isfinite(table[against].astype(float))]
+    for k, column in enumerate(along):
+        points = [
+            hv.Points([(row[column], row[against])], kdims=["across", "up"]).opts(
+                color=looks[name][0], marker=looks[name][1], size=13, line_color="#222222", alpha=0.9
+            )
+            for name, row in shown.iterrows()
+        ]
+        names = hv.Labels([(r[column], r[against], str(i)) for i, r in shown.iterrows()], ["across", "up"], "text").opts(
+            text_font_size="9pt",
+            text_align="left",
+            text_baseline="bottom",
+            text_color="#333333",
+            xoffset=0.015 * _span(shown[column]),
+        )
+        panels.append(
+            hv.Overlay([*points, names]).opts(
+                hv.opts.Overlay(
+                    frame_width=size,
+                    frame_height=int(min(0.8 * size, 300)),
+                    xlabel=column,
+                    ylabel=against if k % n == 0 else "",
+                    xlim=_limits(shown[column], right=0.35),
+                    ylim=_limits(shown[against]),
+                    default_tools=["box_zoom", "reset"],
+                    show_legend=False,
+                    **GRID,
+                )
+            )
+        )
+    return Figure(_panels(panels, n), caption)
+
+
+def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, caption: str = "") -> Figure:
+    """Where the particles of each ion go: energies summed, in the isocentre plane of one direction.
+
+    Parameters: `weights` (spot) of `ionrt.optimise`; `beam` which direction, in the order of the plan; `width` [pixels].
+    """
+    frame = pd.DataFrame({k: weights[k].values for k in ("beam", "beam_index", "ion", "u", "v")} | {"n": weights.values})
+    directions = list(dict.fromkeys(name.split(" ", 1)[1] for name in frame["beam"]))
+    here = frame[[name.split(" ", 1)[1] == directions[beam] for name in frame["beam"]]]
+    rays = here.groupby(["ion", "u", "v"], sort=False)["n"].sum().reset_index()
+    ions = list(dict.fromkeys(here["ion"]))
+    size = min(int(width / max(len(ions), 2)) - 120, 330)
+    limits = _limits(rays["u"], left=0.06, right=0.06), _limits(rays["v"], left=0.06, right=0.06)
+    panels = []
+    for k, ion in enumerate(ions):
+        one = rays[rays["ion"] == ion].assign(n=lambda r: r["n"] / 1e6)
+        points = hv.Points(one, kdims=["u", "v"], vdims=["n"]).opts(
+            color="n", cmap="viridis", marker="square", size=_marker(one, size), colorbar=True, tools=["hover"],
+            colorbar_opts={"width": 10, "padding": 4}, clabel="10⁶ particles",
+        )  # fmt: skip
+        panels.append(
+            points.opts(
+                frame_width=size,
+                frame_height=size,
+                title=ION_NAMES.get(ion, ion).capitalize(),
+                xlabel="u [mm]",
+                ylabel="v [mm]" if k == 0 else "",
+                xlim=limits[0],
+                ylim=limits[1],
+                default_tools=["box_zoom", "reset"],
+                **GRID,
+            )
+        )
+    text = f"{caption} Particles per ray and fraction, energies summed, beam's eye view of {directions[beam]}."
+    return Figure(_panels(panels, max(len(ions), 1)), text.strip())
+
+
+def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Figure:
+    """By how much each ion reaches beyond the target, along the one angle that a room turns; below zero it does not.
+
+    Parameters: `maps` Datasets of `ionrt.plan.reach`, one panel each, in which gantry or couch has one value; `width` [pixels].
+    """
+    n = len(maps)
+    panels: list = []
+    size = min(int(width / n) - 95, 460)
+    low, high = _margins(maps)
+    for found in maps:
+        turning = "gantry" if found.sizes["gantry"] > 1 else "couch"
+        if min(found.sizes["gantry"], found.sizes["couch"]) > 1:
+            raise IonrtError("reach_curves: gantry and couch both vary; select one value of either first")
+        margin = found["reach_margin"].squeeze([d for d in ("gantry", "couch") if d != turning])
+        lines = [
+            hv.Curve((margin[turning].values, margin.sel(ion=i).values)).opts(
+                color=ION_COLOURS[str(i)], line_dash=ION_DASHES[str(i)], line_width=2.2, tools=["hover"]
+            )
+            for i in margin["ion"].values
+        ]
+        floor = hv.HLine(0.0).opts(color="#222222", line_width=1.2)
+        panels.append(
+            hv.Overlay([floor, *lines]).opts(
+                hv.opts.Overlay(
+                    frame_width=size,
+                    frame_height=300,
+                    title=str(found.attrs.get("room", "")),
+                    xlabel=TURN if turning == "gantry" else TABLE,
+                    ylabel="Reach beyond the far edge [mm]" if not panels else "",
+                    xlim=(0, 360),
+                    ylim=(low, high),
+                    xticks=[0, 90, 180, 270, 360],
+                    default_tools=["box_zoom", "reset"],
+                    show_legend=False,
+                    **GRID,
+                )
+            )
+        )
+    ions = dict.fromkeys(str(i) for m in maps for i in m["ion"].values)
+    key = tuple((ION_NAMES[i], ION_COLOURS[i], ION_DASHES[i]) for i in ions)
+    what = "Deepest Bragg peak less the water-equivalent depth of the target's far edge; gaps: the CT ends before the patient."
+    text = f"{caption} {what}"
+    return Figure(_panels(panels, n), text.strip(), key=key)
+
+
+def directions(
+    swept: xr.Dataset,
+    *,
+    quantities: Sequence[str] = ("direction_score", "range_error", "wepl_proximal"),
+    width: int = 1140,
+    caption: str = "",
+) -> Figure:
+    """What a sweep found, against the angle that each room turns: one panel per quantity, rooms by colour.
+
+    Parameters: `swept` of `ionrt.plan.sweep`; `quantities` its variables along ``direction``; `width` [pixels].
+    """
+    n = len(quantities)
+    size, panels = int(width / n) - 95, []
+    rooms = list(dict.fromkeys(swept["room"].values.tolist()))
+    for name in quantities:
+        da = swept[name].where(np.isfinite(swept["direction_score"]))
+        parts = []
+        for k, room in enumerate(rooms):
+            mine = da[swept["room"].values == room]
+            turning = "gantry" if len(np.unique(mine["gantry"])) > 1 else "couch"
+            order = np.argsort(mine[turning].values)
+            x, y = mine[turning].values[order], mine.values[order]
+            colour, marker = _colour(k + 1), MARKERS[k]
+            parts += [
+                hv.Curve((x, y)).opts(color=colour, line_width=1.6),
+                hv.Points((x, y)).opts(color=colour, marker=marker, size=6, tools=["hover"]),
+            ]
+        panels.append(
+            hv.Overlay(parts).opts(
+                hv.opts.Overlay(
+                    frame_width=size,
+                    frame_height=int(min(0.8 * size, 280)),
+                    xlabel="Gantry or couch angle [°]",
+                    ylabel=label(name),
+                    xlim=(-5, 365),
+                    xticks=[0, 90, 180, 270, 360],
+                    ylim=_limits(swept[name].where(np.isfinite(swept["direction_score"])).to_series()),
+                    default_tools=["box_zoom", "reset"],
+                    show_legend=False,
+                    **GRID,
+                )
+            )
+        )
+    key = tuple((f"{room} ({_turns(swept, room)} turns)", _colour(k + 1), "solid") for k, room in enumerate(rooms))
+    return Figure(_panels(panels, n), caption, key=key)
+
+
+def _turns(swept: xr.Dataset, room: str) -> str:
+    mine = swept["gantry"].values[swept["room"].values == room]
+    return "gantry" if len(np.unique(mine)) > 1 else "couch"
+
+
+def _margins(maps: Sequence[xr.Dataset]) -> tuple[float, float]:
+    """Common ends of the axis, in steps of 20 mm."""
+    values = np.concatenate([m["reach_margin"].values.ravel() for m in maps])
+    values = values[np.isfinite(values)]
+    return (20.0 * np.floor(values.min() / 20.0 - 0.2), 20.0 * np.ceil(values.max() / 20.0)) if values.size else (-20.0, 20.0)
+
+
+def _limits(values: pd.Series, *, left: float = 0.12, right: float = 0.12) -> tuple[float, float]:
+    """Ends of an axis with room at both sides."""
+    low, high = float(values.min()), float(values.max())
+    span = _span(values)
+    return low - left * span, high + right * span
+
+
+def _span(values: pd.Series) -> float:
+    low, high = float(values.min()), float(values.max())
+    return (high - low) or max(abs(high), 1.0) * 0.1
+
+
+def _marker(rays: pd.DataFrame, frame: int) -> float:
+    """Size of a square [pixels] that fills the ray's cell."""
+    u = np.unique(rays["u"])
+    step = float(np.diff(u).min()) if u.size > 1 else 5.0
+    return float(np.clip(0.9 * frame * step / (1.12 * _span(rays["u"])), 3.0, 30.0))
+
+
+def _colour(i: int) -> str:
+    return PANEL_COLOURS[i % len(PANEL_COLOURS)]
