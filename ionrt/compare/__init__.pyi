@@ -7,3 +7,4 @@ from .ions import compare_ions as compare_ions
 from .options import Option as Option
 from .options import Options as Options
 from .options import compare_options as compare_options
+from .rooms import reach_table as reach_table

@@ -114,6 +114,28 @@ class Options:
             rows[name] = {ION_NAMES[str(i)]: 100 * float((part / part.sum()).sel(ion=i)) for i in part["ion"].values}
         return pd.DataFrame.from_dict(rows, orient="index").fillna(0.0).rename_axis("option")
 
+    def dosed(self, share: float) -> xr.DataArray:
+        """Mask (ion, z, y, x) of voxels with at least `share` of the median dose in the target; options as ``ion``."""
+        inside = self.grid["structures"].sel(structure=self.target) > 0.5
+        dose = self.maps["dose"].rename(option="ion")
+        return dose >= share * dose.where(inside).median(("z", "y", "x"))
+
+    def key_numbers(self) -> str:
+        """Rounded figures that must come out the same on every machine: LETd to 10 keV/um, and against the first option."""
+        table, lines = self.target_table(), []
+        let = table["LETd D98 [keV/µm]"]
+        for name in table.index:
+            if name in self.unreachable:
+                lines.append(f"{name}: does not reach")
+                continue
+            covered = "yes" if table.loc[name, "D95 [%]"] >= 95.0 else "NO"
+            more = "yes" if let[name] > let.iloc[0] + 5.0 else "no"
+            mean = 10 * round(table.loc[name, "LETd mean [keV/µm]"] / 10)
+            lines.append(
+                f"{name}: D95 at least 95 %: {covered}; LETd mean about {mean} keV/um; D98 clearly above {let.index[0]}: {more}"
+            )
+        return "\n".join(lines)
+
     def caption(self, what: str) -> str:
         """A caption with the definitions that every table needs."""
         model, let = self.maps["rbe_dose"].attrs["rbe_model"], self.maps["let_d"].attrs["let_definition"]
