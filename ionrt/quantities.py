@@ -76,7 +76,7 @@ QUANTITIES: dict[str, Quantity] = {
     "halo_weight": Quantity("1", "share of the depth dose in the halo"),
     "planar_fluence": Quantity("1/mm2", "primary ions per area and fraction"),
     "spot_weight": Quantity("1", "particles per spot and fraction"),
-    "ion_share": Quantity("1", "share of an ion in an additive quantity"),
+    "ion_share": Quantity("1", "share of the ion"),
     # the additive field
     "dose": Quantity("Gy", "physical dose", additive=True),
     "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),

@@ -90,12 +90,16 @@ class Options:
         return table.reindex([*self.options, *self.unreachable])
 
     def organ_table(self) -> pd.DataFrame:
-        """Mean and D2 of the RBE-weighted dose of each organ (columns, Gy (RBE)) for each option (rows)."""
+        """Mean and D2 of the RBE-weighted dose of each organ (columns) for each option (rows), per fraction."""
         if not self.organs:
             return pd.DataFrame(index=pd.Index(list(self.options), name="option"))
         found = evaluate.statistics(self.maps["rbe_dose"], self._one(*self.organs), percent=(2,))
         rows = {
-            name: {f"{o} {k}": found.loc[(name, o), c] for o in self.organs for k, c in (("mean", "mean"), ("D2", "D2%"))}
+            name: {
+                f"{o} {k} [Gy (RBE)]": found.loc[(name, o), c]
+                for o in self.organs
+                for k, c in (("mean", "mean"), ("D2", "D2%"))
+            }
             for name in self.options
         }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("option")
@@ -286,7 +290,7 @@ def _in_scenarios(
     """D95 of the target and LETd D98 in the GTV of every option under every scenario; only their voxels are computed."""
     first = next(iter(joined.values()))
     target = first.plan.target
-    inside = grid["structures"].sel(structure=[target, gtv])
+    inside = grid["structures"].sel(structure=list(dict.fromkeys([target, gtv])))
     index = np.flatnonzero((inside > 0.0).any("structure").transpose("z", "y", "x").values.ravel())
     scene = make_scene(patient, first.plan)
     single = {b.beam: replace(one, beams=(b,)) for one in joined.values() for b in one.beams}

@@ -7,6 +7,7 @@ from .cohort import lines as lines
 from .curves import depth_profiles as depth_profiles
 from .curves import histograms as histograms
 from .planning import directions as directions
+from .planning import option_slices as option_slices
 from .planning import reach_curves as reach_curves
 from .planning import spot_weights as spot_weights
 from .planning import trade_offs as trade_offs

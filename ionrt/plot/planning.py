@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import holoviews as hv
 import numpy as np
@@ -10,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.plot.curves import _panels
+from ionrt.plot.slices import slices
 from ionrt.plot.style import (
     FONT_SIZES,
     ION_COLOURS,
@@ -23,6 +26,7 @@ from ionrt.plot.style import (
 from ionrt.quantities import IonrtError
 
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
+NAMES = {"direction_score": "Score (lower is better)", "range_error": "Range error [mm]", "wepl_proximal": "Near edge [mm]"}
 GRID = {"show_grid": True, "gridstyle": {"grid_line_color": "#E6E6E6"}, "fontsize": FONT_SIZES, "hooks": [tidy]}
 TURN = "Gantry angle [°]"
 TABLE = "Couch angle [°]"
@@ -50,21 +54,14 @@ def trade_offs(
             )
             for name, row in shown.iterrows()
         ]
-        names = hv.Labels([(r[column], r[against], str(i)) for i, r in shown.iterrows()], ["across", "up"], "text").opts(
-            text_font_size="9pt",
-            text_align="left",
-            text_baseline="bottom",
-            text_color="#333333",
-            xoffset=0.015 * _span(shown[column]),
-        )
         panels.append(
-            hv.Overlay([*points, names]).opts(
+            hv.Overlay(points).opts(
                 hv.opts.Overlay(
                     frame_width=size,
                     frame_height=int(min(0.8 * size, 300)),
                     xlabel=column,
                     ylabel=against if k % n == 0 else "",
-                    xlim=_limits(shown[column], right=0.35),
+                    xlim=_limits(shown[column]),
                     ylim=_limits(shown[against]),
                     default_tools=["box_zoom", "reset"],
                     show_legend=False,
@@ -72,7 +69,8 @@ def trade_offs(
                 )
             )
         )
-    return Figure(_panels(panels, n), caption)
+    key = tuple((str(name), looks[name][0], "solid") for name in shown.index)
+    return Figure(_panels(panels, n), caption, key=key)
 
 
 def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, caption: str = "") -> Figure:
@@ -131,9 +129,13 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
             )
             for i in margin["ion"].values
         ]
+        dots = [
+            hv.Points((margin[turning].values, margin.sel(ion=i).values)).opts(color=ION_COLOURS[str(i)], size=4)
+            for i in margin["ion"].values
+        ]
         floor = hv.HLine(0.0).opts(color="#222222", line_width=1.2)
         panels.append(
-            hv.Overlay([floor, *lines]).opts(
+            hv.Overlay([floor, *lines, *dots]).opts(
                 hv.opts.Overlay(
                     frame_width=size,
                     frame_height=300,
@@ -154,6 +156,15 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
     what = "Deepest Bragg peak less the water-equivalent depth of the target's far edge; gaps: the CT ends before the patient."
     text = f"{caption} {what}"
     return Figure(_panels(panels, n), text.strip(), key=key)
+
+
+def option_slices(da: xr.DataArray, ct: xr.DataArray, structures: xr.DataArray, **settings: Any) -> Figure:
+    """`slices` with one panel per option instead of per ion.
+
+    Parameters: `da` quantity (option, z, y, x); the others as in `slices`.
+    """
+    made = slices(da.rename(option="ion"), ct, structures, **settings)
+    return replace(made, caption=made.caption.replace("Ions: ", "Options: "))
 
 
 def directions(
@@ -189,7 +200,7 @@ def directions(
                     frame_width=size,
                     frame_height=int(min(0.8 * size, 280)),
                     xlabel="Gantry or couch angle [°]",
-                    ylabel=label(name),
+                    ylabel=NAMES.get(name, label(name)),
                     xlim=(-5, 365),
                     xticks=[0, 90, 180, 270, 360],
                     ylim=_limits(swept[name].where(np.isfinite(swept["direction_score"])).to_series()),
