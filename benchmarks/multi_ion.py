@@ -88,6 +88,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spacing", type=float, default=4.0)
+    parser.add_argument("--weight", type=float, default=0.05, help="of the LETd objective, per (keV/um)2")
     parser.add_argument("--head", metavar="FOLDER")
     parser.add_argument("--target", default="CTV")
     parser.add_argument("--ions", nargs="+", default=list(IONS))
@@ -96,8 +97,7 @@ def main() -> None:
     if chosen.head:
         (head_robust if chosen.scenarios else head_plans)(chosen.head, chosen.target, chosen.ions)
         return
-    for weight in (0.02, 0.1):
-        mixed_plans(chosen.spacing, 90.0, weight)
+    mixed_plans(chosen.spacing, 90.0, chosen.weight)
 
 
 if __name__ == "__main__":
