@@ -17,12 +17,16 @@ from ionrt.beam import base_data
 from ionrt.compare import compare_ions, compare_options, open_patient
 from ionrt.ions import IONS
 from ionrt.patient import add_ellipsoid
-from ionrt.plan import beam_set, scenarios_single
+from ionrt.plan import DoseVolume, beam_set, scenarios_single
 
 MIXES = {"C": "C", "O": "O", "He + C": ("He", "C"), "C + O": ("C", "O"), "C + Ne": ("C", "Ne")}
 ANGLES = (140.0, 220.0)
 RADIUS = 22.85  # mm: 50 cm3
 ORGANS = ["Rectum", "Bladder", "Bowel"]
+LIMITS = (  # for every option: D2 of the bladder and of the rectum [Gy (RBE) per fraction]
+    DoseVolume("Bladder", weight=1000.0, level=1.5, volume=0.02),
+    DoseVolume("Rectum", weight=1000.0, level=3.45, volume=0.02),
+)
 
 
 def used(start: tuple[float, float]) -> str:
@@ -50,6 +54,7 @@ def mixed_plans(spacing: float, minimum: float, weight: float) -> None:
         organs=ORGANS,
         let_minimum=minimum,
         let_weight=weight,
+        limits=LIMITS,
         spacing=spacing,
         scenarios=scenarios_single(),
         iterations=150,

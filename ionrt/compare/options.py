@@ -161,6 +161,7 @@ def compare_options(
     let_definition: str = "charged",
     let_minimum: float | None = None,
     let_weight: float = 0.1,
+    limits: Sequence[Objective] = (),
     spacing: float = 4.0,
     margin: float = 5.0,
     spot_spacing: float | None = None,
@@ -177,6 +178,7 @@ def compare_options(
     prescription : Gy (RBE) per fraction; fractions : for the record; model : one of `ionrt.rbe.MODELS` with its `parameters`.
     let_definition : of LETd; let_minimum : LETd [keV/um] below which a voxel of the GTV is penalised, the same for every option
         (None: no such objective), with `let_weight` per (keV/um)2.
+    limits : further objectives of `ionrt.plan`, the same for every option, e.g. organ limits.
     spacing : of the dose grid, margin : around the target that spots cover, spot_spacing : in the isocentre plane [mm].
     iterations : of the optimiser at most.
     scenarios : of `ionrt.plan`, for worst-case values of target and GTV; the plans themselves are nominal.
@@ -198,7 +200,7 @@ def compare_options(
     grid = regrid(patient, spacing=spacing)
     grid["structures"] = grid["structures"].compute()
     chosen = tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
-    objectives: list[Objective] = list(default_objectives(target, prescription, names, organs=chosen))
+    objectives: list[Objective] = [*default_objectives(target, prescription, names, organs=chosen), *limits]
     if let_minimum is not None:
         objectives.append(plan.SquaredUnderdose(gtv, weight=let_weight, quantity="let_d", level=let_minimum))
     plans = {
