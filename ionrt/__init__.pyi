@@ -32,6 +32,7 @@ from .plan import Room as Room
 from .plan import field as field
 from .plan import influence as influence
 from .plan import optimise as optimise
+from .plan import recompute as recompute
 from .quantities import IonrtError as IonrtError
 
 __version__: str

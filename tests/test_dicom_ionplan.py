@@ -55,3 +55,10 @@ def test_truncated_plan(shared, tmp_path):
         (tmp_path / "cut.dcm").write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(IonrtError, match=r"truncated|no scan spots"):
             read_ion_plan(tmp_path / "cut.dcm")
+
+
+def test_range_shifter_of_the_head_study(shared):
+    beams = read_ion_plan(shared("data/dicom/dcpt_headphantom_proton")).beams
+    np.testing.assert_allclose(beams["range_shifter"], 57.0)
+    np.testing.assert_allclose(beams["range_shifter_distance"], [275.5312, 293.6173, 252.2347], atol=1e-3)
+    assert list(read_ion_plan(shared("data/dicom/synthetic_carbon_study/RN_C12.dcm")).beams["range_shifter"]) == [0.0]

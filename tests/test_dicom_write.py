@@ -65,6 +65,26 @@ def test_round_trip(patient, tmp_path, name, attrs, units, kind):
     assert errors(path) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "attrs"), [("dose", {}), ("rbe_dose", {"rbe_model": "nirs_mkm"}), ("let_d", {"let_definition": "charged"})]
+)
+def test_other_readers_see_the_same_values_in_the_same_place(patient, tmp_path, name, attrs):
+    import SimpleITK as sitk
+
+    da = quantity(patient, name, **attrs)
+    path = write_rtdose(da, patient, tmp_path / "RD.dcm")
+    raw = pydicom.dcmread(path)
+    by_pydicom = raw.pixel_array * float(raw.DoseGridScaling)
+    image = sitk.ReadImage(str(path))
+    by_sitk = sitk.GetArrayFromImage(image).astype(float)
+    # some versions apply the scaling of the dose grid, others leave the stored numbers
+    by_sitk = by_sitk if by_sitk.max() < 1e4 else by_sitk * float(raw.DoseGridScaling)
+    for values in (by_pydicom, by_sitk):
+        assert np.abs(values - da.values).max() <= 1e-3 * float(da.max())
+    np.testing.assert_allclose(image.GetOrigin(), [float(da[d][0]) for d in "xyz"], atol=1e-4)
+    np.testing.assert_allclose(image.GetSpacing(), [float(da[d][1] - da[d][0]) for d in "xyz"], atol=1e-4)
+
+
 def test_extreme_values_stay_in_32_bit(patient, tmp_path):
     for value in (1e-9, 1.0 / 3.0, 123.456789, 0.0):
         da = quantity(patient, "dose") * 0 + value

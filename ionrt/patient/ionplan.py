@@ -24,7 +24,8 @@ class IonPlan:
     `beams`: one row per treatment beam: `beam` (number), `name`, `ion` ("p", "C", ...; empty for one that ionrt does not
     know), `z`, `a`, `q`, `meterset_unit` ("NP" particles or "MU"), `final_weight`, `meterset` (per fraction), `beam_dose`
     (Gy), `gantry_angle`, `couch_angle` (degrees, IEC 61217), `isocentre_x`, `_y`, `_z` (mm, LPS), `source_x`, `source_y`
-    (virtual source distance, mm), `snout`, `snout_position` (mm), `range_shifters`, `layers`, `spots`.
+    (virtual source distance, mm), `snout`, `snout_position` (mm), `range_shifters`, `range_shifter` (mm of water, all that
+    are in), `range_shifter_distance` (mm from the isocentre, as stated; 0 without one), `layers`, `spots`.
     `layers`: `beam`, `layer`, `energy` (MeV/u), `weight`, `spots`, `size_x`, `size_y` (FWHM, mm), `tune`, `paintings`.
     `spots`: `beam`, `layer`, `energy` (MeV/u), `x`, `y` (mm at the isocentre, IEC gantry system), `weight`, `meterset`.
     """
@@ -173,9 +174,24 @@ def _beam(beam: Any, number: int, layers: list[dict[str, Any]], meterset: tuple[
         "snout": ", ".join(snouts),
         "snout_position": _number(first, "SnoutPosition"),
         "range_shifters": ", ".join(str(s.get("RangeShifterID", "")) for s in _items(beam, "RangeShifterSequence")),
+        **_range_shifter(first, number),
         "layers": len(layers),
         "spots": sum(row["spots"] for row in layers),
     }
+
+
+def _range_shifter(point: Any, number: int) -> dict[str, float]:
+    """Water-equivalent thickness and distance of the shifters that are in; a shifter of unknown thickness raises."""
+    inside = [
+        s for s in _items(point, "RangeShifterSettingsSequence") if str(s.get("RangeShifterSetting", "IN")).upper() != "OUT"
+    ]
+    thickness = [_number(s, "RangeShifterWaterEquivalentThickness") for s in inside]
+    if any(np.isnan(t) for t in thickness):
+        raise IonrtError(
+            f"beam {number}: a range shifter without its water-equivalent thickness; the plan cannot be recomputed"
+        )
+    distance = [_number(s, "IsocenterToRangeShifterDistance", 0.0) for s in inside]
+    return {"range_shifter": float(sum(thickness)), "range_shifter_distance": float(max(distance, default=0.0))}
 
 
 def _species(beam: Any, number: int) -> tuple[int, int, int]:

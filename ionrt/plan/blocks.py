@@ -93,7 +93,7 @@ def _where(work: Work, part: slice) -> tuple:
 def _count(work: Work, part: slice) -> tuple[np.ndarray, np.ndarray]:
     """Rows and entries per block; spot by spot where every spot has its own cut-off."""
     if isinstance(work.tables, Point):
-        n = count_points(work.tables, _where(work, part))
+        n = count_points(work.tables, _where(work, part), part)
         return n, n
     n_rows, n_entries = np.zeros((2, work.spots.u[part].size), np.int64)
     kernels.count_rows(*_where(work, part), n_rows, n_entries)  # type: ignore[call-arg]
@@ -107,7 +107,7 @@ def _fill(work: Work, part: slice, counts: tuple[np.ndarray, np.ndarray], keeper
     where, spots = _where(work, part), work.spots
     first, count, spot = spots.first[part], spots.count[part], spots.start()[:-1][part]
     if isinstance(work.tables, Point):
-        fill_points(work.tables, work.air, where, row_start, index, dose)
+        fill_points(work.tables, work.air, where, part, row_start, index, dose)
         within = np.arange(count.sum()) - np.repeat(starts(count)[:-1], count)
         first, spot, count = np.repeat(first, count) + within, np.repeat(spot, count) + within, np.ones(within.size, np.int64)
     else:

@@ -158,7 +158,7 @@ def influence(
     prepared = []
     for i, beam in enumerate(tqdm(plan.beams, desc="influence", unit="beam", disable=None, leave=False)):
         view, machine = make_view(beam, scene), make_machine(beam, data[beam.ion])
-        placed = place_spots(plan, beam, scene, view, machine) if spots is None else given_spots(spots, i, beam, machine)
+        placed = place_spots(plan, beam, scene, view, machine) if spots is None else given_spots(spots, i, beam, machine)[0]
         prepared.append(_prepare(plan, beam, scene, view.moved(scenario), machine, placed, kernel=kernel))
     sizes = [n for p in prepared for n in p.sizes]
     besides = sum(p.besides for p in prepared)

@@ -78,10 +78,11 @@ def choose_lattice(
     levels = np.array(level)
     counts = halo > 1e-3 * np.maximum(whole, 0.2 * whole.max(axis=1, keepdims=True))
     least = np.where(counts, variance, np.inf).min(axis=1)[levels]
-    least = np.minimum(least, (FARTHEST / DISTANCE) ** 2 + spacing**2)
+    by_rays = spacing**2 if np.isfinite(spacing) else 0.0
+    least = np.minimum(least, (FARTHEST / DISTANCE) ** 2 + by_rays)
     thinned = 2.0 * spacing <= RAY_DISTANCE * np.sqrt(least)
-    distance = np.clip(DISTANCE * np.sqrt(least - np.where(thinned, spacing**2, 0.0)), NEAREST, FARTHEST)
-    return Lattice(levels, distance, thinned, spacing**2, n)
+    distance = np.clip(DISTANCE * np.sqrt(least - np.where(thinned, by_rays, 0.0)), NEAREST, FARTHEST)
+    return Lattice(levels, distance, thinned, by_rays, n)
 
 
 def nodes_of(lattice: Lattice, rows: Rows, spots: Spots, radius: float, *, thinned: bool) -> tuple[Rows, csr_array] | None:

@@ -20,13 +20,14 @@ STEPS = 60  # halvings in search of the cut-off
 @dataclass(frozen=True)
 class Point:
     """Tables (depth bin, energy): `amplitude` Gy mm2 per 1e6 particles and `variance` mm2 without air of core and halo, `cut2`
-    mm2."""
+    mm2; `limit2` mm2 per block of spots, in the isocentre plane (None: no other cut-off)."""
 
     core: np.ndarray
     core_var: np.ndarray
     halo: np.ndarray
     halo_var: np.ndarray
     cut2: np.ndarray
+    limit2: np.ndarray | None = None
 
 
 def point_tables(machine: Machine, *, loss: float, cut2: np.ndarray | None = None) -> Point:
@@ -50,29 +51,28 @@ def _radius2(narrow: np.ndarray, wide: np.ndarray, weight: np.ndarray, loss: flo
     return high
 
 
-def count_points(point: Point, where: tuple, limit2: np.ndarray | None = None) -> np.ndarray:
-    """Entries of every spot of the blocks; `limit2` mm2 is a cut-off of every block in the isocentre plane, besides that of its
-    energies."""
+def count_points(point: Point, where: tuple, part: slice) -> np.ndarray:
+    """Entries of every spot of the blocks."""
     u, _, _, count = where[:4]
     start = np.concatenate([[0], np.cumsum(count)])
     out = np.zeros(start[-1], np.int64)
-    _count(*where, start, _limit(u, limit2), point.cut2, point.cut2.max(axis=1), out)  # type: ignore[call-arg]
+    _count(*where, start, _limit(point, u, part), point.cut2, point.cut2.max(axis=1), out)  # type: ignore[call-arg]
     return out
 
 
 def fill_points(
-    point: Point, air: np.ndarray, where: tuple, row_start: np.ndarray, index: np.ndarray, dose: np.ndarray, limit2=None
+    point: Point, air: np.ndarray, where: tuple, part: slice, row_start: np.ndarray, index: np.ndarray, dose: np.ndarray
 ) -> None:
     """Rows and dose (Gy per 1e6 particles) of every spot of the blocks."""
     u, _, _, count = where[:4]
     start = np.concatenate([[0], np.cumsum(count)])
     tables = (point.core, point.core_var, point.halo, point.halo_var, air, bool(point.halo.any()))
-    cuts = (_limit(u, limit2), point.cut2, point.cut2.max(axis=1))
+    cuts = (_limit(point, u, part), point.cut2, point.cut2.max(axis=1))
     _fill(*where, start, *cuts, *tables, row_start[:-1].copy(), index, dose)  # type: ignore[call-arg]
 
 
-def _limit(u: np.ndarray, limit2: np.ndarray | None) -> np.ndarray:
-    return np.full(u.size, np.inf) if limit2 is None else limit2
+def _limit(point: Point, u: np.ndarray, part: slice) -> np.ndarray:
+    return np.full(u.size, np.inf) if point.limit2 is None else point.limit2[part]
 
 
 @njit(nogil=True, cache=True)

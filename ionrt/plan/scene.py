@@ -46,12 +46,17 @@ def stopping_power(patient: xr.Dataset) -> xr.DataArray:
 
 def on_dose_grid(patient: xr.Dataset, plan: Plan) -> xr.Dataset:
     """The patient averaged onto the plan's dose grid; unchanged where the spacing is already that."""
+    return on_spacing(patient, plan.grid_spacing)
+
+
+def on_spacing(patient: xr.Dataset, spacing: tuple[float, float, float]) -> xr.Dataset:
+    """The same for a spacing (z, y, x) in mm."""
     have = Grid.of(patient, what="patient").spacing
-    if all(abs(a - b) < 1e-6 for a, b in zip(have, plan.grid_spacing, strict=True)):
+    if all(abs(a - b) < 1e-6 for a, b in zip(have, spacing, strict=True)):
         return patient
     from ionrt.patient import regrid
 
-    return regrid(patient, spacing=plan.grid_spacing)
+    return regrid(patient, spacing=spacing)
 
 
 def structure_fractions(patient: xr.Dataset, name: str) -> np.ndarray:
@@ -65,11 +70,7 @@ def structure_fractions(patient: xr.Dataset, name: str) -> np.ndarray:
 
 def make_scene(patient: xr.Dataset, plan: Plan) -> Scene:
     """Bring CT, target and outline together; raises where the target is empty or values are not finite."""
-    spr = stopping_power(patient).transpose("z", "y", "x")
-    spr_grid = Grid.of(spr, what="CT")
-    values = np.ascontiguousarray(spr.values, dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise IonrtError("patient: the CT (stopping-power ratio) has values that are not finite; repair the CT first")
+    values, spr_grid = _traced(patient)
     coarse = on_dose_grid(patient, plan)
     grid = Grid.of(coarse, what="dose grid")
     target = structure_fractions(coarse, plan.target).ravel()
@@ -80,9 +81,29 @@ def make_scene(patient: xr.Dataset, plan: Plan) -> Scene:
     return Scene(grid, values, spr_grid, target, _body(coarse, grid, values, spr_grid) | (target > 0.0))
 
 
+def scene_without_target(patient: xr.Dataset, spacing: tuple[float, float, float]) -> Scene:
+    """The patient on a dose grid of `spacing` mm (z, y, x), where the spots are given."""
+    values, spr_grid = _traced(patient)
+    names = [s for s in patient["structure"].values if is_external(str(s))] if "structures" in patient else []
+    needed = patient[["structures"]].sel(structure=names[:1]) if names else patient[["spr" if "spr" in patient else "ct"]]
+    coarse = on_spacing(needed, spacing)
+    grid = Grid.of(coarse, what="dose grid")
+    return Scene(grid, values, spr_grid, np.zeros(grid.size, np.float32), _body(coarse, grid, values, spr_grid))
+
+
+def _traced(patient: xr.Dataset) -> tuple[np.ndarray, Grid]:
+    """Stopping-power ratio, finite, and its grid."""
+    spr = stopping_power(patient).transpose("z", "y", "x")
+    values = np.ascontiguousarray(spr.values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise IonrtError("patient: the CT (stopping-power ratio) has values that are not finite; repair the CT first")
+    return values, Grid.of(spr, what="CT")
+
+
 def _body(coarse: xr.Dataset, grid: Grid, spr: np.ndarray, spr_grid: Grid) -> np.ndarray:
     """Voxels that may get dose: the outline where there is one, else everything denser than air."""
-    outlines = [str(s) for s in coarse["structure"].values if is_external(str(s))]
+    named = coarse["structure"].values if "structures" in coarse else ()
+    outlines = [str(s) for s in named if is_external(str(s))]
     if outlines:
         return structure_fractions(coarse, outlines[0]).ravel() > 0.0
     nearest = []

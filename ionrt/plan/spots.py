@@ -173,8 +173,9 @@ def _blocks(marked: np.ndarray, u_axis: np.ndarray, v_axis: np.ndarray, spacing:
     return Spots(u_axis[iu], v_axis[iv], first.astype(np.int64), (last - first).astype(np.int64), spacing)
 
 
-def given_spots(table: xr.Dataset, index: int, beam: Beam, machine: Machine) -> Spots:
-    """The spots of beam number `index` in a table with coordinates beam_index, energy, u and v along `spot`."""
+def given_spots(table: xr.Dataset, index: int, beam: Beam, machine: Machine) -> tuple[Spots, np.ndarray]:
+    """The spots of beam number `index` in a table with coordinates beam_index, energy, u and v along `spot`, and their places
+    among those of the table that are of this beam."""
     missing = [k for k in ("beam_index", "energy", "u", "v") if k not in table.coords and k not in table]
     if missing or table.sizes.get("spot", 0) == 0:
         what = f"{missing[0]!r} is missing" if missing else "there is none"
@@ -199,7 +200,7 @@ def given_spots(table: xr.Dataset, index: int, beam: Beam, machine: Machine) -> 
     if (follows & (np.diff(ray[:, 2]) == 0)).any():
         raise IonrtError(f"spots of beam {beam.name}: two have the same energy, u and v; add their weights")
     start = np.flatnonzero(np.concatenate([[True], ~(follows & (np.diff(ray[:, 2]) == 1))]))
-    return Spots(u[start], v[start], ray[start, 2], np.diff(np.append(start, len(ray))), _regular(u, v))
+    return Spots(u[start], v[start], ray[start, 2], np.diff(np.append(start, len(ray))), _regular(u, v)), order
 
 
 def _regular(u: np.ndarray, v: np.ndarray) -> float:

@@ -1,0 +1,89 @@
+"""RT Ion Plans computed again: particles in closed form, another system's dose, the hook of the cohort."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ionrt.beam import base_data
+from ionrt.evaluate import gamma
+from ionrt.patient import read_dicom, read_dose, read_ion_plan
+from ionrt.plan import recompute, recompute_let
+from ionrt.quantities import IonrtError
+
+
+@pytest.fixture(scope="module")
+def carbon(shared):
+    ion_plan = read_ion_plan(shared("data/dicom/synthetic_carbon_study/RN_C12.dcm"))
+    base = {"C": base_data("C", energy=[float(e) for e in ion_plan.layers["energy"]])}
+    return ion_plan, base, recompute(None, ion_plan, base=base, spacing=4.0)
+
+
+def test_particles_of_a_carbon_plan_are_absolute(carbon):
+    """Energy deposited per slab = sum of particles times the depth dose, wherever the spots lie."""
+    ion_plan, base, found = carbon
+    assert found.attrs["normalisation"] == "metersets are numbers of particles"
+    number = ion_plan.layers.set_index("energy")["weight"]  # meterset equals weight in this plan
+    assert ion_plan.spots["meterset"].sum() == pytest.approx(float(number.sum()))
+    depth = float(found["x"][-1]) - found["x"].values[::-1] + 2.0  # gantry 90: the beam enters at the largest x
+    deposited = found["dose"].sum(("z", "y")).values[::-1] * 64.0 * 1e-6 / 1.602176634e-13 / 4.0  # MeV per mm
+    slab = np.mean([base["C"]["dose"].interp(depth=depth + s).values for s in (-1.5, -0.5, 0.5, 1.5)], axis=0)
+    expected = (slab * number.to_numpy()[:, None]).sum(axis=0)
+    before = depth < 50.0
+    np.testing.assert_allclose(deposited[before] / expected[before], 1.0, atol=0.01)
+
+
+def test_dose_follows_the_metersets(carbon):
+    ion_plan, base, found = carbon
+    doubled = replace(ion_plan, spots=ion_plan.spots.assign(meterset=2.0 * ion_plan.spots["meterset"]))
+    twice = recompute(None, doubled, base=base, spacing=4.0)
+    np.testing.assert_allclose(twice["dose"], 2.0 * found["dose"], rtol=1e-5)
+
+
+def test_proton_plan_of_another_system(shared):
+    """Two opposed beams on a 20 cm phantom: RayStation's Monte Carlo dose (RBE 1.1) against ours, one factor for all."""
+    folder = shared("data/dicom/rt_ion_plans/plan03_ramp_full")
+    doses = [read_dose(p) for p in sorted(folder.glob("RD*"))]
+    theirs = next(d for d in doses if d.attrs["dose_summation_type"] == "PLAN")
+    theirs = (theirs / 1.1).rename("dose").assign_attrs(units="Gy")
+    coords = {d: -n + 1.0 + 2.0 * np.arange(n) for d, n in (("z", 100), ("y", 100), ("x", 103))}
+    box = xr.Dataset({"spr": (("z", "y", "x"), np.ones((100, 100, 103), np.float32))}, coords=coords)
+    found = recompute(box, read_ion_plan(folder), reference=theirs, spacing=4.0)
+    assert "reference dose" in found.attrs["normalisation"] and found.attrs["particles_per_mu"] > 0.0
+    grid = {d: theirs[d][3:-3:3] for d in "zyx"}
+    reference = theirs.interp(grid).astype(np.float32).assign_attrs(units="Gy")
+    ours = found["dose"].interp(grid).fillna(0.0).astype(np.float32).assign_attrs(units="Gy")
+    index = gamma(reference, ours, dose_percent=5, distance_mm=3)
+    assert float((index <= 1.0).where(index.notnull()).mean()) > 0.9
+    high = reference > 0.8 * float(reference.max())
+    assert float(np.abs(ours / reference - 1.0).where(high).median()) < 0.03
+
+
+def test_let_of_a_study_for_the_cohort(shared):
+    folder = shared("data/dicom/synthetic_carbon_study")
+    patient = read_dicom(folder / "CT_plan")
+    (out,) = recompute_let(patient, folder / "RN_C12.dcm", spacing=6.0)
+    assert out.name == "let_d" and out.attrs["let_definition"] == "charged" and out.attrs["units"] == "keV/um"
+    assert 10.0 < float(out.where(out > 0.0).median()) < 200.0
+
+
+def test_plans_that_cannot_be_recomputed(carbon, shared):
+    ion_plan, base, _ = carbon
+    beams = ion_plan.beams
+    for change, message in (
+        ({"beams": beams.assign(ion="", z=5, a=11)}, "Z 5, A 11 is no ion"),
+        ({"beams": beams.assign(isocentre_x=np.nan)}, "isocentre, gantry or couch angle is missing"),
+        ({"beams": beams.assign(meterset_unit="MU", beam_dose=np.nan)}, "give reference= .* or particles_per_mu="),
+        ({"spots": ion_plan.spots.assign(meterset=np.nan)}, "no meterset in the plan"),
+        ({"spots": ion_plan.spots.assign(energy=ion_plan.spots["energy"] + 1.0)}, "no base data of C at"),
+    ):
+        with pytest.raises(IonrtError, match=message):
+            recompute(None, replace(ion_plan, **change), base=base, spacing=6.0)
+    with pytest.raises(IonrtError, match="expected base data of 'C'"):
+        recompute(None, ion_plan, base={"p": base["C"]})
+    far = replace(ion_plan, beams=beams.assign(isocentre_z=900.0))
+    with pytest.raises(IonrtError, match="misses the patient"):
+        recompute(read_dicom(shared("data/dicom/synthetic_carbon_study/CT_plan")), far, base=base, spacing=6.0)
