@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ionrt.compare import open_patient
+from ionrt.compare import Robustness, compare_robustness, open_patient
+from ionrt.patient import with_margin
 from ionrt.plan.assemble import make_problem
-from ionrt.robustness import Robustness, compare_robustness, with_margin
 
 REPEATS = 5
 

@@ -12,7 +12,6 @@ from . import plot as plot
 from . import quantities as quantities
 from . import rbe as rbe
 from . import report as report
-from . import robustness as robustness
 from . import sobp as sobp
 from . import trial as trial
 from .evaluate import dose_at_volume as dose_at_volume

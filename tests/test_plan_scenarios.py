@@ -10,7 +10,9 @@ import xarray as xr
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
 from ionrt import IonrtError, plot
+from ionrt.compare import compare_robustness
 from ionrt.evaluate import band, dose_at_volume, error_parts
+from ionrt.patient import with_margin
 from ionrt.plan import (
     NOMINAL,
     Scenario,
@@ -27,7 +29,6 @@ from ionrt.plan import (
     scenarios_single,
 )
 from ionrt.plan.objectives import ROBUST
-from ionrt.robustness import compare_robustness, with_margin
 
 
 def test_the_sets_hold_what_they_say():

@@ -7,4 +7,6 @@ from .ions import compare_ions as compare_ions
 from .options import Option as Option
 from .options import Options as Options
 from .options import compare_options as compare_options
+from .robustness import Robustness as Robustness
+from .robustness import compare_robustness as compare_robustness
 from .rooms import reach_table as reach_table

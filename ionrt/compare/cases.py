@@ -1,4 +1,4 @@
-"""What every comparison starts from: a patient, the organs near a target, the body."""
+"""What every comparison starts from and ends in: a patient, the organs near a target, the body; maps of a planned field."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from ionrt import plan, rbe
 from ionrt.evaluate.profile import centroid
+from ionrt.let import let_d
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
 from ionrt.plan.objectives import is_external, is_target
 from ionrt.quantities import cache_folder, content_hash, stamp
@@ -55,3 +57,11 @@ def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]
     distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)
     away = {s: float(distance.where(grid["structures"].sel(structure=s, drop=True) > 0.25).min()) for s in organs}
     return tuple(sorted((s for s in organs if np.isfinite(away[s])), key=away.__getitem__)[:n])
+
+
+def planned_maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:
+    """Dose, LETd and RBE-weighted dose, each with the definitions of the plan."""
+    weighted = rbe.apply_model(total, wanted.model, **wanted.parameters)
+    about = {"rbe_model": wanted.model, "let_definition": wanted.let_definition}
+    maps = {"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted}
+    return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})

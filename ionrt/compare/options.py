@@ -14,11 +14,10 @@ import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ionrt import evaluate, plan, rbe
+from ionrt import evaluate, plan
 from ionrt.beam import base_data
-from ionrt.compare.cases import ION_NAMES, body_of, nearest_organs, planning_patient
+from ionrt.compare.cases import ION_NAMES, body_of, nearest_organs, planned_maps, planning_patient
 from ionrt.compare.ions import AT_ONCE
-from ionrt.let import let_d
 from ionrt.patient import regrid
 from ionrt.plan.assemble import in_scenario
 from ionrt.plan.beams import ReachError
@@ -221,7 +220,7 @@ def compare_options(
     joined = {name: plan.join_influences(p, [parts[b] for b in p.beams]) for name, p in reached.items()}
     made = _side_by_side(lambda n: _optimised(patient_spr, joined[n], iterations), reached, "options")
     errors = _in_scenarios(patient_spr, grid, joined, made, gtv, scenarios) if scenarios else None
-    maps = [_maps(one.plan, one.field.sum("ion", keep_attrs=True)) for one in made.values()]
+    maps = [planned_maps(one.plan, one.field.sum("ion", keep_attrs=True)) for one in made.values()]
     together = xr.concat(maps, pd.Index(list(made), name="option"), combine_attrs="drop_conflicts")
     return Options(patient, grid, target, gtv, chosen, prescription, made, unreachable, together, errors, body_of(grid))
 
@@ -264,14 +263,6 @@ def _field(influence: plan.Influence, weights: xr.DataArray, *, by: str | None =
     return plan.field(influence, weights, models=(wanted.model,), **more)  # type: ignore[arg-type]
 
 
-def _maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:
-    """Dose, LETd and RBE-weighted dose, each with the definitions of the plan."""
-    weighted = rbe.apply_model(total, wanted.model, **wanted.parameters)
-    about = {"rbe_model": wanted.model, "let_definition": wanted.let_definition}
-    maps = {"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted}
-    return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})
-
-
 def _under(
     single: Mapping[plan.Beam, plan.Influence], scene: Scene, scenario: plan.Scenario, index: np.ndarray, beam: plan.Beam
 ) -> BeamInfluence:
@@ -299,7 +290,7 @@ def _in_scenarios(
         moved = _side_by_side(under, single, scenario.label)
         for k, (name, one) in enumerate(made.items()):
             there = replace(joined[name], beams=tuple(moved[b] for b in one.plan.beams))
-            maps = _maps(one.plan, _field(there, one.weights))
+            maps = planned_maps(one.plan, _field(there, one.weights))
             dose[k, s] = evaluate.dose_at_volume(maps["rbe_dose"], inside.sel(structure=[target]), percent=95).item()
             let[k, s] = evaluate.dose_at_volume(maps["let_d"], inside.sel(structure=[gtv]), percent=98).item()
     coords = {"option": list(made), "scenario": [s.label for s in scenarios]}

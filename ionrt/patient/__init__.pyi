@@ -8,6 +8,7 @@ from .grid import crop as crop
 from .grid import regrid as regrid
 from .ionplan import IonPlan as IonPlan
 from .ionplan import read_ion_plan as read_ion_plan
+from .margins import with_margin as with_margin
 from .phantom import add_ellipsoid as add_ellipsoid
 from .phantom import recipe as recipe
 from .phantom import write_phantom as write_phantom

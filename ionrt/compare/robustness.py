@@ -8,23 +8,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.ndimage import distance_transform_edt
 
-from ionrt import evaluate, plan, rbe
-from ionrt.compare import ION_NAMES, nearest_organs
+from ionrt import evaluate, plan
+from ionrt.compare.cases import ION_NAMES, nearest_organs, planned_maps
 from ionrt.ions import IONS
-from ionrt.let import let_d
-from ionrt.patient import regrid
-from ionrt.plan.geometry import Grid
+from ionrt.patient import regrid, with_margin
 from ionrt.plan.objectives import Objective, default_objectives
 from ionrt.plan.room import GANTRY_1
 from ionrt.plan.scene import make_scene
 from ionrt.plan.spots import make_view
-from ionrt.quantities import IonrtError, one_of, stamp
+from ionrt.quantities import IonrtError, one_of
 
 PLANS = ("margin", "robust")
 SPOT_MARGIN = 5.0  # mm of spots beyond the volume that must be covered
@@ -270,7 +266,7 @@ def compare_robustness(
         field = _field(patient, wanted, influence, weights, tested, (target, *chosen))
         plans[name] = PlanUnderErrors(wanted, weights, field, seconds)
     maps = xr.concat(
-        [_evaluated(one.field, one.plan) for one in plans.values()],
+        [planned_maps(one.plan, one.field) for one in plans.values()],
         pd.Index(list(plans), name="plan"),
         join="exact",
         combine_attrs="drop_conflicts",
@@ -289,40 +285,6 @@ def compare_robustness(
         plans,
         maps,
     )
-
-
-def with_margin(patient: xr.Dataset, structure: str, *, margin: float, name: str) -> xr.Dataset:
-    """The patient with one more structure: another one expanded by `margin` mm in all directions, kept inside the outline.
-
-    Parameters: `patient` with structures (structure, z, y, x); `structure` its name; `margin` mm; `name` of the new one.
-    Returns the Dataset with only `structures` enlarged (lazily); contours of the new structure do not exist.
-    Errors: unknown structure, margin negative or not finite.
-    """
-    one_of(structure, [str(s) for s in patient["structure"].values], what="structure")
-    if not (np.isfinite(margin) and margin >= 0.0):
-        raise IonrtError(f"with_margin: expected a margin >= 0 mm, got {margin!r}")
-    fractions = patient["structures"].transpose("structure", "z", "y", "x")
-    grid = Grid.of(fractions, what="structures")
-    inside = np.asarray(fractions.sel(structure=structure).values) >= 0.5
-    if not inside.any():
-        raise IonrtError(f"with_margin: {structure!r} fills no voxel by half")
-    box = []
-    for axis, step in enumerate(grid.spacing):
-        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-        pad = int(np.ceil(margin / step)) + 1
-        box.append(slice(max(hit[0] - pad, 0), hit[-1] + pad + 1))
-    distance = distance_transform_edt(~inside[tuple(box)], sampling=grid.spacing)
-    part = np.asarray(fractions.sel(structure=structure).values[tuple(box)], dtype=np.float32)
-    part = np.maximum(part, (distance <= margin).astype(np.float32))
-    outer = [(s.start, n - min(s.stop, n)) for s, n in zip(box, grid.shape, strict=True)]
-    whole = da.pad(da.from_array(part, chunks=-1), outer).rechunk(-1)[None]
-    values = da.concatenate([da.asarray(fractions.data), whole.astype(fractions.dtype)], axis=0)
-    names = [*(str(s) for s in patient["structure"].values), name]
-    keep = [v for v in ("ct", "spr") if v in patient]
-    coords = {d: patient[d] for d in ("z", "y", "x")}
-    out = patient[keep].drop_vars([c for c in patient[keep].coords if c not in coords])
-    joined = xr.DataArray(values, dims=("structure", "z", "y", "x"), coords={"structure": names, **coords})
-    return out.assign(structures=stamp(joined, "structures"))
 
 
 def _greatest_depth(patient: xr.Dataset, wanted: plan.Plan) -> float:
@@ -354,14 +316,7 @@ def _field(
 
 
 def _maps(patient, wanted, influence, weights, scenarios, within) -> xr.Dataset:
-    return _evaluated(_field(patient, wanted, influence, weights, scenarios, within), wanted)
-
-
-def _evaluated(field: xr.Dataset, wanted: plan.Plan) -> xr.Dataset:
-    """RBE-weighted dose and LETd."""
-    weighted = rbe.apply_model(field, wanted.model, **wanted.parameters)
-    about = {"rbe_model": weighted.attrs["rbe_model"], "let_definition": wanted.let_definition}
-    return xr.Dataset({"rbe_dose": weighted, "let_d": let_d(field)}).map(lambda v: v.assign_attrs(about), keep_attrs=True)
+    return planned_maps(wanted, _field(patient, wanted, influence, weights, scenarios, within))
 
 
 def _as_quantity(metric: xr.DataArray) -> xr.DataArray:

@@ -1,0 +1,44 @@
+"""A structure expanded by a margin."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from scipy.ndimage import distance_transform_edt
+
+from ionrt.quantities import IonrtError, one_of, stamp
+
+
+def with_margin(patient: xr.Dataset, structure: str, *, margin: float, name: str) -> xr.Dataset:
+    """The patient with one more structure: another one expanded by `margin` mm in all directions, kept inside the outline.
+
+    Parameters: `patient` with structures (structure, z, y, x); `structure` its name; `margin` mm; `name` of the new one.
+    Returns the Dataset with only `structures` enlarged (lazily); contours of the new structure do not exist.
+    Errors: unknown structure, margin negative or not finite.
+    """
+    one_of(structure, [str(s) for s in patient["structure"].values], what="structure")
+    if not (np.isfinite(margin) and margin >= 0.0):
+        raise IonrtError(f"with_margin: expected a margin >= 0 mm, got {margin!r}")
+    fractions = patient["structures"].transpose("structure", "z", "y", "x")
+    spacing = [float(np.diff(fractions[d].values).mean()) for d in ("z", "y", "x")]
+    inside = np.asarray(fractions.sel(structure=structure).values) >= 0.5
+    if not inside.any():
+        raise IonrtError(f"with_margin: {structure!r} fills no voxel by half")
+    box = []
+    for axis, step in enumerate(spacing):
+        hit = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        pad = int(np.ceil(margin / step)) + 1
+        box.append(slice(max(hit[0] - pad, 0), hit[-1] + pad + 1))
+    distance = distance_transform_edt(~inside[tuple(box)], sampling=spacing)
+    part = np.asarray(fractions.sel(structure=structure).values[tuple(box)], dtype=np.float32)
+    part = np.maximum(part, (distance <= margin).astype(np.float32))
+    outer = [(s.start, n - min(s.stop, n)) for s, n in zip(box, inside.shape, strict=True)]
+    whole = da.pad(da.from_array(part, chunks=-1), outer).rechunk(-1)[None]
+    values = da.concatenate([da.asarray(fractions.data), whole.astype(fractions.dtype)], axis=0)
+    names = [*(str(s) for s in patient["structure"].values), name]
+    keep = [v for v in ("ct", "spr") if v in patient]
+    coords = {d: patient[d] for d in ("z", "y", "x")}
+    out = patient[keep].drop_vars([c for c in patient[keep].coords if c not in coords])
+    joined = xr.DataArray(values, dims=("structure", "z", "y", "x"), coords={"structure": names, **coords})
+    return out.assign(structures=stamp(joined, "structures"))
