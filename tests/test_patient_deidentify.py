@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from identifiers import NAMES, PLANTED, plant
 from pydicom.datadict import keyword_for_tag
-from pydicom.dataset import Dataset
 from test_dicom_write import errors
 
 from ionrt.patient import contours, deidentify, read_dicom, write_phantom
@@ -16,50 +16,6 @@ from ionrt.patient.dicom_clean import Cleaner, roi_name
 from ionrt.quantities import IonrtError
 
 KEY = "a site's secret of some length"
-NAMES = ("Mustermann^Erika^Anna", "MRN-448812-77")
-PLANTED = {  # keyword: value; text elements that the standard's table names and some that it does not
-    "PatientName": NAMES[0], "PatientID": NAMES[1], "OtherPatientIDs": "OTHER-99120", "OtherPatientNames": "Musterfrau^Erika",
-    "PatientBirthDate": "19511103", "PatientAddress": "Canary address line", "PatientTelephoneNumbers": "+49 6221 4711",
-    "PatientComments": "Canary comment one", "PatientBirthName": "Geborene^Canaria", "PatientMotherBirthName": "Mutter^Canaria",
-    "EthnicGroup": "canarygroup", "Occupation": "canary keeper", "AdditionalPatientHistory": "canary history",
-    "MedicalRecordLocator": "CANLOC7781", "MilitaryRank": "CANARYRANK", "BranchOfService": "CANARYBRANCH",
-    "AccessionNumber": "ACC-CAN-5512", "StudyID": "STUDYCAN9", "ReferringPhysicianName": "Zuweiserin^Canaria",
-    "ReferringPhysicianAddress": "Canary road 5", "ReferringPhysicianTelephoneNumbers": "0800-CANARY",
-    "PhysiciansOfRecord": "Aufzeichner^Canaria", "PerformingPhysicianName": "Durchfuehrer^Canaria",
-    "NameOfPhysiciansReadingStudy": "Leserin^Canaria", "OperatorsName": "Bedienerin^Canaria", "StationName": "CANSTATION4",
-    "InstitutionName": "Canary institution", "InstitutionAddress": "Canary street",
-    "InstitutionalDepartmentName": "CanDept", "StudyDescription": "Mustermann hip boost",
-    "SeriesDescription": "for Mustermann E.", "ProtocolName": "canprotocol",
-    "DeviceSerialNumber": "CANSER0815", "ImageComments": "ask Canaria first", "RequestedProcedureDescription": "canreqproc",
-    "RequestingPhysician": "Fragerin^Canaria", "RequestingService": "canservice", "CurrentPatientLocation": "Canward 3b",
-    "AdmissionID": "ADMCAN3321", "IssuerOfPatientID": "CANISSUER", "PatientInsurancePlanCodeSequence": None,
-    "DerivationDescription": "canderived", "ContentCreatorName": "Erschaffer^Canaria", "PersonName": "Person^Canaria",
-    "RegionOfResidence": "Canregion", "CountryOfResidence": "Canland", "PatientReligiousPreference": "Canreligion",
-    "ResponsiblePerson": "Verantwortlich^Canaria", "ResponsibleOrganization": "Canorg", "Allergies": "canary seeds",
-    "MedicalAlerts": "canalert", "SpecialNeeds": "canneeds", "PatientState": "canstate", "AcquisitionComments": "canacq",
-    "AcquisitionProtocolDescription": "canacqprot", "CommentsOnThePerformedProcedureStep": "canperf",
-    "PerformedProcedureStepDescription": "canppsd", "PerformedProcedureStepID": "PPSCAN22", "PerformedStationName": "PSTCAN1",
-    "ScheduledPerformingPhysicianName": "Geplant^Canaria", "VisitComments": "canvisit",
-    "ServiceEpisodeDescription": "canepisode", "InterpretationAuthor": "Autor^Canaria",
-    "TextComments": "cantext", "DetectorID": "CANDET55", "GantryID": "CANGANTRY5",
-    "CassetteID": "CANCASS", "PlateID": "CANPLATE", "ConvolutionKernel": "K Mustermann", "Manufacturer": "MRN-448812-77 works",
-}  # fmt: skip
-PLANTED = {k: v for k, v in PLANTED.items() if v is not None}
-
-
-def plant(data, depth=0):
-    for keyword, value in PLANTED.items():
-        setattr(data, keyword, value)
-    block = data.private_block(0x0011, "CANARY CREATOR", create=True)
-    block.add_new(0x01, "LO", "private Canaryprivate")
-    if depth == 0:  # once more inside sequences, two deep
-        inner, outer = Dataset(), Dataset()
-        plant(inner, 1)
-        outer.ReferencedSeriesSequence = [inner]
-        outer.SeriesInstanceUID = "1.2.276.19511103.448812.1"
-        inner.SeriesInstanceUID = "1.2.276.19511103.448812.2"
-        data.ReferencedStudySequence = [outer]
-        data.RTReferencedStudySequence = [outer]  # a sequence that the table does not name: walked, not deleted
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from ionrt.quantities import LET_DEFINITIONS
 
 EDITION = "confidentiality_2025a"
 DUMMY = "DEIDENTIFIED"
-STANDARD_ROOT = "1.2.840.10008."
+STANDARD_UID = re.compile(r"1\.2\.840\.10008(\.\d{1,4})+")  # a date or a patient's number would be longer
 TEXT = frozenset(("AE", "AS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 NUMBERS = frozenset(("AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV", "TM", "US or SS"))
 # text that the table does not name and that geometry, calibration or meaning of the numbers need
@@ -68,7 +68,7 @@ class Cleaner:
 
     def uid(self, old: str) -> str:
         """The new UID of an old one; UIDs of the standard itself stay."""
-        if not old or old.startswith(STANDARD_ROOT):
+        if not old or STANDARD_UID.fullmatch(old):
             return old
         new = f"2.25.{uuid.UUID(bytes=self._digest('uid', old)[:16], version=4).int}"
         self.mapping["uid", old] = new
