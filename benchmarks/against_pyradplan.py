@@ -1,6 +1,6 @@
 """Time, memory and agreement of the influence against pyRadPlan 0.5.0 on its TG119 phantom, same machine file and spots.
 
-IONRT_PYRADPLAN=<python that has pyRadPlan> python benchmarks/against_pyradplan.py [case ...]; cases: C5, C3, He5 and plan.
+IONRT_PYRADPLAN=<python that has pyRadPlan> python benchmarks/against_pyradplan.py [case ...]; cases: C5, C3 and He5.
 
 Both run in one thread unless said otherwise, and seconds are of CPU (least of three for ours, once for theirs). Ours are
 given twice: the point kernel with their cut-offs, which can be compared entry by entry, and the kernel that plans use.
