@@ -86,15 +86,17 @@ def test_killed_worker_leaves_the_result_the_same(case, tmp_path):
 
     patient, plan, expected = case
     options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "host": "127.0.0.1", "protocol": "tcp"}
-    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
-        victim = next(iter(client.run(os.getpid).values()))
-        marker = tmp_path / "killed"
+    here, marker = os.getpid(), tmp_path / "killed"
+    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster):
 
         def kill_once(work, part, counts, keeper, key, fill=blocks._fill):
-            if os.getpid() == victim and not marker.exists():
-                marker.touch()
-                os.kill(victim, signal.SIGKILL)
-            return fill(work, part, counts, keeper, key)
+            """Whichever worker comes first dies, and no other: only one process can create the file."""
+            try:
+                marker.touch(exist_ok=False)
+            except FileExistsError:
+                return fill(work, part, counts, keeper, key)
+            assert os.getpid() != here
+            os.kill(os.getpid(), signal.SIGKILL)
 
         original, blocks._fill = blocks._fill, kill_once
         try:
