@@ -91,10 +91,9 @@ class _Plan:
         self.metrics, self.structures, self.recompute = metrics, structures, recompute
         self.stated = {"rbe_dose": rbe_model, "let_d": let_definition}
         self.origin, self.max_outside = origin, max_outside
-        columns = dictionary()["tables"]["dose_metric"]["columns"]
         for column, value in (("rbe_model", rbe_model), ("let_definition", let_definition), ("origin", origin)):
-            if value is not None and value not in columns[column]["allowed"]:
-                raise IonrtError(f"{column}: {value!r} is none of {', '.join(columns[column]['allowed'])}")
+            if value is not None and value not in _allowed(column):
+                raise IonrtError(f"{column}: {value!r} is none of {', '.join(_allowed(column))}")
         for name in {m for chosen in self._lists() for m in chosen}:
             if not METRIC.fullmatch(name):
                 raise IonrtError(f"metric {name!r} is not known; write Mean, Min, Max, D98, D2cc, V40Gy or V55keV/um")
@@ -136,13 +135,24 @@ def _one(folder: Path, part: Path, plan: _Plan) -> list[tuple[str, str, str]]:
 
 def _read(folder: Path, plan: _Plan) -> tuple[xr.Dataset, list[xr.DataArray]]:
     """The patient and every plan dose of the folder, each on its own grid."""
-    from ionrt.patient import read_dicom, read_dose
+    from ionrt.patient import read_dicom
 
     patient = read_dicom(folder, lazy=True)  # the metrics do not need the pixels of the CT
     if "structure" not in patient.coords:
         raise IonrtError("no structure set that fits the CT")
     if patient["structures"].nbytes < SMALL:  # sampled once per quantity: do not draw them anew each time
         patient["structures"] = patient["structures"].compute(scheduler="synchronous")
+    found = imported_doses(patient, folder)
+    for da in plan.recompute(patient, folder) if plan.recompute else ():
+        source = da.attrs.get("source")
+        found[str(da.name)] = da.assign_attrs(source=source if source in _allowed("source") else "recomputed")
+    return patient, list(found.values())
+
+
+def imported_doses(patient: xr.Dataset, folder: Path) -> dict[str, xr.DataArray]:
+    """Every plan dose of the folder by its quantity, each on its own grid."""
+    from ionrt.patient import read_dose
+
     found = {name: patient[name] for name in UNIT if name in patient}
     for name in patient.attrs.get("doses_elsewhere", ()):
         dose = read_dose(next(folder.rglob(name)))
@@ -150,9 +160,11 @@ def _read(folder: Path, plan: _Plan) -> tuple[xr.Dataset, list[xr.DataArray]]:
             if str(dose.name) in found:
                 raise IonrtError(f"two plan doses of {dose.name}; leave one in the folder")
             found[str(dose.name)] = dose
-    for da in plan.recompute(patient, folder) if plan.recompute else ():
-        found[str(da.name)] = da
-    return patient, list(found.values())
+    return {name: da.assign_attrs(source="imported") for name, da in found.items()}
+
+
+def _allowed(column: str) -> list[str]:
+    return list(dictionary()["tables"]["dose_metric"]["columns"][column]["allowed"])
 
 
 def _definition(da: xr.DataArray, plan: _Plan) -> dict[str, Any]:
@@ -160,7 +172,7 @@ def _definition(da: xr.DataArray, plan: _Plan) -> dict[str, Any]:
     column = {"rbe_dose": "rbe_model", "let_d": "let_definition"}.get(str(da.name))
     if column is None:
         return {}
-    allowed = dictionary()["tables"]["dose_metric"]["columns"][column]["allowed"]
+    allowed = _allowed(column)
     value = da.attrs.get(column)
     value = value if value in allowed else plan.stated[str(da.name)]
     if value is None:
@@ -204,6 +216,7 @@ def _rows(
                     "value": value,
                     "unit": unit,
                     "quantity": quantity,
+                    "source": da.attrs["source"],
                     **definition,
                 }
             )

@@ -217,7 +217,7 @@ def _normalised(
         factor, why = particles_per_mu / 1e6, f"{particles_per_mu:g} particles per monitor unit at the highest energy, as given"
     elif reference is not None:
         factor, why = (
-            _to_reference(found["dose"], reference),
+            factor_to_reference(found["dose"], reference),
             f"to the reference dose where that is above {HIGH_DOSE:.0%} of its maximum",
         )
     else:
@@ -229,8 +229,8 @@ def _normalised(
     return out
 
 
-def _to_reference(dose: xr.DataArray, reference: xr.DataArray) -> float:
-    """Least-squares factor in the reference's high-dose voxels that lie on our grid."""
+def factor_to_reference(dose: xr.DataArray, reference: xr.DataArray) -> float:
+    """Least-squares factor of a dose in the reference's high-dose voxels that lie on its grid."""
     check(reference, "dose", dims=("z", "y", "x"))
     mine = dose.interp(z=reference["z"], y=reference["y"], x=reference["x"]).values
     theirs = reference.transpose("z", "y", "x").values
