@@ -329,6 +329,25 @@ def test_figures_of_bands_and_scenarios(study):
         plot.scenario_points([])
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.7, 2.5, 4.0])
+def test_a_margin_counts_parts_of_a_voxel_and_stays_inside(margin):
+    """Along each axis a box grows by twice the margin, whatever the voxel; beyond the outline it does not."""
+    spacing = {"z": 3.0, "y": 1.0, "x": 2.0}
+    coords = {d: step * np.arange(24) for d, step in spacing.items()}
+    box = np.zeros((2, 24, 24, 24), np.float32)
+    box[0, 8:14, 8:14, 8:14] = 1.0
+    box[1, :, :, 7:] = 1.0
+    structures = xr.DataArray(box, dims=("structure", "z", "y", "x"), coords={"structure": ["CTV", "BODY"], **coords})
+    free = with_margin(structures.to_dataset(name="structures"), "CTV", margin=margin, name="PTV")["structures"]
+    middle = {"z": 11, "y": 11, "x": 11}
+    for dim, step in spacing.items():
+        line = free.sel(structure="PTV").isel({d: i for d, i in middle.items() if d != dim})
+        assert float(line.sum()) * step == pytest.approx(6 * step + 2 * margin, abs=1e-4)
+    kept = with_margin(structures.to_dataset(name="structures"), "CTV", margin=margin, name="PTV", within="BODY")["structures"]
+    line = kept.sel(structure="PTV").isel(z=11, y=11)
+    assert float(line.sum()) * 2.0 == pytest.approx(12.0 + margin + min(margin, 2.0), abs=1e-4)
+
+
 def test_a_margin_grows_the_structure_by_as_much():
     patient = water_box((31, 31, 31), target_radius=12.0)
     got = with_margin(patient, "CTV", margin=6.0, name="PTV")["structures"].sel(structure="PTV")

@@ -16,7 +16,7 @@ from ionrt import evaluate, plan
 from ionrt.compare.cases import ION_NAMES, nearest_organs, planned_maps
 from ionrt.ions import IONS
 from ionrt.patient import regrid, with_margin
-from ionrt.plan.objectives import Objective, default_objectives
+from ionrt.plan.objectives import Objective, default_objectives, is_external
 from ionrt.plan.room import GANTRY_1
 from ionrt.plan.scene import make_scene
 from ionrt.plan.spots import make_view
@@ -251,7 +251,8 @@ def compare_robustness(
     margin = setup_error + range_error * _greatest_depth(patient, common)
     volume = f"{target} + {margin:.1f} mm"
     common = replace(common, margin=SPOT_MARGIN + margin)
-    wider = with_margin(patient, target, margin=margin, name=volume)
+    outline = next((n for n in names if is_external(n)), None)
+    wider = with_margin(patient, target, margin=margin, name=volume, within=outline)
     influence = plan.influence(wider, common, base=base)
     objectives = {
         "margin": tuple(replace(o, structure=volume) if o.structure == target else o for o in common.objectives or ()),
