@@ -13,6 +13,8 @@ from ionrt.beam import base_data
 from ionrt.plan import GANTRY_1, Beam, Plan, field, influence, wepl
 from ionrt.plan.engine import Influence, beam_influence
 from ionrt.plan.geometry import beam_direction, bev_axes
+from ionrt.plan.kernels import MOST_ENERGIES
+from ionrt.plan.lattice import every_second_ray
 from ionrt.plan.machine import make_machine
 from ionrt.plan.scene import make_scene
 from ionrt.plan.spots import Spots, make_view
@@ -193,6 +195,19 @@ def test_wepl_of_slabs_by_hand_and_of_a_ball_by_sampling():
         inside = np.all([(c >= 0) & (c < n) for c, n in zip(cell, noisy.shape, strict=True)], axis=0)
         sampled = noisy.values[tuple(c[inside] for c in cell)].sum() * 60.0 / 40_000
         assert abs(float(oblique.values[at]) - sampled) < 0.02
+
+
+@pytest.mark.parametrize("energies", [(200, 200), (256, 256)])
+def test_merged_rays_never_have_more_energies_than_the_products_hold(energies):
+    """Neighbours of different depths have more energies together than either; their block is cut in two."""
+    spots = Spots(np.array([0.0, 5.0]), np.zeros(2), np.array([0, 150]), np.array(energies), 5.0)
+    merged, share = every_second_ray(spots)
+    assert merged.count.max() <= MOST_ENERGIES < 150 + energies[1]
+    assert merged.size == share.shape[0]
+    given, found = spots.per_spot(), merged.per_spot()
+    np.testing.assert_allclose(share.sum(axis=0), 1.0)
+    for a, b in zip(given, found, strict=True):  # place and energy of every spot are kept in the mean
+        np.testing.assert_allclose(share.T @ b, a, atol=1e-9)
 
 
 def test_running_client_is_used_and_gives_the_same():

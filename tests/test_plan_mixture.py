@@ -12,6 +12,7 @@ from plan_fixtures import POINT_ROOM, synthetic_base, water_box
 from ionrt import let_d, rbe
 from ionrt.plan import (
     Plan,
+    Scenario,
     SquaredDeviation,
     SquaredOverdose,
     SquaredUnderdose,
@@ -90,6 +91,24 @@ def test_joined_influences_are_the_plans_own(patient, mixed):
     assert fewer.beams[0] is joined.beams[0] and set(fewer.base) == {"C"}
 
 
+def test_parts_of_other_base_data_or_scenarios_do_not_join(patient, mixed):
+    """Equal tables in another object are the same base data; another LET alone is not."""
+    plan = mixed[0]
+    one, other = (replace(plan, beams=tuple(b for b in plan.beams if b.ion == i)) for i in "CO")
+    part = influence(patient, one, base=BASE)
+    first, second = (replace(plan, beams=(b,)) for b in one.beams)
+    a, b = (replace(part, plan=p, beams=(beam,)) for p, beam in zip((first, second), part.beams, strict=True))
+    assert join_influences(one, [a, replace(b, base={"C": BASE["C"].copy(deep=True)})]).n_spots == part.n_spots
+    richer = {name: da * 1.1 for name, da in BASE["C"].data_vars.items() if "let" in str(name)}
+    assert richer
+    with pytest.raises(IonrtError, match="different base data of C"):
+        join_influences(one, [a, replace(b, base={"C": BASE["C"].assign(richer)})])
+    short = influence(patient, other, base=BASE, scenario=Scenario(-0.03))
+    assert join_influences(other, [short]).attrs["scenario"] == "range -3 %"
+    with pytest.raises(IonrtError, match="different scenarios, 'nominal' and 'range -3 %'"):
+        join_influences(plan, [part, short])
+
+
 def test_two_ions_reach_a_higher_let_at_the_same_dose(patient, mixed):
     """Minimum LETd in the target: more freedom cannot be worse at equal objectives, and here oxygen carries it."""
     plan, got, _ = mixed
@@ -126,6 +145,9 @@ def test_spots_per_ion(mixed):
     assert list(table["ion"]) == ["C", "O", "C", "O"] and table["spots"].sum() == got.n_spots
     assert table["particles"].sum() == pytest.approx(float(weights.sum()))
     assert (table["in use"] <= table["spots"]).all() and (table["highest [MeV/u]"] > table["lowest [MeV/u]"]).all()
+    twice = spot_table(weights.assign_coords(beam=("spot", np.full(weights.size, "front"))))
+    assert list(twice.index) == ["1 front", "2 front", "3 front", "4 front"]
+    np.testing.assert_array_equal(twice.values[:, 1:], table.values[:, 1:])
 
 
 def nirs_field(dose, zstar):
@@ -151,6 +173,26 @@ def test_fractions_add_effect_and_ions_within_a_fraction_mix():
     mixed = add_fractions(rbe.nirs_mkm(half), alpha_beta=3.8)
     assert float(mixed.squeeze()) != pytest.approx(float(total.squeeze()), rel=1e-6)
     assert float(mixed.squeeze()) == pytest.approx(float(total.squeeze()), rel=0.1)
+
+
+def test_a_course_keeps_what_its_fields_state(mixed):
+    """Ions, so that models fitted to others refuse them; LET thresholds; the same variables in all."""
+    _, got, weights = mixed
+    both = made(got, weights)
+
+    def above(threshold):
+        part = stamp(0.5 * both["dose"], "high_let_dose", let_definition="charged", let_threshold=threshold)
+        return both.assign(high_let_dose=part)
+
+    joined = course([above(50.0).assign_attrs(ion="C"), above(50.0)], parts=(2, 3))
+    assert joined.attrs["ion"] == "C, O" and joined["dose"].attrs["ion"] == "C, O"
+    assert joined["high_let_dose"].attrs["let_threshold"] == 50.0
+    with pytest.raises(IonrtError, match="the field holds 'C'"):
+        rbe.wedenberg(joined, alpha_beta=2.0)
+    with pytest.raises(IonrtError, match="let_threshold differs"):
+        course([above(50.0), above(100.0)], parts=(2, 3))
+    with pytest.raises(IonrtError, match="not all fields have high_let_dose"):
+        course([above(50.0), both], parts=(2, 3))
 
 
 def test_a_course_of_equal_fractions_is_the_ordinary_one():

@@ -15,6 +15,7 @@ from ionrt.evaluate import band, dose_at_volume, error_parts
 from ionrt.patient import with_margin
 from ionrt.plan import (
     NOMINAL,
+    MeanDose,
     Scenario,
     SquaredDeviation,
     SquaredOverdose,
@@ -230,6 +231,9 @@ def test_bad_input_to_robust_planning(planned):
         scenario_field(patient, nominal, weights, mixed)
     with pytest.raises(IonrtError, match="nominal one"):
         optimise(patient, plan, influence(patient, plan, base=base, scenario=Scenario(0.01)))
+    with pytest.raises(IonrtError, match="nominal one"):
+        moved = influence(patient, plan, base=base, scenario=Scenario(0.01))
+        scenario_field(patient, moved, weights, [NOMINAL], models=("constant",))
     with pytest.raises(IonrtError, match="structure: 'GTV' does not exist"):
         unknown = (SquaredUnderdose("GTV", level=2.0, robust="worst"),)
         optimise(patient, replace(plan, objectives=unknown), nominal, scenarios=scenarios_single())
@@ -278,6 +282,23 @@ def test_only_the_voxels_asked_for_and_there_the_same_dose(planned):
         assert (a > 0.0).sum() < 0.6 * (b > 0.0).sum()
     with pytest.raises(IonrtError, match="structure: 'GTV' does not exist"):
         scenario_field(patient, nominal, weights, scenarios, models=("constant",), within=["GTV"])
+
+
+def test_a_structure_that_no_beam_comes_near_has_no_dose():
+    """Robust aims and fields for it alone: nothing there, instead of a beam that misses the patient."""
+    patient = water_box((11, 41, 121), (3.0, 3.0, 3.0), target_radius=9.0, target_at=(-120.0, 0.0, 0.0))
+    organ = patient["structures"].values[1]
+    organ[...] = 0.0
+    organ[3:8, 15:25, 105:110] = 1.0
+    aims = (SquaredDeviation("CTV", weight=100.0, level=2.0), MeanDose("ORGAN", robust="worst"))
+    plan = replace(simple_plan(spacing=3.0), objectives=aims)
+    nominal = influence(patient, plan, base={"C": synthetic_base("C")}, scenario=Scenario(weight=2.0))
+    assert "scenario" not in nominal.attrs
+    weights = optimise(patient, plan, nominal, scenarios=[NOMINAL, Scenario(0.03)], iterations=3)
+    far = scenario_field(patient, nominal, weights, [NOMINAL, Scenario(0.03)], models=("constant",), within=["ORGAN"])
+    assert far["dose"].shape[0] == 2 and not far["dose"].values.any()
+    with pytest.raises(IonrtError, match="misses the patient in scenario"):
+        scenario_field(patient, nominal, weights, [Scenario(setup=(0.0, 0.0, 200.0))], models=("constant",), within=["ORGAN"])
 
 
 @pytest.fixture(scope="module")

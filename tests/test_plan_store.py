@@ -124,6 +124,17 @@ def test_memory_budget_maps_blocks_or_says_what_is_needed(case, tmp_path):
     xr.testing.assert_identical(field(mapped, weights, models=("constant",)), field(expected, weights, models=("constant",)))
 
 
+def test_blocks_of_another_format_are_computed_again(case, tmp_path, monkeypatch):
+    patient, plan, expected = case
+    influence(patient, plan, base=BASE, store=tmp_path)
+    computed = fills(monkeypatch)
+    influence(patient, plan, base=BASE, store=tmp_path)
+    assert not computed
+    monkeypatch.setattr(blocks, "FORMAT", blocks.FORMAT + 1)
+    same(influence(patient, plan, base=BASE, store=tmp_path), expected)
+    assert computed
+
+
 def test_given_spots_are_those_of_the_plan(case):
     patient, plan, expected = case
     table = expected.spots()

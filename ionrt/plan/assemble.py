@@ -79,6 +79,12 @@ def make_problem(
     )
 
 
+def check_nominal(influence: Influence) -> None:
+    """Raises where the influence is that of an error scenario: errors start from the plan as it was made."""
+    if influence.attrs.get("scenario"):
+        raise IonrtError(f"influence: expected the nominal one, got that of scenario {influence.attrs['scenario']!r}")
+
+
 def in_scenario(
     influence: Influence, scene: Scene, scenario: Scenario, index: np.ndarray | None = None
 ) -> tuple[BeamInfluence, ...]:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import dask
 import numpy as np
 
+from ionrt import __version__
 from ionrt.plan import kernels
 from ionrt.plan.components import Component
 from ionrt.plan.machine import Machine
@@ -19,6 +20,7 @@ from ionrt.plan.store import Chunk, Keeper, starts
 from ionrt.quantities import IonrtError, content_hash
 
 ENTRIES_PER_CHUNK = 8_000_000
+FORMAT = 1  # of stored blocks: raise by hand when kernels or layout change what a block holds, else old folders give old doses
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Work:
     def key(self) -> str:
         """Hash of everything that the entries depend on."""
         parts = [v for o in (self.tables, self.rows, self.spots) for v in vars(o).values()]
-        return content_hash(type(self.tables).__name__, self.air, self.source, *parts)
+        return content_hash(FORMAT, __version__, type(self.tables).__name__, self.air, self.source, *parts)
 
 
 def counted(tables: Component | Point, machine: Machine, spots: Spots, rows: Rows, view: View) -> Work:
@@ -72,6 +74,8 @@ def _present(chunk: Chunk | None, key: str) -> Chunk:
 
 def _slices(spots: Spots, rows: Rows, cut2: np.ndarray) -> Sequence[slice]:
     """Cut the blocks into slices of similar work; several per worker, none too large for one message."""
+    if rows.voxel.size == 0:
+        return [slice(0, spots.u.size)]
     per_area = rows.voxel.size / max(float(np.ptp(rows.bev[:, 0]) * np.ptp(rows.bev[:, 1])), 1.0)
     entries = spots.count * max(per_area * np.pi * float(np.mean(cut2[rows.bins])), 1.0)
     parts = int(np.clip(np.ceil(entries.sum() / ENTRIES_PER_CHUNK), min(4, spots.u.size), spots.u.size))

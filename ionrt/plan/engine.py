@@ -17,6 +17,7 @@ from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.blocks import Work, counted, filled
 from ionrt.plan.components import split
 from ionrt.plan.geometry import Grid
+from ionrt.plan.kernels import MOST_ENERGIES
 from ionrt.plan.lattice import every_second_ray, nodes_of
 from ionrt.plan.machine import Machine, make_machine
 from ionrt.plan.points import point_tables
@@ -28,7 +29,6 @@ from ionrt.plan.store import Chunk, Keeper
 from ionrt.quantities import IonrtError, content_hash, one_of
 
 KERNELS = ("split", "point")
-MOST_ENERGIES = 256  # per ray; the products keep one row of them on the stack
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def influence(
     keeper = Keeper(None if store is None else Path(store), memory).for_size(sum(sizes), besides, max(sizes))
     beams = tuple(p.finish(keeper) for p in tqdm(prepared, desc="entries", unit="beam", disable=None, leave=False))
     attrs = {"patient": content_hash(scene.spr, scene.target), "base": content_hash(*(_identity(d) for d in data.values()))}
-    if scenario != NOMINAL:
+    if not scenario.is_nominal:
         attrs["scenario"] = scenario.label
     return Influence(plan, scene.grid, beams, data, attrs)
 

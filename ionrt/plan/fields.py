@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.ndimage import binary_dilation
 from tqdm.auto import tqdm
 
-from ionrt.plan.assemble import in_scenario
+from ionrt.plan.assemble import check_nominal, in_scenario
 from ionrt.plan.engine import Influence
 from ionrt.plan.moments import Moment, merge, moment_values, moments_of
 from ionrt.plan.products import whole
@@ -78,9 +78,10 @@ def scenario_field(
     and the field is 0: many times faster where only these are evaluated; `memory` GB that the result may take.
     Returns a Dataset (scenario, z, y, x) float32, or (scenario, fraction, z, y, x) where scenarios have daily shifts, with
     coordinates along `scenario`: its label, ``range_shift`` (relative), ``setup_x``, ``setup_y``, ``setup_z`` mm, ``weight``.
-    Errors: no scenario, different numbers of fractions, a scenario in which a beam misses the patient, a result larger than
-    `memory`.
+    Errors: the influence of a scenario, no scenario, different numbers of fractions, a scenario in which a beam misses the
+    patient, a result larger than `memory`.
     """
+    check_nominal(influence)
     chosen, w = check_scenarios(scenarios), check_weights(influence, weights)
     wanted = field_moments(models, parameters or {}, let_definition, let_threshold)
     days = [s.fractions() for s in chosen]

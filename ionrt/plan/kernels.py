@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+MOST_ENERGIES = 256  # per block; the products keep one row of them on the stack
+
 
 @njit(nogil=True, cache=True)
 def count_rows(u, v, first, count, lowest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, n_rows, n_entries):
@@ -96,7 +98,7 @@ def forward(first, count, spot, row_start, entry_start, rows, dose, bins, lowest
     `weights` float32: the sum over a ray's energies is float32, that over rays float64 (`out`).
     """
     n_moments = table.shape[1]
-    product = np.empty(256, np.float32)
+    product = np.empty(MOST_ENERGIES, np.float32)
     for b in range(first.size):
         f, n = first[b], count[b]
         w = weights[spot[b] : spot[b] + n]
@@ -140,7 +142,7 @@ def backward(first, count, spot, row_start, entry_start, rows, dose, bins, lowes
 
     `g` float32: sums over 64 rows are float32, those over all rows float64 (`out`).
     """
-    total = np.empty(256, np.float32)
+    total = np.empty(MOST_ENERGIES, np.float32)
     for b in range(first.size):
         n, at, begin = count[b], entry_start[b], row_start[b]
         while begin < row_start[b + 1]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+from ionrt.plan.kernels import MOST_ENERGIES
 from ionrt.plan.rows import Rows, in_buckets
 from ionrt.plan.spots import Spots
 
@@ -88,6 +89,8 @@ def choose_lattice(
 def nodes_of(lattice: Lattice, rows: Rows, spots: Spots, radius: float, *, thinned: bool) -> tuple[Rows, csr_array] | None:
     """Nodes around the given voxels as rows of their own, and the interpolation (voxels, nodes) in float32; of the levels that
     are `thinned` or of the others (None where there are none)."""
+    if rows.bins.size == 0:
+        return None
     upper, lower = lattice.share(rows.bins.astype(np.int64))
     low = np.floor(rows.bev[:, :2].min(axis=0) / lattice.distance[:, None]).astype(np.int64)
     shape = np.floor(rows.bev[:, :2].max(axis=0) / lattice.distance[:, None]).astype(np.int64) + 2 - low
@@ -138,6 +141,9 @@ def every_second_ray(spots: Spots) -> tuple[Spots, csr_array]:
     share = np.concatenate([s[m] for s, m in zip(shares, used, strict=True)])
     matrix = csr_array((share, (row.ravel(), column)), shape=(len(key), u.size))
     follows = (np.diff(key[:, :2], axis=0) == 0).all(axis=1) & (np.diff(key[:, 2]) == 1)
-    start = np.flatnonzero(np.concatenate([[True], ~follows]))
+    begins = np.concatenate([[True], ~follows])
+    run = np.flatnonzero(begins)
+    within = np.arange(len(key)) - run[np.cumsum(begins) - 1]
+    start = np.flatnonzero(within % MOST_ENERGIES == 0)  # two rays may have more energies together than one block may
     step = 2.0 * spots.spacing
     return Spots(step * key[start, 1], step * key[start, 0], key[start, 2], np.diff(np.append(start, len(key))), step), matrix

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ionrt.let import ions_of
 from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.engine import BeamInfluence, Influence
 from ionrt.quantities import QUANTITIES, IonrtError, check, one_of, shared_attr, stamp
@@ -19,7 +20,7 @@ def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
 
     Parameters: `plan`, whose beams each occur in one of the `parts` (influences on one grid, same patient and spots settings).
     Returns an `Influence` with the beams in the order of `plan`; entries are shared, not copied.
-    Errors: a beam that no part has; parts on different grids or of different patients.
+    Errors: a beam that no part has; parts on different grids, of different patients, scenarios or base data of one ion.
     """
     if not parts:
         raise IonrtError("join_influences: expected at least one influence")
@@ -32,13 +33,20 @@ def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
                 raise IonrtError(f"join_influences: a part was made with another {setting} than the plan's")
         if part.attrs.get("patient") != first.attrs.get("patient"):
             raise IonrtError("join_influences: the parts belong to different patients or targets")
+        if part.attrs.get("scenario") != first.attrs.get("scenario"):
+            named = " and ".join(repr(p.attrs.get("scenario", "nominal")) for p in (first, part))
+            raise IonrtError(f"join_influences: the parts belong to different scenarios, {named}")
     found: dict[Beam, BeamInfluence] = {}
     for part in parts:
         found.update({b.beam: b for b in part.beams})
     missing = [b.name for b in plan.beams if b not in found]
     if missing:
         raise IonrtError(f"join_influences: no part has the beam {missing[0]}")
-    base = {ion: data for part in parts for ion, data in part.base.items() if ion in plan.ions}
+    base: dict[str, xr.Dataset] = {}
+    for ion, data in ((i, d) for part in parts for i, d in part.base.items() if i in plan.ions):
+        known = base.setdefault(ion, data)
+        if known is not data and not known.equals(data):
+            raise IonrtError(f"join_influences: the parts have different base data of {ion}; make them all with the same base")
     hashes = list(dict.fromkeys(p.attrs["base"] for p in parts if "base" in p.attrs))
     attrs = {**first.attrs, **({"base": " ".join(hashes)} if hashes else {})}
     return replace(first, plan=plan, beams=tuple(found[b] for b in plan.beams), base=base, attrs=attrs)
@@ -83,6 +91,10 @@ def spot_table(weights: xr.DataArray) -> pd.DataFrame:
     """
     check(weights, "spot_weight", dims=("spot",))
     frame = pd.DataFrame({k: weights[k].values for k in ("beam", "ion", "energy")} | {"weight": weights.values})
+    if "beam_index" in weights.coords:  # beams of one direction, e.g. with another range shifter, share the name
+        frame["index"] = weights["beam_index"].values
+        if frame.groupby("beam")["index"].nunique().max() > 1:
+            frame["beam"] = (frame["index"] + 1).astype(str) + " " + frame["beam"]
     rows = {}
     for beam, part in frame.groupby("beam", sort=False):
         used = part[part["weight"] > 1e-3 * max(part["weight"].max(), 1e-300)]
@@ -105,17 +117,21 @@ def course(fields: Sequence[xr.Dataset], *, parts: Sequence[int]) -> xr.Dataset:
 
     Parameters: `fields` one Dataset per kind of fraction, on one grid, without dimension `ion` (sum it first); `parts` how many
     fractions of each. Returns a Dataset (fraction, ...) with the coordinate ``fractions`` (fraction). Errors: unequal lengths,
-    counts below 1, fields of different definitions.
+    counts below 1, fields of different definitions, LET thresholds or variables.
     """
     if len(fields) != len(parts) or not fields:
         raise IonrtError(f"course: expected one count per field, got {len(fields)} fields and {len(parts)} counts")
     if any(int(n) != n or n < 1 for n in parts):
         raise IonrtError(f"course: expected whole numbers of fractions >= 1, got {tuple(parts)}")
-    names = [v for v in fields[0].data_vars if all(v in f for f in fields)]
-    out = xr.Dataset()
+    names = list(fields[0].data_vars)
+    for other in fields[1:]:
+        if apart := set(names) ^ set(other.data_vars):
+            raise IonrtError(f"course: not all fields have {', '.join(sorted(map(str, apart)))}; ask `field` for the same ones")
+    ions = ", ".join(sorted({i for f in fields for i in ions_of(f)})) or None
+    out = xr.Dataset(attrs={"ion": ions} if ions else {})
     for name in names:
         arrays = [f[name] for f in fields]
-        carried = {k: shared_attr(arrays, k) for k in ("let_definition", "parameter_set")}
+        carried = {k: shared_attr(arrays, k) for k in ("let_definition", "parameter_set", "let_threshold")}
         joined = xr.concat(arrays, "fraction", join="exact", combine_attrs="drop")
-        out[name] = stamp(joined, str(name), **carried)
+        out[name] = stamp(joined, str(name), ion=ions, **carried)
     return out.assign_coords(fractions=("fraction", [int(n) for n in parts]))

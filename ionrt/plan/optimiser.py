@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.optimize import OptimizeResult, minimize
 from tqdm.auto import tqdm
 
-from ionrt.plan.assemble import SAMPLES, make_problem
+from ionrt.plan.assemble import SAMPLES, check_nominal, make_problem
 from ionrt.plan.beams import Plan
 from ionrt.plan.engine import Influence
 from ionrt.plan.problem import Problem, Term
@@ -61,8 +61,7 @@ def optimise(
     Reference: Byrd et al., doi 10.1137/0916069; Wilkens and Oelfke, doi 10.1088/0031-9155/51/12/009; Fredriksson et al.,
     doi 10.1118/1.3556559 (minimax); Nocedal and Wright, Numerical Optimization (2006), chapter 17 (augmented Lagrangian).
     """
-    if influence.attrs.get("scenario"):
-        raise IonrtError(f"influence: expected the nominal one, got that of scenario {influence.attrs['scenario']!r}")
+    check_nominal(influence)
     problem = make_problem(patient, plan, influence, scenarios=scenarios, samples=samples, seed=seed)
     start, scale = _start(problem, plan)
     done = Progress()

@@ -33,16 +33,28 @@ class Rows:
 def dosed_rows(
     beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, radius: float, grid: Grid, index: np.ndarray
 ) -> Rows:
-    """Of the voxels `index` of `grid`, those within `radius` mm of any ray and no deeper than the base data, by bucket."""
+    """Of the voxels `index` of `grid`, those within `radius` mm of any ray and no deeper than the base data, by bucket.
+
+    None may be left where `index` is only a part of the body; a beam that doses nothing of all the body raises.
+    """
+    found = _dosed(beam, scene, view, machine, spots, radius, grid, index)
+    body = np.flatnonzero(scene.body)
+    if found[0].size == 0 and _dosed(beam, scene, view, machine, spots, radius, scene.grid, body)[0].size == 0:
+        moved = f" in scenario {view.scenario!r}" if view.scenario else ""
+        raise IonrtError(f"beam {beam.name} misses the patient{moved}: no voxel near its rays; check isocentre and angles")
+    return in_buckets(*found, spots, radius)
+
+
+def _dosed(
+    beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, radius: float, grid: Grid, index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voxels that are dosed, their depth bins and places."""
     bev = view.bev(index, grid)
     near = _near_rays(bev, spots, radius)
     index, bev = index[near], bev[near]
     bins = np.rint((view.wepl(index, scene, grid) + beam.range_shifter) / machine.depth_step)
     dosed = np.flatnonzero(bins < machine.dose.shape[0])
-    if dosed.size == 0:
-        moved = f" in scenario {view.scenario!r}" if view.scenario else ""
-        raise IonrtError(f"beam {beam.name} misses the patient{moved}: no voxel near its rays; check isocentre and angles")
-    return in_buckets(index[dosed], bins[dosed], bev[dosed], spots, radius)
+    return index[dosed], bins[dosed], bev[dosed]
 
 
 def in_buckets(voxel: np.ndarray, bins: np.ndarray, bev: np.ndarray, spots: Spots, radius: float) -> Rows:
