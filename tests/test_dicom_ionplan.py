@@ -1,6 +1,7 @@
 """RT Ion Plans of two treatment planning systems and a synthetic carbon plan."""
 
 import numpy as np
+import pydicom
 import pytest
 
 from ionrt.patient import read_ion_plan
@@ -36,6 +37,21 @@ def test_other_plans_add_up(shared, name):
     plan = read_ion_plan(shared(f"data/dicom/rt_ion_plans/{name}"))
     np.testing.assert_allclose(plan.layers.groupby("beam")["weight"].sum(), plan.beams["final_weight"], rtol=1e-5)
     assert (plan.spots["weight"] > 0).all() and len(plan.spots) == plan.beams["spots"].sum()
+
+
+def test_patient_position_and_table_angles(shared, tmp_path):
+    path = shared("data/dicom/synthetic_carbon_study/RN_C12.dcm")
+    places = ["patient_position", "table_pitch", "table_roll"]
+    assert read_ion_plan(path).beams.iloc[0][places].tolist() == ["HFS", 0.0, 0.0]
+    data = pydicom.dcmread(path)
+    data.PatientSetupSequence[0].PatientPosition = "FFP"
+    points = data.IonBeamSequence[0].IonControlPointSequence
+    points[0].TableTopPitchAngle, points[-1].TableTopRollAngle = 359.0, 2.0
+    data.save_as(tmp_path / "turned.dcm")
+    assert read_ion_plan(tmp_path / "turned.dcm").beams.iloc[0][places].tolist() == ["FFP", -1.0, 2.0]
+    del data.PatientSetupSequence
+    data.save_as(tmp_path / "unknown.dcm")
+    assert read_ion_plan(tmp_path / "unknown.dcm").beams["patient_position"].tolist() == [""]
 
 
 def test_what_is_no_ion_plan(shared, tmp_path):

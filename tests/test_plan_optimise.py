@@ -261,6 +261,16 @@ def test_a_hard_limit_is_kept_where_a_wish_is_not(box_plan):
         assert weights.attrs["limit_excess"] <= 0.002
 
 
+@pytest.mark.parametrize("weight", [1.0, 100.0])
+def test_a_hard_limit_far_below_the_wish_is_reached(weight):
+    """No dose at all keeps the limit, so it can be kept; whatever its weight, and however strong the wish against it."""
+    patient = water_box((31, 51, 41), (2.0, 2.0, 2.0), target_radius=10.0)
+    plan = simple_plan("C", gantry=(30.0,), model="linear", parameters={"slope": 0.04}, spacing=2.0)
+    got = influence(patient, plan, base={"C": synthetic_base("C")})
+    wishes = (SquaredDeviation("CTV", weight=100.0, level=2.0), SquaredOverdose("ORGAN", weight=weight, level=0.15, hard=True))
+    assert optimise(patient, replace(plan, objectives=wishes), got, iterations=40).attrs["limit_excess"] <= 0.002
+
+
 def test_a_hard_limit_that_cannot_be_met_says_so(box_plan):
     patient, plan, got, _ = box_plan
     wishes = (SquaredUnderdose("CTV", level=2.0, hard=True), SquaredOverdose("CTV", level=1.0, hard=True))

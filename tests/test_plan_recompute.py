@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -66,6 +67,34 @@ def test_proton_plan_of_another_system(shared):
     assert float(np.abs(ours / reference - 1.0).where(high).median()) < 0.03
 
 
+def test_base_data_beyond_the_plan_change_nothing(carbon):
+    """A monitor unit is that of the plan's highest energy, whatever further energies the base data have."""
+    ion_plan, base, _ = carbon
+    in_units = replace(ion_plan, beams=ion_plan.beams.assign(meterset_unit="MU"))
+    energy = sorted(float(e) for e in ion_plan.layers["energy"])
+    keep = {energy[0], energy[2]}  # the base data hold all energies of the file, the plan two of them
+    chosen = {k: t[t["energy"].isin(keep)] for k, t in (("layers", in_units.layers), ("spots", in_units.spots))}
+    few, settings = replace(in_units, **chosen), {"particles_per_mu": 1e6, "water_depth": 40.0, "spacing": 6.0}
+    own = recompute(None, few, base={"C": base["C"].isel(energy=[0, 2])}, **settings)
+    more = recompute(None, few, base=base, **settings)
+    np.testing.assert_array_equal(more["dose"], own["dose"])
+
+
+def test_beams_of_one_direction_and_of_several_sources(carbon):
+    """Two identical beams give twice the dose of one; a plan may state another source distance per beam."""
+    ion_plan, base, _ = carbon
+    one = recompute(None, ion_plan, base=base, spacing=6.0)
+    second = {
+        name: pd.concat([t, t.assign(beam=2)], ignore_index=True)
+        for name, t in (("beams", ion_plan.beams), ("layers", ion_plan.layers), ("spots", ion_plan.spots))
+    }
+    twice = replace(ion_plan, **second)
+    np.testing.assert_allclose(recompute(None, twice, base=base, spacing=6.0)["dose"], 2.0 * one["dose"], rtol=1e-5)
+    apart = replace(twice, beams=twice.beams.assign(source_x=[2000.0, 6000.0], source_y=[2000.0, 6000.0]))
+    both = recompute(None, apart, base=base, spacing=6.0)["dose"]
+    assert float(both.sum()) == pytest.approx(2.0 * float(one["dose"].sum()), rel=0.02)
+
+
 def test_let_of_a_study_for_the_cohort(shared):
     folder = shared("data/dicom/synthetic_carbon_study")
     patient = read_dicom(folder / "CT_plan")
@@ -81,11 +110,15 @@ def test_plans_that_cannot_be_recomputed(carbon, shared):
         ({"beams": beams.assign(ion="", z=5, a=11)}, "Z 5, A 11 is no ion"),
         ({"beams": beams.assign(isocentre_x=np.nan)}, "isocentre, gantry or couch angle is missing"),
         ({"beams": beams.assign(meterset_unit="MU", beam_dose=np.nan)}, "give reference= .* or particles_per_mu="),
+        ({"beams": beams.assign(patient_position="HFP")}, "patient position HFP; only HFS"),
+        ({"beams": beams.assign(table_roll=-1.0)}, "table pitch 0 and roll -1 degrees"),
         ({"spots": ion_plan.spots.assign(meterset=np.nan)}, "no meterset in the plan"),
         ({"spots": ion_plan.spots.assign(energy=ion_plan.spots["energy"] + 1.0)}, "no base data of C at"),
     ):
         with pytest.raises(IonrtError, match=message):
             recompute(None, replace(ion_plan, **change), base=base, spacing=6.0)
+    with pytest.warns(UserWarning, match="states no patient position; taken as HFS"):
+        recompute(None, replace(ion_plan, beams=beams.assign(patient_position="")), base=base, spacing=6.0)
     with pytest.raises(IonrtError, match="expected base data of 'C'"):
         recompute(None, ion_plan, base={"p": base["C"]})
     far = replace(ion_plan, beams=beams.assign(isocentre_z=900.0))

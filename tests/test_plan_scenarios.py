@@ -261,6 +261,16 @@ def test_bands_are_those_of_the_numbers():
         band(values, weights=xr.DataArray([1.0, -1.0, 1.0], dims="scenario"))
 
 
+def test_no_value_in_one_scenario_is_none_in_every_statistic():
+    values = xr.DataArray(
+        [[1.0, 5.0], [2.0, np.nan]], dims=("scenario", "structure"), coords={"scenario": ["nominal", "a"]}, name="dose"
+    )
+    got = band(values, percent=(0.0, 5.0, 50.0, 95.0))
+    assert float(got.sel(statistic="nominal").isel(structure=1)) == 5.0
+    assert np.isnan(got.drop_sel(statistic="nominal").isel(structure=1)).all()
+    assert np.isfinite(got.isel(structure=0)).all()
+
+
 def test_systematic_and_random_parts_are_found_again():
     rng = np.random.default_rng(2)
     values = 60.0 + rng.normal(0.0, 2.0, (3000, 1)) + rng.normal(0.0, 1.0, (3000, 5))

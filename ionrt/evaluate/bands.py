@@ -19,7 +19,8 @@ def band(
     r"""Extremes, expected value and percentiles over scenarios of a histogram, a metric or a map.
 
     Expected :math:`\sum_s p_s q_s`; percentiles of the scenarios weighted with :math:`p_s`; each point of a histogram by
-    itself, so that the band's edge need not be the histogram of one scenario.
+    itself, so that the band's edge need not be the histogram of one scenario. Where a value is NaN in any scenario, every
+    statistic over scenarios is NaN (``nominal`` is that scenario's own value).
 
     Parameters
     ----------
@@ -41,7 +42,11 @@ def band(
     if not ((level >= 0.0) & (level <= 100.0)).all():
         raise IonrtError(f"percent: expected percentiles between 0 and 100, got {percent}")
     da = da.reset_coords(drop=True).chunk({dim: -1}) if da.chunks is not None else da
-    found = {"expected": (da * weights).sum(dim), "min": da.min(dim), "max": da.max(dim)}
+    found = {
+        "expected": (da * weights).sum(dim, skipna=False),
+        "min": da.min(dim, skipna=False),
+        "max": da.max(dim, skipna=False),
+    }
     labels = [str(v) for v in da[dim].values] if dim in da.coords else []
     if NOMINAL in labels:
         found = {NOMINAL: da.isel({dim: labels.index(NOMINAL)}, drop=True), **found}
@@ -102,7 +107,8 @@ def _quantile(da: xr.DataArray, dim: str, weights: np.ndarray, q: float) -> xr.D
         (x0, y0), (x1, y1) = (
             (np.take_along_axis(middle, at, -1), np.take_along_axis(values, at, -1)) for at in (above - 1, above)
         )
-        return (y0 + (y1 - y0) * np.clip((q - x0) / (x1 - x0), 0.0, 1.0))[..., 0]
+        found = (y0 + (y1 - y0) * np.clip((q - x0) / (x1 - x0), 0.0, 1.0))[..., 0]
+        return np.where(np.isnan(values[..., -1]), np.nan, found)  # sorted: NaN comes last
 
     return xr.apply_ufunc(
         kernel, da, input_core_dims=[[dim]], dask="parallelized", join="exact", keep_attrs=False, output_dtypes=[float]

@@ -23,9 +23,11 @@ class IonPlan:
 
     `beams`: one row per treatment beam: `beam` (number), `name`, `ion` ("p", "C", ...; empty for one that ionrt does not
     know), `z`, `a`, `q`, `meterset_unit` ("NP" particles or "MU"), `final_weight`, `meterset` (per fraction), `beam_dose`
-    (Gy), `gantry_angle`, `couch_angle` (degrees, IEC 61217), `isocentre_x`, `_y`, `_z` (mm, LPS), `source_x`, `source_y`
-    (virtual source distance, mm), `snout`, `snout_position` (mm), `range_shifters`, `range_shifter` (mm of water, all that
-    are in), `range_shifter_distance` (mm from the isocentre, as stated; 0 without one), `layers`, `spots`.
+    (Gy), `gantry_angle`, `couch_angle` (degrees, IEC 61217), `patient_position` ("HFS", ...; empty where not stated),
+    `table_pitch`, `table_roll` (degrees, the largest of the control points; 0 where not stated), `isocentre_x`, `_y`, `_z`
+    (mm, LPS), `source_x`, `source_y` (virtual source distance, mm), `snout`, `snout_position` (mm), `range_shifters`,
+    `range_shifter` (mm of water, all that are in), `range_shifter_distance` (mm from the isocentre, as stated; 0 without one),
+    `layers`, `spots`.
     `layers`: `beam`, `layer`, `energy` (MeV/u), `weight`, `spots`, `size_x`, `size_y` (FWHM, mm), `tune`, `paintings`.
     `spots`: `beam`, `layer`, `energy` (MeV/u), `x`, `y` (mm at the isocentre, IEC gantry system), `weight`, `meterset`.
     """
@@ -69,6 +71,7 @@ def read_ion_plan(path: str | Path) -> IonPlan:
         layers += [row for row, _ in rows]
         spots += [table for _, table in rows]
         beams.append(_beam(beam, number, [row for row, _ in rows], metersets.get(number, (np.nan, np.nan))))
+        beams[-1]["patient_position"] = _patient_position(data, beam)
     if not spots:
         raise IonrtError(f"{Path(path).name}: no scan spots with a weight; expected a scanned ion plan with treatment beams")
     table = pd.DataFrame(beams)
@@ -168,6 +171,8 @@ def _beam(beam: Any, number: int, layers: list[dict[str, Any]], meterset: tuple[
         "beam_dose": meterset[1],
         "gantry_angle": _number(first, "GantryAngle"),
         "couch_angle": _number(first, "PatientSupportAngle"),
+        "table_pitch": _tilt(beam, "TableTopPitchAngle"),
+        "table_roll": _tilt(beam, "TableTopRollAngle"),
         **{f"isocentre_{axis}": value for axis, value in zip("xyz", isocentre, strict=True)},
         "source_x": source[0],
         "source_y": source[1],
@@ -178,6 +183,20 @@ def _beam(beam: Any, number: int, layers: list[dict[str, Any]], meterset: tuple[
         "layers": len(layers),
         "spots": sum(row["spots"] for row in layers),
     }
+
+
+def _patient_position(data: Any, beam: Any) -> str:
+    """Of the set-up that the beam refers to, or of all where it refers to none; empty where that is not one position."""
+    setups, number = _items(data, "PatientSetupSequence"), beam.get("ReferencedPatientSetupNumber")
+    mine = [s for s in setups if number is not None and s.get("PatientSetupNumber") == number] or setups
+    positions = {str(s.get("PatientPosition") or "").strip().upper() for s in mine}
+    return positions.pop() if len(positions) == 1 else ""
+
+
+def _tilt(beam: Any, keyword: str) -> float:
+    """The largest table angle of the control points, -180 to 180 degrees."""
+    angles = [_number(p, keyword, 0.0) for p in _items(beam, "IonControlPointSequence")]
+    return max(((a + 180.0) % 360.0 - 180.0 for a in angles), key=abs, default=0.0)
 
 
 def _range_shifter(point: Any, number: int) -> dict[str, float]:

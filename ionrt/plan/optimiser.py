@@ -20,9 +20,9 @@ from ionrt.quantities import IonrtError, stamp
 
 STALL = 5  # iterations over which the gain is averaged
 LIMIT_TOLERANCE = 2e-3  # of its level: a hard limit passed by less is kept
-LIMIT_ROUNDS = 12  # at most, of quasi-Newton steps with fixed multipliers
+LIMIT_ROUNDS = 16  # at most, of quasi-Newton steps with fixed multipliers
 LIMIT_STEPS = 60  # of them per round after the first
-GROWTH = 4.0  # of a limit's weight where a round has not brought it much nearer
+GROWTH = 10.0  # of a limit's weight where a round has not brought it much nearer
 
 
 @dataclass
@@ -49,7 +49,7 @@ def optimise(
 
     F(w) = sum_o weight_o f_o(q(w)), w >= 0, by L-BFGS-B; the model's partial derivatives give the gradient. Objectives that are
     `robust` combine f over `scenarios`. Hard limits: f_o of q + lambda_i, lambda_i <- max(0, lambda_i + excess_i), until no
-    voxel passes its level by more than 0.2 % of it; a limit that cannot be met warns.
+    voxel passes its level by more than 0.2 % of it; a limit that is still passed after the last round warns.
 
     Parameters: `patient` Dataset with structures; `plan`; `influence` of that plan (nominal); `scenarios` for robust
     objectives, of which only the voxels of these objectives are computed; `iterations` at most (60 more per round for hard
@@ -132,8 +132,8 @@ def _with_limits(
     if largest > LIMIT_TOLERANCE:
         worst = max(passed, key=passed.__getitem__)
         warnings.warn(
-            f"hard limit on {problem.terms[worst].objective.structure!r} passed by {100.0 * largest:.2g} % of its level; it"
-            " cannot be met together with the other objectives, or needs more spots",
+            f"hard limit on {problem.terms[worst].objective.structure!r} passed by {100.0 * largest:.2g} % of its level"
+            f" after {LIMIT_ROUNDS} rounds; give it a larger weight, more spots, or more room beside the other limits",
             UserWarning,
             stacklevel=3,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from ionrt.quantities import IonrtError, check, content_hash
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 LEAST_SIGMA = 1.0  # mm in vacuum, where the stated spot size leaves nothing beside the range shifter
 NEAR_ISOCENTRE = 6.0  # mm: the mean dose there is compared with the stated beam dose
+LEVEL = 0.01  # degrees: a table tilted by less is level
 HIGH_DOSE = 0.5  # of the largest reference dose: voxels that set the factor
 
 
@@ -42,19 +44,21 @@ def recompute(
 ) -> xr.Dataset:
     r"""The additive field of an RT Ion Plan, per fraction.
 
-    D = sum_spots N_s D_s; N_s is the meterset where that is a number of particles, else N_s = k MU_s S(E_ref)/S(E_s): a monitor
-    chamber counts ionisation, so a monitor unit holds particles in inverse proportion to their stopping power. k is not in the
-    file; it comes from `particles_per_mu`, or from `reference`, or from the beam doses stated at the isocentre, in this order.
+    D = sum_spots N_s D_s; N_s is the meterset where that is a number of particles, else N_s = k MU_s S(E_ref)/S(E_s), E_ref the
+    plan's highest energy of that ion: a monitor chamber counts ionisation, so a monitor unit holds particles in inverse
+    proportion to their stopping power. k is not in the file; it comes from `particles_per_mu`, or from `reference`, or from the
+    beam doses stated at the isocentre, in this order.
 
     Parameters: `patient` Dataset with ct or spr (None: a box of water with the isocentre `water_depth` mm deep, by default
     where the spots stop on average); `ion_plan` of `read_ion_plan`; `base` {ion: Dataset} at the plan's energies (None:
     `base_data` at them); `spacing` mm of the dose grid; `models` whose moments are wanted; `let_definition`;
     `reference` dose (z, y, x) Gy per fraction; `particles_per_mu` at the plan's highest energy; `lateral_loss` as in `Plan`.
     Returns a field (z, y, x); attribute `normalisation` says what k rests on, `particles_per_mu` its value.
-    Validity: scanned beams. The stated spot size is taken as that in air at the isocentre behind the range shifter; the
+    Validity: scanned beams; patients head first and supine (HFS; assumed with a warning where the plan does not say) on a level
+    table. The stated spot size is taken as that in air at the isocentre behind the range shifter; the
     scattering of the shifter over the gap to the patient is added to that in water.
     Errors: an ion that ionrt does not know, energies without base data, no meterset, isocentre or dose to go by, beams that
-    miss the patient.
+    miss the patient, another patient position than HFS, a table with pitch or roll.
     Reference: Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.
     """
     beams = [_beam(row) for _, row in ion_plan.beams.iterrows()]
@@ -66,8 +70,9 @@ def recompute(
     patient = _water(beams, depth) if patient is None else patient
     steps = (float(spacing),) * 3 if isinstance(spacing, (int, float)) else tuple(float(s) for s in spacing)
     scene = scene_without_target(patient, steps)  # type: ignore[arg-type]
+    # of the plan, only what all beams share counts below: a treatment may have two beams from one direction, or several sources
     plan = Plan(
-        tuple(beams),
+        (beams[0],),
         "none: spots are given",
         1.0,
         fractions=max(ion_plan.fractions, 1),
@@ -108,6 +113,7 @@ def _layers(ion_plan: IonPlan, beams: Sequence[Beam]) -> pd.DataFrame:
 
 def _beam(row: pd.Series) -> Beam:
     """A row of the plan's beams as a beam in a room of its own."""
+    _check_position(row)
     if not row["ion"]:
         raise IonrtError(f"beam {row['beam']}: Z {row['z']}, A {row['a']} is no ion that ionrt has beams of")
     place = tuple(float(row[f"isocentre_{a}"]) for a in "xyz")
@@ -116,18 +122,35 @@ def _beam(row: pd.Series) -> Beam:
     if not np.isfinite([*place, *given]).all():
         raise IonrtError(f"beam {row['beam']}: isocentre, gantry or couch angle is missing in the plan")
     distance = source if np.isfinite(source).all() and min(source) > 500.0 else GANTRY_1.source_distance
-    room = Room("as planned", energies={row["ion"]: (1.0, 1000.0)}, source_distance=distance)
+    room = Room(f"as planned, beam {row['beam']}", energies={row["ion"]: (1.0, 1000.0)}, source_distance=distance)
     return Beam(row["ion"], given[0], given[1], isocentre=place, room=room, range_shifter=float(row["range_shifter"]))  # type: ignore[arg-type]
 
 
+def _check_position(row: pd.Series) -> None:
+    """Raise unless the patient lies head first and supine on a level table."""
+    position = str(row.get("patient_position", ""))
+    if not position:
+        warnings.warn(f"beam {row['beam']}: the plan states no patient position; taken as HFS", stacklevel=4)
+    if position not in ("", "HFS"):
+        raise IonrtError(f"beam {row['beam']}: patient position {position}; only HFS (head first, supine) can be recomputed")
+    pitch, roll = (float(row.get(k, 0.0)) for k in ("table_pitch", "table_roll"))
+    if max(abs(pitch), abs(roll)) > LEVEL:
+        raise IonrtError(
+            f"beam {row['beam']}: table pitch {pitch:g} and roll {roll:g} degrees; only a level table can be recomputed"
+        )
+
+
 def _base(ion: str, energies: list[float], base: Mapping[str, xr.Dataset] | None) -> xr.Dataset:
+    """Base data at the plan's energies and no others, so that further ones change nothing."""
     from ionrt.beam import base_data
 
     if base is None:
         return base_data(ion, energy=energies)
     if ion not in base:
         raise IonrtError(f"base: expected base data of {ion!r}, got those of {', '.join(base) or 'no ion'}")
-    return base[ion]
+    found = np.asarray(base[ion]["energy"].values, float)
+    nearest = np.abs(found - np.array(energies)[:, None]).argmin(axis=1)
+    return base[ion].isel(energy=np.unique(nearest))
 
 
 def _mean_depth(ion_plan: IonPlan, beams: Sequence[Beam], data: Mapping[str, xr.Dataset]) -> float:
@@ -135,7 +158,7 @@ def _mean_depth(ion_plan: IonPlan, beams: Sequence[Beam], data: Mapping[str, xr.
     total, weight = 0.0, 0.0
     for beam, (_, row) in zip(beams, ion_plan.beams.iterrows(), strict=True):
         mine = ion_plan.layers[ion_plan.layers["beam"] == row["beam"]]
-        peak = data[beam.ion]["dose"].idxmax("depth").interp(energy=mine["energy"].to_numpy(float)).values
+        peak = data[beam.ion]["dose"].idxmax("depth").sel(energy=mine["energy"].to_numpy(float), method="nearest").values
         total += float(((peak - beam.range_shifter) * mine["weight"]).sum())
         weight += float(mine["weight"].sum())
     return max(total / weight, 1.0)
@@ -152,7 +175,7 @@ def _water(beams: Sequence[Beam], depth: float) -> xr.Dataset:
 def _recomputed(
     plan: Plan, beam: Beam, row: pd.Series, ion_plan: IonPlan, scene: Scene, base: xr.Dataset
 ) -> tuple[BeamInfluence, np.ndarray]:
-    """Entries of the plan's spots and the particles of each (of a monitor unit: those of the highest energy, 1e6 each)."""
+    """Entries of the plan's spots and the particles of each (of a monitor unit: 1e6 at the plan's highest energy)."""
     from ionrt.beam import stopping_power
 
     spots = (
@@ -172,7 +195,7 @@ def _recomputed(
     if row["meterset_unit"] != "NP":
         power = stopping_power(beam.ion, machine.energy).values
         energy = places.per_spot()[2]
-        particles = 1e6 * particles * power[-1] / power[energy]
+        particles = 1e6 * particles * power[-1] / power[energy]  # the last energy is the plan's highest of this ion
     return beam_influence(plan, beam, scene, view, machine, places), particles
 
 
