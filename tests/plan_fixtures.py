@@ -7,9 +7,9 @@ import xarray as xr
 
 from ionrt import ions
 from ionrt.plan import Beam, Plan, Room
+from ionrt.quantities import LET_DEFINITIONS
 
 STEP = 0.1
-LET_DEFINITIONS = ("primary", "charged", "charged_with_target")
 POINT_ROOM = Room("test gantry", source_distance=(7000.0, 6500.0))
 
 

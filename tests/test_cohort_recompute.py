@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -96,3 +97,19 @@ def test_what_cannot_be_recomputed(studies):
     ):
         with pytest.raises(ionrt.IonrtError, match=message):
             cohort.recomputed(patient, folder, **said)
+
+
+def test_let_alone_needs_no_number_of_particles(shared, monkeypatch):
+    """A plan in monitor units that states no beam dose still has an LETd, the same whatever the unit's worth."""
+    folder = shared("data/dicom/synthetic_carbon_study")
+    patient = read_dicom(folder / "CT_plan")
+    (out,) = cohort.recomputed(patient, folder / "RN_C12.dcm", spacing=6.0)
+    assert out.name == "let_d" and out.attrs["let_definition"] == "charged" and out.attrs["units"] == "keV/um"
+    assert 10.0 < float(out.where(out > 0.0).median()) < 200.0
+    plan = ionrt.patient.read_ion_plan(folder / "RN_C12.dcm")
+    bare = replace(plan, beams=plan.beams.assign(meterset_unit="MU", beam_dose=float("nan")))
+    monkeypatch.setattr(ionrt.patient, "read_ion_plan", lambda _: bare)
+    (units,) = cohort.recomputed(patient, folder / "RN_C12.dcm", spacing=6.0)
+    assert 10.0 < float(units.where(units > 0.0).median()) < 200.0
+    with pytest.raises(ionrt.IonrtError, match="particles_per_mu="):
+        cohort.recomputed(patient, folder / "RN_C12.dcm", rbe_model="NIRS_MMKM", spacing=6.0)

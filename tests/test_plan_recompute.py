@@ -1,4 +1,4 @@
-"""RT Ion Plans computed again: particles in closed form, another system's dose, the hook of the cohort."""
+"""RT Ion Plans computed again: particles in closed form, another system's dose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import xarray as xr
 from ionrt.beam import base_data
 from ionrt.evaluate import gamma
 from ionrt.patient import read_dicom, read_dose, read_ion_plan
-from ionrt.plan import recompute, recompute_let
+from ionrt.plan import recompute
 from ionrt.quantities import IonrtError
 
 
@@ -93,14 +93,6 @@ def test_beams_of_one_direction_and_of_several_sources(carbon):
     apart = replace(twice, beams=twice.beams.assign(source_x=[2000.0, 6000.0], source_y=[2000.0, 6000.0]))
     both = recompute(None, apart, base=base, spacing=6.0)["dose"]
     assert float(both.sum()) == pytest.approx(2.0 * float(one["dose"].sum()), rel=0.02)
-
-
-def test_let_of_a_study_for_the_cohort(shared):
-    folder = shared("data/dicom/synthetic_carbon_study")
-    patient = read_dicom(folder / "CT_plan")
-    (out,) = recompute_let(patient, folder / "RN_C12.dcm", spacing=6.0)
-    assert out.name == "let_d" and out.attrs["let_definition"] == "charged" and out.attrs["units"] == "keV/um"
-    assert 10.0 < float(out.where(out > 0.0).median()) < 200.0
 
 
 def test_plans_that_cannot_be_recomputed(carbon, shared):

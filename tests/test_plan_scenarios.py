@@ -294,6 +294,20 @@ def test_only_the_voxels_asked_for_and_there_the_same_dose(planned):
         scenario_field(patient, nominal, weights, scenarios, models=("constant",), within=["GTV"])
 
 
+def test_several_plans_of_the_same_spots_are_each_its_own(planned):
+    patient, _, _, nominal, weights = planned
+    scenarios = [NOMINAL, Scenario(0.03, (2.0, 0.0, 0.0))]
+    other = weights * np.linspace(0.2, 3.0, weights.size)
+    both = xr.concat([weights, other], dim="plan").assign_coords(plan=["margin", "robust"])
+    many = scenario_field(patient, nominal, both, scenarios, models=("constant",))
+    assert many["dose"].dims == ("plan", "scenario", "z", "y", "x")
+    for name, w in (("margin", weights), ("robust", other)):
+        alone = scenario_field(patient, nominal, w, scenarios, models=("constant",))
+        for quantity in alone.data_vars:
+            np.testing.assert_array_equal(many[quantity].sel(plan=name).values, alone[quantity].values)
+    assert not np.array_equal(many["dose"].values[0], many["dose"].values[1])
+
+
 def test_a_structure_that_no_beam_comes_near_has_no_dose():
     """Robust aims and fields for it alone: nothing there, instead of a beam that misses the patient."""
     patient = water_box((11, 41, 121), (3.0, 3.0, 3.0), target_radius=9.0, target_at=(-120.0, 0.0, 0.0))

@@ -29,8 +29,8 @@ def recomputed(
     Pass it to `patient_features` as ``recompute=functools.partial(recomputed, rbe_model="NIRS_MMKM")``. Where the study has a
     physical plan dose D of n fractions, the recomputed field is multiplied by one factor k, least squares of k d against
     D / n in the high dose: what counts is the delivered dose; the attribute ``source`` then says "recomputed_scaled". Else the
-    plan's own number of particles, or the beam dose that it states, counts ("recomputed"). RBE-weighted dose is that of one
-    fraction times n, all fractions alike.
+    plan's own number of particles, or the beam dose that it states, counts ("recomputed"); LETd alone needs neither.
+    RBE-weighted dose is that of one fraction times n, all fractions alike.
 
     Parameters: `patient` Dataset with CT; `folder` of the study with one RT Ion Plan; `rbe_model` NIRS_MMKM, SMK, LEM_I or
     FIXED_1.1 (None: LETd alone); `parameters` of the model where it has any; `let_definition`; `spacing` mm of the dose grid.
@@ -56,7 +56,7 @@ def recomputed(
         spacing=spacing,
         models=(model or "constant",),
         let_definition=let_definition,
-        particles_per_mu=None if delivered is None else 1e6,
+        particles_per_mu=None if delivered is None and model else 1e6,
     )
     source = "recomputed"
     if delivered is not None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 
 from ionrt import plan, rbe
+from ionrt.beam import base_data
 from ionrt.evaluate.profile import centroid
 from ionrt.let import let_d
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
 from ionrt.plan.objectives import is_external, is_target
 from ionrt.quantities import cache_folder, content_hash, stamp
 
+AT_ONCE = 2
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 
 
@@ -57,6 +63,24 @@ def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]
     distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)
     away = {s: float(distance.where(grid["structures"].sel(structure=s, drop=True) > 0.25).min()) for s in organs}
     return tuple(sorted((s for s in organs if np.isfinite(away[s])), key=away.__getitem__)[:n])
+
+
+def side_by_side(work: Callable[[Any], Any], items: Iterable[Any], what: str) -> dict[Any, Any]:
+    """{item: work(item)} with a progress bar, two at a time: one keeps the cores busy in the serial parts of the other."""
+    items = list(items)
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix=f"ionrt-{what}") as pool:
+        return dict(zip(items, tqdm(pool.map(work, items), total=len(items), desc=what, disable=None), strict=True))
+
+
+def base_of(ions: Iterable[str], base: Mapping[str, xr.Dataset] | None) -> dict[str, xr.Dataset]:
+    """The base data of a comparison, read once: those given, else ours."""
+    return dict(base) if base is not None else {ion: base_data(ion) for ion in dict.fromkeys(ions)}
+
+
+def asked_of(wanted: plan.Plan) -> dict[str, Any]:
+    """What a plan wants in its field, as `ionrt.field` and `ionrt.plan.scenario_field` take it."""
+    parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
+    return {"models": (wanted.model,), "let_definition": wanted.let_definition, "parameters": parameters}
 
 
 def planned_maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from tqdm.auto import tqdm
 
 from ionrt import evaluate, plan, rbe
-from ionrt.beam import base_data
-from ionrt.compare.cases import ION_NAMES, body_of, nearest_organs, planning_patient
+from ionrt.compare.cases import (
+    ION_NAMES,
+    asked_of,
+    base_of,
+    body_of,
+    nearest_organs,
+    planned_maps,
+    planning_patient,
+    side_by_side,
+)
 from ionrt.evaluate.profile import centroid
 from ionrt.ions import IONS
 from ionrt.let import let_d
@@ -26,8 +32,6 @@ from ionrt.plan.geometry import beam_direction
 from ionrt.plan.objectives import default_objectives
 from ionrt.plan.room import GANTRY_1
 from ionrt.quantities import IonrtError, one_of, stamp
-
-AT_ONCE = 2  # ions planned side by side: while one is in its serial parts, the other keeps the cores busy
 
 
 @dataclass(frozen=True)
@@ -258,42 +262,25 @@ def compare_ions(
         ion: plan.Plan(plan.beam_set(ion, gantry_angles, room=room), *settings, let_definition=let_definition)
         for ion in (one_of(i, tuple(IONS), what="ion") for i in ions)
     }
-    plans, unreachable = {}, {}
-    for ion, made in _all_plans(planning_patient(patient), wanted, iterations, base):
-        if isinstance(made, ReachError):
-            unreachable[ion] = str(made)
-        else:
-            plans[ion] = made
+    patient_spr, data = planning_patient(patient), base_of(wanted, base)
+    made = side_by_side(lambda ion: _plan(patient_spr, wanted[ion], iterations, data), wanted, "ions")
+    plans = {ion: one for ion, one in made.items() if isinstance(one, IonPlan)}
+    unreachable = {ion: str(one) for ion, one in made.items() if isinstance(one, ReachError)}
     if not plans:
         raise IonrtError(f"no ion reaches {target!r}: {'; '.join(unreachable.values())}")
     maps = xr.concat([_maps(one) for one in plans.values()], pd.Index(list(plans), name="ion"), combine_attrs="drop_conflicts")
     return Comparison(patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, body_of(grid))
 
 
-def _all_plans(
-    patient: xr.Dataset, wanted: Mapping[str, plan.Plan], iterations: int, base: Mapping[str, xr.Dataset] | None
-) -> list[tuple[str, IonPlan | ReachError]]:
-    """Plans of all ions in their order, or why one does not reach."""
-    data = dict(base) if base is not None else {ion: base_data(ion) for ion in wanted}
-
-    def one(ion: str) -> IonPlan | ReachError:
-        try:
-            return _plan(patient, wanted[ion], iterations, data)
-        except ReachError as error:
-            return error
-
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ionrt-ions") as pool:
-        return list(tqdm(zip(wanted, pool.map(one, wanted), strict=True), total=len(wanted), desc="ions", disable=None))
-
-
-def _plan(patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping[str, xr.Dataset]) -> IonPlan:
+def _plan(patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping[str, xr.Dataset]) -> IonPlan | ReachError:
+    """The plan of one ion, or why it does not reach."""
     start = time.perf_counter()
-    influence = plan.influence(patient, wanted, base=base)
+    try:
+        influence = plan.influence(patient, wanted, base=base)
+    except ReachError as error:
+        return error
     weights = plan.optimise(patient, wanted, influence, iterations=iterations)
-    parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
-    field = plan.field(
-        influence, weights, models=(wanted.model,), let_definition=wanted.let_definition, parameters=parameters, by="beam"
-    )
+    field = plan.field(influence, weights, by="beam", **asked_of(wanted))
     return IonPlan(wanted, field, influence.n_spots, time.perf_counter() - start)
 
 
@@ -303,10 +290,7 @@ def _rbe_dose(field: xr.Dataset, wanted: plan.Plan) -> xr.DataArray:
 
 def _maps(one: IonPlan) -> xr.Dataset:
     """Dose, LETd, RBE-weighted dose and RBE of the whole plan."""
-    total = one.field.sum("beam", keep_attrs=True)
-    weighted = _rbe_dose(total, one.plan)
-    ratio = (weighted / total["dose"]).where(total["dose"] > 0, 0.0)
-    value = stamp(ratio, "rbe", rbe_model=weighted.attrs["rbe_model"])
-    maps = {"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted, "rbe": value}
-    about = {"rbe_model": one.plan.model, "let_definition": one.plan.let_definition}  # of the plan, so of every figure of it
-    return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})
+    maps = planned_maps(one.plan, one.field.sum("beam", keep_attrs=True))
+    ratio = (maps["rbe_dose"] / maps["dose"]).where(maps["dose"] > 0, 0.0)
+    about = {k: maps["rbe_dose"].attrs[k] for k in ("rbe_model", "let_definition")}
+    return maps.assign(rbe=stamp(ratio, "rbe", **about))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,9 +14,16 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ionrt import evaluate, plan
-from ionrt.beam import base_data
-from ionrt.compare.cases import ION_NAMES, body_of, nearest_organs, planned_maps, planning_patient
-from ionrt.compare.ions import AT_ONCE
+from ionrt.compare.cases import (
+    ION_NAMES,
+    asked_of,
+    base_of,
+    body_of,
+    nearest_organs,
+    planned_maps,
+    planning_patient,
+    side_by_side,
+)
 from ionrt.patient import regrid
 from ionrt.plan.assemble import in_scenario
 from ionrt.plan.beams import ReachError
@@ -218,18 +224,11 @@ def compare_options(
     if not reached:
         raise IonrtError(f"no option reaches {target!r}: {'; '.join(unreachable.values())}")
     joined = {name: plan.join_influences(p, [parts[b] for b in p.beams]) for name, p in reached.items()}
-    made = _side_by_side(lambda n: _optimised(patient_spr, joined[n], iterations), reached, "options")
+    made = side_by_side(lambda n: _optimised(patient_spr, joined[n], iterations), reached, "options")
     errors = _in_scenarios(patient_spr, grid, joined, made, gtv, scenarios) if scenarios else None
     maps = [planned_maps(one.plan, one.field.sum("ion", keep_attrs=True)) for one in made.values()]
     together = xr.concat(maps, pd.Index(list(made), name="option"), combine_attrs="drop_conflicts")
     return Options(patient, grid, target, gtv, chosen, prescription, made, unreachable, together, errors, body_of(grid))
-
-
-def _side_by_side(work: Callable[[Any], Any], items: Iterable[Any], what: str) -> dict[Any, Any]:
-    """{item: work(item)}, two at a time, with a progress bar."""
-    items = list(items)
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ionrt-options") as pool:
-        return dict(zip(items, tqdm(pool.map(work, items), total=len(items), desc=what, disable=None), strict=True))
 
 
 def _influences(
@@ -238,7 +237,7 @@ def _influences(
     """The influence of every beam once, or why it does not reach."""
     settings = next(iter(plans.values()))
     beams = list(dict.fromkeys(b for p in plans.values() for b in p.beams))
-    data = dict(base) if base is not None else {ion: base_data(ion) for ion in dict.fromkeys(b.ion for b in beams)}
+    data = base_of((b.ion for b in beams), base)
 
     def one(beam: plan.Beam) -> plan.Influence | ReachError:
         try:
@@ -246,21 +245,14 @@ def _influences(
         except ReachError as error:
             return error
 
-    return _side_by_side(one, beams, "beams")
+    return side_by_side(one, beams, "beams")
 
 
 def _optimised(patient: xr.Dataset, influence: plan.Influence, iterations: int) -> Option:
     start, wanted = time.perf_counter(), influence.plan
     weights = plan.optimise(patient, wanted, influence, iterations=iterations)
     seconds = time.perf_counter() - start
-    return Option(wanted, weights, _field(influence, weights, by="ion"), seconds)
-
-
-def _field(influence: plan.Influence, weights: xr.DataArray, *, by: str | None = None) -> xr.Dataset:
-    wanted = influence.plan
-    parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
-    more = {"let_definition": wanted.let_definition, "parameters": parameters, "by": by}
-    return plan.field(influence, weights, models=(wanted.model,), **more)  # type: ignore[arg-type]
+    return Option(wanted, weights, plan.field(influence, weights, by="ion", **asked_of(wanted)), seconds)
 
 
 def _under(
@@ -287,10 +279,10 @@ def _in_scenarios(
     dose, let = (np.empty((len(made), len(scenarios))) for _ in range(2))
     for s, scenario in enumerate(tqdm(scenarios, desc="scenarios", disable=None)):
         under = partial(_under, single, scene, scenario, index)
-        moved = _side_by_side(under, single, scenario.label)
+        moved = side_by_side(under, single, scenario.label)
         for k, (name, one) in enumerate(made.items()):
             there = replace(joined[name], beams=tuple(moved[b] for b in one.plan.beams))
-            maps = planned_maps(one.plan, _field(there, one.weights))
+            maps = planned_maps(one.plan, plan.field(there, one.weights, **asked_of(one.plan)))
             dose[k, s] = evaluate.dose_at_volume(maps["rbe_dose"], inside.sel(structure=[target]), percent=95).item()
             let[k, s] = evaluate.dose_at_volume(maps["let_d"], inside.sel(structure=[gtv]), percent=98).item()
     coords = {"option": list(made), "scenario": [s.label for s in scenarios]}

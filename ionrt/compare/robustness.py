@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import evaluate, plan
-from ionrt.compare.cases import ION_NAMES, nearest_organs, planned_maps
+from ionrt.compare.cases import ION_NAMES, asked_of, nearest_organs, planned_maps
 from ionrt.ions import IONS
 from ionrt.patient import regrid, with_margin
 from ionrt.plan.objectives import Objective, default_objectives, is_external
@@ -130,7 +130,10 @@ class Robustness:
             daily_sigma=half,
             fractions=fractions,
         )
-        maps = _maps(self.patient, one.plan, self.influence, one.weights, drawn, (self.target,))
+        found = plan.scenario_field(
+            self.patient, self.influence, one.weights, drawn, within=(self.target,), **asked_of(one.plan)
+        )
+        maps = planned_maps(one.plan, found)
         target = self.structures.sel(structure=[self.target])
         rows = {}
         for label, da_, percent in (
@@ -258,20 +261,18 @@ def compare_robustness(
         "margin": tuple(replace(o, structure=volume) if o.structure == target else o for o in common.objectives or ()),
         "robust": plan.make_robust(common.objectives or (), robust=robust, structures=[target]),
     }
-    plans = {}
-    for name, seen in (("margin", ()), ("robust", planned)):
-        wanted = replace(common, objectives=objectives[name])
+    plans, seconds = {name: replace(common, objectives=objectives[name]) for name in PLANS}, {}
+    weights = {}
+    for name, seen in zip(PLANS, ((), planned), strict=True):
         start = time.perf_counter()
-        weights = plan.optimise(wider, wanted, influence, scenarios=seen, iterations=iterations)
-        seconds = time.perf_counter() - start
-        field = _field(patient, wanted, influence, weights, tested, (target, *chosen))
-        plans[name] = PlanUnderErrors(wanted, weights, field, seconds)
-    maps = xr.concat(
-        [planned_maps(one.plan, one.field) for one in plans.values()],
-        pd.Index(list(plans), name="plan"),
-        join="exact",
-        combine_attrs="drop_conflicts",
-    )
+        weights[name] = plan.optimise(wider, plans[name], influence, scenarios=seen, iterations=iterations)
+        seconds[name] = time.perf_counter() - start
+    both = xr.concat(list(weights.values()), pd.Index(PLANS, name="plan"), join="exact", combine_attrs="drop_conflicts")
+    fields = plan.scenario_field(patient, influence, both, tested, within=(target, *chosen), **asked_of(common))
+    made = {
+        name: PlanUnderErrors(plans[name], weights[name], fields.sel(plan=name, drop=True), seconds[name]) for name in PLANS
+    }
+    maps = planned_maps(common, fields)
     return Robustness(
         patient,
         target,
@@ -283,7 +284,7 @@ def compare_robustness(
         planned,
         tested,
         influence,
-        plans,
+        made,
         maps,
     )
 
@@ -293,31 +294,6 @@ def _greatest_depth(patient: xr.Dataset, wanted: plan.Plan) -> float:
     scene = make_scene(patient, wanted)
     index = np.flatnonzero(scene.target >= 0.5)
     return float(np.mean([make_view(b, scene).wepl(index, scene).max() for b in wanted.beams]))
-
-
-def _field(
-    patient: xr.Dataset,
-    wanted: plan.Plan,
-    influence: plan.Influence,
-    weights: xr.DataArray,
-    scenarios: Sequence[plan.Scenario],
-    within: Sequence[str],
-) -> xr.Dataset:
-    parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
-    return plan.scenario_field(
-        patient,
-        influence,
-        weights,
-        scenarios,
-        models=(wanted.model,),
-        let_definition=wanted.let_definition,
-        parameters=parameters,
-        within=within,
-    )
-
-
-def _maps(patient, wanted, influence, weights, scenarios, within) -> xr.Dataset:
-    return planned_maps(wanted, _field(patient, wanted, influence, weights, scenarios, within))
 
 
 def _as_quantity(metric: xr.DataArray) -> xr.DataArray:

@@ -22,7 +22,6 @@ from .objectives import make_robust as make_robust
 from .optimiser import optimise as optimise
 from .raytrace import wepl as wepl
 from .recompute import recompute as recompute
-from .recompute import recompute_let as recompute_let
 from .reach import reach as reach
 from .room import FIXED_ROOM as FIXED_ROOM
 from .room import GANTRY_1 as GANTRY_1

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy.ndimage import binary_dilation
 from tqdm.auto import tqdm
@@ -73,22 +74,25 @@ def scenario_field(
 ) -> xr.Dataset:
     """The field of a plan, its weights as they are, under each scenario; per fraction.
 
-    Parameters: `patient`; `influence` of the plan (nominal) and its `weights`; `scenarios`, of which one is in memory at a
-    time; the others as in `field`; `within` names of structures outside of which (and of one voxel around) nothing is computed
-    and the field is 0: many times faster where only these are evaluated; `memory` GB that the result may take.
-    Returns a Dataset (scenario, z, y, x) float32, or (scenario, fraction, z, y, x) where scenarios have daily shifts, with
-    coordinates along `scenario`: its label, ``range_shift`` (relative), ``setup_x``, ``setup_y``, ``setup_z`` mm, ``weight``.
+    Parameters: `patient`; `influence` of the plan (nominal) and its `weights` (spot), or (plan, spot) of several plans of the
+    same spots; `scenarios`, of which one is in memory at a time; the others as in `field`; `within` names of structures outside
+    of which (and of one voxel around) nothing is computed and the field is 0: many times faster where only these are evaluated;
+    `memory` GB that the result may take.
+    Returns a Dataset (scenario, z, y, x) float32, or (scenario, fraction, z, y, x) where scenarios have daily shifts, `plan` in
+    front where the weights have it, with coordinates along `scenario`: its label, ``range_shift`` (relative), ``setup_x``,
+    ``setup_y``, ``setup_z`` mm, ``weight``.
     Errors: the influence of a scenario, no scenario, different numbers of fractions, a scenario in which a beam misses the
     patient, a result larger than `memory`.
     """
     check_nominal(influence)
-    chosen, w = check_scenarios(scenarios), check_weights(influence, weights)
+    chosen, several = check_scenarios(scenarios), np.ndim(weights) == 2
+    each = [check_weights(influence, w) for w in (weights if several else [weights])]
     wanted = field_moments(models, parameters or {}, let_definition, let_threshold)
     days = [s.fractions() for s in chosen]
     n = max(len(d) for d in days)
     if any(len(d) not in (1, n) for d in days):
         raise IonrtError(f"scenarios: expected one number of fractions, got {sorted({len(d) for d in days})}")
-    size = 4e-9 * len(chosen) * n * (1 + len(wanted)) * influence.grid.size
+    size = 4e-9 * len(each) * len(chosen) * n * (1 + len(wanted)) * influence.grid.size
     if size > memory:
         raise IonrtError(
             f"scenario_field: {len(chosen)} scenarios of {n} fractions need {size:.1f} GB, more than memory={memory:g}; take"
@@ -97,19 +101,27 @@ def scenario_field(
     values = _values(influence, wanted)
     scene, use = make_scene(patient, influence.plan), [True] * len(influence.beams)
     index = None if within is None else _voxels_of(patient, influence, within, scene.body)
-    grids = []
+    grids: list[list[np.ndarray]] = [[] for _ in each]
     with tqdm(total=sum(map(len, days)), desc="scenarios", disable=None, leave=False) as bar:
         for deliveries in days:
             for one in deliveries:
                 beams = influence.beams if one.is_nominal and index is None else in_scenario(influence, scene, one, index)
-                grids.append(_accumulate(replace(influence, beams=beams), w, wanted, values, use))
+                for made, w in zip(grids, each, strict=True):
+                    made.append(_accumulate(replace(influence, beams=beams), w, wanted, values, use))
                 bar.update()
-            grids += [grids[-1]] * (n - len(deliveries))
+            for made in grids:
+                made += [made[-1]] * (n - len(deliveries))
     labels = [f"course {k + 1}: {s.label}" if s.daily else s.label for k, s in enumerate(chosen)]
-    out = _dataset(influence, grids, wanted, "delivery", list(range(len(grids))), w)
-    if within is not None:
-        out.attrs["within"] = ", ".join(within)
-    return _by_scenario(out, chosen, labels, n)
+    fields = []
+    for made, w in zip(grids, each, strict=True):
+        out = _dataset(influence, made, wanted, "delivery", list(range(len(made))), w)
+        if within is not None:
+            out.attrs["within"] = ", ".join(within)
+        fields.append(_by_scenario(out, chosen, labels, n))
+    if not several:
+        return fields[0]
+    names = weights["plan"].values if isinstance(weights, xr.DataArray) and "plan" in weights.coords else range(len(fields))
+    return xr.concat(fields, pd.Index(list(names), name="plan"), join="exact", combine_attrs="drop_conflicts")
 
 
 def _voxels_of(patient: xr.Dataset, influence: Influence, names: Sequence[str], body: np.ndarray) -> np.ndarray:

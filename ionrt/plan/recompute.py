@@ -5,19 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ionrt.let import let_d
-from ionrt.patient import IonPlan, read_ion_plan
+from ionrt.patient import IonPlan
 from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.engine import BeamInfluence, Influence, beam_influence
 from ionrt.plan.fields import field
 from ionrt.plan.machine import Machine, make_machine
-from ionrt.plan.room import GANTRY_1, RADIATION_LENGTH_WATER, Room, _highland
+from ionrt.plan.room import GANTRY_1, RADIATION_LENGTH_WATER, Room, highland
 from ionrt.plan.scene import Scene, scene_without_target
 from ionrt.plan.spots import View, given_spots, make_view
 from ionrt.quantities import IonrtError, check, content_hash
@@ -88,22 +86,6 @@ def recompute(
     result = field(influence, np.concatenate([w for _, w in made]), models=models, let_definition=let_definition)
     result.attrs.pop("target")
     return _normalised(result, ion_plan, beams, reference, particles_per_mu)
-
-
-def recompute_let(
-    patient: xr.Dataset, folder: str | Path, *, let_definition: str = "charged", spacing: float = 3.0
-) -> list[xr.DataArray]:
-    """LETd of the only RT Ion Plan below a folder, as `ionrt.cohort.patient_features` takes it (`recompute=`).
-
-    Parameters: `patient` Dataset with CT; `folder` of the study; `let_definition`; `spacing` mm of the dose grid.
-    Returns one DataArray ``let_d`` (z, y, x) keV/um; the beams' relative weights count, no absolute number of particles.
-    Errors: those of `read_ion_plan` and `recompute`.
-    """
-    ion_plan = read_ion_plan(folder)
-    found = recompute(patient, ion_plan, spacing=spacing, let_definition=let_definition, particles_per_mu=1e6)
-    out = let_d(found)
-    out.attrs["source"] = f"recomputed from {ion_plan.label or 'the RT Ion Plan'}"
-    return [out]
 
 
 def _layers(ion_plan: IonPlan, beams: Sequence[Beam]) -> pd.DataFrame:
@@ -218,7 +200,7 @@ def _in_air(beam: Beam, row: pd.Series, ion_plan: IonPlan, machine: Machine, sur
     air = machine.air.copy()
     thickness, distance = beam.range_shifter, float(row["range_shifter_distance"])
     lengths = thickness / RADIATION_LENGTH_WATER
-    theta2 = np.array([_highland(beam.ion, float(e), lengths) ** 2 for e in machine.energy])
+    theta2 = np.array([highland(beam.ion, float(e), lengths) ** 2 for e in machine.energy])
     known = np.isfinite(stated) & (stated > 0.0)
     behind = theta2 * (distance**2 + distance * thickness + thickness**2 / 3.0)  # in air at the isocentre
     air[known] = 0.0

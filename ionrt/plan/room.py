@@ -108,12 +108,12 @@ class Room:
         distance = max(self.window_distance - upstream, 0.0)
         window = self.window_thickness / RADIATION_LENGTH_WATER
         air = distance / RADIATION_LENGTH_AIR
-        theta2 = _highland(ion, energy, window + air) ** 2
+        theta2 = highland(ion, energy, window + air) ** 2
         share = (window + air / 3.0) / (window + air) if window + air > 0.0 else 0.0
         return math.sqrt(self.optics_sigma**2 + theta2 * share * distance**2)
 
 
-def _highland(ion: str, energy: float, radiation_lengths: float) -> float:
+def highland(ion: str, energy: float, radiation_lengths: float) -> float:
     """Plane-projected scattering angle (rad) in a thin slab."""
     if radiation_lengths <= 0.0:
         return 0.0

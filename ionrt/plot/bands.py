@@ -8,30 +8,12 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ionrt.plot.style import FONT_SIZES, Figure, label, provenance, tidy
+from ionrt.plot.style import Figure, in_columns, label, panel, provenance
 from ionrt.quantities import IonrtError, check
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 DASHES = ("dashed", "solid", "dotdash", "dotted")
 MARKERS = ("circle", "diamond", "square", "triangle")
-
-
-def _options(size: int, height: int, **more: object) -> hv.Options:
-    return hv.opts.Overlay(
-        frame_width=size,
-        frame_height=height,
-        default_tools=["box_zoom", "reset"],
-        show_legend=False,
-        fontsize=FONT_SIZES,
-        show_grid=True,
-        gridstyle={"grid_line_color": "#E6E6E6"},
-        hooks=[tidy],
-        **more,
-    )
-
-
-def _layout(panels: list, columns: int) -> hv.Layout:
-    return hv.Layout(panels).cols(columns).opts(hv.opts.Layout(shared_axes=False, toolbar="right", merge_tools=True))
 
 
 def _key(plans: Sequence[str]) -> tuple[tuple[str, str, str], ...]:
@@ -55,7 +37,7 @@ def histogram_bands(bands: xr.DataArray, *, columns: int = 3, width: int = 1140,
     used = bands[quantity].where((bands.sel(statistic="max") > 0.002).any(["plan", "structure"]))
     kdim, vdim = hv.Dimension(quantity, label=label(quantity)), hv.Dimension("volume", label="Volume [%]")
     x = bands[quantity].values.astype(np.float32)
-    panels = []
+    drawn = []
     for k, structure in enumerate(structures):
         areas, lines = [], []
         for p, plan in enumerate(plans):
@@ -65,11 +47,11 @@ def histogram_bands(bands: xr.DataArray, *, columns: int = 3, width: int = 1140,
             areas.append(area.opts(color=COLOURS[p % 4], fill_alpha=0.25, line_alpha=0.0))
             line = hv.Curve((x, middle), kdim, vdim)
             lines.append(line.opts(color=COLOURS[p % 4], line_dash=DASHES[p % 4], line_width=2.2, tools=["hover"]))
-        panels.append(
+        drawn.append(
             hv.Overlay([*areas, *lines]).opts(
-                _options(
-                    size,
-                    int(min(0.75 * size, 260)),
+                panel(
+                    frame_width=size,
+                    frame_height=int(min(0.75 * size, 260)),
                     title=structure,
                     xlabel=label(quantity),
                     ylabel="Volume [%]" if k % n == 0 else "",
@@ -79,7 +61,7 @@ def histogram_bands(bands: xr.DataArray, *, columns: int = 3, width: int = 1140,
             )
         )
     text = f"{caption} Volume histograms of {label(quantity)}: lines nominal, bands between the extremes over all scenarios."
-    return Figure(_layout(panels, n), f"{text} {provenance([bands])}".strip(), key=_key(plans))
+    return Figure(in_columns(drawn, n), f"{text} {provenance([bands])}".strip(), key=_key(plans))
 
 
 def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, caption: str = "") -> Figure:
@@ -93,7 +75,7 @@ def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, capti
     plans = [str(p) for p in metrics[0]["plan"].values]
     scenarios = [str(s) for s in metrics[0]["scenario"].values][::-1]
     n = len(metrics)
-    panels = []
+    drawn = []
     for k, metric in enumerate(metrics):
         name = f"{metric.attrs.get('metric', '')} {label(str(metric.name))}".strip()
         points = []
@@ -103,11 +85,11 @@ def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, capti
             points.append(
                 one.opts(color=COLOURS[p % 4], marker=MARKERS[p % 4], size=9, tools=["hover"], invert_axes=True, alpha=0.9)
             )
-        panels.append(
+        drawn.append(
             hv.Overlay(points).opts(
-                _options(
-                    int((width - 180) / n) - 60,
-                    24 * len(scenarios) + 20,
+                panel(
+                    frame_width=int((width - 180) / n) - 60,
+                    frame_height=24 * len(scenarios) + 20,
                     invert_axes=True,
                     xlabel="" if k else "Scenario",
                     ylabel=name,
@@ -118,4 +100,4 @@ def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, capti
     text = f"{caption} Circles: {plans[0]} plan" + "".join(
         f"; {shape}s: {p} plan" for p, shape in zip(plans[1:], MARKERS[1:], strict=False)
     )
-    return Figure(_layout(panels, n), f"{text}. {provenance(metrics)}".strip(), key=_key(plans))
+    return Figure(in_columns(drawn, n), f"{text}. {provenance(metrics)}".strip(), key=_key(plans))

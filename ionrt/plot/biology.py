@@ -9,7 +9,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ionrt.plot.style import FONT_SIZES, ION_COLOURS, ION_DASHES, ION_NAMES, PANEL_COLOURS, Figure, label, provenance, tidy
+from ionrt.plot.style import ION_COLOURS, ION_DASHES, ION_NAMES, PANEL_COLOURS, Figure, in_columns, label, panel, provenance
 from ionrt.quantities import IonrtError
 
 DASHES = ("solid", "dashed", "dotdash", "dotted")
@@ -56,7 +56,7 @@ def curves(
         across = xlim or _span(lines, logx)
         drawn.append(
             hv.Overlay(items).opts(
-                hv.opts.Overlay(
+                panel(
                     title=title,
                     frame_width=size,
                     frame_height=int(min(0.75 * size, 290)),
@@ -66,16 +66,10 @@ def curves(
                     ylim=ylim or _height(tops, across, logy),
                     logx=logx,
                     logy=logy,
-                    show_legend=False,
-                    default_tools=["box_zoom", "reset"],
-                    fontsize=FONT_SIZES,
-                    show_grid=True,
-                    gridstyle={"grid_line_color": "#E6E6E6"},
-                    hooks=[tidy],
                 )
             )
         )
-    grid = hv.Layout(drawn).cols(n).opts(hv.opts.Layout(shared_axes=False, toolbar="right", merge_tools=True))
+    grid = in_columns(drawn, n)
     arrays = [da for lines in panels.values() for da in lines.values()]
     key = tuple((ION_NAMES.get(name, name), *look) for name, look in looks.items())
     return Figure(grid, f"{caption} {provenance(arrays)}".strip(), key=key)

@@ -8,15 +8,9 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import FONT_SIZES, PANEL_COLOURS, Figure, tidy
+from ionrt.plot.style import PANEL_COLOURS, Figure, panel
 
 DASHES = ("solid", "dashed", "dotdash", "dotted")
-
-
-def _options(**more: Any) -> hv.Options:
-    grid = {"show_grid": True, "gridstyle": {"grid_line_color": "#E6E6E6"}}
-    common = {"fontsize": FONT_SIZES, "default_tools": ["box_zoom", "reset"], "hooks": [tidy], **grid}
-    return hv.opts.Overlay(**common, **more)
 
 
 def _origin(origin: str) -> str:
@@ -55,7 +49,7 @@ def lines(
         drawn.append(hv.Curve((at, value), label=str(level)).opts(**style))
         if marks:
             drawn.append(hv.Scatter((at, value)).opts(color=style["color"], size=6))
-    layout = _options(
+    layout = panel(
         frame_width=width - 120,
         frame_height=300,
         ylim=(0, top),
@@ -83,7 +77,7 @@ def forest(
         planted = hv.Scatter((table[truth].to_numpy(float), rows), label="planted")
         drawn.append(planted.opts(color=PANEL_COLOURS[2], size=11, marker="x", line_width=2.5))
     ticks = list(zip(rows, table[label].astype(str), strict=True))
-    layout = _options(
+    layout = panel(
         frame_width=width - 260,
         frame_height=60 + 34 * len(table),
         logx=True,
@@ -108,7 +102,7 @@ def coverage(table: pd.DataFrame, *, label: str, width: int = 640, caption: str 
     drawn: list[Any] = [hv.VSpan(93, 97).opts(color="#E6E6E6", alpha=0.7), hv.VLine(95).opts(color="#777777", line_width=1)]
     drawn.append(hv.Segments(list(zip(share - error, rows, share + error, rows, strict=True))).opts(color=PANEL_COLOURS[1]))
     drawn.append(hv.Scatter((share, rows)).opts(color=PANEL_COLOURS[1], size=9, marker="square"))
-    layout = _options(
+    layout = panel(
         frame_width=width - 260,
         frame_height=60 + 30 * len(table),
         yticks=list(zip(rows, table[label].astype(str), strict=True)),

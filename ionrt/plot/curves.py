@@ -8,16 +8,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ionrt.plot.style import (
-    FONT_SIZES,
-    ION_COLOURS,
-    ION_DASHES,
-    ION_NAMES,
-    Figure,
-    label,
-    provenance,
-    tidy,
-)
+from ionrt.plot.style import ION_COLOURS, ION_DASHES, ION_NAMES, Figure, in_columns, label, panel, provenance
 from ionrt.quantities import check
 
 
@@ -32,10 +23,6 @@ def _key(da: xr.DataArray) -> tuple[tuple[str, str, str], ...]:
     """The lines of the ions; under the figure, where they cover nothing."""
     ions = [str(i) for i in da["ion"].values] if "ion" in da.dims else []
     return tuple((ION_NAMES.get(i, i), ION_COLOURS.get(i, "#333333"), ION_DASHES.get(i, "solid")) for i in ions if i)
-
-
-def _panels(panels: list, columns: int) -> hv.Layout:
-    return hv.Layout(panels).cols(columns).opts(hv.opts.Layout(shared_axes=False, toolbar="right", merge_tools=True))
 
 
 def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, caption: str = "") -> Figure:
@@ -54,15 +41,15 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     used = curves[quantity].where((curves.sel(structure=present) > 0.002).any(["ion", "structure"]))
     reach = 1.05 * float(used.max()) or 1.0
     kdim, vdim = hv.Dimension(quantity, label=label(quantity)), hv.Dimension("volume", label="Volume [%]")
-    panels = []
+    drawn = []
     for k, structure in enumerate(present):
         lines = [
             _curve(curves[quantity].values, 100 * curves.sel(structure=structure, ion=ion).values, str(ion), kdim, vdim)
             for ion in curves["ion"].values
         ]
-        panels.append(
+        drawn.append(
             hv.Overlay(lines).opts(
-                hv.opts.Overlay(
+                panel(
                     title=str(structure),
                     frame_width=size,
                     frame_height=int(min(0.75 * size, 260)),
@@ -70,18 +57,12 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
                     xlim=(0, reach),
                     xlabel=label(quantity),
                     ylabel="Volume [%]" if k % n == 0 else "",
-                    default_tools=["box_zoom", "reset"],
-                    show_legend=False,
-                    fontsize=FONT_SIZES,
-                    show_grid=True,
-                    gridstyle={"grid_line_color": "#E6E6E6"},
-                    hooks=[tidy],
                 )
             )
         )
     missing = f" Without volume on the grid: {', '.join(absent)}." if absent else ""
     text = f"{caption} Cumulative volume histograms of {label(quantity)} per structure.{missing} {provenance([curves])}"
-    return Figure(_panels(panels, n), text.strip(), key=_key(curves))
+    return Figure(in_columns(drawn, n), text.strip(), key=_key(curves))
 
 
 def depth_profiles(
@@ -100,7 +81,7 @@ def depth_profiles(
     arrays = list(profiles.values()) if isinstance(profiles, Mapping) else list(profiles)
     n = min(columns, len(arrays)) or 1
     size = int(width / n) - 95
-    kdim, panels = hv.Dimension("distance", label="Depth in the body [mm]"), []
+    kdim, drawn = hv.Dimension("distance", label="Depth in the body [mm]"), []
     for da in arrays:
         da = (da if "ion" in da.dims else da.expand_dims(ion=[""])).compute()
         name = str(da.name)
@@ -108,24 +89,18 @@ def depth_profiles(
         lines = [_curve(da["distance"].values, da.sel(ion=i).values, str(i), kdim, vdim) for i in da["ion"].values]
         top = 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0
         shade = [hv.VSpan(*target).opts(color="#999999", alpha=0.22, line_alpha=0)] if target else []
-        panels.append(
+        drawn.append(
             hv.Overlay([*shade, *lines]).opts(
-                hv.opts.Overlay(
+                panel(
                     frame_width=size,
                     frame_height=int(min(0.8 * size, 280)),
                     xlabel="Depth in the body [mm]",
                     ylabel=label(name),
                     ylim=(0, top),
                     xlim=(float(da["distance"].min()), float(da["distance"].max())),
-                    default_tools=["box_zoom", "reset"],
-                    show_legend=False,
-                    fontsize=FONT_SIZES,
-                    show_grid=True,
-                    gridstyle={"grid_line_color": "#E6E6E6"},
-                    hooks=[tidy],
                 )
             )
         )
     shaded = " The target is shaded." if target else ""
     text = f"{caption} {', '.join(label(str(a.name)) for a in arrays)} along the beam through the centre of the target.{shaded}"
-    return Figure(_panels(panels, n), f"{text} {provenance(arrays)}".strip(), key=_key(arrays[0]))
+    return Figure(in_columns(drawn, n), f"{text} {provenance(arrays)}".strip(), key=_key(arrays[0]))

@@ -11,23 +11,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ionrt.plot.curves import _panels
 from ionrt.plot.slices import slices
-from ionrt.plot.style import (
-    FONT_SIZES,
-    ION_COLOURS,
-    ION_DASHES,
-    ION_NAMES,
-    PANEL_COLOURS,
-    Figure,
-    label,
-    tidy,
-)
+from ionrt.plot.style import ION_COLOURS, ION_DASHES, ION_NAMES, LOOK, PANEL_COLOURS, Figure, in_columns, label, panel
 from ionrt.quantities import IonrtError
 
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
 NAMES = {"direction_score": "Score (lower is better)", "range_error": "Range error [mm]", "wepl_proximal": "Near edge [mm]"}
-GRID = {"show_grid": True, "gridstyle": {"grid_line_color": "#E6E6E6"}, "fontsize": FONT_SIZES, "hooks": [tidy]}
 TURN = "Gantry angle [°]"
 TABLE = "Couch angle [°]"
 
@@ -44,7 +33,7 @@ def trade_offs(
     if missing:
         raise IonrtError(f"trade_offs: no column {missing[0]!r}; the table has {', '.join(map(str, table.columns))}")
     n = min(columns, len(along))
-    size, panels = int(width / n) - 95, []
+    size, drawn = int(width / n) - 95, []
     looks = {name: (_colour(i), MARKERS[i % len(MARKERS)]) for i, name in enumerate(table.index)}
     shown = table[np.isfinite(table[against].astype(float))]
     for k, column in enumerate(along):
@@ -54,23 +43,20 @@ def trade_offs(
             )
             for name, row in shown.iterrows()
         ]
-        panels.append(
+        drawn.append(
             hv.Overlay(points).opts(
-                hv.opts.Overlay(
+                panel(
                     frame_width=size,
                     frame_height=int(min(0.8 * size, 300)),
                     xlabel=column,
                     ylabel=against if k % n == 0 else "",
                     xlim=_limits(shown[column]),
                     ylim=_limits(shown[against]),
-                    default_tools=["box_zoom", "reset"],
-                    show_legend=False,
-                    **GRID,
                 )
             )
         )
     key = tuple((str(name), looks[name][0], "solid") for name in shown.index)
-    return Figure(_panels(panels, n), caption, key=key)
+    return Figure(in_columns(drawn, n), caption, key=key)
 
 
 def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, caption: str = "") -> Figure:
@@ -85,14 +71,14 @@ def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, cap
     ions = list(dict.fromkeys(here["ion"]))
     size = min(int(width / max(len(ions), 2)) - 120, 330)
     limits = _limits(rays["u"], left=0.06, right=0.06), _limits(rays["v"], left=0.06, right=0.06)
-    panels = []
+    drawn = []
     for k, ion in enumerate(ions):
         one = rays[rays["ion"] == ion].assign(n=lambda r: r["n"] / 1e6)
         points = hv.Points(one, kdims=["u", "v"], vdims=["n"]).opts(
             color="n", cmap="viridis", marker="square", size=_marker(one, size), colorbar=True, tools=["hover"],
             colorbar_opts={"width": 10, "padding": 4}, clabel="10⁶ particles",
         )  # fmt: skip
-        panels.append(
+        drawn.append(
             points.opts(
                 frame_width=size,
                 frame_height=size,
@@ -101,12 +87,11 @@ def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, cap
                 ylabel="v [mm]" if k == 0 else "",
                 xlim=limits[0],
                 ylim=limits[1],
-                default_tools=["box_zoom", "reset"],
-                **GRID,
+                **LOOK,
             )
         )
     text = f"{caption} Particles per ray and fraction, energies summed, beam's eye view of {directions[beam]}."
-    return Figure(_panels(panels, max(len(ions), 1)), text.strip())
+    return Figure(in_columns(drawn, max(len(ions), 1)), text.strip())
 
 
 def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Figure:
@@ -115,7 +100,7 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
     Parameters: `maps` Datasets of `ionrt.plan.reach`, one panel each, in which gantry or couch has one value; `width` [pixels].
     """
     n = len(maps)
-    panels: list = []
+    drawn: list = []
     size = min(int(width / n) - 95, 460)
     low, high = _margins(maps)
     for found in maps:
@@ -134,20 +119,17 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
             for i in margin["ion"].values
         ]
         floor = hv.HLine(0.0).opts(color="#222222", line_width=1.2)
-        panels.append(
+        drawn.append(
             hv.Overlay([floor, *lines, *dots]).opts(
-                hv.opts.Overlay(
+                panel(
                     frame_width=size,
                     frame_height=300,
                     title=str(found.attrs.get("room", "")),
                     xlabel=TURN if turning == "gantry" else TABLE,
-                    ylabel="Reach beyond the far edge [mm]" if not panels else "",
+                    ylabel="Reach beyond the far edge [mm]" if not drawn else "",
                     xlim=(0, 360),
                     ylim=(low, high),
                     xticks=[0, 90, 180, 270, 360],
-                    default_tools=["box_zoom", "reset"],
-                    show_legend=False,
-                    **GRID,
                 )
             )
         )
@@ -155,7 +137,7 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
     key = tuple((ION_NAMES[i], ION_COLOURS[i], ION_DASHES[i]) for i in ions)
     what = "Deepest Bragg peak less the water-equivalent depth of the target's far edge; gaps: the CT ends before the patient."
     text = f"{caption} {what}"
-    return Figure(_panels(panels, n), text.strip(), key=key)
+    return Figure(in_columns(drawn, n), text.strip(), key=key)
 
 
 def option_slices(da: xr.DataArray, ct: xr.DataArray, structures: xr.DataArray, **settings: Any) -> Figure:
@@ -179,7 +161,7 @@ def directions(
     Parameters: `swept` of `ionrt.plan.sweep`; `quantities` its variables along ``direction``; `width` [pixels].
     """
     n = len(quantities)
-    size, panels = int(width / n) - 95, []
+    size, drawn = int(width / n) - 95, []
     rooms = list(dict.fromkeys(swept["room"].values.tolist()))
     for name in quantities:
         da = swept[name].where(np.isfinite(swept["direction_score"]))
@@ -194,9 +176,9 @@ def directions(
                 hv.Curve((x, y)).opts(color=colour, line_width=1.6),
                 hv.Points((x, y)).opts(color=colour, marker=marker, size=6, tools=["hover"]),
             ]
-        panels.append(
+        drawn.append(
             hv.Overlay(parts).opts(
-                hv.opts.Overlay(
+                panel(
                     frame_width=size,
                     frame_height=int(min(0.8 * size, 280)),
                     xlabel="Gantry or couch angle [°]",
@@ -204,14 +186,11 @@ def directions(
                     xlim=(-5, 365),
                     xticks=[0, 90, 180, 270, 360],
                     ylim=_limits(swept[name].where(np.isfinite(swept["direction_score"])).to_series()),
-                    default_tools=["box_zoom", "reset"],
-                    show_legend=False,
-                    **GRID,
                 )
             )
         )
     key = tuple((f"{room} ({_turns(swept, room)} turns)", _colour(k + 1), "solid") for k, room in enumerate(rooms))
-    return Figure(_panels(panels, n), caption, key=key)
+    return Figure(in_columns(drawn, n), caption, key=key)
 
 
 def _turns(swept: xr.Dataset, room: str) -> str:

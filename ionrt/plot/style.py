@@ -157,3 +157,22 @@ def tidy(plot: Any, _: Any) -> None:
         legend.border_line_color = None
         legend.padding = legend.margin = 4
         legend.spacing = 0
+
+
+LOOK: dict[str, Any] = {
+    "default_tools": ["box_zoom", "reset"],
+    "fontsize": FONT_SIZES,
+    "show_grid": True,
+    "gridstyle": {"grid_line_color": "#E6E6E6"},
+    "hooks": [tidy],
+}
+
+
+def panel(**more: Any) -> hv.Options:
+    """The look that the panels of all figures share, and what is particular to one; a legend where its position is given."""
+    return hv.opts.Overlay(**({"show_legend": "legend_position" in more} | LOOK | more))
+
+
+def in_columns(drawn: list, columns: int) -> hv.Layout:
+    """Panels side by side under one tool bar, each with axes of its own."""
+    return hv.Layout(drawn).cols(columns).opts(hv.opts.Layout(shared_axes=False, toolbar="right", merge_tools=True))

@@ -8,23 +8,11 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import FONT_SIZES, PANEL_COLOURS, Figure, tidy
+from ionrt.plot.style import PANEL_COLOURS, Figure, in_columns, panel
 
 DASHES = ("solid", "dashed", "dotdash", "dotted")
 BAR_COLOURS = PANEL_COLOURS[1:]
 NOT_DATA = "SYNTHETIC: simulated, no patients."
-
-
-def _options(**more: Any) -> hv.Options:
-    """What all figures of this module share."""
-    common = {
-        "fontsize": FONT_SIZES,
-        "show_grid": True,
-        "gridstyle": {"grid_line_color": "#E6E6E6"},
-        "default_tools": ["box_zoom", "reset"],
-        "hooks": [tidy],
-    }
-    return hv.opts.Overlay(**common, **more)
 
 
 def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: int = 1140, caption: str = "") -> Figure:
@@ -35,7 +23,7 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
     """
     scenarios = list(dict.fromkeys(table.index.get_level_values("scenario")))
     designs = list(dict.fromkeys(table.index.get_level_values("design")))
-    size, panels = int(width / columns) - 95, []
+    size, drawn = int(width / columns) - 95, []
     for k, scenario in enumerate(scenarios):
         part = table.loc[scenario]
         truth = part.loc[designs[0]]
@@ -46,7 +34,7 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
             high = 100.0 * part.loc[design, "selected"].to_numpy()
             boxes = [(x, 0.0, x + 0.72 / len(designs), y) for x, y in zip(left, high, strict=True)]
             bars.append(hv.Rectangles(boxes, label=design).opts(color=BAR_COLOURS[j], line_alpha=0, show_legend=k == 0))
-        layout = _options(
+        layout = panel(
             title=scenario,
             frame_width=size,
             frame_height=190,
@@ -58,8 +46,8 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
             legend_position="top_left",
             show_legend=k == 0,
         )
-        panels.append(hv.Overlay(bars).opts(layout))
-    grid = hv.Layout(panels).cols(columns).opts(hv.opts.Layout(shared_axes=False, toolbar="right", merge_tools=True))
+        drawn.append(hv.Overlay(bars).opts(layout))
+    grid = in_columns(drawn, columns)
     text = f"{caption} Recommended level by design ({', '.join(designs)}); below each level its true toxicity. {NOT_DATA}"
     return Figure(grid, text.strip())
 
@@ -82,7 +70,7 @@ def power_curve(
         lines.append(hv.ErrorBars((*points, 196 * curve[f"{name}_se"].to_numpy())).opts(line_color=colour))
     marks = [hv.VLine(planned), hv.HLine(100 * power), hv.HLine(100 * alpha)]
     lines += [mark.opts(color="#777777", line_width=1, line_dash="dotted") for mark in marks]
-    layout = _options(
+    layout = panel(
         frame_width=width - 120,
         frame_height=300,
         ylim=(0, 103),
@@ -108,7 +96,7 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
         lines.append(hv.Scatter((x, table["z_efficacy"].to_numpy())).opts(color=colour, size=7))
         if "z_futility" in table and np.isfinite(table["z_futility"]).any():
             lines.append(hv.Curve((x, table["z_futility"].to_numpy())).opts(**style))
-    layout = _options(
+    layout = panel(
         frame_width=width - 120,
         frame_height=280,
         xlim=(0, 103),
@@ -139,7 +127,7 @@ def survival_steps(
             hv.Area((x[known], low[known], high[known]), vdims=["low", "high"]).opts(color=colour, alpha=0.15, line_alpha=0)
         )
         lines.append(hv.Curve((x, curve), label=str(stratum)).opts(color=colour, line_dash=dash, line_width=2.2))
-    layout = _options(
+    layout = panel(
         frame_width=width - 120,
         frame_height=300,
         ylim=(0, 103),
