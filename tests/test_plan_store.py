@@ -6,15 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
-from ionrt.plan import Beam, blocks, field, influence
+from ionrt.plan import Beam, blocks, field, influence, store
+from ionrt.plan.products import whole
 from ionrt.quantities import IonrtError
 
 BASE = {"C": synthetic_base("C")}
@@ -122,6 +128,138 @@ def test_memory_budget_maps_blocks_or_says_what_is_needed(case, tmp_path):
     same(mapped, expected)
     weights = np.random.default_rng(2).uniform(0.0, 1e6, expected.n_spots)
     xr.testing.assert_identical(field(mapped, weights, models=("constant",)), field(expected, weights, models=("constant",)))
+
+
+HALF = """
+import os, signal, sys
+import numpy as np
+from ionrt.plan import store
+save, written = np.save, []
+def dying(path, array):
+    save(path, array)
+    written.append(path)
+    if len(written) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+np.save = dying
+store.Keeper(store.Path(sys.argv[1])).keep("0123456789abcdef-0-4", store.Chunk(*(np.ones(2) for _ in range(7))))
+"""
+
+
+def test_half_written_blocks_go_unless_somebody_writes(case, tmp_path):
+    patient, plan, _ = case
+    folder = tmp_path / "store"
+    folder.mkdir()
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", HALF, str(folder)],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL
+    old, young = sorted(folder.iterdir())
+    (folder / ".notes").write_text("the user's own")
+    (folder / "0123456789abcdef-0-8").mkdir()
+    long_ago = time.time() - 2.0 * store.STALE
+    for path in (*old.iterdir(), old, *list(young.iterdir())[1:], young, folder / ".notes", folder / "0123456789abcdef-0-8"):
+        os.utime(path, (long_ago, long_ago))  # one file of `young` has been written just now
+    influence(patient, plan, base=BASE, store=folder)
+    left = {p.name for p in folder.iterdir()}
+    assert old.name not in left
+    assert {young.name, ".notes", "0123456789abcdef-0-8"} <= left
+    assert sum(name.startswith(".") for name in left) == 2
+
+
+def seen_at_once(n: int = 8) -> int:
+    """How many of some tasks the active scheduler really runs at a time."""
+    lock, running, most = threading.Lock(), [0], [0]
+
+    def task(_):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.05)
+        with lock:
+            running[0] -= 1
+
+    dask.compute(*(dask.delayed(task, pure=False)(i) for i in range(n)))
+    return most[0]
+
+
+@pytest.mark.parametrize("how", ["sync", "workers", "pool", "executor", "client"])
+def test_blocks_at_a_time_are_those_of_the_scheduler(how):
+    from distributed import Client, LocalCluster
+
+    expected = {"sync": 1, "workers": 3, "pool": 2, "executor": 5, "client": 4}[how]
+    with ExitStack() as stack:
+        if how == "client":
+            options = {"processes": False, "dashboard_address": None, "host": "127.0.0.1", "protocol": "tcp"}
+            cluster = stack.enter_context(LocalCluster(n_workers=2, threads_per_worker=2, **options))
+            stack.enter_context(Client(cluster))
+            assert blocks.at_once() == expected  # tasks are sent by pickle: what they count stays there
+            return
+        pool = stack.enter_context(ThreadPoolExecutor(expected))
+        given = {
+            "sync": {"scheduler": "sync"},
+            "workers": {"num_workers": 3},
+            "pool": {"pool": pool},
+            "executor": {"scheduler": pool},
+        }
+        stack.enter_context(dask.config.set(given[how]))
+        assert blocks.at_once() == seen_at_once() == expected
+
+
+def needs(made) -> tuple[list[list[int]], int]:
+    """Bytes of the entries, block by block and part by part, and of what stays beside them."""
+    parts = [p for b in made.beams for p in b.parts]
+    sizes = [[4 * (c.rows.size + c.dose.size) for c in p.chunks] for p in parts]
+    return sizes, made.nbytes - sum(a.nbytes for p in parts for c in p.chunks for a in c.arrays())
+
+
+def test_memory_counts_the_blocks_that_are_made_at_a_time(case, tmp_path):
+    patient, plan, expected = case
+    sizes, besides = needs(expected)
+    two = besides + max(sum(sorted(s)[-2:]) for s in sizes)
+    with dask.config.set(num_workers=2):
+        same(influence(patient, plan, base=BASE, memory=two + 1.0, store=tmp_path), expected)
+        with pytest.raises(IonrtError, match="2 blocks at a time"):
+            influence(patient, plan, base=BASE, memory=two - 1.0, store=tmp_path)
+    with dask.config.set(num_workers=4), pytest.raises(IonrtError, match=r"4 blocks at a time take .* fewer threads"):
+        influence(patient, plan, base=BASE, memory=two + 1.0, store=tmp_path)
+    with dask.config.set(scheduler="sync"):
+        same(influence(patient, plan, base=BASE, memory=two - 1.0, store=tmp_path), expected)
+
+
+def test_mapped_blocks_without_entries(case, tmp_path):
+    """Rays that pass the patient, most of them in blocks of their own."""
+    patient, plan, expected = case
+    spots = expected.spots().isel(spot=[3] * 6).assign_coords(u=("spot", [0.0, *(400.0 + 60.0 * k for k in range(5))]))
+    settings = {"base": BASE, "spots": spots}
+    sizes, besides = needs(influence(patient, plan, **settings))
+    mapped = influence(patient, plan, store=tmp_path, memory=besides + sum(map(sum, sizes)) - 1.0, **settings)
+    chunks = [c for p in mapped.beams[0].parts for c in p.chunks]
+    assert [c for c in chunks if c.dose.size == 0] and [c for c in chunks if c.dose.size]
+    assert all(isinstance(a.base, np.memmap) for c in chunks for a in c.arrays())
+    weights = np.full(6, 1e6)
+    alone = influence(patient, plan, base=BASE, spots=spots.isel(spot=[0]))
+    got = field(mapped, weights, models=("constant",))["dose"]
+    np.testing.assert_allclose(got, field(alone, weights[:1], models=("constant",))["dose"], rtol=1e-5, atol=1e-9)
+    (core, *_) = whole(mapped.beams[0], [])
+    slope = core.backward(np.ones((core.bins.size, 1)))
+    assert slope[0] > 0.0 and not slope[1:].any()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_blocks_that_cannot_be_read_are_computed_again(case, tmp_path, monkeypatch, mapped):
+    patient, plan, expected = case
+    memory = sum(map(sum, needs(expected)[0])) + needs(expected)[1] - 1.0 if mapped else None
+    influence(patient, plan, base=BASE, store=tmp_path)
+    empty, short, *_ = sorted(p.name for p in tmp_path.iterdir())
+    (tmp_path / empty / "dose.npy").write_bytes(b"")
+    (tmp_path / short / "rows.npy").write_bytes((tmp_path / short / "rows.npy").read_bytes()[:200])
+    computed = fills(monkeypatch)
+    same(influence(patient, plan, base=BASE, store=tmp_path, memory=memory), expected)
+    assert sorted(computed) == [empty, short]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_blocks_of_another_format_are_computed_again(case, tmp_path, monkeypatch):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import dask
+import dask.threaded
 import numpy as np
+from dask.base import get_scheduler
+from dask.system import CPU_COUNT
 
 from ionrt import __version__
 from ionrt.plan import kernels
@@ -64,6 +69,30 @@ def filled(work: Work, keeper: Keeper) -> tuple[Chunk, ...]:
     tasks = [dask.delayed(_fill, pure=False)(shared, work.slices[i], work.counts[i], keeper, keys[i]) for i in todo]
     made = dict(zip(todo, dask.compute(*tasks), strict=True))
     return tuple(_present(made.get(i) or keeper.find(k), k) for i, k in enumerate(keys))
+
+
+def at_once() -> int:
+    """How many blocks the active dask scheduler makes at the same time, on the machine that makes most of them."""
+    scheduler = get_scheduler() or dask.threaded.get
+    if scheduler is dask.get:
+        return 1
+    if isinstance(scheduler, partial):  # an executor
+        return int(scheduler.args[1])
+    client = getattr(scheduler, "__self__", None)
+    if client is not None and hasattr(client, "nthreads"):
+        from distributed.comm.addressing import get_address_host
+
+        hosts: Counter[str] = Counter()
+        for address, threads in client.nthreads().items():
+            hosts[get_address_host(address)] += threads
+        return max(hosts.values(), default=CPU_COUNT)
+    pool = dask.config.get("pool", None)
+    return int(
+        getattr(pool, "_max_workers", None)
+        or getattr(pool, "_processes", None)
+        or dask.config.get("num_workers", None)
+        or CPU_COUNT
+    )
 
 
 def _present(chunk: Chunk | None, key: str) -> Chunk:

@@ -14,13 +14,14 @@ from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
 from ionrt.plan.beams import Beam, Plan
-from ionrt.plan.blocks import Work, counted, filled
+from ionrt.plan.blocks import Work, at_once, counted, filled
 from ionrt.plan.components import split
 from ionrt.plan.geometry import Grid
 from ionrt.plan.kernels import MOST_ENERGIES
 from ionrt.plan.lattice import every_second_ray, nodes_of
 from ionrt.plan.machine import Machine, make_machine
 from ionrt.plan.points import point_tables
+from ionrt.plan.provenance import of_base, of_patient
 from ionrt.plan.rows import dosed_rows
 from ionrt.plan.scenarios import NOMINAL, Scenario
 from ionrt.plan.scene import Scene, make_scene
@@ -160,13 +161,13 @@ def influence(
         view, machine = make_view(beam, scene), make_machine(beam, data[beam.ion])
         placed = place_spots(plan, beam, scene, view, machine) if spots is None else given_spots(spots, i, beam, machine)[0]
         prepared.append(_prepare(plan, beam, scene, view.moved(scenario), machine, placed, kernel=kernel))
-    sizes = [n for p in prepared for n in p.sizes]
-    besides = sum(p.besides for p in prepared)
-    keeper = Keeper(None if store is None else Path(store), memory).for_size(sum(sizes), besides, max(sizes))
+    keeper = Keeper(None if store is None else Path(store), memory)
+    keeper.clear_stale()
+    keeper = keeper.for_sizes([n for p in prepared for n in p.sizes], sum(p.besides for p in prepared), at_once())
     beams = tuple(p.finish(keeper) for p in tqdm(prepared, desc="entries", unit="beam", disable=None, leave=False))
-    attrs = {"patient": content_hash(scene.spr, scene.target), "base": content_hash(*(_identity(d) for d in data.values()))}
+    attrs = {"patient": of_patient(scene), "base": of_base(data), "kernel": kernel}
     if not scenario.is_nominal:
-        attrs["scenario"] = scenario.label
+        attrs |= {"scenario": scenario.label, "scenario_hash": content_hash(scenario.range_shift, scenario.setup)}
     return Influence(plan, scene.grid, beams, data, attrs)
 
 
@@ -178,10 +179,6 @@ def _base_data(ion: str, base: Mapping[str, xr.Dataset] | None) -> xr.Dataset:
     if ion not in base:
         raise IonrtError(f"base: expected base data of {ion!r}, got those of {', '.join(base) or 'no ion'}")
     return base[ion]
-
-
-def _identity(base: xr.Dataset) -> object:
-    return base.attrs.get("content_hash") or np.asarray(base["dose"].values)
 
 
 def beam_influence(
@@ -199,9 +196,9 @@ class _Prepared:
     works: tuple[Work, ...]
 
     @property
-    def sizes(self) -> list[int]:
-        """Bytes of each chunk to come."""
-        return [n for work in self.works for n in work.nbytes]
+    def sizes(self) -> list[list[int]]:
+        """Bytes of each chunk to come, part by part."""
+        return [work.nbytes for work in self.works]
 
     @property
     def besides(self) -> int:

@@ -16,6 +16,7 @@ from ionrt.plan.assemble import check_nominal, in_scenario
 from ionrt.plan.engine import Influence
 from ionrt.plan.moments import Moment, merge, moment_values, moments_of
 from ionrt.plan.products import whole
+from ionrt.plan.provenance import of_delivery
 from ionrt.plan.scenarios import Scenario, check_scenarios
 from ionrt.plan.scene import make_scene, on_dose_grid, structure_fractions
 from ionrt.quantities import IonrtError, content_hash, one_of, stamp
@@ -114,7 +115,7 @@ def scenario_field(
     labels = [f"course {k + 1}: {s.label}" if s.daily else s.label for k, s in enumerate(chosen)]
     fields = []
     for made, w in zip(grids, each, strict=True):
-        out = _dataset(influence, made, wanted, "delivery", list(range(len(made))), w)
+        out = _dataset(influence, made, wanted, "delivery", list(range(len(made))), w, chosen, within)
         if within is not None:
             out.attrs["within"] = ", ".join(within)
         fields.append(_by_scenario(out, chosen, labels, n))
@@ -203,12 +204,18 @@ def _accumulate(
 
 
 def _dataset(
-    influence: Influence, grids: list[np.ndarray], wanted: Sequence[Moment], by: str | None, groups: list, w: np.ndarray
+    influence: Influence,
+    grids: list[np.ndarray],
+    wanted: Sequence[Moment],
+    by: str | None,
+    groups: list,
+    *inputs: object,
 ) -> xr.Dataset:
-    """Label and stamp."""
+    """Label and stamp; `inputs` is what the values depend on beside influence and moments."""
     shape, coords = influence.grid.shape, influence.grid.coords()
     ions = sorted({b.beam.ion for b in influence.beams})
-    provenance = {"ion": ", ".join(ions), "dose_per": "fraction", "inputs_hash": content_hash(*influence.attrs.values(), w)}
+    inputs_hash = content_hash(of_delivery(influence), wanted, by, *inputs)
+    provenance = {"ion": ", ".join(ions), "dose_per": "fraction", "inputs_hash": inputs_hash}
     out = xr.Dataset()
     for k, name in enumerate(("dose", *(m.name for m in wanted))):
         parts = [g[k].reshape(shape) for g in grids]

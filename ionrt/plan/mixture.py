@@ -33,7 +33,7 @@ def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
                 raise IonrtError(f"join_influences: a part was made with another {setting} than the plan's")
         if part.attrs.get("patient") != first.attrs.get("patient"):
             raise IonrtError("join_influences: the parts belong to different patients or targets")
-        if part.attrs.get("scenario") != first.attrs.get("scenario"):
+        if part.attrs.get("scenario_hash") != first.attrs.get("scenario_hash"):
             named = " and ".join(repr(p.attrs.get("scenario", "nominal")) for p in (first, part))
             raise IonrtError(f"join_influences: the parts belong to different scenarios, {named}")
     found: dict[Beam, BeamInfluence] = {}
@@ -47,8 +47,8 @@ def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
         known = base.setdefault(ion, data)
         if known is not data and not known.equals(data):
             raise IonrtError(f"join_influences: the parts have different base data of {ion}; make them all with the same base")
-    hashes = list(dict.fromkeys(p.attrs["base"] for p in parts if "base" in p.attrs))
-    attrs = {**first.attrs, **({"base": " ".join(hashes)} if hashes else {})}
+    stated = {k: dict.fromkeys(p.attrs[k] for p in parts if k in p.attrs) for k in ("base", "kernel")}
+    attrs = {**first.attrs, **{k: " ".join(v) for k, v in stated.items() if v}}
     return replace(first, plan=plan, beams=tuple(found[b] for b in plan.beams), base=base, attrs=attrs)
 
 

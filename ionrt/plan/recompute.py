@@ -15,6 +15,7 @@ from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.engine import BeamInfluence, Influence, beam_influence
 from ionrt.plan.fields import field
 from ionrt.plan.machine import Machine, make_machine
+from ionrt.plan.provenance import of_base, of_patient
 from ionrt.plan.room import GANTRY_1, RADIATION_LENGTH_WATER, Room, highland
 from ionrt.plan.scene import Scene, scene_without_target
 from ionrt.plan.spots import View, given_spots, make_view
@@ -81,7 +82,7 @@ def recompute(
         _recomputed(plan, b, row, ion_plan, scene, data[b.ion])
         for b, (_, row) in zip(beams, ion_plan.beams.iterrows(), strict=True)
     ]
-    attrs = {"patient": content_hash(scene.spr), "base": content_hash(*(np.asarray(d["dose"].values) for d in data.values()))}
+    attrs = {"patient": of_patient(scene), "base": of_base(data)}
     influence = Influence(plan, scene.grid, tuple(b for b, _ in made), data, attrs)
     result = field(influence, np.concatenate([w for _, w in made]), models=models, let_definition=let_definition)
     result.attrs.pop("target")
@@ -227,8 +228,9 @@ def _normalised(
         )
     else:
         factor, why = _to_beam_dose(found["dose"], ion_plan, beams), "to the beam doses that the plan states, at the isocentre"
-    out = found.map(lambda da: (da * np.float32(factor)).assign_attrs(da.attrs), keep_attrs=True)
-    out.attrs = {**found.attrs, "normalisation": why, "plan": ion_plan.label}
+    inputs = {"inputs_hash": content_hash(found.attrs["inputs_hash"], float(factor))}
+    out = found.map(lambda da: (da * np.float32(factor)).assign_attrs({**da.attrs, **inputs}), keep_attrs=True)
+    out.attrs = {**found.attrs, **inputs, "normalisation": why, "plan": ion_plan.label}
     if units != {"NP"}:
         out.attrs["particles_per_mu"] = factor * 1e6
     return out
