@@ -103,6 +103,13 @@ def test_bad_input(patient, change, message):
         compare_ions(patient, **settings)
 
 
+def test_what_the_structure_set_calls_a_target_is_no_organ(patient):
+    names = {"CTV": "Tumour_1", "GTV": "Tumour_2", "BODY": "Contour"}
+    renamed = patient.assign_coords(structure=[names.get(s, s) for s in patient["structure"].values])
+    untyped = renamed.assign_coords(roi_type=("structure", ["CTV", "", "GTV", "EXTERNAL"]))
+    assert nearest_organs(renamed, "Tumour_1") == nearest_organs(untyped, "Tumour_1") == ("Organ",)
+
+
 def test_nearest_organs_of_an_empty_list(result):
     assert nearest_organs(result.grid, "CTV", n=0) == ()
 

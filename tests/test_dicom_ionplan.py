@@ -49,6 +49,12 @@ def test_patient_position_and_table_angles(shared, tmp_path):
     points[0].TableTopPitchAngle, points[-1].TableTopRollAngle = 359.0, 2.0
     data.save_as(tmp_path / "turned.dcm")
     assert read_ion_plan(tmp_path / "turned.dcm").beams.iloc[0][places].tolist() == ["FFP", -1.0, 2.0]
+    points[-1].TableTopEccentricAngle, points[1].GantryPitchAngle = 3.0, 358.0
+    points[2].GantryAngle, points[3].PatientSupportAngle = 85.0, 359.0
+    data.save_as(tmp_path / "arc.dcm")
+    further = ["table_eccentric", "gantry_pitch", "angle_change"]
+    assert read_ion_plan(tmp_path / "arc.dcm").beams.iloc[0][further].tolist() == [3.0, -2.0, 5.0]
+    assert read_ion_plan(path).beams.iloc[0][further].tolist() == [0.0, 0.0, 0.0]
     del data.PatientSetupSequence
     data.save_as(tmp_path / "unknown.dcm")
     assert read_ion_plan(tmp_path / "unknown.dcm").beams["patient_position"].tolist() == [""]

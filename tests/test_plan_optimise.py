@@ -229,6 +229,27 @@ def test_default_objectives_know_target_organs_and_outline():
     assert all(o.level >= 2.0 for o in made if o.structure == "CTV")
 
 
+def test_a_target_needs_no_usual_name():
+    names = ["Tumour_1", "Tumour_1 + 5.0 mm", "RECTUM", "Skin"]
+    assert {o.structure for o in default_objectives("Tumour_1", 2.0, names)} == {"Tumour_1", "RECTUM", "Skin"}
+    asks = [
+        SquaredUnderdose("a", level=2.0),
+        SquaredDeviation("a", level=2.0),
+        GEUD("a", level=2.0, exponent=-10.0),
+        DoseVolume("a", level=2.0, volume=0.95, upper=False),
+        SquaredUnderdose("a", quantity="high_let_dose", let_threshold=50.0, level=1.0),
+    ]
+    others = [
+        SquaredOverdose("a", level=2.0),
+        SquaredDeviation("a", level=0.0),
+        MeanDose("a"),
+        GEUD("a", level=2.0, exponent=4.0),
+        DoseVolume("a", level=2.0, volume=0.05),
+        SquaredUnderdose("a", quantity="let_d", level=50.0),
+    ]
+    assert all(o.asks_for_dose for o in asks) and not any(o.asks_for_dose for o in others)
+
+
 def test_a_sample_of_voxels_stands_for_all_without_bias():
     rng = np.random.default_rng(5)
     fraction, dose = rng.uniform(0.0, 1.0, 20_000).astype(np.float32), rng.gamma(2.0, 1.0, 20_000)

@@ -170,6 +170,21 @@ def test_angle_sets_are_apart_and_in_order(swept):
     assert angle_sets(swept, room="fixed beam", beams=1)[0][0][0] == 90.0
 
 
+def test_every_room_is_traced_from_its_own_sources(box):
+    """A near source sees the side of the target farther away, through more of the patient."""
+    rooms = [Room("far", (60.0,)), Room("near", (60.0,), source_distance=(700.0, 900.0))]
+    settings = {"organs": ["ORGAN"], "ions": ("C",), "couch_step": 180.0, "spacing": 2.0, "base": CARBON}
+    together = sweep(box, "CTV", rooms=rooms, **settings)
+    for room in rooms:
+        alone = sweep(box, "CTV", rooms=[room], **settings)
+        here = together.isel(direction=np.flatnonzero(together["room"] == room.name))
+        for name in alone.data_vars:
+            np.testing.assert_array_equal(here[name], alone[name], err_msg=f"{room.name}: {name}")
+        deepest = reach(box, "CTV", ions=("C",), room=room, couch=(0.0,), spacing=2.0, base=CARBON)["wepl_distal"]
+        assert float(here["wepl_distal"].isel(direction=0)) == pytest.approx(deepest.item(), abs=1e-9)
+    assert abs(np.subtract(*together["wepl_distal"].values[together["couch"] == 0.0])) > 0.05
+
+
 def test_bad_input_of_sweep_and_sets(box, swept):
     with pytest.raises(IonrtError, match="room of the sweep: 'cellar' does not exist"):
         angle_sets(swept, room="cellar")

@@ -362,6 +362,31 @@ def test_margin_and_robust_plan_side_by_side(study):
     assert (parts[["systematic", "random"]].values >= 0.0).all() and list(parts.columns) == ["mean", "systematic", "random"]
 
 
+def test_a_target_of_any_name_is_planned_alike(box, study):
+    """The margin around it is no part of the outline that is to be spared, as around a CTV."""
+    patient, _, base, _ = box
+    names = ["Tumour_1" if s == "CTV" else str(s) for s in patient["structure"].values]
+    other = compare_robustness(
+        patient.assign_coords(structure=names),
+        target="Tumour_1",
+        gantry_angles=(0.0, 90.0),
+        room=POINT_ROOM,
+        range_error=0.03,
+        setup_error=3.0,
+        prescription=2.0,
+        model="constant",
+        parameters={"rbe": 1.0},
+        spacing=2.0,
+        tested=study.tested,
+        iterations=25,
+        base=base,
+    )
+    assert other.organs == ("ORGAN",)
+    for name in ("margin", "robust"):
+        np.testing.assert_allclose(other.plans[name].weights, study.plans[name].weights, rtol=1e-3, atol=1.0)
+    assert other.metrics["D95"].sel(structure="Tumour_1").min() > 1.8
+
+
 def test_figures_of_bands_and_scenarios(study):
     bands = plot.histogram_bands(study.histogram("rbe_dose"), caption="A test.")
     points = plot.scenario_points(study.in_scenarios())

@@ -16,10 +16,11 @@ from ionrt.beam import base_data
 from ionrt.evaluate.profile import centroid
 from ionrt.let import let_d
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
-from ionrt.plan.objectives import is_external, is_target
+from ionrt.plan.objectives import is_external, is_margin_of, is_target
 from ionrt.quantities import cache_folder, content_hash, stamp
 
 AT_ONCE = 2
+VOLUMES = ("GTV", "CTV", "ITV", "PTV", "EXTERNAL")  # types in a structure set that are no organs
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 
 
@@ -53,11 +54,12 @@ def body_of(grid: xr.Dataset) -> xr.DataArray:
 def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]:
     """The `n` structures nearest to the centre of the target that are neither outlines nor target volumes.
 
-    Where the structure set says which are organs, only those are asked.
+    Where the structure set says which are organs, only those are asked; what it calls a target volume is none.
     """
     names = [str(s) for s in grid["structure"].values]
     kinds = dict(zip(names, map(str, grid["roi_type"].values), strict=True)) if "roi_type" in grid.coords else {}
-    candidates = [s for s in names if s != target and not is_external(s) and not is_target(s)]
+    volumes = {s for s in names if is_external(s) or is_target(s) or is_margin_of(s, target) or kinds.get(s) in VOLUMES}
+    candidates = [s for s in names if s != target and s not in volumes]
     organs = [s for s in candidates if kinds.get(s) == "ORGAN"] or candidates
     x, y, z = centroid(grid["structures"].sel(structure=target, drop=True))
     distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)

@@ -24,10 +24,10 @@ class IonPlan:
     `beams`: one row per treatment beam: `beam` (number), `name`, `ion` ("p", "C", ...; empty for one that ionrt does not
     know), `z`, `a`, `q`, `meterset_unit` ("NP" particles or "MU"), `final_weight`, `meterset` (per fraction), `beam_dose`
     (Gy), `gantry_angle`, `couch_angle` (degrees, IEC 61217), `patient_position` ("HFS", ...; empty where not stated),
-    `table_pitch`, `table_roll` (degrees, the largest of the control points; 0 where not stated), `isocentre_x`, `_y`, `_z`
-    (mm, LPS), `source_x`, `source_y` (virtual source distance, mm), `snout`, `snout_position` (mm), `range_shifters`,
-    `range_shifter` (mm of water, all that are in), `range_shifter_distance` (mm from the isocentre, as stated; 0 without one),
-    `layers`, `spots`.
+    `table_pitch`, `table_roll`, `table_eccentric`, `gantry_pitch` (degrees, the largest of the control points; 0 where not
+    stated), `angle_change` (degrees by which gantry or couch turn during the beam), `isocentre_x`, `_y`, `_z` (mm, LPS),
+    `source_x`, `source_y` (virtual source distance, mm), `snout`, `snout_position` (mm), `range_shifters`, `range_shifter` (mm
+    of water, all that are in), `range_shifter_distance` (mm from the isocentre, as stated; 0 without one), `layers`, `spots`.
     `layers`: `beam`, `layer`, `energy` (MeV/u), `weight`, `spots`, `size_x`, `size_y` (FWHM, mm), `tune`, `paintings`.
     `spots`: `beam`, `layer`, `energy` (MeV/u), `x`, `y` (mm at the isocentre, IEC gantry system), `weight`, `meterset`.
     """
@@ -173,6 +173,9 @@ def _beam(beam: Any, number: int, layers: list[dict[str, Any]], meterset: tuple[
         "couch_angle": _number(first, "PatientSupportAngle"),
         "table_pitch": _tilt(beam, "TableTopPitchAngle"),
         "table_roll": _tilt(beam, "TableTopRollAngle"),
+        "table_eccentric": _tilt(beam, "TableTopEccentricAngle"),
+        "gantry_pitch": _tilt(beam, "GantryPitchAngle"),
+        "angle_change": max(abs(_tilt(beam, k, _number(first, k, 0.0))) for k in ("GantryAngle", "PatientSupportAngle")),
         **{f"isocentre_{axis}": value for axis, value in zip("xyz", isocentre, strict=True)},
         "source_x": source[0],
         "source_y": source[1],
@@ -193,9 +196,9 @@ def _patient_position(data: Any, beam: Any) -> str:
     return positions.pop() if len(positions) == 1 else ""
 
 
-def _tilt(beam: Any, keyword: str) -> float:
-    """The largest table angle of the control points, -180 to 180 degrees."""
-    angles = [_number(p, keyword, 0.0) for p in _items(beam, "IonControlPointSequence")]
+def _tilt(beam: Any, keyword: str, zero: float = 0.0) -> float:
+    """The largest such angle of the control points against `zero`, -180 to 180 degrees."""
+    angles = [_number(p, keyword, zero) - zero for p in _items(beam, "IonControlPointSequence")]
     return max(((a + 180.0) % 360.0 - 180.0 for a in angles), key=abs, default=0.0)
 
 

@@ -149,8 +149,8 @@ def _terms(
     near = (distance_transform_edt(target <= 0.0, sampling=grid.spacing) <= NEAR).ravel()
     target = target.ravel()
     limited = {o.structure for o in objectives if o.hard}
-    volumes = [o.structure for o in objectives if is_target(o.structure) and o.structure != plan.target]
-    covered = np.any([target > 0.0, *(structure_fractions(coarse, v).ravel() > 0.0 for v in dict.fromkeys(volumes))], axis=0)
+    volumes = {o.structure for o in objectives if o.asks_for_dose or is_target(o.structure)} - {plan.target}
+    covered = np.any([target > 0.0, *(structure_fractions(coarse, v).ravel() > 0.0 for v in volumes)], axis=0)
     chosen: dict[str, Chosen] = {}
     for name in dict.fromkeys(o.structure for o in objectives):
         fraction = target if name == plan.target else structure_fractions(coarse, name).ravel()

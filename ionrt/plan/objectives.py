@@ -41,6 +41,11 @@ class Objective:
     side: ClassVar[float] = 0.0  # +1: too much is bad, -1: too little, 0: both
     limits: ClassVar[bool] = False  # whether `hard` has a meaning
 
+    @property
+    def asks_for_dose(self) -> bool:
+        """Whether it wants dose in its structure, so that this is a target whatever its name."""
+        return self.quantity != "let_d" and self.side < 0.0
+
     def __post_init__(self) -> None:
         one_of(self.quantity, OBJECTIVE_QUANTITIES, what=f"objective on {self.structure!r}: quantity")
         one_of(self.robust, ROBUST, what=f"objective on {self.structure!r}: robust")
@@ -77,6 +82,11 @@ class SquaredDeviation(Objective):
     """<(q - level)^2>; `level` in the unit of the quantity."""
 
     level: float = 0.0
+
+    @property
+    def asks_for_dose(self) -> bool:
+        """With a level above 0."""
+        return self.quantity != "let_d" and self.level > 0.0
 
     def worst(self, values: np.ndarray) -> np.ndarray:
         """The value farthest from the level."""
@@ -148,6 +158,11 @@ class GEUD(Objective):
     level: float = 0.0
     exponent: float = 1.0
 
+    @property
+    def asks_for_dose(self) -> bool:
+        """With a negative exponent."""
+        return self.quantity != "let_d" and self.exponent < 0.0
+
     def worst(self, values: np.ndarray) -> np.ndarray:
         """The largest value, or the smallest for a negative exponent."""
         return np.argmax(np.sign(self.exponent) * values, axis=0)
@@ -181,6 +196,11 @@ class DoseVolume(Objective):
     level: float = 0.0
     volume: float = 0.05
     upper: bool = True
+
+    @property
+    def asks_for_dose(self) -> bool:
+        """As a lower limit."""
+        return self.quantity != "let_d" and not self.upper
 
     def worst(self, values: np.ndarray) -> np.ndarray:
         """The largest value for an upper limit, else the smallest."""
@@ -223,6 +243,11 @@ def is_target(name: str) -> bool:
     return any(volume in name.lower() for volume in TARGET_NAMES)
 
 
+def is_margin_of(name: str, target: str) -> bool:
+    """Whether a structure is a target expanded by a margin, such as ``Tumour_1 + 5.0 mm``, by its name."""
+    return name.strip().lower().startswith(f"{target.strip().lower()} +")
+
+
 def default_objectives(
     target: str, prescription: float, structures: Iterable[str], *, organs: Iterable[str] | None = None
 ) -> tuple[Objective, ...]:
@@ -233,12 +258,14 @@ def default_objectives(
     half of it. The outline's weights are large because they count against its whole volume.
 
     Parameters: `target` name; `prescription` Gy (RBE) per fraction; `structures` all names in the patient; `organs`
-    those to spare (None: every structure that is neither a target volume nor the outline).
+    those to spare (None: every structure that is neither a target volume, by its name or as the target's margin
+    ``<target> + ...``, nor the outline).
     Returns a tuple of objectives. Raises where a name does not exist.
     """
     names = [str(s) for s in structures]
     one_of(target, names, what="target")
-    spare = [s for s in names if s != target and not is_external(s) and not is_target(s)] if organs is None else list(organs)
+    volumes = {target, *(s for s in names if is_external(s) or is_target(s) or is_margin_of(s, target))}
+    spare = [s for s in names if s not in volumes] if organs is None else list(organs)
     out: list[Objective] = [
         SquaredDeviation(target, weight=100.0, level=prescription),
         SquaredUnderdose(target, weight=300.0, level=prescription),

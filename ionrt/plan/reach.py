@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,8 +168,8 @@ def centres(index: np.ndarray, grid: Grid) -> np.ndarray:
     return np.stack([o + s * i for o, s, i in zip(grid.origin, grid.spacing, zyx, strict=True)][::-1], axis=1)
 
 
-def over_directions(work: Callable[..., Any], shared: Any, pairs: list[tuple[float, float]], *, what: str) -> list[Any]:
-    """`work(shared, gantry, couch)` for all pairs as dask tasks: threads here, workers where a distributed client runs."""
+def over_directions(work: Callable[..., Any], shared: Any, pairs: Sequence[tuple[float, ...]], *, what: str) -> list[Any]:
+    """`work(shared, *direction)` for all directions as dask tasks: threads here, workers where a distributed client runs."""
     held = dask.delayed(shared, pure=False, traverse=False)
     size = max(1, -(-len(pairs) // BATCHES))
     out: list[Any] = []

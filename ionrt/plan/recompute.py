@@ -24,7 +24,8 @@ from ionrt.quantities import IonrtError, check, content_hash
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 LEAST_SIGMA = 1.0  # mm in vacuum, where the stated spot size leaves nothing beside the range shifter
 NEAR_ISOCENTRE = 6.0  # mm: the mean dose there is compared with the stated beam dose
-LEVEL = 0.01  # degrees: a table tilted by less is level
+LEVEL = 0.01  # degrees: a table or gantry tilted by less is level
+TURNED = ("table_eccentric", "gantry_pitch")  # further angles that would turn the beam in the patient
 HIGH_DOSE = 0.5  # of the largest reference dose: voxels that set the factor
 
 
@@ -57,7 +58,8 @@ def recompute(
     table. The stated spot size is taken as that in air at the isocentre behind the range shifter; the
     scattering of the shifter over the gap to the patient is added to that in water.
     Errors: an ion that ionrt does not know, energies without base data, no meterset, isocentre or dose to go by, beams that
-    miss the patient, another patient position than HFS, a table with pitch or roll.
+    miss the patient, another patient position than HFS, a table with pitch, roll or eccentric angle, a pitched
+    gantry, an arc.
     Reference: Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.
     """
     beams = [_beam(row) for _, row in ion_plan.beams.iterrows()]
@@ -110,16 +112,24 @@ def _beam(row: pd.Series) -> Beam:
 
 
 def _check_position(row: pd.Series) -> None:
-    """Raise unless the patient lies head first and supine on a level table."""
+    """Raise unless the patient lies head first and supine on a level table, turned with its support only, under an upright
+    gantry."""
     position = str(row.get("patient_position", ""))
     if not position:
         warnings.warn(f"beam {row['beam']}: the plan states no patient position; taken as HFS", stacklevel=4)
     if position not in ("", "HFS"):
         raise IonrtError(f"beam {row['beam']}: patient position {position}; only HFS (head first, supine) can be recomputed")
-    pitch, roll = (float(row.get(k, 0.0)) for k in ("table_pitch", "table_roll"))
-    if max(abs(pitch), abs(roll)) > LEVEL:
+    turned = {k.replace("_", " "): float(row.get(k, 0.0)) for k in ("table_pitch", "table_roll", *TURNED)}
+    if max(map(abs, turned.values())) > LEVEL:
         raise IonrtError(
-            f"beam {row['beam']}: table pitch {pitch:g} and roll {roll:g} degrees; only a level table can be recomputed"
+            f"beam {row['beam']}: expected a level table and an upright gantry, got"
+            f" {' and '.join(f'{k} {a:g} degrees' for k, a in turned.items() if abs(a) > LEVEL)}; recompute a plan whose"
+            " directions are all given by gantry angle and patient support angle"
+        )
+    if (change := float(row.get("angle_change", 0.0))) > LEVEL:
+        raise IonrtError(
+            f"beam {row['beam']}: gantry or couch turns by {change:g} degrees during the beam; expected one direction per beam:"
+            " split an arc into its directions"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -83,7 +83,7 @@ def sweep(
         raise IonrtError("sweep: expected at least one room and one ion")
     directions = _directions(rooms, gantry_step, couch_step)
     shared = _shared(patient, target, names, spacing, rooms[0], behind)
-    found = over_directions(_judge, shared, [d[1:] for d in directions], what="sweep")
+    found = over_directions(_judge, shared, [(g, c, *room.source_distance) for room, g, c in directions], what="sweep")
     out = xr.Dataset(coords={"organ": names, "ion": ions})
     labels = ([r.name for r, _, _ in directions], [g for _, g, _ in directions], [c for _, _, c in directions])
     out = out.assign_coords({k: ("direction", v) for k, v in zip(("room", "gantry", "couch"), labels, strict=True)})
@@ -160,9 +160,10 @@ def _shared(patient: xr.Dataset, target: str, organs: list[str], spacing: float,
     return Shared(make_look(patient, target, spacing=spacing, room=room, isocentre=None), tuple(points), 1.5 * spacing, behind)
 
 
-def _judge(shared: Shared, gantry: float, couch: float) -> tuple:
-    """All that is said about one direction, in the order `sweep` unpacks it."""
-    look, axes = shared.look, bev_axes(gantry, couch)
+def _judge(shared: Shared, gantry: float, couch: float, source_u: float, source_v: float) -> tuple:
+    """All that is said about one direction of a room with these source distances, in the order `sweep` unpacks it."""
+    look, axes = replace(shared.look, source=np.array([source_u, source_v])), bev_axes(gantry, couch)
+    shared = replace(shared, look=look)
     depth = look.wepl(look.points, axes)
     origin, farthest, far = _raster(look, axes, depth, shared.cell)
     edge, at_edge = look.points[far], depth[far]
