@@ -26,7 +26,7 @@ from rbe_numpy import FORMULAS, checked
 
 from ionrt.biology import TISSUES, let_table, specific_energy
 from ionrt.rbe import MODELS, apply_model
-from ionrt.rbe.blocks import in_slabs, thread_count
+from ionrt.rbe.threads import in_slabs, thread_count
 
 PER_GY = {"let_x_dose": 5, "zstar_x_dose": 9, "zd_x_dose": 10, "zn_x_dose": 0.02, "alpha_x_dose": 0.7, "sqrt_beta_x_dose": 0.2}
 PARAMS = {n: {"alpha_beta": 3.0} for n in ("wedenberg", "carabe", "mcnamara", "rorvik", "wilkens", "chen", "mairani_helium")}
@@ -89,38 +89,62 @@ def seconds_side_by_side(works: dict[str, Callable[[], object]], repeat: int) ->
     return times
 
 
+def measure(name: str, n: int, repeat: int) -> tuple[dict[str, float], dict[str, float], int]:
+    """Seconds of the public call and of NumPy, seconds of each copy of the same arrays, and the bytes of the call."""
+    field, params = field_of(name, n), PARAMS.get(name, {})
+    arrays = [field[v].values for v in ("dose", *MODELS[name].moments)]
+    np.testing.assert_allclose(apply_model(field, name, **params), checked(name, *arrays, **params)[0], rtol=2e-5)
+    quick = {"ours": lambda: apply_model(field, name, **params), **copies(arrays)}
+    slow = {
+        "ours": quick["ours"],
+        "checked": lambda: checked(name, *arrays, **params),
+        "formula": lambda: FORMULAS[name](*arrays, **params),
+    }
+    t, plain = seconds_side_by_side(quick, repeat), seconds_side_by_side(slow, max(3, repeat // 4))
+    ours = min(t.pop("ours"), plain.pop("ours"))
+    return (
+        {"ours": ours, "cpu": best(quick["ours"], repeat, time.process_time), **plain},
+        t,
+        (len(arrays) + 1) * arrays[0].nbytes,
+    )
+
+
 def kernels(n: int, repeat: int) -> None:
     """Public call on a field against plain NumPy with and without the checks, and against the machine's fastest copy."""
     print(f"field {n}^3 float32; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; best of {repeat}, in turns")
-    print(
-        "share: of the fastest copy; idle: that by processor time, as if all cores were free; NumPy with checks; bare: without"
-    )
-    heads = ("ms", "cpu ms", "GB/s", "copy", "share", "idle", "NumPy", "ratio", "bare", "ratio")
+    print("MB: what the call must read and write; copy: the fastest of four ways to copy the same arrays, read plus written;")
+    print("share: of the copy's rate; NumPy: formula and checks (finite, not negative, in range); bare: formula alone;")
+    print("most: the ratio to NumPy with checks of a call that only moves its bytes, at the copy's rate")
+    heads = ("MB", "ms", "cpu ms", "GB/s", "copy", "share", "NumPy", "ratio", "most", "bare", "ratio")
     print(f"{'model':16}" + "".join(f"{h:>8}" for h in heads))
     fastest: dict[str, float] = {}
+    out_of_reach = []
     for name in MODELS:
-        field, params = field_of(name, n), PARAMS.get(name, {})
-        arrays = [field[v].values for v in ("dose", *MODELS[name].moments)]
-        expected = checked(name, *arrays, **params)[0]
-        np.testing.assert_allclose(apply_model(field, name, **params), expected, rtol=2e-5)
-        quick = {"ours": lambda f=field, k=name, p=params: apply_model(f, k, **p), **copies(arrays)}
-        slow = {
-            "ours": quick["ours"],
-            "checked": lambda a=arrays, k=name, p=params: checked(k, *a, **p),
-            "formula": lambda a=arrays, k=name, p=params: FORMULAS[k](*a, **p),
-        }
-        t, plain = seconds_side_by_side(quick, repeat), seconds_side_by_side(slow, max(3, repeat // 4))
-        ours = min(t["ours"], plain["ours"])
-        copied = {k: 2 * len(arrays) * arrays[0].nbytes / v for k, v in t.items() if k != "ours"}
-        fastest = {k: max(v, fastest.get(k, 0.0)) for k, v in copied.items()}
-        cpu = best(quick["ours"], repeat, time.process_time)
-        rate, best_copy = (len(arrays) + 1) * arrays[0].nbytes / ours, max(copied.values())
-        row = (1e3 * ours, 1e3 * cpu, rate / 1e9, best_copy / 1e9)
-        shares = (rate / best_copy, rate * ours * thread_count() / cpu / best_copy)
-        plains = [v for k in ("checked", "formula") for v in (1e3 * plain[k], plain[k] / ours)]
-        numbers = [f"{v:8.1f}" for v in row] + [f"{v:8.0%}" for v in shares] + [f"{v:8.1f}" for v in plains]
+        t, copied, moved = measure(name, n, repeat)
+        rates = {k: moved * 2 * (1 - n**3 * 4 / moved) / v for k, v in copied.items()}
+        fastest = {k: max(v, fastest.get(k, 0.0)) for k, v in rates.items()}
+        copy = max(rates.values())
+        least = moved / copy
+        numbers = [f"{v:8.1f}" for v in (moved / 1e6, 1e3 * t["ours"], 1e3 * t["cpu"], moved / t["ours"] / 1e9, copy / 1e9)]
+        numbers += [f"{least / t['ours']:8.0%}", f"{1e3 * t['checked']:8.1f}", f"{t['checked'] / t['ours']:8.1f}"]
+        numbers += [f"{v:8.1f}" for v in (t["checked"] / least, 1e3 * t["formula"], t["formula"] / t["ours"])]
         print(f"{name:16}" + "".join(numbers), flush=True)
+        if t["checked"] / least < 5.0:
+            out_of_reach.append((name, moved, copy, least, t))
     print("copies, GB/s read plus written: " + ", ".join(f"{k} {v / 1e9:.1f}" for k, v in fastest.items()))
+    for case in out_of_reach:
+        print(why_out_of_reach(*case))
+
+
+def why_out_of_reach(name: str, moved: int, copy: float, least: float, t: dict[str, float]) -> str:
+    """The arithmetic of the memory, where it forbids five times NumPy."""
+    checks, bare = t["checked"], t["formula"]
+    return (
+        f"{name}: 5x is beyond this machine's memory: {moved / 1e6:.0f} MB at the copy's {copy / 1e9:.1f} GB/s take "
+        f"{1e3 * least:.2f} ms (ours {1e3 * t['ours']:.2f}); NumPy takes {1e3 * checks:.2f} ms with checks, {1e3 * bare:.2f} "
+        f"without: at most {checks / least:.1f}x and {bare / least:.1f}x, measured {checks / t['ours']:.1f}x and "
+        f"{bare / t['ours']:.1f}x"
+    )
 
 
 def table(pymkm: str | None) -> None:

@@ -105,9 +105,9 @@ FORMULAS: dict[str, Formula] = {
 def checked(name: str, *arrays: np.ndarray, **params: float) -> tuple[np.ndarray, int]:
     """Formula and the checks that the public call makes; returns values and the number of voxels out of range."""
     for a in arrays:
-        unusable = np.isnan(a) | np.isinf(a) | (a < 0)
-        if unusable.any():
-            raise ValueError(f"{name}: {a[unusable][0]} at {np.unravel_index(unusable.argmax(), a.shape)}")
+        usable = np.isfinite(a) & (a >= 0)
+        if not usable.all():
+            raise ValueError(f"{name}: {a[~usable][0]} at {np.unravel_index(usable.argmin(), a.shape)}")
     out = FORMULAS[name](*arrays, **params)
     valid = MODELS[name].validity
     if not np.isfinite(valid.dose):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,13 @@ def test_imports_go_one_way(module):
         if parts[0] != "ionrt" or parts[1:] in ([], ["__version__"]):  # the package itself: its version, its place on disk
             continue
         assert ORDER.index(parts[1]) <= here, f"{module.name}:{line} imports {name}, which is downstream of {room(module)}"
+
+
+def test_modules_import_in_no_circle():
+    """Also within a room, and also for types only."""
+    names = {".".join(("ionrt", *m.relative_to(PACKAGE).with_suffix("").parts)): m for m in MODULES if m.stem != "__init__"}
+    graph = {n: {k for name, _ in imports(m) for k in (name, name.rpartition(".")[0]) if k in names} for n, m in names.items()}
+    assert list(graphlib.TopologicalSorter(graph).static_order())  # a circle raises, and names it
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))

@@ -1,5 +1,5 @@
+from .definition import Validity as Validity
 from .model import Model as Model
-from .model import Validity as Validity
 from .models import MODELS as MODELS
 from .functions import apply_model as apply_model
 from .functions import carabe as carabe

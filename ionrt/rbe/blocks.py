@@ -1,26 +1,23 @@
-"""From fields to kernels and back: slabs on threads, blocks of a chunked field, bad voxels by name, one warning."""
+"""From fields to kernels and back: at once or block by block, bad voxels by name, one warning."""
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
 from ionrt.quantities import IonrtError
+from ionrt.rbe.definition import Definition
 from ionrt.rbe.kernels import BIG
+from ionrt.rbe.threads import in_slabs, thread_count
 
-if TYPE_CHECKING:
-    from ionrt.rbe.model import Model
-
-SLAB = 1 << 18  # voxels per piece of work: enough pieces to share, few enough to cost nothing
+Axes = tuple[tuple[str, np.ndarray | None], ...]
 
 
 class Once:
@@ -41,12 +38,7 @@ class Once:
         return "once"
 
 
-def thread_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def prepare(model: Model, arrays: tuple[Any, ...], constants: tuple[Any, ...]) -> tuple[list[np.ndarray], tuple[Any, ...]]:
+def prepare(model: Definition, arrays: tuple[Any, ...], constants: tuple[Any, ...]) -> tuple[list[np.ndarray], tuple[Any, ...]]:
     """Flat contiguous arrays of one float type, and constants of that type with maps flattened."""
     if len(arrays) != 1 + len(model.moments):
         raise IonrtError(
@@ -69,17 +61,13 @@ def cut(constants: tuple[Any, ...], piece: slice) -> tuple[Any, ...]:
     return tuple(c[piece] if isinstance(c, np.ndarray) else c for c in constants)
 
 
-def in_slabs(work: Callable[[slice], Any], size: int, threads: int = 1) -> list[Any]:
-    """`work` on every piece of the flat arrays, on `threads` threads (the kernels release the interpreter lock)."""
-    pieces = [slice(i, min(i + SLAB, size)) for i in range(0, size, SLAB)]
-    if threads == 1 or len(pieces) < 2:
-        return [work(p) for p in pieces]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, pieces))
-
-
 def evaluate(
-    model: Model, arrays: tuple[Any, ...], constants: tuple[Any, ...], *, threads: int = 1, where: Callable[[int], str] = str
+    model: Definition,
+    arrays: tuple[Any, ...],
+    constants: tuple[Any, ...],
+    *,
+    threads: int = 1,
+    where: Callable[[int], str] = str,
 ) -> tuple[np.ndarray, int]:
     """The kernel on whole arrays; raises on an unusable voxel, counts those outside the declared range."""
     flat, maps = prepare(model, arrays, constants)
@@ -91,7 +79,7 @@ def evaluate(
     return out.reshape(np.shape(arrays[0])), sum(c[1] for c in counts)
 
 
-def _refuse(model: Model, flat: list[np.ndarray], where: Callable[[int], str]) -> None:
+def _refuse(model: Definition, flat: list[np.ndarray], where: Callable[[int], str]) -> None:
     """Name the first unusable voxel."""
     for name, a in zip(("dose", *model.moments), flat, strict=True):
         unusable = ~((a >= 0.0) & (a <= a.dtype.type(BIG)))
@@ -103,70 +91,93 @@ def _refuse(model: Model, flat: list[np.ndarray], where: Callable[[int], str]) -
             )
 
 
-def _voxel(index: int, shape: tuple[int, ...], start: tuple[int, ...], axes: tuple[tuple[str, np.ndarray | None], ...]) -> str:
+def _voxel(index: int, shape: tuple[int, ...], start: tuple[int, ...], axes: Axes) -> str:
     """Index and coordinate of a voxel, for messages."""
     at = [int(i) + s for i, s in zip(np.unravel_index(index, shape), start, strict=True)] if shape else []
     said = [f"{d}[{i}]" + ("" if c is None else f" = {c[i]}") for i, (d, c) in zip(at, axes, strict=True)]
     return ", ".join(said) or "0"
 
 
+def _axes(first: xr.DataArray) -> Axes:
+    """Names and coordinates of a grid's dimensions, for messages."""
+    return tuple((str(d), first[d].values if d in first.coords else None) for d in first.dims)
+
+
+def _warn(model: Definition, outside: int, size: int, of: str = "") -> None:
+    warnings.warn(
+        f"{model.name}: {outside} of {size} voxels{of} lie outside the range it was made for ({model.validity}); "
+        "their values extrapolate",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def _split(
+    model: Definition, values: tuple[np.ndarray, ...], params: dict, given: tuple[str, ...]
+) -> tuple[tuple[np.ndarray, ...], tuple[Any, ...]]:
+    """Dose and moments, and the kernel's constants with the maps, which come last, in their places."""
+    n = len(values) - len(given)
+    return values[:n], model.resolve(**{**params, **dict(zip(given, values[n:], strict=True))})
+
+
+def _at_once(model: Definition, arrays: list[xr.DataArray], params: dict, given: tuple[str, ...]) -> tuple[np.ndarray, int]:
+    """Values, and how many voxels lie outside the declared range."""
+    first = arrays[0]
+
+    def where(index: int) -> str:  # coordinates cost more than a small field: only when a message needs them
+        return _voxel(index, first.shape, (0,) * first.ndim, _axes(first))
+
+    fields, constants = _split(model, tuple(np.asarray(a.values) for a in arrays), params, given)
+    return evaluate(model, fields, constants, threads=thread_count(), where=where)
+
+
 def _block(
     *blocks: np.ndarray,
-    model: Model,
+    model: Definition,
     params: dict,
     given: tuple[str, ...],
-    axes: tuple,
-    once: Once | None = None,
+    axes: Axes,
+    once: Once | None,
     block_info: Any = None,
 ) -> np.ndarray:
     """One block of a field: the kernel, with bad voxels named by their place in the whole grid; without `once`, the count of
     voxels outside the declared range instead of the values.
     """
-    info = (block_info or {}).get(0)
-    start = tuple(a[0] for a in info["array-location"]) if info else (0,) * blocks[0].ndim
-    fields = blocks[: len(blocks) - len(given)]
-    constants = model.resolve(**{**params, **dict(zip(given, blocks[len(fields) :], strict=True))})
+    start = tuple(a[0] for a in block_info[0]["array-location"])
     where = partial(_voxel, shape=blocks[0].shape, start=start, axes=axes)
-    out, outside = evaluate(model, fields, constants, threads=1 if info else thread_count(), where=where)
+    out, outside = evaluate(model, *_split(model, blocks, params, given), where=where)
     if once is None:
         return np.full((1,) * out.ndim, outside)
     if outside and once():
-        of = f" of the block at {where(0)} (voxels_outside counts all blocks)" if info else ""
-        warnings.warn(
-            f"{model.name}: {outside} of {out.size} voxels{of} lie outside the range it was made for ({model.validity}); "
-            "their values extrapolate",
-            UserWarning,
-            stacklevel=2,
-        )
+        _warn(model, outside, out.size, f" of the block at {where(0)} (voxels_outside counts all blocks)")
     return out
 
 
-def _bound(model: Model, arrays: list[xr.DataArray], params: dict, given: tuple[str, ...], once: Once | None) -> Callable:
-    """`_block` for these arrays."""
-    first = arrays[0]
-    axes = tuple((str(d), first[d].values if d in first.coords else None) for d in first.dims)
+def _by_block(
+    model: Definition, arrays: list[xr.DataArray], params: dict, given: tuple[str, ...], once: Once | None
+) -> da.Array:
+    """`_block` on every block of arrays of which any is chunked."""
     own = {k: v for k, v in params.items() if k not in given}
-    return partial(_block, model=model, params=own, given=given, axes=axes, once=once)
+    call = partial(_block, model=model, params=own, given=given, axes=_axes(arrays[0]), once=once)
+    chunked = [a.data for a in xr.unify_chunks(*(a.chunk() for a in arrays))]
+    float32 = all(a.dtype == np.float32 for a in chunked[: len(chunked) - len(given)])
+    dtype: Any = np.int64 if once is None else (np.float32 if float32 else np.float64)
+    ones = tuple((1,) * len(c) for c in chunked[0].chunks) if once is None else None
+    return da.map_blocks(call, *chunked, dtype=dtype, chunks=ones, meta=np.empty((0,) * chunked[0].ndim, dtype))
 
 
-def labelled(model: Model, arrays: list[xr.DataArray], params: dict, given: tuple[str, ...]) -> xr.DataArray:
+def labelled(model: Definition, arrays: list[xr.DataArray], params: dict, given: tuple[str, ...]) -> xr.DataArray:
     """Apply the model to arrays on one grid: at once, or block by block when any of them is chunked."""
-    first, call = arrays[0], _bound(model, arrays, params, given, Once())
-    if not any(a.chunks for a in arrays):
-        return first.copy(deep=False, data=call(*(np.asarray(a.values) for a in arrays)))
-    chunked = xr.unify_chunks(*(a.chunk() for a in arrays))
-    fields = chunked[: len(chunked) - len(given)]
-    dtype = np.float32 if all(a.dtype == np.float32 for a in fields) else np.float64
-    data = da.map_blocks(call, *(a.data for a in chunked), dtype=dtype, meta=np.empty((0,) * first.ndim, dtype))
-    return first.copy(deep=False, data=data)
+    if any(a.chunks for a in arrays):
+        return arrays[0].copy(deep=False, data=_by_block(model, arrays, params, given, Once()))
+    out, outside = _at_once(model, arrays, params, given)
+    if outside:
+        _warn(model, outside, out.size)
+    return arrays[0].copy(deep=False, data=out)
 
 
-def outside(model: Model, arrays: list[xr.DataArray], params: dict, given: tuple[str, ...]) -> xr.DataArray:
+def outside(model: Definition, arrays: list[xr.DataArray], params: dict, given: tuple[str, ...]) -> xr.DataArray:
     """How many voxels lie outside the declared range; lazy when any of the arrays is chunked."""
-    first, call = arrays[0], _bound(model, arrays, params, given, None)
-    if not any(a.chunks for a in arrays):
-        return xr.DataArray(call(*(np.asarray(a.values) for a in arrays)).sum())
-    chunked = xr.unify_chunks(*(a.chunk() for a in arrays))
-    ones = tuple((1,) * len(c) for c in chunked[0].data.chunks)
-    meta = np.empty((0,) * first.ndim, np.int64)
-    return xr.DataArray(da.map_blocks(call, *(a.data for a in chunked), dtype=np.int64, chunks=ones, meta=meta).sum())
+    if any(a.chunks for a in arrays):
+        return xr.DataArray(_by_block(model, arrays, params, given, None).sum())
+    return xr.DataArray(_at_once(model, arrays, params, given)[1])

@@ -14,49 +14,20 @@ from ionrt.biology.tissues import Tissue
 from ionrt.let import ions_of
 from ionrt.quantities import IonrtError, check, check_same_grid, content_hash, stamp
 from ionrt.rbe import blocks
+from ionrt.rbe.definition import Definition
+from ionrt.rbe.threads import in_slabs, thread_count
 
 Arrays = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
-class Validity:
-    """Where a model was fitted: ions it may be used for (None: every ion), LET [keV/um] and dose per fraction [Gy] up to which.
-
-    `correction` is the largest size of the second-order term of the SMK that still counts as small.
-    """
-
-    ions: tuple[str, ...] | None = None
-    let: float | None = None
-    dose: float = 30.0
-    correction: float | None = None
-
-    @property
-    def limits(self) -> tuple[float, ...]:
-        """The numbers the kernels compare with, in their order."""
-        return (*(x for x in (self.let, self.correction) if x is not None), self.dose)
-
-    def __str__(self) -> str:
-        parts = [] if self.let is None else [f"LETd <= {self.let:g} keV/um"]
-        if self.correction is not None:
-            parts.append(f"second-order correction <= {self.correction:g}")
-        return ", ".join([*parts, f"dose per fraction <= {self.dose:g} Gy"])
-
-
-@dataclass(frozen=True)
-class Model:
+class Model(Definition):
     """An RBE model: a pure function of dose and additive moments, voxel by voxel. Doses are per fraction.
 
     ``model(field, **params)`` returns the labelled RBE-weighted dose; ``model.kernel(dose, *moments, **params)`` and
     ``model.partials(dose, *moments, **params)`` work on plain arrays and serve the optimiser.
     """
 
-    name: str
-    moments: tuple[str, ...]
-    resolve: Callable[..., tuple[Any, ...]]
-    """Turns the user's parameters into the kernel's constants, in order."""
-    value: Callable[..., tuple[int, int]] = dataclass_field(repr=False)
-    slopes: Callable[..., None] = dataclass_field(repr=False)
-    validity: Validity
     citation: str
     confidence: str = "2+"
     defaults: Mapping[str, Any] = dataclass_field(default_factory=dict)
@@ -80,7 +51,7 @@ class Model:
     def kernel(self, dose: np.ndarray, *moments: np.ndarray, **params: Any) -> np.ndarray:
         """RBE-weighted dose [Gy (RBE)] of plain arrays of one shape; float32 in, float32 out. Bad values raise."""
         constants = self.resolve(**self.parameters(params))
-        return blocks.evaluate(self, (dose, *moments), constants, threads=blocks.thread_count())[0]
+        return blocks.evaluate(self, (dose, *moments), constants, threads=thread_count())[0]
 
     def partials(self, dose: np.ndarray, *moments: np.ndarray, **params: Any) -> Arrays:
         """Slopes of the RBE-weighted dose by dose and by each moment, each of the shape of `dose`; finite at zero dose."""
@@ -88,9 +59,7 @@ class Model:
         arrays, maps = blocks.prepare(self, (dose, *moments), constants)
         maps = tuple(m if isinstance(m, np.ndarray) else float(c) for m, c in zip(maps, constants, strict=True))
         outs = tuple(np.empty_like(arrays[0]) for _ in arrays)
-        blocks.in_slabs(
-            lambda p: self.slopes(*(o[p] for o in outs), *(a[p] for a in arrays), *blocks.cut(maps, p)), arrays[0].size
-        )
+        in_slabs(lambda p: self.slopes(*(o[p] for o in outs), *(a[p] for a in arrays), *blocks.cut(maps, p)), arrays[0].size)
         return tuple(o.reshape(np.shape(dose)) for o in outs)
 
     def __call__(self, field: xr.Dataset, **params: Any) -> xr.DataArray:

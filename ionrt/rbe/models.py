@@ -11,7 +11,8 @@ from ionrt.biology.oxygen import osmk23_at
 from ionrt.biology.tissues import INANIWA_2023, Lem1, Mkm, Osmk21, Osmk23, Smk, Tissue, get_tissue
 from ionrt.quantities import IonrtError
 from ionrt.rbe import kernels, kernels_let
-from ionrt.rbe.model import Model, Validity
+from ionrt.rbe.definition import Validity
+from ionrt.rbe.model import Model
 
 Number = float | xr.DataArray
 PROTONS = ("p",)

@@ -1,0 +1,47 @@
+"""Voxels shared among threads: every voxel once, whoever is free, also after an error and from many callers."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from ionrt.rbe.threads import SLAB, in_slabs
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("size", [0, 1, SLAB, 7 * SLAB + 5])
+def test_every_voxel_once(threads, size):
+    times = np.zeros(size, np.uint8)
+
+    def work(piece):
+        times[piece] += 1
+        return piece.stop - piece.start
+
+    assert sum(in_slabs(work, size, threads)) == size
+    assert (times == 1).all()
+
+
+def test_both_threads_work():
+    both = threading.Barrier(2, timeout=20)  # broken, and raises, unless two are inside at once
+    assert sorted(in_slabs(lambda p: both.wait(), 2 * SLAB, threads=2)) == [0, 1]
+
+
+def test_helper_that_is_busy_is_not_waited_for():
+    """Callers more than there are helpers, each holding the helpers up: the callers do the work."""
+    with ThreadPoolExecutor(4) as callers:
+        done = list(callers.map(lambda _: len(in_slabs(lambda p: p, 4 * SLAB, threads=2)), range(20)))
+    assert done == [4] * 20
+
+
+def test_error_of_a_piece_reaches_the_caller():
+    def work(piece):
+        if piece.start == SLAB:
+            raise ValueError("second piece")
+
+    for threads in (1, 2):
+        with pytest.raises(ValueError, match="second piece"):
+            in_slabs(work, 4 * SLAB, threads)
+    assert len(in_slabs(lambda p: p, 4 * SLAB, 2)) == 4
