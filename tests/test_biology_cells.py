@@ -22,6 +22,7 @@ from ionrt.biology import (
     dose_at_survival,
     energy_at_let,
     lem1,
+    let_table,
     oer_antonovic,
     osmk21_resistance,
     osmk23_at,
@@ -137,6 +138,16 @@ def test_every_parameter_set_gives_survival_that_falls(tissue):
         assert s[0] == 1.0
         assert (np.diff(s) < 0).all()
         assert survival(dose_at_survival(0.1, **c), **c) == pytest.approx(0.1, rel=1e-9)
+
+
+@pytest.mark.parametrize("tissue", [n for n, t in TISSUES.items() if hasattr(t, "z0") and n[:3] != "mkm"])
+@pytest.mark.parametrize("po2", [0.0, 160.0])
+def test_second_order_term_is_small_for_every_particle(tissue, po2):
+    """z_n (alpha^2 / 2 - beta) stays below alpha: no slope at low dose is negative (`ionrt.rbe.smk` counts from half of it)."""
+    chosen, energy, charge = at_pressure(tissue, po2), np.geomspace(0.02, 400.0, 30), np.array([1, 2, 6, 8, 10])
+    cell = coefficients(charge[:, None], energy, let=let_table(charge, energy).values, tissue=chosen, po2=po2)
+    share = cell.zn * (0.5 * cell.alpha**2 - cell.beta) / cell.alpha
+    assert float(share.max()) < 0.3
 
 
 @given(st.floats(0.1, 500.0), st.floats(0.1, 500.0), st.floats(0.0, 100.0), st.floats(0.0, 100.0))

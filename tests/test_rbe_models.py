@@ -275,6 +275,20 @@ def test_second_order_expansion_is_guarded():
         rbe.smk(f)
 
 
+def test_slope_below_zero_is_no_effect_and_is_counted():
+    """A nucleus hit as no particle can hit it: -alpha z_n / 2 outweighs alpha, at every dose however small."""
+    for name, params in (("smk", {}), ("osmk", {"po2": 7.0}), ("osmk23", PARAMS["osmk23"])):
+        dose = np.array([1e-6, 1e-3, 0.1, 2.0], np.float32)
+        f = xr.Dataset(
+            {n: ("x", dose * np.float32(q)) for n, q in zip(("dose", *MODELS[name].moments), (1, 30, 40, 3), strict=True)}
+        )
+        f["zn_x_dose"][3] = 0.02 * 2.0  # one voxel as it should be
+        with pytest.warns(UserWarning, match="3 of 4 voxels.*second-order correction <= 0.5"):
+            out = apply_model(f, name, **params)
+        assert (out[:3] == 0.0).all()
+        assert out[3] > 2.0
+
+
 def test_unknown_names():
     with pytest.raises(IonrtError, match="'wedenberg'"):
         apply_model(field("wedenberg"), "wedenburg")

@@ -12,7 +12,8 @@ from typing import Any
 class Validity:
     """Where a model was fitted: ions it may be used for (None: every ion), LET [keV/um] and dose per fraction [Gy] up to which.
 
-    `correction` is the largest size of the second-order term of the SMK that still counts as small.
+    `correction` is the largest size of the second-order term of the SMK that still counts as small: in the bracket against 1,
+    in the slope at low dose against alpha.
     """
 
     ions: tuple[str, ...] | None = None

@@ -88,9 +88,11 @@ def smk(
     Parameters: `field` Dataset with ``dose`` [Gy per fraction] and ``zstar_x_dose``, ``zd_x_dose``, ``zn_x_dose`` [Gy2];
     `tissue` an SMK set; `reference` (alpha [1/Gy], beta [1/Gy2]) of the reference radiation, by default the set's own
     (alpha0, beta0), its limit of low LET; `scale` [1] a clinical factor (none is published for this model, hence 1).
-    Returns: ``rbe_dose`` [Gy (RBE)]. Validity: the braces are a second-order expansion; voxels where it is off by more than
-    0.5 from 1 are counted in a warning. Reference: Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede (confidence: one
-    source).
+    Returns: ``rbe_dose`` [Gy (RBE)]. Validity: the braces are a second-order expansion; a warning counts the voxels where it is
+    off by more than 0.5 from 1, or where its part in the slope at low dose, z_n (alpha^2 / 2 - beta), exceeds 0.5 alpha.
+    Particles from protons to neon, of 0.02 to 400 MeV/u, stay below 0.3 alpha. A negative slope (more cells than without
+    radiation) comes only from moments that do not belong together: the effect is then 0, and the voxel counted.
+    Reference: Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede (confidence: one source).
     """
     return apply_model(field, "smk", tissue=tissue, reference=reference, scale=scale)
 

@@ -168,6 +168,14 @@ def _smk_terms(x, s, t, n, g, al, a_s, b0):
 
 
 @njit(inline="always")
+def _beyond_expansion(second, zn, alpha, beta, most):
+    """Whether the second-order term is not small: against 1, or against alpha where the dose goes to 0 (there the slope alpha -
+    z_n (alpha^2 / 2 - beta) would turn negative, and the effect with it).
+    """
+    return (abs(second) > most) | (zn * (type(zn)(0.5) * alpha * alpha - beta) > most * alpha)
+
+
+@njit(inline="always")
 def _resistance(zr, p, r_m, k):
     """1/R of the OSMK 2021 at zr = (z_d / z_R)^gamma."""
     T = type(zr)
@@ -190,10 +198,10 @@ def smk_value(out, d, s, t, n, a0, b0, ar, br, scale, correction_max, dose_max):
         o, ds, ss, ts, ns = out[a : a + STAGE], d[a : a + STAGE], s[a : a + STAGE], t[a : a + STAGE], n[a : a + STAGE]
         for i in range(o.size):
             x, y, z, w = ds[i], ss[i], ts[i], ns[i]
-            _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, T(1.0), a0, T(0.0), b0)
+            _, zn, _, alpha, beta, _, second = _smk_terms(x, y, z, w, T(1.0), a0, T(0.0), b0)
             o[i] = alpha * x + beta * x * x - log1p(second)
             bad = _plus(bad, _any_bad(x, y, z, w))
-            outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
+            outside = _plus(outside, _beyond_expansion(second, zn, alpha, beta, correction_max) | (x > dose_max))
         for i in range(o.size):
             o[i] = scale * _isoeffective(o[i], ar, br)[0]
     return bad, outside
@@ -214,10 +222,10 @@ def osmk_value(out, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scal
             o[i] = _resistance(exp(gamma * o[i]), _at(ps, i), r_m, k)
         for i in range(o.size):
             x, y, z, w = ds[i], ss[i], ts[i], ns[i]
-            _, _, _, alpha, beta, _, second = _smk_terms(x, y, z, w, o[i], al, a_s, b0)
+            _, zn, _, alpha, beta, _, second = _smk_terms(x, y, z, w, o[i], al, a_s, b0)
             o[i] = alpha * x + beta * x * x - log1p(second)
             bad = _plus(bad, _any_bad(x, y, z, w))
-            outside = _plus(outside, (abs(second) > correction_max) | (x > dose_max))
+            outside = _plus(outside, _beyond_expansion(second, zn, alpha, beta, correction_max) | (x > dose_max))
         for i in range(o.size):
             o[i] = scale * _isoeffective(o[i], ar, br)[0]
     return bad, outside
