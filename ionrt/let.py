@@ -111,7 +111,8 @@ def high_let_dose(field: xr.Dataset) -> xr.DataArray:
     threshold = moment.attrs.get("let_threshold")
     if threshold is None:
         raise IonrtError("high_let_dose: the attribute let_threshold [keV/um] is missing; without it the number means nothing")
-    return stamp(moment, "high_let_dose", let_definition=_definition(moment, None), let_threshold=threshold)
+    own = moment.copy(deep=False)  # the field keeps its attributes
+    return stamp(own, "high_let_dose", let_definition=_definition(moment, None), let_threshold=threshold)
 
 
 def let_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:

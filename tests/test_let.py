@@ -86,6 +86,7 @@ def test_dose_above_a_threshold_says_which():
         high_let_dose(f)
     f["high_let_dose"] = f.high_let_dose.assign_attrs(let_threshold=50.0)
     assert high_let_dose(f).attrs["let_threshold"] == 50.0
+    assert list(f.high_let_dose.attrs) == ["let_threshold"]  # the field is as it was
 
 
 def test_planned_field_has_both_averages():
