@@ -34,6 +34,7 @@ from ionrt.plan.spots import Spots, View
 from ionrt.plan.store import Chunk, Keeper
 
 CASES = {"C5": ("C", 5.0, (0.0,)), "C3": ("C", 3.0, (0.0, 90.0)), "He5": ("He", 5.0, (0.0,))}
+STEP = 0.04  # mm of the depth tables: they interpolate, ours takes the nearest depth
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
@@ -64,7 +65,7 @@ def theirs(ion: str, spacing: float, angles: tuple[float, ...], folder: Path, *m
 
 def translated(saved: dict[str, Any], ion: str) -> list[Case]:
     """Their beams, spots, widths in air and cut-offs as ours."""
-    base = read_matrad(str(saved["machine"]), missing_let="primary")
+    base = read_matrad(str(saved["machine"]), missing_let="primary", depth_step=STEP)
     spr = np.ascontiguousarray(saved["spr"], dtype=np.float32)
     grid = Grid(tuple(saved["origin"][::-1]), tuple(saved["spacing"][::-1]), spr.shape)
     body = np.zeros(spr.size, dtype=bool)

@@ -53,6 +53,7 @@ def main(ion: str, spacing: float, angles: list[float], out: str, optimise: bool
         engine.kept = []
         engine.air_offset_correction = False
         engine.calc_let = let
+        engine.geometric_lateral_cutoff = 100.0  # mm; at its 50 mm the wide halo of helium has voxels without a depth
         engine.lateral_model = "double" if ion == "He" else "single"
         cpu, wall = time.process_time(), time.perf_counter()
         dij = engine.calc_dose_influence(ct, cst, stf)

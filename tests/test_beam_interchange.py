@@ -126,6 +126,16 @@ def test_defects_are_named(field: str, change: Any, says: str, machine: dict[str
         read_matrad(stored(machine, tmp_path))
 
 
+def test_step_of_the_depths(machine: dict[str, Any], tmp_path: Path) -> None:
+    path = stored(machine, tmp_path)
+    coarse, fine = read_matrad(path), read_matrad(path, depth_step=0.05)
+    np.testing.assert_allclose(np.diff(fine.depth), 0.05, rtol=1e-9)
+    assert fine.sizes["depth"] == 2 * coarse.sizes["depth"] - 1
+    np.testing.assert_array_equal(fine.dose[:, ::2], coarse.dose)
+    with pytest.raises(ionrt.IonrtError, match="depth_step: expected mm greater than 0"):
+        read_matrad(path, depth_step=0.0)
+
+
 def test_files_that_are_no_machine(machine: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ionrt.IonrtError, match="no such file"):
         read_matrad(tmp_path / "absent.mat")

@@ -13,7 +13,7 @@ from ionrt.beam import base_data
 from ionrt.plan import GANTRY_1, Beam, Plan, field, influence, wepl
 from ionrt.plan.engine import Influence, beam_influence
 from ionrt.plan.geometry import beam_direction, bev_axes
-from ionrt.plan.kernels import MOST_ENERGIES
+from ionrt.plan.kernels import BATCH, MOST_ENERGIES, gauss
 from ionrt.plan.lattice import every_second_ray
 from ionrt.plan.machine import make_machine
 from ionrt.plan.scene import make_scene
@@ -230,3 +230,18 @@ def test_running_client_is_used_and_gives_the_same():
 
 def test_default_room_reaches_the_plan():
     assert Plan((Beam("C", 10.0),), "CTV", 2.0).beams[0].room is GANTRY_1
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 37, BATCH])
+def test_gaussians_of_the_kernels_are_gaussians(n):
+    """Products in place of the exponential: 1e-6 of it wherever a dose counts, and no more than it far out."""
+    rng = np.random.default_rng(n)
+    amplitude, variance, half = rng.uniform(0.0, 5.0, n), rng.uniform(0.5, 900.0, n), -0.5 * rng.uniform(0.0, 60.0, n) ** 2
+    single = [a.astype(np.float32) for a in (amplitude, variance, half)]
+    out = np.full(n, np.nan, np.float32)
+    gauss(*single, out)
+    a, v, h = (s.astype(np.float64) for s in single)
+    exact = a * np.exp(h / v) / (2.0 * np.pi * v)
+    near = h / v > -20.0
+    np.testing.assert_allclose(out[near], exact[near], rtol=1e-6)
+    assert (out >= 0.0).all() and np.all(out[~near] <= np.exp(-19.0) * a[~near] / v[~near])

@@ -301,6 +301,20 @@ def test_points_and_split_give_the_same_dose(case):
     assert points.nbytes / points.entries < 12.0
 
 
+def test_a_machine_without_halo_has_one_part_and_the_same_dose(case):
+    patient, plan, _ = case
+    bare = BASE["C"].assign(halo_weight=0.0 * BASE["C"]["halo_weight"])
+    plan = replace(plan, lateral_loss=1e-4)
+    whole, points = (influence(patient, plan, base={"C": bare}, kernel=k) for k in ("split", "point"))
+    assert [len(b.parts) for b in whole.beams] == [1] * len(whole.beams)
+    assert whole.nbytes < points.nbytes
+    w = np.full(whole.n_spots, 1e6)
+    split, point = (field(i, w, models=("constant",))["dose"] for i in (whole, points))
+    inner = (slice(3, -3), slice(1, -1), slice(3, -3))  # 2 mm voxels: the mean over two slabs against the middle
+    assert np.abs(split - point).values[inner].max() < 0.03 * float(point.max())
+    assert float(split.sum()) == pytest.approx(float(point.sum()), rel=0.004)
+
+
 def test_spots_that_cannot_be_delivered(case):
     patient, plan, expected = case
     table = expected.spots()

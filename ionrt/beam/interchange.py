@@ -149,7 +149,13 @@ def _write(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def read_matrad(path: str | os.PathLike[str], *, let_definition: str = "charged", missing_let: str = "raise") -> xr.Dataset:
+def read_matrad(
+    path: str | os.PathLike[str],
+    *,
+    let_definition: str = "charged",
+    missing_let: str = "raise",
+    depth_step: float = DEPTH_STEP,
+) -> xr.Dataset:
     """Read a matRad machine file of protons or ions (.mat, version 5 to 7) as base data.
 
     dose = Z / 10 [MeV/mm], sigma = sigma or sigma1, halo_sigma = sigma2, halo_weight = weight; of several Gaussians the
@@ -160,6 +166,8 @@ def read_matrad(path: str | os.PathLike[str], *, let_definition: str = "charged"
     path: the machine file.
     let_definition: what the LET in the file is; matRad files do not say so.
     missing_let: "raise", or "primary": files without LET get the stopping power of the primaries at their residual range.
+    depth_step: mm between depths of the tables; the engine takes the nearest depth, which at 0.1 mm and a sharp carbon peak
+        moves single doses by up to a few per cent and the sum of absolute differences by 0.2 %.
 
     Returns
     -------
@@ -168,12 +176,15 @@ def read_matrad(path: str | os.PathLike[str], *, let_definition: str = "charged"
 
     Raises
     ------
-    IonrtError: no such file, no machine, a field missing (LET included), depths in cm, NaN, negative dose.
+    IonrtError: no such file, no machine, a field missing (LET included), depths in cm, NaN, negative dose, depth_step not
+    positive.
 
     References
     ----------
     matRad, doi 10.1002/mp.12251.
     """
+    if not depth_step > 0.0:
+        raise IonrtError(f"depth_step: expected mm greater than 0, got {depth_step!r}")
     one_of(let_definition, LET_DEFINITIONS, what="let_definition")
     file = Path(path)
     machine = _load(file)
@@ -188,7 +199,7 @@ def read_matrad(path: str | os.PathLike[str], *, let_definition: str = "charged"
         let_definition = "primary"
         repaired.add("LET computed for the primaries alone")
     tables = [_table(e, repaired) for e in entries]
-    depth = np.arange(int(np.ceil(max(t["depth"][-1] for t in tables) / DEPTH_STEP - 1e-6)) + 1) * DEPTH_STEP
+    depth = np.arange(int(np.ceil(max(t["depth"][-1] for t in tables) / depth_step - 1e-6)) + 1) * depth_step
     data = {k: np.stack([_on(depth, t, k) for t in tables]).astype(np.float32) for k in _COLUMNS}
     energy = np.array([float(_number(e, "energy")) for e in entries])
     reach = np.array([float(_number(e, "range", "peakPos")) for e in entries], np.float32)

@@ -25,7 +25,7 @@ from ionrt.plan.store import Chunk, Keeper, starts
 from ionrt.quantities import IonrtError, content_hash
 
 ENTRIES_PER_CHUNK = 8_000_000
-FORMAT = 1  # of stored blocks: raise by hand when kernels or layout change what a block holds, else old folders give old doses
+FORMAT = 2  # of stored blocks: raise by hand when kernels or layout change what a block holds, else old folders give old doses
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,6 @@ def _fill(work: Work, part: slice, counts: tuple[np.ndarray, np.ndarray], keeper
         within = np.arange(count.sum()) - np.repeat(starts(count)[:-1], count)
         first, spot, count = np.repeat(first, count) + within, np.repeat(spot, count) + within, np.ones(within.size, np.int64)
     else:
-        tables = (work.tables.amplitude, work.tables.variance, work.air)
+        tables = (kernels.single(work.tables.amplitude), kernels.single(work.tables.variance), kernels.single(work.air.T))
         kernels.fill(*where, *tables, row_start, entry_start, index, dose)  # type: ignore[call-arg]
     return keeper.keep(key, Chunk(first, count, spot, row_start, entry_start, index, dose))

@@ -34,6 +34,13 @@ class Component:
     taps: np.ndarray
 
 
+def undivided(machine: Machine, *, thickness: float, loss: float) -> Component:
+    """All dose on voxels, of a machine without halo."""
+    fine = slab_taps(thickness, machine.depth_step)
+    whole = slab_mean(machine.dose, fine)
+    return _cut_off(machine, whole, whole, machine.core_var, fine, loss, LEAST_CORE)
+
+
 def split(machine: Machine, *, thickness: float, spacing: float, loss: float) -> tuple[Component, Component, Lattice]:
     """Core on voxels `thickness` mm thick along the beam; halo on a lattice, of rays `spacing` mm apart.
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.blocks import Work, at_once, counted, filled
-from ionrt.plan.components import split
+from ionrt.plan.components import split, undivided
 from ionrt.plan.geometry import Grid
 from ionrt.plan.kernels import MOST_ENERGIES
 from ionrt.plan.lattice import every_second_ray, nodes_of
@@ -241,6 +241,10 @@ def _core_and_halo(
 ) -> tuple[np.ndarray, list[Part], list[Work]]:
     """Core on voxels, halo on a lattice: of all rays where it is narrow, of every second ray where it is wide."""
     thickness = _thickness(scene.grid, view)
+    if not machine.halo_weight.any():
+        core = undivided(machine, thickness=thickness, loss=plan.lateral_loss)
+        rows = dosed_rows(beam, scene, view, machine, spots, float(np.sqrt(core.cut2.max())), scene.grid, index)
+        return rows.voxel, [Part(rows.bins, core.lowest, (), core.taps)], [counted(core, machine, spots, rows, view)]
     core, halo, lattice = split(machine, thickness=thickness, spacing=spots.spacing, loss=plan.lateral_loss)
     radius = float(np.sqrt(max(core.cut2.max(), halo.cut2.max())))
     rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, index)

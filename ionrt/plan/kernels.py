@@ -11,6 +11,13 @@ import numpy as np
 from numba import njit
 
 MOST_ENERGIES = 256  # per block; the products keep one row of them on the stack
+BATCH = 16 * MOST_ENERGIES  # entries whose Gaussians are done together: they stay in the first cache
+ROUNDING = {"reassoc", "contract", "nsz", "arcp"}
+
+
+def single(table: np.ndarray) -> np.ndarray:
+    """In float32 and contiguous, as the loops over energies want their tables; of `air` (3, energy)."""
+    return np.ascontiguousarray(table, dtype=np.float32)
 
 
 @njit(nogil=True, cache=True)
@@ -45,7 +52,43 @@ def _visit(u, v, first, count, lowest, bev, bins, cut2, bucket, n_bucket, origin
     return found, entries
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+@njit(nogil=True, cache=True, fastmath=ROUNDING, error_model="numpy")
+def gauss(amplitude, variance, half, out):
+    """out = amplitude exp(half / variance) / (2 pi variance), entry by entry; `half` is -r2/2, mm2.
+
+    exp(x) to 1e-6 as exp(x / 256)^256, nothing below x = -80: products alone, so that the loop is SIMD.
+    """
+    for k in range(out.size):
+        inverse = 1.0 / variance[k]
+        t = max(half[k] * inverse, -80.0) * (1.0 / 256.0)
+        y = 1.0 + t * (1.0 + t * (1.0 / 2.0 + t * (1.0 / 6.0 + t * (1.0 / 24.0 + t * (1.0 / 120.0)))))
+        y *= y
+        y *= y
+        y *= y
+        y *= y
+        y *= y
+        y *= y
+        y *= y
+        y *= y
+        out[k] = amplitude[k] * inverse * y * (0.5 / np.pi)
+
+
+@njit(nogil=True, cache=True, fastmath=ROUNDING)
+def strip(amplitude, variance, air, d, low, high, w, r2, to, amplitudes, variances, halves):
+    """Energies low..high of one ray at a voxel of depth bin `d`, laid out for `gauss` from `to` on; `w` mm from the isocentre.
+
+    Unsigned indices: signed ones may count from the end, and the test for it keeps the loop from being SIMD.
+    """
+    d, e, to = np.uint64(d), np.uint64(low), np.uint64(to)
+    half, w = np.float32(-0.5 * r2), np.float32(w)
+    for k in range(np.uint64(high - low)):
+        amplitudes[to + k] = amplitude[d, e + k]
+        spread = variance[d, e + k] + air[0, e + k] + w * (air[1, e + k] + w * air[2, e + k])
+        variances[to + k] = max(spread, np.float32(1e-3))  # what has no amplitude may have no width
+        halves[to + k] = half
+
+
+@njit(nogil=True, cache=True, fastmath=ROUNDING)
 def fill(
     u,
     v,
@@ -70,25 +113,25 @@ def fill(
     dose,
 ):
     """Rows and dose (Gy per 1e6 particles) of every block: amplitude G(r; variance + air)."""
+    amplitudes, variances, halves = np.empty(BATCH, np.float32), np.empty(BATCH, np.float32), np.empty(BATCH, np.float32)
+    done = at = entry_start[0]
     for b in range(u.size):
         mine = rows[row_start[b] : row_start[b + 1]]
         if mine.size == 0:
             continue
         f, n = first[b], count[b]
         _visit(u[b], v[b], f, n, lowest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, mine)
-        at = entry_start[b]
         for i in mine:
             w, d = bev[i, 2], bins[i]
             du = (bev[i, 0] - u[b]) * (1.0 - w / source[0])
             dv = (bev[i, 1] - v[b]) * (1.0 - w / source[1])
-            half = -0.5 * (du * du + dv * dv)
-            for e in range(max(f, lowest[d]), f + n):
-                value = 0.0
-                if amplitude[d, e] > 0.0:
-                    inverse = 1.0 / (variance[d, e] + air[e, 0] + w * (air[e, 1] + w * air[e, 2]))
-                    value = amplitude[d, e] * inverse * np.exp(half * inverse) * (0.5 / np.pi)
-                dose[at] = value
-                at += 1
+            low, high = max(f, lowest[d]), f + n
+            if at + high - low - done > BATCH:
+                gauss(amplitudes[: at - done], variances[: at - done], halves[: at - done], dose[done:at])
+                done = at
+            strip(amplitude, variance, air, d, low, high, w, du * du + dv * dv, at - done, amplitudes, variances, halves)
+            at += high - low
+    gauss(amplitudes[: at - done], variances[: at - done], halves[: at - done], dose[done:at])
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})

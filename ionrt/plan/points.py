@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from ionrt.plan.components import GY_PER_MEV_MM
+from ionrt.plan.kernels import BATCH, gauss, single, strip
 from ionrt.plan.machine import Machine
 
 STEPS = 60  # halvings in search of the cut-off
@@ -53,10 +54,8 @@ def _radius2(narrow: np.ndarray, wide: np.ndarray, weight: np.ndarray, loss: flo
 
 def count_points(point: Point, where: tuple, part: slice) -> np.ndarray:
     """Entries of every spot of the blocks."""
-    u, _, _, count = where[:4]
-    start = np.concatenate([[0], np.cumsum(count)])
-    out = np.zeros(start[-1], np.int64)
-    _count(*where, start, _limit(point, u, part), point.cut2, point.cut2.max(axis=1), out)  # type: ignore[call-arg]
+    out = np.zeros(where[3].sum(), np.int64)
+    _count(*_near(point, where, part), point.cut2, out)  # type: ignore[call-arg]
     return out
 
 
@@ -64,66 +63,95 @@ def fill_points(
     point: Point, air: np.ndarray, where: tuple, part: slice, row_start: np.ndarray, index: np.ndarray, dose: np.ndarray
 ) -> None:
     """Rows and dose (Gy per 1e6 particles) of every spot of the blocks."""
-    u, _, _, count = where[:4]
-    start = np.concatenate([[0], np.cumsum(count)])
-    tables = (point.core, point.core_var, point.halo, point.halo_var, air, bool(point.halo.any()))
-    cuts = (_limit(point, u, part), point.cut2, point.cut2.max(axis=1))
-    _fill(*where, start, *cuts, *tables, row_start[:-1].copy(), index, dose)  # type: ignore[call-arg]
+    core, halo = ((single(a), single(v)) for a, v in ((point.core, point.core_var), (point.halo, point.halo_var)))
+    both = bool(point.halo.any())
+    _fill(*_near(point, where, part), point.cut2, *core, *halo, both, single(air.T), row_start[:-1].copy(), index, dose)  # type: ignore[call-arg]
 
 
-def _limit(point: Point, u: np.ndarray, part: slice) -> np.ndarray:
-    return np.full(u.size, np.inf) if point.limit2 is None else point.limit2[part]
+def _near(point: Point, where: tuple, part: slice) -> tuple:
+    """What says which rows a ray sees: blocks and rows, cut-offs over all energies of a bin, the first that has dose there."""
+    limit2 = np.full(where[0].size, np.inf) if point.limit2 is None else point.limit2[part]
+    doses = point.cut2 >= 0.0
+    lowest = np.where(doses.any(axis=1), doses.argmax(axis=1), doses.shape[1])
+    return *where, limit2, point.cut2.max(axis=1), lowest
 
 
 @njit(nogil=True, cache=True)
-def _count(u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, start, limit2, cut2, widest, counts):
-    for b in range(u.size):
-        iu, iv = int((u[b] - origin[0]) / size), int((v[b] - origin[1]) / size)
-        for jv in range(max(iv - reach, 0), min(iv + reach + 1, n_bucket[1])):
-            j0, j1 = jv * n_bucket[0] + max(iu - reach, 0), jv * n_bucket[0] + min(iu + reach + 1, n_bucket[0])
-            if j1 <= j0:
+def _visit(b, u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest, row, r2):
+    """Rows that a ray sees and their squared distances (mm2); their number."""
+    n = 0
+    iu, iv = int((u[b] - origin[0]) / size), int((v[b] - origin[1]) / size)
+    for jv in range(max(iv - reach, 0), min(iv + reach + 1, n_bucket[1])):
+        j0, j1 = jv * n_bucket[0] + max(iu - reach, 0), jv * n_bucket[0] + min(iu + reach + 1, n_bucket[0])
+        if j1 <= j0:
+            continue
+        for i in range(bucket[j0], bucket[j1]):
+            du, dv = bev[i, 0] - u[b], bev[i, 1] - v[b]
+            if du * du + dv * dv > limit2[b] or lowest[bins[i]] >= first[b] + count[b]:
                 continue
-            for i in range(bucket[j0], bucket[j1]):
-                du, dv, d = bev[i, 0] - u[b], bev[i, 1] - v[b], bins[i]
-                if du * du + dv * dv > limit2[b]:
-                    continue
-                r2 = (du * (1.0 - bev[i, 2] / source[0])) ** 2 + (dv * (1.0 - bev[i, 2] / source[1])) ** 2
-                if r2 > widest[d]:
-                    continue
-                for e in range(count[b]):
-                    if r2 <= cut2[d, first[b] + e]:
-                        counts[start[b] + e] += 1
+            du, dv = du * (1.0 - bev[i, 2] / source[0]), dv * (1.0 - bev[i, 2] / source[1])
+            if du * du + dv * dv <= widest[bins[i]]:
+                row[n], r2[n] = i, du * du + dv * dv
+                n += 1
+    return n
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _fill(
-    u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, start, limit2, cut2, widest,
-    core, core_var, halo, halo_var, air, both, at, index, dose,
+@njit(nogil=True, cache=True)
+def _count(
+    u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest, cut2, counts
 ):  # fmt: skip
+    row, r2 = np.empty(bins.size, np.int64), np.empty(bins.size)
+    start = 0
     for b in range(u.size):
-        iu, iv = int((u[b] - origin[0]) / size), int((v[b] - origin[1]) / size)
-        for jv in range(max(iv - reach, 0), min(iv + reach + 1, n_bucket[1])):
-            j0, j1 = jv * n_bucket[0] + max(iu - reach, 0), jv * n_bucket[0] + min(iu + reach + 1, n_bucket[0])
-            if j1 <= j0:
-                continue
-            for i in range(bucket[j0], bucket[j1]):
-                w, du, dv, d = bev[i, 2], bev[i, 0] - u[b], bev[i, 1] - v[b], bins[i]
-                if du * du + dv * dv > limit2[b]:
-                    continue
-                r2 = (du * (1.0 - w / source[0])) ** 2 + (dv * (1.0 - w / source[1])) ** 2
-                if r2 > widest[d]:
-                    continue
-                for k in range(count[b]):
-                    e = first[b] + k
-                    if r2 > cut2[d, e]:
-                        continue
-                    beam = air[e, 0] + w * (air[e, 1] + w * air[e, 2])
-                    inverse = 0.5 / (core_var[d, e] + beam)
-                    value = core[d, e] * inverse * np.exp(-r2 * inverse)
-                    if both:
-                        inverse = 0.5 / (halo_var[d, e] + beam)
-                        value += halo[d, e] * inverse * np.exp(-r2 * inverse)
-                    to = at[start[b] + k]
-                    index[to] = i
-                    dose[to] = value * (1.0 / np.pi)
-                    at[start[b] + k] = to + 1
+        near = (u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest)
+        for j in range(_visit(b, *near, row, r2)):
+            low = max(first[b], lowest[bins[row[j]]])
+            d, e, to = np.uint64(bins[row[j]]), np.uint64(low), np.uint64(start + low - first[b])
+            for k in range(np.uint64(first[b] + count[b] - low)):
+                counts[to + k] += r2[j] <= cut2[d, e + k]
+        start += count[b]
+
+
+@njit(nogil=True, cache=True)
+def _fill(
+    u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest, cut2,
+    core, core_var, halo, halo_var, both, air, at, index, dose,
+):  # fmt: skip
+    row, r2 = np.empty(bins.size, np.int64), np.empty(bins.size)
+    depth, place = np.empty(bins.size, np.uint64), np.empty(bins.size, np.int64)
+    by_energy = np.ascontiguousarray(cut2.T)
+    amplitudes, variances, halves = np.empty(BATCH, np.float32), np.empty(BATCH, np.float32), np.empty(BATCH, np.float32)
+    value, more = np.empty(BATCH, np.float32), np.empty(BATCH, np.float32)
+    start = 0
+    for b in range(u.size):
+        near = (u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest)
+        n, high, begin = _visit(b, *near, row, r2), first[b] + count[b], 0
+        while begin < n:
+            end, used = begin, 0
+            while end < n and used + count[b] <= BATCH:
+                i = row[end]
+                low = max(first[b], lowest[bins[i]])
+                strip(core, core_var, air, bins[i], low, high, bev[i, 2], r2[end], used, amplitudes, variances, halves)
+                depth[end], place[end] = bins[i], used - low
+                used += high - low
+                end += 1
+            gauss(amplitudes[:used], variances[:used], halves[:used], value[:used])
+            if both:
+                used = 0
+                for j in range(begin, end):
+                    i = row[j]
+                    low = max(first[b], lowest[bins[i]])
+                    strip(halo, halo_var, air, bins[i], low, high, bev[i, 2], r2[j], used, amplitudes, variances, halves)
+                    used += high - low
+                gauss(amplitudes[:used], variances[:used], halves[:used], more[:used])
+                value[:used] += more[:used]
+            for e in range(first[b], high):
+                spot = start + e - first[b]
+                to = at[spot]
+                for j in range(begin, end):
+                    if r2[j] <= by_energy[e, depth[j]]:
+                        index[to], dose[to] = row[j], value[place[j] + e]
+                        to += 1
+                at[spot] = to
+            begin = end
+        start += count[b]
