@@ -7,7 +7,10 @@ import xarray as xr
 from numba import njit
 
 from ionrt.plan.geometry import Grid, bev_axes
+from ionrt.plan.threads import pieces, pool
 from ionrt.quantities import check, stamp
+
+LEAST = 2000  # voxels that a thread traces
 
 
 @njit(nogil=True, cache=True)
@@ -86,7 +89,15 @@ def trace_voxels(
     o, s = grid.origin, grid.spacing
     points = np.stack([o[2] + s[2] * x, o[1] + s[1] * y, o[0] + s[0] * z], axis=1)
     out = np.empty(index.size)
-    trace(points, spr, np.array(spr_grid.origin), np.array(spr_grid.spacing), axes, isocentre, source, out)
+
+    def work(part: slice) -> None:
+        trace(points[part], spr, np.array(spr_grid.origin), np.array(spr_grid.spacing), axes, isocentre, source, out[part])
+
+    parts = pieces(index.size, LEAST)
+    if len(parts) == 1:
+        work(parts[0])
+    else:
+        list(pool().map(work, parts))
     return out
 
 
