@@ -2,6 +2,7 @@
 
     python benchmarks/rbe.py                       # kernels and table
     python benchmarks/rbe.py --stream-gb 0.5       # and a zarr -> zarr stream of this size (16 for the full claim)
+    python benchmarks/rbe.py --only table          # one of kernels, table, stream
     python benchmarks/rbe.py --pymkm FOLDER        # and the table by pymkm 1.0.0 of that site-packages folder
 
 All data are SYNTHETIC.
@@ -213,11 +214,12 @@ if __name__ == "__main__":
     parser.add_argument("--side", type=int, default=200, help="voxels along each side of the field")
     parser.add_argument("--repeat", type=int, default=15, help="turns of each measurement")
     parser.add_argument("--stream-gb", type=float, default=0.0, help="size of the streamed field (0: skip)")
-    parser.add_argument("--only-stream", action="store_true", help="leave out kernels and table")
+    parser.add_argument("--only", choices=("kernels", "table", "stream"), help="leave out the others")
     parser.add_argument("--pymkm", help="site-packages folder with pymkm 1.0.0, to compare with")
     options = parser.parse_args()
-    if not options.only_stream:
+    if options.only in (None, "kernels"):
         kernels(options.side, options.repeat)
+    if options.only in (None, "table"):
         table(options.pymkm)
-    if options.stream_gb:
+    if options.stream_gb and options.only in (None, "stream"):
         stream(options.stream_gb)
