@@ -131,7 +131,9 @@ def ions_of(field: xr.Dataset) -> tuple[str, ...]:
     """Ions that the field states, by its coordinate or attribute ``ion``; empty where it does not say."""
     if "ion" in field.coords:
         return tuple(dict.fromkeys(str(i) for i in np.atleast_1d(field["ion"].values)))
-    stated = field.attrs.get("ion", field["dose"].attrs.get("ion", ()) if "dose" in field else ())
+    stated = field.attrs.get("ion")
+    if stated is None:
+        stated = field["dose"].attrs.get("ion", ()) if "dose" in field else ()
     if isinstance(stated, str):
         stated = stated.replace("+", ",").split(",")
     return tuple(dict.fromkeys(str(i).strip() for i in stated))
