@@ -15,7 +15,10 @@ LEAST = 2000  # voxels that a thread traces
 
 @njit(nogil=True, cache=True)
 def trace(points, spr, origin, spacing, axes, isocentre, source, out):
-    """WEPL (mm) from each point (x, y, z LPS) towards the source, voxel by voxel (Siddon's planes, visited in order)."""
+    """WEPL (mm) from each point (x, y, z LPS) towards the source, voxel by voxel (Siddon's planes, visited in order).
+
+    For a point beyond the grid (a voxel of a coarser one) the outermost voxels reach as far as the point.
+    """
     shape = spr.shape
     for i in range(points.shape[0]):
         px, py, pz = points[i, 0] - isocentre[0], points[i, 1] - isocentre[1], points[i, 2] - isocentre[2]
@@ -25,59 +28,41 @@ def trace(points, spr, origin, spacing, axes, isocentre, source, out):
         su, sv = -u / (source[0] - w), -v / (source[1] - w)
         norm = np.sqrt(1.0 + su * su + sv * sv)
         position = (points[i, 2], points[i, 1], points[i, 0])
-        step = np.empty(3, np.int64)
+        step = np.zeros(3, np.int64)
         cell = np.empty(3, np.int64)
-        t_next = np.empty(3)
-        t_cell = np.empty(3)
-        flight = np.empty(3)
-        enter, leave = 0.0, np.inf
+        held = np.empty(3, np.int64)  # the voxel whose material counts: of a point beyond the grid, the outermost one
+        t_next = np.full(3, np.inf)
+        t_cell = np.full(3, np.inf)
+        inside = True
         for k in range(3):
             a = 2 - k  # z, y, x order against x, y, z axes
-            flight[k] = (axes[2, a] + su * axes[0, a] + sv * axes[1, a]) / norm
-            low, high = origin[k] - 0.5 * spacing[k], origin[k] + (shape[k] - 0.5) * spacing[k]
-            if abs(flight[k]) > 1e-12:
-                t0, t1 = (low - position[k]) / flight[k], (high - position[k]) / flight[k]
-                enter, leave = max(enter, min(t0, t1)), min(leave, max(t0, t1))
-            elif position[k] < low or position[k] >= high:
-                leave = -1.0
-        inside = enter < leave
-        if not inside:
-            out[i] = 0.0
-            continue
-        for k in range(3):
-            place = (position[k] + enter * flight[k] - origin[k]) / spacing[k] + 0.5
-            direction = flight[k]
-            if enter > 0.0:
-                place = min(max(place, 1e-9), shape[k] - 1e-9)
+            flight = (axes[2, a] + su * axes[0, a] + sv * axes[1, a]) / norm
+            place = (position[k] - origin[k]) / spacing[k] + 0.5
             cell[k] = int(np.floor(place))
-            if direction > 1e-12:
+            held[k] = min(max(cell[k], 0), shape[k] - 1)
+            if flight > 1e-12:
                 step[k] = 1
-                t_cell[k] = spacing[k] / direction
+                t_cell[k] = spacing[k] / flight
                 t_next[k] = (cell[k] + 1 - place) * t_cell[k]
-            elif direction < -1e-12:
+                inside = inside and cell[k] < shape[k]
+            elif flight < -1e-12:
                 step[k] = -1
-                t_cell[k] = -spacing[k] / direction
+                t_cell[k] = -spacing[k] / flight
                 t_next[k] = (place - cell[k]) * t_cell[k]
-            else:
-                step[k] = 0
-                t_cell[k] = np.inf
-                t_next[k] = np.inf
-        # a point behind the grid (a node of a coarser one) sees the edge voxel's material up to it
+                inside = inside and cell[k] >= 0
         path, t = 0.0, 0.0
-        if enter > 0.0:
-            path = enter * spr[cell[0], cell[1], cell[2]]
         while inside:
             k = 0
             if t_next[1] < t_next[k]:
                 k = 1
             if t_next[2] < t_next[k]:
                 k = 2
-            path += (t_next[k] - t) * spr[cell[0], cell[1], cell[2]]
+            path += (t_next[k] - t) * spr[held[0], held[1], held[2]]
             t = t_next[k]
             t_next[k] += t_cell[k]
             cell[k] += step[k]
-            if cell[k] < 0 or cell[k] >= shape[k]:
-                inside = False
+            held[k] = min(max(cell[k], 0), shape[k] - 1)
+            inside = cell[k] < shape[k] if step[k] > 0 else cell[k] >= 0
         out[i] = path
 
 
