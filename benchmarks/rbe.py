@@ -11,6 +11,7 @@ All data are SYNTHETIC.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import resource
 import shutil
@@ -32,6 +33,14 @@ from ionrt.rbe.threads import in_slabs, thread_count
 PER_GY = {"let_x_dose": 5, "zstar_x_dose": 9, "zd_x_dose": 10, "zn_x_dose": 0.02, "alpha_x_dose": 0.7, "sqrt_beta_x_dose": 0.2}
 PARAMS = {n: {"alpha_beta": 3.0} for n in ("wedenberg", "carabe", "mcnamara", "rorvik", "wilkens", "chen", "mairani_helium")}
 PARAMS |= {"linear": {"slope": 0.055}, "osmk": {"po2": 7.0}, "osmk23": {"po2": 7.0, "z0_exponent": 2.0}}
+
+
+def keep_freed_memory() -> str:
+    """Let the process keep what it frees, so that nobody's time is the first touch of new memory; says whether it does."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    mmap_threshold, trim_threshold, most = -3, -1, (1 << 31) - 1
+    kept = mallopt is not None and mallopt(mmap_threshold, most) and mallopt(trim_threshold, most)
+    return "kept for the next call, of all alike" if kept else "returned to the system: new memory costs all alike"
 
 
 def best(work: Callable[[], object], repeat: int = 7, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -113,6 +122,7 @@ def measure(name: str, n: int, repeat: int) -> tuple[dict[str, float], dict[str,
 def kernels(n: int, repeat: int) -> None:
     """Public call on a field against plain NumPy with and without the checks, and against the machine's fastest copy."""
     print(f"field {n}^3 float32; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; best of {repeat}, in turns")
+    print(f"memory that is freed is {keep_freed_memory()}")
     print("MB: what the call must read and write; copy: the fastest of four ways to copy the same arrays, read plus written;")
     print("share: of the copy's rate; NumPy: formula and checks (finite, not negative, in range); bare: formula alone;")
     print("most: the ratio to NumPy with checks of a call that only moves its bytes, at the copy's rate")

@@ -133,7 +133,7 @@ def ions_of(field: xr.Dataset) -> tuple[str, ...]:
         return tuple(dict.fromkeys(str(i) for i in np.atleast_1d(field["ion"].values)))
     stated = field.attrs.get("ion")
     if stated is None:
-        stated = field["dose"].attrs.get("ion", ()) if "dose" in field else ()
+        stated = field.variables["dose"].attrs.get("ion", ()) if "dose" in field.variables else ()
     if isinstance(stated, str):
         stated = stated.replace("+", ",").split(",")
     return tuple(dict.fromkeys(str(i).strip() for i in stated))

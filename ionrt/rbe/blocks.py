@@ -173,7 +173,7 @@ def labelled(model: Definition, arrays: list[xr.DataArray], params: dict, given:
     out, outside = _at_once(model, arrays, params, given)
     if outside:
         _warn(model, outside, out.size)
-    return arrays[0].copy(deep=False, data=out)
+    return arrays[0].__array_wrap__(out)  # as arithmetic does: `copy` would copy the coordinates, a tenth of a small model
 
 
 def outside(model: Definition, arrays: list[xr.DataArray], params: dict, given: tuple[str, ...]) -> xr.DataArray:
