@@ -7,7 +7,7 @@ import xarray as xr
 from numba import njit
 
 from ionrt.plan.geometry import Grid, bev_axes
-from ionrt.plan.threads import pieces, pool
+from ionrt.plan.threads import each, pieces
 from ionrt.quantities import check, stamp
 
 LEAST = 2000  # voxels that a thread traces
@@ -78,11 +78,7 @@ def trace_voxels(
     def work(part: slice) -> None:
         trace(points[part], spr, np.array(spr_grid.origin), np.array(spr_grid.spacing), axes, isocentre, source, out[part])
 
-    parts = pieces(index.size, LEAST)
-    if len(parts) == 1:
-        work(parts[0])
-    else:
-        list(pool().map(work, parts))
+    each(work, pieces(index.size, LEAST))
     return out
 
 

@@ -11,9 +11,11 @@ from ionrt.plan.geometry import Grid
 from ionrt.plan.machine import Machine
 from ionrt.plan.scene import Scene
 from ionrt.plan.spots import Spots, View
+from ionrt.plan.threads import each, pieces
 from ionrt.quantities import IonrtError
 
 REACH = 3  # buckets that a ray looks at on either side
+LEAST = 5000  # voxels that a thread looks at
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,18 @@ def _dosed(
     beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, radius: float, grid: Grid, index: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Voxels that are dosed, their depth bins and places."""
-    bev = view.bev(index, grid)
-    near = _near_rays(bev, spots, radius)
-    index, bev = index[near], bev[near]
-    bins = np.rint((view.wepl(index, scene, grid) + beam.range_shifter) / machine.depth_step)
-    dosed = np.flatnonzero(bins < machine.dose.shape[0])
-    return index[dosed], bins[dosed], bev[dosed]
+    rays = _ray_map(spots, radius)
+
+    def work(part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        bev = view.bev(index[part], grid)
+        near = _near_rays(bev, rays, spots, radius)
+        mine, bev = index[part][near], bev[near]
+        bins = np.rint((view.wepl(mine, scene, grid) + beam.range_shifter) / machine.depth_step)
+        dosed = np.flatnonzero(bins < machine.dose.shape[0])
+        return mine[dosed], bins[dosed], bev[dosed]
+
+    found = each(work, pieces(index.size, LEAST))
+    return found[0] if len(found) == 1 else tuple(np.concatenate(a) for a in zip(*found, strict=True))  # type: ignore[return-value]
 
 
 def in_buckets(voxel: np.ndarray, bins: np.ndarray, bev: np.ndarray, spots: Spots, radius: float) -> Rows:
@@ -76,12 +84,17 @@ def _buckets(spots: Spots, radius: float) -> tuple[np.ndarray, np.ndarray, float
     return origin, n_bucket, size
 
 
-def _near_rays(bev: np.ndarray, spots: Spots, radius: float) -> np.ndarray:
-    """Whether a ray is in the bucket of a voxel or in the `REACH` around it."""
+def _ray_map(spots: Spots, radius: float) -> np.ndarray:
+    """Buckets (v, u) that have a ray in them or in the `REACH` around them."""
     origin, n_bucket, size = _buckets(spots, radius)
     near = np.zeros(n_bucket[::-1], dtype=bool)
     near[((spots.v - origin[1]) / size).astype(int), ((spots.u - origin[0]) / size).astype(int)] = True
-    near = _widen(near, REACH)
+    return _widen(near, REACH)
+
+
+def _near_rays(bev: np.ndarray, near: np.ndarray, spots: Spots, radius: float) -> np.ndarray:
+    """Whether a voxel is in one of the buckets `near` rays."""
+    origin, n_bucket, size = _buckets(spots, radius)
     place = np.floor((bev[:, :2] - origin) / size).astype(np.int64)
     inside = np.all((place >= 0) & (place < n_bucket), axis=1)
     inside[inside] = near[place[inside, 1], place[inside, 0]]
