@@ -27,7 +27,7 @@ from ionrt.plan import (
 )
 from ionrt.plan.assemble import sample
 from ionrt.plan.moments import Moment
-from ionrt.plan.objectives import OBJECTIVE_QUANTITIES, ROBUST
+from ionrt.plan.objectives import OBJECTIVE_QUANTITIES, ROBUST, is_target
 from ionrt.plan.problem import Delivery, Problem, Term
 from ionrt.rbe import MODELS
 
@@ -248,6 +248,12 @@ def test_a_target_needs_no_usual_name():
         SquaredUnderdose("a", quantity="let_d", level=50.0),
     ]
     assert all(o.asks_for_dose for o in asks) and not any(o.asks_for_dose for o in others)
+
+
+def test_an_organ_less_the_target_is_an_organ():
+    names = ["CTV", "Boost-CTV", "GTV-N", "PTV_Lung-L", "Lungs-GTV", "Liver-CTV", "Kidney_L-PTV", "Lung_R"]
+    assert [s for s in names if not is_target(s)] == ["Lungs-GTV", "Liver-CTV", "Kidney_L-PTV", "Lung_R"]
+    assert {o.structure for o in default_objectives("CTV", 2.0, names)} == {"CTV", *names[4:]}
 
 
 def test_a_sample_of_voxels_stands_for_all_without_bias():

@@ -22,6 +22,7 @@ ROBUST = ("nominal", "expected", "worst", "composite", "voxel_worst")
 EXTERNAL_NAMES = ("body", "external", "skin", "outline", "patient")
 
 TARGET_NAMES = ("gtv", "ctv", "itv", "ptv")
+SUBTRACTED = ("bladder", "bowel", "brain", "heart", "kidney", "liver", "lung", "pancreas", "rectum", "stomach", *EXTERNAL_NAMES)
 
 Gradient = tuple[float, np.ndarray]
 
@@ -239,7 +240,11 @@ def is_external(name: str) -> bool:
 
 
 def is_target(name: str) -> bool:
-    """Whether a structure is a target volume (GTV, CTV, ITV, PTV), by its name."""
+    """Whether a structure is a target volume (GTV, CTV, ITV, PTV), by its name; an organ less the target (``Lungs-GTV``, as
+    TG-263 writes it) is none."""
+    before, minus, _ = name.lower().partition("-")
+    if minus and any(organ in before for organ in SUBTRACTED) and not any(volume in before for volume in TARGET_NAMES):
+        return False
     return any(volume in name.lower() for volume in TARGET_NAMES)
 
 
