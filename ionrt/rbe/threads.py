@@ -22,6 +22,10 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, thread_count() - 1), thread_name_prefix="rbe")
 
 
+if hasattr(os, "register_at_fork"):  # a forked process has none of these threads; nobody would take what is handed to them
+    os.register_at_fork(after_in_child=_helpers.cache_clear)
+
+
 def in_slabs(work: Callable[[slice], Any], size: int, threads: int = 1) -> list[Any]:
     """`work` on every piece of `size` voxels, on the caller's and up to `threads` - 1 other threads (the kernels release the
     interpreter lock); the results in any order.
