@@ -196,6 +196,52 @@ def test_products_agree_with_finite_differences(box_plan):
     assert (ahead - behind) / 2.0 == pytest.approx(float(gradient @ direction), rel=1e-5)
 
 
+@pytest.mark.parametrize("moments", [0, 1, 3])
+def test_products_of_single_spots_are_those_of_the_matrix(moments):
+    """Spots stored one by one, put together by ray for the products, against their entries as a matrix; half of the rows."""
+    from ionrt.plan.products import compact
+
+    rng = np.random.default_rng(moments)
+    beam = influence(
+        water_box((25, 61, 31), target_radius=12.0), simple_plan(), base={"C": synthetic_base("C")}, kernel="point"
+    ).beams[0]
+    part, energies = beam.parts[0], np.concatenate([c.first for c in beam.parts[0].chunks])
+    matrix = np.zeros((beam.voxel.size, beam.spots.size))
+    for chunk in part.chunks:
+        for k, spot in enumerate(chunk.spot):
+            mine = slice(chunk.row_start[k], chunk.row_start[k + 1])
+            matrix[chunk.rows[mine], spot] = chunk.dose[mine]
+    depths, all_energies = beam.machine.dose.shape[0], int(beam.machine.energy_index.max()) + 1
+    values = [rng.uniform(0.5, 2.0, (depths, all_energies)) for _ in range(moments)]
+    per_row = [v[part.bins][:, beam.machine.energy_index[energies]] for v in values]
+    matrices = [1e-6 * matrix, *(1e-6 * matrix * v for v in per_row)]
+    position = np.full(int(beam.voxel.max()) + 1, -1)
+    kept = np.sort(rng.choice(beam.voxel.size, beam.voxel.size // 2, replace=False))
+    position[beam.voxel[kept]] = rng.permutation(kept.size)
+    (columns,) = compact(beam, values, position, kept.size)
+    assert sum(c.first.size for c in columns.chunks) < 0.2 * beam.spots.size  # rays, not spots
+    weights = rng.uniform(0.0, 1e6, beam.spots.size) * (rng.random(beam.spots.size) < 0.7)
+    slopes = rng.normal(size=(kept.size, 1 + moments)) * (rng.random((kept.size, 1)) < 0.3)
+    place = position[beam.voxel[kept]]
+    dense = np.stack([a[kept] @ weights for a in matrices], axis=1)
+    np.testing.assert_allclose(columns.forward(weights)[place], dense, rtol=1e-5, atol=1e-6 * dense.max())
+    gradient = sum(a[kept].T @ slopes[place, k] for k, a in enumerate(matrices))
+    np.testing.assert_allclose(columns.backward(slopes), gradient, rtol=1e-4, atol=1e-5 * np.abs(gradient).max())
+
+
+def test_single_spots_are_never_put_together_beyond_what_the_products_hold():
+    from ionrt.plan.kernels import MOST_ENERGIES
+    from ionrt.plan.products import _groups
+    from ionrt.plan.store import Chunk
+
+    first, none = np.r_[3:300, 300:600, 7:9], np.zeros(0)  # the second ray goes on where the first ends
+    chunk = Chunk(first, np.ones(first.size, int), np.arange(first.size), none, none, none, none)
+    begin = _groups(chunk)
+    assert np.diff(begin).max() <= MOST_ENERGIES and np.diff(begin).sum() == first.size
+    assert all((np.diff(first[a:b]) == 1).all() for a, b in zip(begin[:-1], begin[1:], strict=True))
+    assert begin.size - 1 == 4
+
+
 def test_target_gets_its_prescription(box_plan):
     patient, plan, got, weights = box_plan
     dose = field(got, weights, models=("constant",))["dose"]

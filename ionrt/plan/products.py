@@ -20,6 +20,13 @@ MILLION = 1e6  # the dose of an entry is that of 1e6 particles
 
 
 @dataclass(frozen=True)
+class Packed(Chunk):
+    """A chunk made for the products: per row of a block, its first energy within the block and their number (`spans`)."""
+
+    spans: np.ndarray
+
+
+@dataclass(frozen=True)
 class Columns:
     """One part of a beam against rows: chunks over the part's own rows with their depth bins, the table (bin, moment, energy)
     of the moments; `lift` from the part's own rows and `share` to its own spots (None: they are the same)."""
@@ -41,7 +48,7 @@ class Columns:
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(shape)
             for chunk in chunks:
-                kernels.forward(*chunk.arrays(), self.bins, self.lowest, self.table, millions, out)  # type: ignore[call-arg]
+                kernels.forward(*chunk.arrays(), _spans(chunk), self.bins, self.lowest, self.table, millions, out)  # type: ignore[call-arg]
             return out
 
         own = _sum(work, self.chunks)
@@ -55,11 +62,16 @@ class Columns:
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(self.n_spots if self.share is None else self.share.shape[0])
             for chunk in chunks:
-                kernels.backward(*chunk.arrays(), self.bins, self.lowest, self.table, own, out)  # type: ignore[call-arg]
+                kernels.backward(*chunk.arrays(), _spans(chunk), self.bins, self.lowest, self.table, own, out)  # type: ignore[call-arg]
             return out
 
         slope = _sum(work, self.chunks) / MILLION
         return slope if self.share is None else self.share.T @ slope
+
+
+def _spans(chunk: Chunk) -> np.ndarray:
+    """Those of a packed chunk; empty where the energies follow from the depth bin."""
+    return chunk.spans if isinstance(chunk, Packed) else np.empty((0, 2), np.uint16)
 
 
 def _threads() -> int:
@@ -117,16 +129,28 @@ def _cut(columns: Columns, new_row: np.ndarray, n_rows: int, lift: csr_array | N
     bins = np.zeros(n_rows, dtype=np.uint16)
     bins[new_row[kept]] = columns.bins[kept]
     index = new_row.astype(np.int32)
-    chunks = tuple(_pool().map(lambda c: _keep(c, columns, index), columns.chunks))
+    chunks = tuple(_pool().map(lambda c: _packed(c, columns, index, bins), columns.chunks))
     return Columns(chunks, bins, columns.lowest, columns.table, columns.n_spots, lift, columns.share)
 
 
-def _keep(chunk: Chunk, columns: Columns, new_row: np.ndarray) -> Chunk:
-    first, count, old = chunk.first, chunk.count, (columns.bins, columns.lowest, new_row)
-    n_rows, n_entries = np.zeros(count.size, np.int64), np.zeros(count.size, np.int64)
-    kernels.count_kept(first, count, chunk.row_start, chunk.rows, *old, n_rows, n_entries)
+def _packed(chunk: Chunk, columns: Columns, new_row: np.ndarray, new_bins: np.ndarray) -> Packed:
+    """A chunk with the rows that stay, the spots of a ray in one block even where they were stored one by one."""
+    begin = _groups(chunk)
+    n_rows, n_entries = np.zeros(begin.size - 1, np.int64), np.zeros(begin.size - 1, np.int64)
+    given = (begin, *(getattr(chunk, k) for k in ("first", "count", "row_start", "entry_start", "rows", "dose")))
+    old = (columns.bins, columns.lowest, new_row, new_bins)
+    kernels.extents(*given, *old, n_rows, n_entries)  # type: ignore[call-arg]
     row_start, entry_start = starts(n_rows), starts(n_entries)
-    rows, dose = np.empty(row_start[-1], np.int32), np.empty(entry_start[-1], np.float32)
-    given = (first, count, chunk.row_start, chunk.entry_start, chunk.rows, chunk.dose)
-    kernels.keep_rows(*given, *old, row_start, entry_start, rows, dose)
-    return Chunk(first, count, chunk.spot, row_start, entry_start, rows, dose)
+    rows, spans = np.empty(row_start[-1], np.int32), np.empty((row_start[-1], 2), np.uint16)
+    dose = np.zeros(entry_start[-1], np.float32)
+    kernels.pack(*given, *old, row_start, entry_start, rows, spans, dose)  # type: ignore[call-arg]
+    count = np.add.reduceat(chunk.count, begin[:-1])
+    return Packed(chunk.first[begin[:-1]], count, chunk.spot[begin[:-1]], row_start, entry_start, rows, dose, spans)
+
+
+def _groups(chunk: Chunk) -> np.ndarray:
+    """Where blocks begin that are not simply the next energy of the one before, and the end; no group has too many energies."""
+    first, count, spot = chunk.first, chunk.count, chunk.spot
+    follows = (count[:-1] == 1) & (count[1:] == 1) & (np.diff(first) == 1) & (np.diff(spot) == 1)
+    follows &= first[1:] % kernels.MOST_ENERGIES != 0
+    return np.r_[0, 1 + np.flatnonzero(~follows), first.size]
