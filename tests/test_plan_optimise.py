@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -238,8 +239,25 @@ def test_single_spots_are_never_put_together_beyond_what_the_products_hold():
     chunk = Chunk(first, np.ones(first.size, int), np.arange(first.size), none, none, none, none)
     begin = _groups(chunk)
     assert np.diff(begin).max() <= MOST_ENERGIES and np.diff(begin).sum() == first.size
-    assert all((np.diff(first[a:b]) == 1).all() for a, b in zip(begin[:-1], begin[1:], strict=True))
+    assert all((np.diff(first[a:b]) == 1).all() for a, b in pairwise(begin))
     assert begin.size - 1 == 4
+
+
+def test_threads_of_the_solver_come_back():
+    from ctypes import CDLL
+
+    from scipy.linalg import cython_blas
+
+    from ionrt.plan.optimiser import one_blas_thread
+
+    threads = getattr(CDLL(cython_blas.__file__), "scipy_openblas_get_num_threads", None)
+    if threads is None:
+        pytest.skip("scipy has another BLAS here")
+    before = threads()
+    with pytest.raises(RuntimeError, match="inside"), one_blas_thread():
+        assert threads() == 1
+        raise RuntimeError("inside")
+    assert threads() == before
 
 
 def test_target_gets_its_prescription(box_plan):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
+from scipy.linalg import cython_blas
 from scipy.optimize import OptimizeResult, minimize
 from tqdm.auto import tqdm
 
 from ionrt.plan.assemble import SAMPLES, check_nominal, make_problem
 from ionrt.plan.beams import Plan
 from ionrt.plan.engine import Influence
+from ionrt.plan.objectives import mean
 from ionrt.plan.problem import Problem, Term
 from ionrt.plan.scenarios import Scenario
 from ionrt.quantities import IonrtError, stamp
@@ -63,9 +67,9 @@ def optimise(
     """
     check_nominal(influence)
     problem = make_problem(patient, plan, influence, scenarios=scenarios, samples=samples, seed=seed)
-    start, scale = _start(problem, plan)
+    start, scale = start_weights(problem, plan)
     done = Progress()
-    weights = _minimise(problem, start, scale, iterations, tolerance, done)
+    weights = minimise_weights(problem, start, scale, iterations, tolerance, done)
     weights, excess = _with_limits(problem, weights, scale, tolerance, done)
     out = xr.DataArray(weights, dims="spot", coords=influence.spots().coords)
     return stamp(
@@ -82,7 +86,7 @@ def optimise(
     )
 
 
-def _minimise(
+def minimise_weights(
     problem: Problem, start: np.ndarray, scale: np.ndarray, iterations: int, tolerance: float, done: Progress
 ) -> np.ndarray:
     """Quasi-Newton steps on weights in units of `scale`."""
@@ -94,7 +98,7 @@ def _minimise(
         if len(values) > STALL and values[-1 - STALL] - values[-1] < STALL * tolerance * values[0]:
             raise StopIteration
 
-    with tqdm(total=iterations, desc="optimise", unit="it", disable=None, leave=False) as bar:
+    with one_blas_thread(), tqdm(total=iterations, desc="optimise", unit="it", disable=None, leave=False) as bar:
         found = minimize(
             lambda x: _scaled(problem, x, scale),
             start / scale,
@@ -108,6 +112,23 @@ def _minimise(
     done.evaluations += int(found.nfev)
     done.value = float(found.fun)
     return np.maximum(found.x, 0.0) * scale
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """The solver's matrices are of the size of its history: more threads of its OpenBLAS only wait at full speed, in the way of
+    the products. Nothing happens where scipy uses another BLAS."""
+    library = ctypes.CDLL(cython_blas.__file__)
+    prefix = next((p for p in ("scipy_openblas", "openblas") if hasattr(library, f"{p}_set_num_threads")), None)
+    if prefix is None:
+        yield
+        return
+    before, limit = getattr(library, f"{prefix}_get_num_threads")(), getattr(library, f"{prefix}_set_num_threads")
+    limit(1)
+    try:
+        yield
+    finally:
+        limit(before)
 
 
 def _scaled(problem: Problem, x: np.ndarray, scale: np.ndarray) -> tuple[float, np.ndarray]:
@@ -128,7 +149,7 @@ def _with_limits(
         if largest <= LIMIT_TOLERANCE or turn == LIMIT_ROUNDS:
             break
         before = largest
-        weights = _minimise(problem, weights, scale, LIMIT_STEPS, tolerance, done)
+        weights = minimise_weights(problem, weights, scale, LIMIT_STEPS, tolerance, done)
     if largest > LIMIT_TOLERANCE:
         worst = max(passed, key=passed.__getitem__)
         warnings.warn(
@@ -161,7 +182,7 @@ def _level(term: Term) -> float:
     return float(getattr(term.objective, "level"))  # noqa: B009  only objectives with a level can be hard
 
 
-def _start(problem: Problem, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+def start_weights(problem: Problem, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Weights that give every spot the same dose in the target and the prescription on average, and the scale of the steps."""
     target = next((t for t in problem.terms if t.objective.structure == plan.target), problem.terms[0])
     nominal = problem.deliveries[0]
@@ -177,6 +198,6 @@ def _start(problem: Problem, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     field = nominal.forward(scale)[target.rows]
     for _ in range(30):
         middle = 0.5 * (low + high)
-        mean = float(np.dot(target.share, problem.rbe_dose(middle * field)))
-        low, high = (middle, high) if mean < plan.prescription else (low, middle)
+        average = mean(target.share, problem.rbe_dose(middle * field))
+        low, high = (middle, high) if average < plan.prescription else (low, middle)
     return 0.5 * (low + high) * scale, scale
