@@ -30,6 +30,7 @@ from ionrt.beam import read_matrad
 from ionrt.biology.tissues import Lem1
 from ionrt.plan import Plan
 from ionrt.plan.engine import BeamInfluence, Part
+from ionrt.plan.machine import Machine
 from ionrt.plan.moments import Moment
 from ionrt.plan.objectives import Objective, SquaredDeviation, SquaredOverdose
 from ionrt.plan.optimiser import Progress, minimise_weights, start_weights
@@ -113,17 +114,17 @@ def problem_of(saved: dict[str, Any], case: Case, beam: BeamInfluence, run: str)
     position[voxels] = np.arange(voxels.size)
     tables, moments, model, parameters = [], (), MODELS["constant"], {"rbe": 1.0}
     if run != "dose":
-        tables, model, parameters = alpha_beta(saved), MODELS["lem1"], {"tissue": PHOTON}
+        tables, model, parameters = alpha_beta(saved, beam.machine), MODELS["lem1"], {"tissue": PHOTON}
         moments = tuple(Moment(name) for name in model.moments)
     delivery = Delivery((tuple(compact(beam, tables, position, voxels.size)),), (slice(0, case.order.size),))
     terms = tuple(Term(o, position[v], np.full(v.size, 1.0 / n)) for o, v, n in given)
     return Problem((delivery,), terms, model, parameters, moments)
 
 
-def alpha_beta(saved: dict[str, Any]) -> list[np.ndarray]:
-    """alpha and square root of beta (depth, energy) of the machine file, as their engine read them."""
-    base = read_matrad(str(saved["machine"]), missing_let="primary")
-    depth, energy = base["depth"].values, base["energy"].values
+def alpha_beta(saved: dict[str, Any], machine: Machine) -> list[np.ndarray]:
+    """alpha and square root of beta (depth, energy) of the machine file, as their engine read them, on the depths of ours."""
+    energy = read_matrad(str(saved["machine"]), missing_let="primary")["energy"].values
+    depth = machine.depth_step * np.arange(machine.dose.shape[0])
     out = [np.zeros((depth.size, energy.size)) for _ in range(2)]
     for k in range(sum(key.startswith("lq") for key in saved)):
         row = saved[f"lq{k}"]

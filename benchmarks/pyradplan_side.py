@@ -1,6 +1,6 @@
 """The other half of `against_pyradplan.py`: runs with the interpreter that has pyRadPlan and leaves its inputs and results.
 
-Called as: python pyradplan_side.py <ion> <grid mm> <gantry angles, comma-separated> <output.npz> [optimise]
+Called as: python pyradplan_side.py <ion> <grid mm> <gantry angles, comma-separated> <output.npz>
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib.resources import files
 
 import numpy as np
 import SimpleITK as sitk
-from pyRadPlan import IonPlan, fluence_optimization, generate_stf, load_tg119
+from pyRadPlan import IonPlan, generate_stf, load_tg119
 from pyRadPlan.dose.engines import ParticleHongPencilBeamEngine
 
 MODES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen"}
@@ -37,7 +37,7 @@ class Recorded(ParticleHongPencilBeamEngine):
         return info
 
 
-def main(ion: str, spacing: float, angles: list[float], out: str, optimise: bool) -> None:
+def main(ion: str, spacing: float, angles: list[float], out: str) -> None:
     """One plan on TG119: spots, cut-offs, stopping power, matrix, seconds of CPU."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -64,8 +64,6 @@ def main(ion: str, spacing: float, angles: list[float], out: str, optimise: bool
         "indptr": matrix.indptr, "indices": matrix.indices.astype(np.int32), "data": matrix.data.astype(np.float32),
         "machine": str(files("pyRadPlan.data.machines").joinpath(f"{MODES[ion]}_Generic.mat")),
     }  # fmt: skip
-    if optimise:
-        saved |= optimised(ct, cst, stf, dij, plan)
     np.savez(out, **saved)
     print(f"{ion} {spacing} mm: {matrix.shape[1]} spots, {matrix.nnz} entries, {times}", flush=True)
 
@@ -92,12 +90,5 @@ def inputs(engine, stf, dij) -> dict:
     return saved
 
 
-def optimised(ct, cst, stf, dij, plan) -> dict:
-    """Time of their optimisation of the objectives that TG119 brings along."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    weights = fluence_optimization(ct, cst, stf, dij, plan)
-    return {"weights": np.asarray(weights), "opt_cpu": time.process_time() - cpu, "opt_wall": time.perf_counter() - wall}
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), [float(a) for a in sys.argv[3].split(",")], sys.argv[4], "optimise" in sys.argv[5:])
+    main(sys.argv[1], float(sys.argv[2]), [float(a) for a in sys.argv[3].split(",")], sys.argv[4])

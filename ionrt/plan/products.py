@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -15,6 +12,7 @@ from ionrt.plan import kernels
 from ionrt.plan.engine import BeamInfluence
 from ionrt.plan.moments import beam_table
 from ionrt.plan.store import Chunk, starts
+from ionrt.plan.threads import each, threads
 
 MILLION = 1e6  # the dose of an entry is that of 1e6 particles
 
@@ -74,19 +72,9 @@ def _spans(chunk: Chunk) -> np.ndarray:
     return chunk.spans if isinstance(chunk, Packed) else np.empty((0, 2), np.uint16)
 
 
-def _threads() -> int:
-    return max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8))
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """One pool for all products: starting threads for each of them would cost more than the product."""
-    return ThreadPoolExecutor(_threads(), thread_name_prefix="ionrt-plan")
-
-
 def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk]) -> np.ndarray:
     """Sum of `work` over groups of chunks of similar size, one group per thread; the order is always the same."""
-    groups: list[list[Chunk]] = [[] for _ in range(min(_threads(), len(chunks)))]
+    groups: list[list[Chunk]] = [[] for _ in range(min(threads(), len(chunks)))]
     load = [0] * len(groups)
     for chunk in sorted(chunks, key=lambda c: -c.dose.size):
         lightest = load.index(min(load))
@@ -94,7 +82,7 @@ def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk])
         load[lightest] += chunk.dose.size
     if len(groups) == 1:
         return work(groups[0])
-    return np.sum(list(_pool().map(work, groups)), axis=0)
+    return np.sum(each(work, groups), axis=0)
 
 
 def whole(beam: BeamInfluence, values: Sequence[np.ndarray]) -> list[Columns]:
@@ -129,7 +117,7 @@ def _cut(columns: Columns, new_row: np.ndarray, n_rows: int, lift: csr_array | N
     bins = np.zeros(n_rows, dtype=np.uint16)
     bins[new_row[kept]] = columns.bins[kept]
     index = new_row.astype(np.int32)
-    chunks = tuple(_pool().map(lambda c: _packed(c, columns, index, bins), columns.chunks))
+    chunks = tuple(each(lambda c: _packed(c, columns, index, bins), columns.chunks))
     return Columns(chunks, bins, columns.lowest, columns.table, columns.n_spots, lift, columns.share)
 
 
