@@ -28,7 +28,7 @@ from rbe_numpy import FORMULAS, checked
 
 from ionrt.biology import TISSUES, let_table, specific_energy
 from ionrt.rbe import MODELS, apply_model
-from ionrt.rbe.threads import in_slabs, thread_count
+from ionrt.threads import each, slabs
 
 PER_GY = {"let_x_dose": 5, "zstar_x_dose": 9, "zd_x_dose": 10, "zn_x_dose": 0.02, "alpha_x_dose": 0.7, "sqrt_beta_x_dose": 0.2}
 PARAMS = {n: {"alpha_beta": 3.0} for n in ("wedenberg", "carabe", "mcnamara", "rorvik", "wilkens", "chen", "mairani_helium")}
@@ -77,7 +77,7 @@ def copies(arrays: list[np.ndarray]) -> dict[str, Callable[[], object]]:
     def on_threads(copy: Callable[[np.ndarray, np.ndarray], object], fresh: bool) -> None:
         for a in flat:
             out = np.empty_like(a) if fresh else old
-            in_slabs(lambda p, out=out, a=a: copy(out[p], a[p]), a.size, thread_count())
+            each(lambda p, out=out, a=a: copy(out[p], a[p]), slabs(a.size))
 
     return {
         "NumPy": lambda: [a.copy() for a in flat],

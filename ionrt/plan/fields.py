@@ -16,7 +16,6 @@ from ionrt.plan.assemble import check_nominal, in_scenario
 from ionrt.plan.engine import Influence
 from ionrt.plan.moments import Moment, merge, moment_values, moments_of
 from ionrt.plan.products import whole
-from ionrt.plan.provenance import of_delivery
 from ionrt.plan.scenarios import Scenario, check_scenarios
 from ionrt.plan.scene import make_scene, on_dose_grid, structure_fractions
 from ionrt.quantities import IonrtError, content_hash, one_of, stamp
@@ -214,7 +213,7 @@ def _dataset(
     """Label and stamp; `inputs` is what the values depend on beside influence and moments."""
     shape, coords = influence.grid.shape, influence.grid.coords()
     ions = sorted({b.beam.ion for b in influence.beams})
-    inputs_hash = content_hash(of_delivery(influence), wanted, by, *inputs)
+    inputs_hash = content_hash(_delivery(influence), wanted, by, *inputs)
     provenance = {"ion": ", ".join(ions), "dose_per": "fraction", "inputs_hash": inputs_hash}
     out = xr.Dataset()
     for k, name in enumerate(("dose", *(m.name for m in wanted))):
@@ -227,3 +226,23 @@ def _dataset(
         out[name] = stamp(da, name, **carried, **provenance)
     out.attrs = {"target": influence.plan.target, "fractions": influence.plan.fractions, **provenance}
     return out
+
+
+def _delivery(influence: Influence) -> str:
+    """Of everything that makes a field from given moments and weights: patient, base data, scenario, grid, kernel, beams and
+    spots."""
+    parts: list[object] = [sorted(influence.attrs.items()), influence.grid, influence.plan.lateral_loss]
+    for one in influence.beams:
+        spots, machine = one.spots, one.machine
+        parts += [
+            one.beam,
+            one.isocentre,
+            spots.u,
+            spots.v,
+            spots.first,
+            spots.count,
+            spots.spacing,
+            machine.energy,
+            machine.air,
+        ]
+    return content_hash(*parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -11,9 +10,6 @@ import xarray as xr
 from ionrt.plan.machine import NEEDED
 from ionrt.plan.scene import Scene
 from ionrt.quantities import content_hash
-
-if TYPE_CHECKING:
-    from ionrt.plan.engine import Influence
 
 FOR_MOMENTS = ("let_d", "let_t", "spectrum_depth", "dose_spectrum", "kinetic_energy", "charge", "let_definition")
 
@@ -33,23 +29,3 @@ def of_base(data: Mapping[str, xr.Dataset]) -> str:
 def of_patient(scene: Scene) -> str:
     """Of material, outline and target, with their places."""
     return content_hash(scene.spr, scene.spr_grid, scene.grid, scene.body, scene.target)
-
-
-def of_delivery(influence: Influence) -> str:
-    """Of everything that makes a field from given moments and weights: patient, base data, scenario, grid, kernel, beams and
-    spots."""
-    parts: list[object] = [sorted(influence.attrs.items()), influence.grid, influence.plan.lateral_loss]
-    for one in influence.beams:
-        spots, machine = one.spots, one.machine
-        parts += [
-            one.beam,
-            one.isocentre,
-            spots.u,
-            spots.v,
-            spots.first,
-            spots.count,
-            spots.spacing,
-            machine.energy,
-            machine.air,
-        ]
-    return content_hash(*parts)

@@ -7,10 +7,10 @@ import xarray as xr
 from numba import njit
 
 from ionrt.plan.geometry import Grid, bev_axes
-from ionrt.plan.threads import each, pieces
 from ionrt.quantities import check, stamp
+from ionrt.threads import each, slabs
 
-LEAST = 2000  # voxels that a thread traces
+TRACED = 20_000  # voxels at a time
 
 
 @njit(nogil=True, cache=True)
@@ -78,7 +78,7 @@ def trace_voxels(
     def work(part: slice) -> None:
         trace(points[part], spr, np.array(spr_grid.origin), np.array(spr_grid.spacing), axes, isocentre, source, out[part])
 
-    each(work, pieces(index.size, LEAST))
+    each(work, slabs(index.size, TRACED))
     return out
 
 

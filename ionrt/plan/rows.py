@@ -11,11 +11,11 @@ from ionrt.plan.geometry import Grid
 from ionrt.plan.machine import Machine
 from ionrt.plan.scene import Scene
 from ionrt.plan.spots import Spots, View
-from ionrt.plan.threads import each, pieces
 from ionrt.quantities import IonrtError
+from ionrt.threads import each, slabs
 
 REACH = 3  # buckets that a ray looks at on either side
-LEAST = 5000  # voxels that a thread looks at
+LOOKED_AT = 50_000  # voxels at a time
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _dosed(
         dosed = np.flatnonzero(bins < machine.dose.shape[0])
         return mine[dosed], bins[dosed], bev[dosed]
 
-    found = each(work, pieces(index.size, LEAST))
+    found = each(work, slabs(index.size, LOOKED_AT)) or [work(slice(0, 0))]
     return found[0] if len(found) == 1 else tuple(np.concatenate(a) for a in zip(*found, strict=True))  # type: ignore[return-value]
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 from ionrt.quantities import IonrtError
 from ionrt.rbe.definition import Definition
 from ionrt.rbe.kernels import BIG
-from ionrt.rbe.threads import in_slabs, thread_count
+from ionrt.threads import each, slabs, thread_count
 
 Axes = tuple[tuple[str, np.ndarray | None], ...]
 
@@ -73,7 +73,7 @@ def evaluate(
     flat, maps = prepare(model, arrays, constants)
     out = np.empty_like(flat[0])
     limits = tuple(out.dtype.type(x) for x in model.validity.limits)
-    counts = in_slabs(lambda p: model.value(out[p], *(a[p] for a in flat), *cut(maps, p), *limits), out.size, threads)
+    counts = each(lambda p: model.value(out[p], *(a[p] for a in flat), *cut(maps, p), *limits), slabs(out.size), threads)
     if sum(c[0] for c in counts):
         _refuse(model, flat, where)
     return out.reshape(np.shape(arrays[0])), sum(c[1] for c in counts)

@@ -15,7 +15,7 @@ from ionrt.let import ions_of
 from ionrt.quantities import IonrtError, check, check_same_grid, content_hash, stamp
 from ionrt.rbe import blocks
 from ionrt.rbe.definition import Definition
-from ionrt.rbe.threads import in_slabs, thread_count
+from ionrt.threads import each, slabs, thread_count
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -59,7 +59,8 @@ class Model(Definition):
         arrays, maps = blocks.prepare(self, (dose, *moments), constants)
         maps = tuple(m if isinstance(m, np.ndarray) else float(c) for m, c in zip(maps, constants, strict=True))
         outs = tuple(np.empty_like(arrays[0]) for _ in arrays)
-        in_slabs(lambda p: self.slopes(*(o[p] for o in outs), *(a[p] for a in arrays), *blocks.cut(maps, p)), arrays[0].size)
+        parts = slabs(arrays[0].size)
+        each(lambda p: self.slopes(*(o[p] for o in outs), *(a[p] for a in arrays), *blocks.cut(maps, p)), parts, threads=1)
         return tuple(o.reshape(np.shape(dose)) for o in outs)
 
     def __call__(self, field: xr.Dataset, **params: Any) -> xr.DataArray:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ionrt.rbe.threads import SLAB, in_slabs
+from ionrt.threads import SLAB, each, slabs
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -20,19 +20,19 @@ def test_every_voxel_once(threads, size):
         times[piece] += 1
         return piece.stop - piece.start
 
-    assert sum(in_slabs(work, size, threads)) == size
+    assert sum(each(work, slabs(size), threads)) == size
     assert (times == 1).all()
 
 
 def test_both_threads_work():
     both = threading.Barrier(2, timeout=20)  # broken, and raises, unless two are inside at once
-    assert sorted(in_slabs(lambda p: both.wait(), 2 * SLAB, threads=2)) == [0, 1]
+    assert sorted(each(lambda p: both.wait(), slabs(2 * SLAB), threads=2)) == [0, 1]
 
 
 def test_helper_that_is_busy_is_not_waited_for():
     """Callers more than there are helpers, each holding the helpers up: the callers do the work."""
     with ThreadPoolExecutor(4) as callers:
-        done = list(callers.map(lambda _: len(in_slabs(lambda p: p, 4 * SLAB, threads=2)), range(20)))
+        done = list(callers.map(lambda _: len(each(lambda p: p, slabs(4 * SLAB), threads=2)), range(20)))
     assert done == [4] * 20
 
 
@@ -43,5 +43,13 @@ def test_error_of_a_piece_reaches_the_caller():
 
     for threads in (1, 2):
         with pytest.raises(ValueError, match="second piece"):
-            in_slabs(work, 4 * SLAB, threads)
-    assert len(in_slabs(lambda p: p, 4 * SLAB, 2)) == 4
+            each(work, slabs(4 * SLAB), threads)
+    assert len(each(lambda p: p, slabs(4 * SLAB), 2)) == 4
+
+
+def test_results_keep_the_order_and_work_may_share_work():
+    def outer(k):
+        return [k, *each(lambda j: 10 * k + j, range(4), threads=2)]
+
+    assert each(outer, range(6), threads=2) == [[k, *(10 * k + j for j in range(4))] for k in range(6)]
+    assert each(outer, [], threads=2) == []
