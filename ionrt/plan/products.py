@@ -12,9 +12,10 @@ from ionrt.plan import kernels
 from ionrt.plan.engine import BeamInfluence
 from ionrt.plan.moments import beam_table
 from ionrt.plan.store import Chunk, starts
-from ionrt.plan.threads import each, threads
+from ionrt.threads import each, thread_count
 
 MILLION = 1e6  # the dose of an entry is that of 1e6 particles
+MOST_SUMS = 8  # side by side, each of the size of the result
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _spans(chunk: Chunk) -> np.ndarray:
 
 def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk]) -> np.ndarray:
     """Sum of `work` over groups of chunks of similar size, one group per thread; the order is always the same."""
-    groups: list[list[Chunk]] = [[] for _ in range(min(threads(), len(chunks)))]
+    groups: list[list[Chunk]] = [[] for _ in range(min(thread_count(), MOST_SUMS, len(chunks)))]
     load = [0] * len(groups)
     for chunk in sorted(chunks, key=lambda c: -c.dose.size):
         lightest = load.index(min(load))
