@@ -248,7 +248,7 @@ def test_threads_of_the_solver_come_back():
 
     from scipy.linalg import cython_blas
 
-    from ionrt.plan.optimiser import one_blas_thread
+    from ionrt.plan.blas import one_blas_thread
 
     threads = getattr(CDLL(cython_blas.__file__), "scipy_openblas_get_num_threads", None)
     if threads is None:
@@ -257,6 +257,13 @@ def test_threads_of_the_solver_come_back():
     with pytest.raises(RuntimeError, match="inside"), one_blas_thread():
         assert threads() == 1
         raise RuntimeError("inside")
+    assert threads() == before
+    first, second = one_blas_thread(), one_blas_thread()  # side by side, the first to begin ends first
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert threads() == 1
+    second.__exit__(None, None, None)
     assert threads() == before
 
 

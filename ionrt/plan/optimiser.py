@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
-from scipy.linalg import cython_blas
 from scipy.optimize import OptimizeResult, minimize
 from tqdm.auto import tqdm
 
 from ionrt.plan.assemble import SAMPLES, check_nominal, make_problem
 from ionrt.plan.beams import Plan
+from ionrt.plan.blas import one_blas_thread
 from ionrt.plan.engine import Influence
 from ionrt.plan.objectives import mean
 from ionrt.plan.problem import Problem, Term
@@ -112,23 +110,6 @@ def minimise_weights(
     done.evaluations += int(found.nfev)
     done.value = float(found.fun)
     return np.maximum(found.x, 0.0) * scale
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """The solver's matrices are of the size of its history: more threads of its OpenBLAS only wait at full speed, in the way of
-    the products. Nothing happens where scipy uses another BLAS."""
-    library = ctypes.CDLL(cython_blas.__file__)
-    prefix = next((p for p in ("scipy_openblas", "openblas") if hasattr(library, f"{p}_set_num_threads")), None)
-    if prefix is None:
-        yield
-        return
-    before, limit = getattr(library, f"{prefix}_get_num_threads")(), getattr(library, f"{prefix}_set_num_threads")
-    limit(1)
-    try:
-        yield
-    finally:
-        limit(before)
 
 
 def _scaled(problem: Problem, x: np.ndarray, scale: np.ndarray) -> tuple[float, np.ndarray]:
