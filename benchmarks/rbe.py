@@ -11,7 +11,6 @@ All data are SYNTHETIC.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import resource
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from memory import keep_freed_memory
 from numba import njit
 from rbe_numpy import FORMULAS, checked
 
@@ -33,14 +33,6 @@ from ionrt.threads import each, slabs
 PER_GY = {"let_x_dose": 5, "zstar_x_dose": 9, "zd_x_dose": 10, "zn_x_dose": 0.02, "alpha_x_dose": 0.7, "sqrt_beta_x_dose": 0.2}
 PARAMS = {n: {"alpha_beta": 3.0} for n in ("wedenberg", "carabe", "mcnamara", "rorvik", "wilkens", "chen", "mairani_helium")}
 PARAMS |= {"linear": {"slope": 0.055}, "osmk": {"po2": 7.0}, "osmk23": {"po2": 7.0, "z0_exponent": 2.0}}
-
-
-def keep_freed_memory() -> str:
-    """Let the process keep what it frees, so that nobody's time is the first touch of new memory; says whether it does."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    mmap_threshold, trim_threshold, most = -3, -1, (1 << 31) - 1
-    kept = mallopt is not None and mallopt(mmap_threshold, most) and mallopt(trim_threshold, most)
-    return "kept for the next call, of all alike" if kept else "returned to the system: new memory costs all alike"
 
 
 def best(work: Callable[[], object], repeat: int = 7, clock: Callable[[], float] = time.perf_counter) -> float:

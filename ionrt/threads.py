@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache
 from typing import Any
 
@@ -39,7 +40,7 @@ def each(work: Callable[[Any], Any], parts: Iterable[Any], threads: int | None =
         for place, part in waiting:
             done[place] = work(part)
 
-    others = [_helpers().submit(take) for _ in range(min(threads or thread_count(), len(parts)) - 1)]
+    others = [_helpers().submit(copy_context().run, take) for _ in range(min(threads or thread_count(), len(parts)) - 1)]
     try:
         take()
     finally:

@@ -24,7 +24,8 @@ from ionrt.plan.spots import Spots, View
 from ionrt.plan.store import Chunk, Keeper, starts
 from ionrt.quantities import IonrtError, content_hash
 
-ENTRIES_PER_CHUNK = 8_000_000
+ENTRIES_PER_CHUNK = 2_000_000
+LEAST_CHUNKS = 8  # of a part: enough to share
 FORMAT = 2  # of stored blocks: raise by hand when kernels or layout change what a block holds, else old folders give old doses
 
 
@@ -107,7 +108,7 @@ def _slices(spots: Spots, rows: Rows, cut2: np.ndarray) -> Sequence[slice]:
         return [slice(0, spots.u.size)]
     per_area = rows.voxel.size / max(float(np.ptp(rows.bev[:, 0]) * np.ptp(rows.bev[:, 1])), 1.0)
     entries = spots.count * max(per_area * np.pi * float(np.mean(cut2[rows.bins])), 1.0)
-    parts = int(np.clip(np.ceil(entries.sum() / ENTRIES_PER_CHUNK), min(4, spots.u.size), spots.u.size))
+    parts = int(np.clip(np.ceil(entries.sum() / ENTRIES_PER_CHUNK), min(LEAST_CHUNKS, spots.u.size), spots.u.size))
     edges = np.searchsorted(np.cumsum(entries), np.linspace(0.0, entries.sum(), parts + 1)[1:-1])
     edges = np.unique(np.concatenate([[0], edges, [spots.u.size]]))
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]

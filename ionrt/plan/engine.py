@@ -28,6 +28,7 @@ from ionrt.plan.scene import Scene, make_scene
 from ionrt.plan.spots import Spots, View, given_spots, make_view, place_spots
 from ionrt.plan.store import Chunk, Keeper
 from ionrt.quantities import IonrtError, content_hash, one_of
+from ionrt.threads import each
 
 KERNELS = ("split", "point")
 
@@ -156,11 +157,17 @@ def influence(
     one_of(kernel, KERNELS, what="kernel")
     scene = make_scene(patient, plan)
     data = {ion: _base_data(ion, base) for ion in dict.fromkeys(b.ion for b in plan.beams)}
-    prepared = []
-    for i, beam in enumerate(tqdm(plan.beams, desc="influence", unit="beam", disable=None, leave=False)):
-        view, machine = make_view(beam, scene), make_machine(beam, data[beam.ion])
-        placed = place_spots(plan, beam, scene, view, machine) if spots is None else given_spots(spots, i, beam, machine)[0]
-        prepared.append(_prepare(plan, beam, scene, view.moved(scenario), machine, placed, kernel=kernel))
+    with tqdm(total=len(plan.beams), desc="influence", unit="beam", disable=None, leave=False) as bar:
+
+        def prepare(i: int) -> _Prepared:
+            beam = plan.beams[i]
+            view, machine = make_view(beam, scene), make_machine(beam, data[beam.ion])
+            placed = place_spots(plan, beam, scene, view, machine) if spots is None else given_spots(spots, i, beam, machine)[0]
+            made = _prepare(plan, beam, scene, view.moved(scenario), machine, placed, kernel=kernel)
+            bar.update()
+            return made
+
+        prepared = each(prepare, range(len(plan.beams)))
     keeper = Keeper(None if store is None else Path(store), memory)
     keeper.clear_stale()
     keeper = keeper.for_sizes([n for p in prepared for n in p.sizes], sum(p.besides for p in prepared), at_once())

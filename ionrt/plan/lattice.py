@@ -10,10 +10,12 @@ from scipy.sparse import csr_array
 from ionrt.plan.kernels import MOST_ENERGIES
 from ionrt.plan.rows import Rows, in_buckets
 from ionrt.plan.spots import Spots
+from ionrt.threads import each, slabs
 
 DISTANCE = 0.8  # of the narrowest halo (sigma) at that depth, between nodes
 NEAREST, FARTHEST = 2.0, 10.0  # mm between nodes of a level
 STEPS = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0)  # mm of water between levels
+AT_ONCE = 20_000  # voxels: few enough for the caches
 RAY_DISTANCE = 1.2  # sigmas of the halo, at most
 
 
@@ -96,15 +98,19 @@ def nodes_of(lattice: Lattice, rows: Rows, spots: Spots, radius: float, *, thinn
     shape = np.floor(rows.bev[:, :2].max(axis=0) / lattice.distance[:, None]).astype(np.int64) + 2 - low
     start = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])
     columns, values = np.empty((rows.bins.size, 8), np.int64), np.empty((rows.bins.size, 8), np.float32)
-    for k, depth in enumerate((1.0 - lower, lower)):
-        at = upper + k
-        place = rows.bev[:, :2] / lattice.distance[at, None]
-        cell = np.floor(place).astype(np.int64)
-        part, cell = place - cell, cell - low[at]
-        depth = np.where(lattice.thinned[at] == thinned, depth, 0.0)
-        for c, (i, j) in enumerate(np.ndindex(2, 2)):
-            columns[:, 4 * k + c] = start[at] + (cell[:, 1] + j) * shape[at, 0] + cell[:, 0] + i
-            values[:, 4 * k + c] = depth * np.abs(1 - i - part[:, 0]) * np.abs(1 - j - part[:, 1])
+
+    def work(some: slice) -> None:
+        for k, depth in enumerate((1.0 - lower[some], lower[some])):
+            at = upper[some] + k
+            place = rows.bev[some, :2] / lattice.distance[at, None]
+            cell = np.floor(place).astype(np.int64)
+            part, cell = place - cell, cell - low[at]
+            depth = np.where(lattice.thinned[at] == thinned, depth, 0.0)
+            for c, (i, j) in enumerate(np.ndindex(2, 2)):
+                columns[some, 4 * k + c] = start[at] + (cell[:, 1] + j) * shape[at, 0] + cell[:, 0] + i
+                values[some, 4 * k + c] = depth * np.abs(1 - i - part[:, 0]) * np.abs(1 - j - part[:, 1])
+
+    each(work, slabs(rows.bins.size, AT_ONCE))
     flat, weight = columns.ravel(), values.ravel()
     seen = np.bincount(flat, weights=weight, minlength=start[-1])
     along = np.bincount(flat, weights=(values * rows.bev[:, 2:]).ravel(), minlength=start[-1])

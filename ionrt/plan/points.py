@@ -21,13 +21,16 @@ STEPS = 60  # halvings in search of the cut-off
 @dataclass(frozen=True)
 class Point:
     """Tables (depth bin, energy): `amplitude` Gy mm2 per 1e6 particles and `variance` mm2 without air of core and halo, `cut2`
-    mm2; `limit2` mm2 per block of spots, in the isocentre plane (None: no other cut-off)."""
+    mm2; per depth bin the `widest` cut-off and the `lowest` energy that has dose there; `limit2` mm2 per block of spots, in the
+    isocentre plane (None: no other cut-off)."""
 
     core: np.ndarray
     core_var: np.ndarray
     halo: np.ndarray
     halo_var: np.ndarray
     cut2: np.ndarray
+    widest: np.ndarray
+    lowest: np.ndarray
     limit2: np.ndarray | None = None
 
 
@@ -39,7 +42,10 @@ def point_tables(machine: Machine, *, loss: float, cut2: np.ndarray | None = Non
     if cut2 is None:
         air = machine.air[:, 0]
         cut2 = np.where(machine.dose > 0.0, _radius2(machine.core_var + air, machine.halo_var + air, weight, loss), -1.0)
-    return Point((1.0 - weight) * scale, machine.core_var, weight * scale, machine.halo_var, cut2)
+    doses = cut2 >= 0.0
+    lowest = np.where(doses.any(axis=1), doses.argmax(axis=1), doses.shape[1])
+    core, halo = single((1.0 - weight) * scale), single(weight * scale)
+    return Point(core, single(machine.core_var), halo, single(machine.halo_var), cut2, cut2.max(axis=1), lowest)
 
 
 def _radius2(narrow: np.ndarray, wide: np.ndarray, weight: np.ndarray, loss: float) -> np.ndarray:
@@ -63,17 +69,14 @@ def fill_points(
     point: Point, air: np.ndarray, where: tuple, part: slice, row_start: np.ndarray, index: np.ndarray, dose: np.ndarray
 ) -> None:
     """Rows and dose (Gy per 1e6 particles) of every spot of the blocks."""
-    core, halo = ((single(a), single(v)) for a, v in ((point.core, point.core_var), (point.halo, point.halo_var)))
-    both = bool(point.halo.any())
-    _fill(*_near(point, where, part), point.cut2, *core, *halo, both, single(air.T), row_start[:-1].copy(), index, dose)  # type: ignore[call-arg]
+    tables = (point.core, point.core_var, point.halo, point.halo_var, bool(point.halo.any()), single(air.T))
+    _fill(*_near(point, where, part), point.cut2, *tables, row_start[:-1].copy(), index, dose)  # type: ignore[call-arg]
 
 
 def _near(point: Point, where: tuple, part: slice) -> tuple:
-    """What says which rows a ray sees: blocks and rows, cut-offs over all energies of a bin, the first that has dose there."""
+    """What says which rows a ray sees: blocks and rows, and cut-offs."""
     limit2 = np.full(where[0].size, np.inf) if point.limit2 is None else point.limit2[part]
-    doses = point.cut2 >= 0.0
-    lowest = np.where(doses.any(axis=1), doses.argmax(axis=1), doses.shape[1])
-    return *where, limit2, point.cut2.max(axis=1), lowest
+    return *where, limit2, point.widest, point.lowest
 
 
 @njit(nogil=True, cache=True)

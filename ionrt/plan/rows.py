@@ -70,7 +70,8 @@ def in_buckets(voxel: np.ndarray, bins: np.ndarray, bev: np.ndarray, spots: Spot
     origin, n_bucket, size = _buckets(spots, radius)
     place = np.clip(np.floor((bev[:, :2] - origin) / size).astype(np.int64), 0, n_bucket - 1)
     cell = place[:, 1] * n_bucket[0] + place[:, 0]
-    order = np.argsort(cell, kind="stable")
+    few = int(n_bucket.prod()) <= np.iinfo(np.uint16).max  # numpy sorts these by digits, many times faster
+    order = np.argsort(cell.astype(np.uint16) if few else cell, kind="stable")
     bucket = np.searchsorted(cell[order], np.arange(n_bucket.prod() + 1)).astype(np.int64)
     return Rows(voxel[order], bins[order].astype(np.uint16), bev[order], bucket, n_bucket, origin, size, REACH)
 
