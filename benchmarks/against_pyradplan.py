@@ -24,8 +24,8 @@ from memory import keep_freed_memory
 
 from ionrt.beam import read_matrad
 from ionrt.plan import Beam, Plan, Room
-from ionrt.plan.blocks import counted, filled
-from ionrt.plan.engine import BeamInfluence, beam_influence
+from ionrt.plan.blocks import Work, counted, filled
+from ionrt.plan.engine import BeamInfluence, Prepared, prepare_beam
 from ionrt.plan.geometry import Grid, bev_axes
 from ionrt.plan.machine import Machine, make_machine
 from ionrt.plan.points import Point, point_tables
@@ -33,6 +33,7 @@ from ionrt.plan.rows import Rows, dosed_rows
 from ionrt.plan.scene import Scene
 from ionrt.plan.spots import Spots, View
 from ionrt.plan.store import Chunk, Keeper
+from ionrt.threads import each
 
 CASES = {"C5": ("C", 5.0, (0.0,)), "C3": ("C", 3.0, (0.0, 90.0)), "He5": ("He", 5.0, (0.0,))}
 STEP = 0.04  # mm of the depth tables: they interpolate, ours takes the nearest depth
@@ -113,19 +114,30 @@ def _cut_offs(saved: dict[str, Any], b: int, machine: Machine) -> tuple[np.ndarr
     return np.where(machine.dose > 0.0, cut2, -1.0), widest  # they drop entries without dose
 
 
-def points(case: Case) -> tuple[Rows, Point, tuple[Chunk, ...]]:
-    """Entries with their cut-offs."""
+def counted_points(case: Case) -> tuple[Rows, Point, Work]:
+    """Rows and number of entries with their cut-offs."""
     point = replace(point_tables(case.machine, loss=0.005, cut2=case.cut2), limit2=case.limit2)
     radius = float(np.sqrt(case.cut2.max()))
     index = np.flatnonzero(case.scene.body)
     rows = dosed_rows(case.beam, case.scene, case.view, case.machine, case.spots, radius, case.scene.grid, index)
-    return rows, point, filled(counted(point, case.machine, case.spots, rows, case.view), Keeper())
+    return rows, point, counted(point, case.machine, case.spots, rows, case.view)
+
+
+def points(case: Case) -> tuple[Rows, Point, tuple[Chunk, ...]]:
+    """Entries with their cut-offs."""
+    rows, point, work = counted_points(case)
+    return rows, point, filled(work, Keeper())
+
+
+def counted_plans(case: Case) -> Prepared:
+    """Entries as plans use them, with the same share outside the cut-off: up to their number."""
+    plan = Plan((case.beam,), "target", 2.0, spacing=tuple(case.scene.grid.spacing), lateral_loss=0.005)
+    return prepare_beam(plan, case.beam, case.scene, case.view, case.machine, case.spots)
 
 
 def plans(case: Case) -> BeamInfluence:
-    """Entries as plans use them, with the same share outside the cut-off."""
-    plan = Plan((case.beam,), "target", 2.0, spacing=tuple(case.scene.grid.spacing), lateral_loss=0.005)
-    return beam_influence(plan, case.beam, case.scene, case.view, case.machine, case.spots)
+    """Entries as plans use them."""
+    return counted_plans(case).finish(Keeper())
 
 
 def least(work: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
@@ -179,17 +191,18 @@ def compare(name: str, folder: Path) -> list[Case]:
     print(f"{name} CPU: theirs {let:.2f} s (dose alone {dose:.2f})")
     for kernel, seconds in (("point", cpu), ("plans'", split_cpu)):
         print(f"{name} CPU: {kernel} kernel {seconds:.3f} s, {let / seconds:.1f} times less (dose alone {dose / seconds:.1f})")
-    each = sum(a.nbytes for _, _, chunks in made for k in chunks for a in k.arrays()) / saved["data"].size
+    mean = sum(a.nbytes for _, _, chunks in made for k in chunks for a in k.arrays()) / saved["data"].size
     entries, size = sum(b.entries for b in split), sum(b.nbytes for b in split)
-    print(f"{name} memory: {each:.1f} bytes an entry; plans' kernel {entries / 1e6:.1f} M, {size / entries:.1f} bytes each")
+    print(f"{name} memory: {mean:.1f} bytes an entry; plans' kernel {entries / 1e6:.1f} M, {size / entries:.1f} bytes each")
     sys.stdout.flush()
     return cases
 
 
 def cores(name: str, cases: list[Case]) -> None:
     """Seconds on the clock of two cores against one."""
-    for kernel, make in (("point", points), ("plans'", plans)):
-        one, two = np.array([(_wall(cases, make, 1), _wall(cases, make, 2)) for _ in range(9)]).T
+    ways = {"point": (counted_points, lambda made: filled(made[2], Keeper())), "plans'": (counted_plans, _finished)}
+    for kernel, way in ways.items():
+        one, two = np.array([(_wall(cases, *way, 1), _wall(cases, *way, 2)) for _ in range(9)]).T
         gain = f"{one.min() / two.min():.2f} times (least of 9 each), {np.median(one) / np.median(two):.2f} (medians)"
         print(
             f"{name} {kernel} kernel, one core {one.min():.3f} s, two {two.min():.3f} s: {gain}; load {os.getloadavg()[0]:.1f}"
@@ -197,16 +210,20 @@ def cores(name: str, cases: list[Case]) -> None:
     sys.stdout.flush()
 
 
-def _wall(cases: list[Case], make: Callable[[Case], object], cores: int) -> float:
-    """Seconds on the clock, on so many cores."""
+def _finished(made: Prepared) -> BeamInfluence:
+    return made.finish(Keeper())
+
+
+def _wall(cases: list[Case], prepare: Callable[[Case], Any], finish: Callable[[Any], object], cores: int) -> float:
+    """Seconds on the clock, on so many cores: beams prepared side by side, then the entries of one after the other, as
+    `ionrt.plan.influence` does."""
     every = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(every)[:cores])
     try:
         with dask.config.set(scheduler="threads", num_workers=cores):
             start = time.perf_counter()
-            for case in cases:
-                make(case)
-            return time.perf_counter() - start
+            made = [finish(p) for p in each(prepare, cases)]
+            return time.perf_counter() - start if made else 0.0
     finally:
         os.sched_setaffinity(0, every)
 

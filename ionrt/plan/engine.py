@@ -159,11 +159,11 @@ def influence(
     data = {ion: _base_data(ion, base) for ion in dict.fromkeys(b.ion for b in plan.beams)}
     with tqdm(total=len(plan.beams), desc="influence", unit="beam", disable=None, leave=False) as bar:
 
-        def prepare(i: int) -> _Prepared:
+        def prepare(i: int) -> Prepared:
             beam = plan.beams[i]
             view, machine = make_view(beam, scene), make_machine(beam, data[beam.ion])
             placed = place_spots(plan, beam, scene, view, machine) if spots is None else given_spots(spots, i, beam, machine)[0]
-            made = _prepare(plan, beam, scene, view.moved(scenario), machine, placed, kernel=kernel)
+            made = prepare_beam(plan, beam, scene, view.moved(scenario), machine, placed, kernel=kernel)
             bar.update()
             return made
 
@@ -192,11 +192,11 @@ def beam_influence(
     plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, index: np.ndarray | None = None
 ) -> BeamInfluence:
     """Entries of the given spots in the voxels `index` (flat; None: all of the body)."""
-    return _prepare(plan, beam, scene, view, machine, spots, index).finish(Keeper())
+    return prepare_beam(plan, beam, scene, view, machine, spots, index).finish(Keeper())
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """A beam before its entries are made: the parts still without chunks, and the work that makes them."""
 
     influence: BeamInfluence
@@ -218,7 +218,7 @@ class _Prepared:
         return replace(self.influence, parts=tuple(parts))
 
 
-def _prepare(
+def prepare_beam(
     plan: Plan,
     beam: Beam,
     scene: Scene,
@@ -227,8 +227,8 @@ def _prepare(
     spots: Spots,
     index: np.ndarray | None = None,
     kernel: str = "split",
-) -> _Prepared:
-    """Rows, tables and the number of entries."""
+) -> Prepared:
+    """A beam up to the number of its entries in the voxels `index` (flat; None: all of the body)."""
     if spots.count.max() > MOST_ENERGIES:
         raise IonrtError(
             f"beam {beam.name}: {spots.count.max()} energies on one ray; at most {MOST_ENERGIES}: thin the base data"
@@ -240,7 +240,7 @@ def _prepare(
     parts = _points if kernel == "point" else _core_and_halo
     voxel, made, works = parts(plan, beam, scene, view, machine, spots, index)
     iso = tuple(float(c) for c in view.isocentre)
-    return _Prepared(BeamInfluence(beam, machine, spots, iso, voxel, tuple(made)), tuple(works))  # type: ignore[arg-type]
+    return Prepared(BeamInfluence(beam, machine, spots, iso, voxel, tuple(made)), tuple(works))  # type: ignore[arg-type]
 
 
 def _core_and_halo(
