@@ -25,7 +25,7 @@ from memory import keep_freed_memory
 from ionrt.beam import read_matrad
 from ionrt.plan import Beam, Plan, Room
 from ionrt.plan.blocks import Work, counted, filled
-from ionrt.plan.engine import BeamInfluence, Prepared, prepare_beam
+from ionrt.plan.engine import BeamInfluence, Prepared, finish, prepare_beam
 from ionrt.plan.geometry import Grid, bev_axes
 from ionrt.plan.machine import Machine, make_machine
 from ionrt.plan.points import Point, point_tables
@@ -126,7 +126,7 @@ def counted_points(case: Case) -> tuple[Rows, Point, Work]:
 def points(case: Case) -> tuple[Rows, Point, tuple[Chunk, ...]]:
     """Entries with their cut-offs."""
     rows, point, work = counted_points(case)
-    return rows, point, filled(work, Keeper())
+    return rows, point, filled([work], Keeper())[0]
 
 
 def counted_plans(case: Case) -> Prepared:
@@ -137,7 +137,7 @@ def counted_plans(case: Case) -> Prepared:
 
 def plans(case: Case) -> BeamInfluence:
     """Entries as plans use them."""
-    return counted_plans(case).finish(Keeper())
+    return finish([counted_plans(case)], Keeper())[0]
 
 
 def least(work: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
@@ -200,7 +200,10 @@ def compare(name: str, folder: Path) -> list[Case]:
 
 def cores(name: str, cases: list[Case]) -> None:
     """Seconds on the clock of two cores against one."""
-    ways = {"point": (counted_points, lambda made: filled(made[2], Keeper())), "plans'": (counted_plans, _finished)}
+    ways: dict[str, tuple[Callable[[Case], Any], Callable[[list[Any]], object]]] = {
+        "point": (counted_points, lambda made: filled([work for _, _, work in made], Keeper())),
+        "plans'": (counted_plans, lambda made: finish(made, Keeper())),
+    }
     for kernel, way in ways.items():
         one, two = np.array([(_wall(cases, *way, 1), _wall(cases, *way, 2)) for _ in range(9)]).T
         gain = f"{one.min() / two.min():.2f} times (least of 9 each), {np.median(one) / np.median(two):.2f} (medians)"
@@ -210,20 +213,18 @@ def cores(name: str, cases: list[Case]) -> None:
     sys.stdout.flush()
 
 
-def _finished(made: Prepared) -> BeamInfluence:
-    return made.finish(Keeper())
-
-
-def _wall(cases: list[Case], prepare: Callable[[Case], Any], finish: Callable[[Any], object], cores: int) -> float:
-    """Seconds on the clock, on so many cores: beams prepared side by side, then the entries of one after the other, as
-    `ionrt.plan.influence` does."""
+def _wall(cases: list[Case], prepare: Callable[[Case], Any], fill: Callable[[list[Any]], object], cores: int) -> float:
+    """Seconds on the clock, on so many cores: beams prepared side by side, then the entries of all, as `ionrt.plan.influence`
+    does."""
     every = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(every)[:cores])
     try:
         with dask.config.set(scheduler="threads", num_workers=cores):
             start = time.perf_counter()
-            made = [finish(p) for p in each(prepare, cases)]
-            return time.perf_counter() - start if made else 0.0
+            made = fill(each(prepare, cases))
+            seconds = time.perf_counter() - start
+            del made
+            return seconds
     finally:
         os.sched_setaffinity(0, every)
 

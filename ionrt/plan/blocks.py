@@ -12,7 +12,9 @@ import dask
 import dask.threaded
 import numpy as np
 from dask.base import get_scheduler
+from dask.callbacks import Callback
 from dask.system import CPU_COUNT
+from tqdm.auto import tqdm
 
 from ionrt import __version__
 from ionrt.plan import kernels
@@ -61,15 +63,22 @@ def counted(tables: Component | Point, machine: Machine, spots: Spots, rows: Row
     return replace(work, slices=tuple(slices), counts=tuple(counts))
 
 
-def filled(work: Work, keeper: Keeper) -> tuple[Chunk, ...]:
-    """The chunks of all slices; those that the keeper has are not computed again."""
-    key = work.key() if keeper.folder is not None else ""
-    keys = [f"{key}-{part.start}-{part.stop}" for part in work.slices]
-    todo = [i for i, k in enumerate(keys) if keeper.find(k) is None]
-    shared = dask.delayed(replace(work, counts=()), pure=False, traverse=False)
-    tasks = [dask.delayed(_fill, pure=False)(shared, work.slices[i], work.counts[i], keeper, keys[i]) for i in todo]
-    made = dict(zip(todo, dask.compute(*tasks), strict=True))
-    return tuple(_present(made.get(i) or keeper.find(k), k) for i, k in enumerate(keys))
+def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
+    """The chunks of each work, all of them together as one set of tasks; those that the keeper has are not computed again."""
+    names = [work.key() if keeper.folder is not None else "" for work in works]
+    keys = {(w, i): f"{names[w]}-{s.start}-{s.stop}" for w, work in enumerate(works) for i, s in enumerate(work.slices)}
+    todo = [place for place, key in keys.items() if keeper.find(key) is None]
+    if keeper.folder is not None:  # works that are alike are done once
+        todo = list({keys[place]: place for place in todo}.values())
+    shared = [dask.delayed(replace(work, counts=()), pure=False, traverse=False) for work in works]
+    fill = dask.delayed(_fill, pure=False)
+    tasks = [fill(shared[w], works[w].slices[i], works[w].counts[i], keeper, keys[w, i]) for w, i in todo]
+    with tqdm(total=len(tasks), desc="entries", unit="block", disable=None, leave=False) as bar:
+        done = Callback(posttask=lambda key, *_: bar.update() if str(key).startswith("_fill") else None)
+        with done:  # of the schedulers in this process
+            made = dict(zip(todo, dask.compute(*tasks), strict=True))
+    found = {place: _present(made.get(place) or keeper.find(key), key) for place, key in keys.items()}
+    return [tuple(found[w, i] for i in range(len(work.slices))) for w, work in enumerate(works)]
 
 
 def at_once() -> int:

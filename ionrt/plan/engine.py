@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -171,7 +171,7 @@ def influence(
     keeper = Keeper(None if store is None else Path(store), memory)
     keeper.clear_stale()
     keeper = keeper.for_sizes([n for p in prepared for n in p.sizes], sum(p.besides for p in prepared), at_once())
-    beams = tuple(p.finish(keeper) for p in tqdm(prepared, desc="entries", unit="beam", disable=None, leave=False))
+    beams = finish(prepared, keeper)
     attrs = {"patient": of_patient(scene), "base": of_base(data), "kernel": kernel}
     if not scenario.is_nominal:
         attrs |= {"scenario": scenario.label, "scenario_hash": content_hash(scenario.range_shift, scenario.setup)}
@@ -192,7 +192,7 @@ def beam_influence(
     plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, index: np.ndarray | None = None
 ) -> BeamInfluence:
     """Entries of the given spots in the voxels `index` (flat; None: all of the body)."""
-    return prepare_beam(plan, beam, scene, view, machine, spots, index).finish(Keeper())
+    return finish([prepare_beam(plan, beam, scene, view, machine, spots, index)], Keeper())[0]
 
 
 @dataclass(frozen=True)
@@ -203,19 +203,21 @@ class Prepared:
     works: tuple[Work, ...]
 
     @property
-    def sizes(self) -> list[list[int]]:
-        """Bytes of each chunk to come, part by part."""
-        return [work.nbytes for work in self.works]
+    def sizes(self) -> list[int]:
+        """Bytes of each chunk to come."""
+        return [n for work in self.works for n in work.nbytes]
 
     @property
     def besides(self) -> int:
         """Bytes of everything else that stays."""
         return self.influence.nbytes
 
-    def finish(self, keeper: Keeper) -> BeamInfluence:
-        """With the entries."""
-        parts = (replace(p, chunks=filled(w, keeper)) for p, w in zip(self.influence.parts, self.works, strict=True))
-        return replace(self.influence, parts=tuple(parts))
+
+def finish(prepared: Sequence[Prepared], keeper: Keeper) -> tuple[BeamInfluence, ...]:
+    """With the entries of all beams, made together: no core waits at the end of a part."""
+    chunks = iter(filled([work for p in prepared for work in p.works], keeper))
+    parts = [tuple(replace(part, chunks=next(chunks)) for part in p.influence.parts) for p in prepared]
+    return tuple(replace(p.influence, parts=made) for p, made in zip(prepared, parts, strict=True))
 
 
 def prepare_beam(

@@ -57,13 +57,13 @@ class Keeper:
         if self.memory is not None and not self.memory > 0.0:
             raise IonrtError(f"memory: expected a positive number of bytes, got {self.memory!r}")
 
-    def for_sizes(self, parts: Sequence[Sequence[float]], besides: float, at_once: int) -> Keeper:
-        """The same for an influence in chunks of these bytes, part by part, and `besides` bytes that always stay; of one part,
-        as many as `at_once` chunks are made at a time."""
-        chunks = sum(map(sum, parts))
+    def for_sizes(self, sizes: Sequence[float], besides: float, at_once: int) -> Keeper:
+        """The same for an influence in chunks of these bytes, of which `at_once` are made at a time, and `besides` bytes that
+        always stay."""
+        chunks = sum(sizes)
         if self.memory is None or chunks + besides <= self.memory:
             return self
-        least, alone = (besides + max((sum(sorted(p)[-n:]) for p in parts), default=0.0) for n in (at_once, 1))
+        least, alone = (besides + sum(sorted(sizes)[-n:]) for n in (at_once, 1))
         if self.folder is None:
             raise IonrtError(
                 f"memory: the influence takes {_size(chunks + besides)}, more than the {_size(self.memory)} given; a folder for"
