@@ -225,7 +225,8 @@ def content_hash(*parts: object) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(str((part.dtype, part.shape)).encode())
-            digest.update(np.ascontiguousarray(part).tobytes())
+            whole = np.ascontiguousarray(part)
+            digest.update(whole.tobytes() if whole.dtype.hasobject else memoryview(whole.reshape(-1).view(np.uint8)))  # no copy
         elif isinstance(part, bytes):
             digest.update(part)
         else:

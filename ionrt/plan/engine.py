@@ -255,8 +255,9 @@ def _core_and_halo(
         rows = dosed_rows(beam, scene, view, machine, spots, float(np.sqrt(core.cut2.max())), scene.grid, index)
         return rows.voxel, [Part(rows.bins, core.lowest, (), core.taps)], [counted(core, machine, spots, rows, view)]
     core, halo, lattice = split(machine, thickness=thickness, spacing=spots.spacing, loss=plan.lateral_loss)
-    radius = float(np.sqrt(max(core.cut2.max(), halo.cut2.max())))
-    rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, index)
+    narrow, wide = (float(np.sqrt(c.cut2.max())) for c in (core, halo))
+    radius = max(narrow, wide)
+    rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, index, narrow)
     parts = [Part(rows.bins, core.lowest, (), core.taps)]
     works = [counted(core, machine, spots, rows, view)]
     for thinned in (False, True) if halo.cut2.max() > 0.0 else ():

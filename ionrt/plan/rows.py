@@ -33,9 +33,18 @@ class Rows:
 
 
 def dosed_rows(
-    beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, radius: float, grid: Grid, index: np.ndarray
+    beam: Beam,
+    scene: Scene,
+    view: View,
+    machine: Machine,
+    spots: Spots,
+    radius: float,
+    grid: Grid,
+    index: np.ndarray,
+    looks: float | None = None,
 ) -> Rows:
-    """Of the voxels `index` of `grid`, those within `radius` mm of any ray and no deeper than the base data, by bucket.
+    """Of the voxels `index` of `grid`, those within `radius` mm of any ray and no deeper than the base data, by bucket; a ray
+    will look for them within `looks` mm (None: as far).
 
     None may be left where `index` is only a part of the body; a beam that doses nothing of all the body raises.
     """
@@ -44,7 +53,7 @@ def dosed_rows(
     if found[0].size == 0 and _dosed(beam, scene, view, machine, spots, radius, scene.grid, body)[0].size == 0:
         moved = f" in scenario {view.scenario!r}" if view.scenario else ""
         raise IonrtError(f"beam {beam.name} misses the patient{moved}: no voxel near its rays; check isocentre and angles")
-    return in_buckets(*found, spots, radius)
+    return in_buckets(*found, spots, radius if looks is None else looks)
 
 
 def _dosed(
@@ -80,8 +89,9 @@ def _buckets(spots: Spots, radius: float) -> tuple[np.ndarray, np.ndarray, float
     """Origin, number and size of the buckets around the rays."""
     # the farthest downstream voxels see the rays spread most: radius in the isocentre plane
     size = max(1.05 * radius / (REACH - 1.0), 2.0)
-    origin = np.array([spots.u.min(), spots.v.min()]) - REACH * size
-    n_bucket = np.array([int((a.max() - o) / size) + REACH + 1 for a, o in zip((spots.u, spots.v), origin, strict=True)])
+    # the outermost buckets, which hold all that is farther away, are in the reach of no ray
+    origin = np.array([spots.u.min(), spots.v.min()]) - (REACH + 1) * size
+    n_bucket = np.array([int((a.max() - o) / size) + REACH + 2 for a, o in zip((spots.u, spots.v), origin, strict=True)])
     return origin, n_bucket, size
 
 
