@@ -226,7 +226,7 @@ def content_hash(*parts: object) -> str:
         if isinstance(part, np.ndarray):
             digest.update(str((part.dtype, part.shape)).encode())
             whole = np.ascontiguousarray(part)
-            digest.update(whole.tobytes() if whole.dtype.hasobject else memoryview(whole.reshape(-1).view(np.uint8)))  # no copy
+            digest.update(whole.tobytes() if whole.dtype.hasobject else whole.reshape(-1).view(np.uint8).data)  # no copy
         elif isinstance(part, bytes):
             digest.update(part)
         else:
