@@ -40,14 +40,23 @@ def each(work: Callable[[Any], Any], parts: Iterable[Any], threads: int | None =
         for place, part in waiting:
             done[place] = work(part)
 
-    others = [_helpers().submit(copy_context().run, take) for _ in range(min(threads or thread_count(), len(parts)) - 1)]
+    shared = [take]  # all that helpers are handed: what is cancelled stays in the queue of a busy one, and must hold nothing
+    others = [
+        _helpers().submit(copy_context().run, _help, shared) for _ in range(min(threads or thread_count(), len(parts)) - 1)
+    ]
     try:
         take()
     finally:
+        shared.clear()
         late = [f for f in others if not f.cancel()]  # who has not begun by now need not
         for f in late:
             f.result()
     return done
+
+
+def _help(shared: list[Callable[[], None]]) -> None:
+    for take in tuple(shared):
+        take()
 
 
 def slabs(size: int, largest: int = SLAB) -> list[slice]:

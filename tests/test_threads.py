@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -53,3 +55,23 @@ def test_results_keep_the_order_and_work_may_share_work():
 
     assert each(outer, range(6), threads=2) == [[k, *(10 * k + j for j in range(4))] for k in range(6)]
     assert each(outer, [], threads=2) == []
+
+
+def test_a_busy_helper_holds_nothing_of_what_is_done():
+    """Work that shares work while the helpers are busy: what it made is given free with the caller's last reference."""
+
+    class Large:
+        pass
+
+    def outer(_):
+        both.wait()  # all threads are in the outer work from here on
+        inner = each(lambda _: Large(), range(3))
+        left = [weakref.ref(x) for x in inner]
+        del inner
+        gc.collect()
+        alive = sum(r() is not None for r in left)
+        both.wait()
+        return alive
+
+    both = threading.Barrier(2, timeout=20)
+    assert each(outer, range(2), threads=2) == [0, 0]
