@@ -325,12 +325,9 @@ def test_a_structure_that_no_beam_comes_near_has_no_dose():
         scenario_field(patient, nominal, weights, [Scenario(setup=(0.0, 0.0, 200.0))], models=("constant",), within=["ORGAN"])
 
 
-@pytest.fixture(scope="module")
-def study(box):
-    patient, _, base, _ = box
+def studied(patient, base, **named):
     return compare_robustness(
         patient,
-        organs=["ORGAN"],
         gantry_angles=(0.0, 90.0),
         room=POINT_ROOM,
         range_error=0.03,
@@ -342,7 +339,14 @@ def study(box):
         tested=(NOMINAL, Scenario(0.03), Scenario(-0.03), Scenario(setup=(0.0, 0.0, -3.0))),
         iterations=25,
         base=base,
+        **named,
     )
+
+
+@pytest.fixture(scope="module")
+def study(box):
+    patient, _, base, _ = box
+    return studied(patient, base, organs=["ORGAN"])
 
 
 def test_margin_and_robust_plan_side_by_side(study):
@@ -366,21 +370,7 @@ def test_a_target_of_any_name_is_planned_alike(box, study):
     """The margin around it is no part of the outline that is to be spared, as around a CTV."""
     patient, _, base, _ = box
     names = ["Tumour_1" if s == "CTV" else str(s) for s in patient["structure"].values]
-    other = compare_robustness(
-        patient.assign_coords(structure=names),
-        target="Tumour_1",
-        gantry_angles=(0.0, 90.0),
-        room=POINT_ROOM,
-        range_error=0.03,
-        setup_error=3.0,
-        prescription=2.0,
-        model="constant",
-        parameters={"rbe": 1.0},
-        spacing=2.0,
-        tested=study.tested,
-        iterations=25,
-        base=base,
-    )
+    other = studied(patient.assign_coords(structure=names), base, target="Tumour_1")
     assert other.organs == ("ORGAN",)
     for name in ("margin", "robust"):
         np.testing.assert_allclose(other.plans[name].weights, study.plans[name].weights, rtol=1e-3, atol=1.0)

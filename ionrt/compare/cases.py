@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ionrt.let import let_d
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
 from ionrt.plan.objectives import is_external, is_margin_of, is_target
 from ionrt.quantities import cache_folder, content_hash, stamp
+from ionrt.threads import each
 
 AT_ONCE = 2
 VOLUMES = ("GTV", "CTV", "ITV", "PTV", "EXTERNAL")  # types in a structure set that are no organs
@@ -70,8 +70,14 @@ def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]
 def side_by_side(work: Callable[[Any], Any], items: Iterable[Any], what: str) -> dict[Any, Any]:
     """{item: work(item)} with a progress bar, two at a time: one keeps the cores busy in the serial parts of the other."""
     items = list(items)
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix=f"ionrt-{what}") as pool:
-        return dict(zip(items, tqdm(pool.map(work, items), total=len(items), desc=what, disable=None), strict=True))
+    with tqdm(total=len(items), desc=what, disable=None) as bar:
+
+        def one(item: Any) -> Any:
+            done = work(item)
+            bar.update()
+            return done
+
+        return dict(zip(items, each(one, items, AT_ONCE), strict=True))
 
 
 def base_of(ions: Iterable[str], base: Mapping[str, xr.Dataset] | None) -> dict[str, xr.Dataset]:

@@ -56,7 +56,7 @@ class Work:
 
 def counted(tables: Component | Point, machine: Machine, spots: Spots, rows: Rows, view: View) -> Work:
     """The work cut into slices of similar size, with its exact number of entries."""
-    work = Work(tables, machine.air, rows, view.source, spots)
+    work = Work(tables, kernels.single(machine.air.T), rows, view.source, spots)
     slices = _slices(spots, rows, tables.cut2 if tables.cut2.ndim == 1 else tables.cut2.mean(axis=1))
     shared = dask.delayed(work, pure=False, traverse=False)
     counts = dask.compute(*(dask.delayed(_count, pure=False)(shared, part) for part in slices))
@@ -74,8 +74,8 @@ def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
     fill = dask.delayed(_fill, pure=False)
     tasks = [fill(shared[w], works[w].slices[i], works[w].counts[i], keeper, keys[w, i]) for w, i in todo]
     with tqdm(total=len(tasks), desc="entries", unit="block", disable=None, leave=False) as bar:
-        done = Callback(posttask=lambda key, *_: bar.update() if str(key).startswith("_fill") else None)
-        with done:  # of the schedulers in this process
+        mine = {task.key for task in tasks}  # other work may run at the same time
+        with Callback(posttask=lambda key, *_: bar.update() if key in mine else None):  # of schedulers in this process
             made = dict(zip(todo, dask.compute(*tasks), strict=True))
     found = {place: _present(made.get(place) or keeper.find(key), key) for place, key in keys.items()}
     return [tuple(found[w, i] for i in range(len(work.slices))) for w, work in enumerate(works)]
@@ -128,9 +128,9 @@ def _where(work: Work, part: slice) -> tuple:
     rows, spots = work.rows, work.spots
     blocks = (spots.u[part], spots.v[part], spots.first[part], spots.count[part])
     near = (rows.bucket, rows.n_bucket, rows.origin, rows.size, rows.reach, work.source)
-    if isinstance(work.tables, Point):
-        return *blocks, rows.bev, rows.bins, *near
-    return *blocks, work.tables.lowest, rows.bev, rows.bins, work.tables.cut2, *near
+    tables = work.tables
+    widest = tables.widest if isinstance(tables, Point) else tables.cut2
+    return *blocks, tables.lowest, rows.bev, rows.bins, widest, *near
 
 
 def _count(work: Work, part: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -154,6 +154,6 @@ def _fill(work: Work, part: slice, counts: tuple[np.ndarray, np.ndarray], keeper
         within = np.arange(count.sum()) - np.repeat(starts(count)[:-1], count)
         first, spot, count = np.repeat(first, count) + within, np.repeat(spot, count) + within, np.ones(within.size, np.int64)
     else:
-        tables = (kernels.single(work.tables.amplitude), kernels.single(work.tables.variance), kernels.single(work.air.T))
+        tables = (work.tables.amplitude, work.tables.variance, work.air)
         kernels.fill(*where, *tables, row_start, entry_start, index, dose)  # type: ignore[call-arg]
     return keeper.keep(key, Chunk(first, count, spot, row_start, entry_start, index, dose))

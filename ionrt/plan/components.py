@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ionrt.plan.kernels import single
 from ionrt.plan.lattice import Lattice, choose_lattice
 from ionrt.plan.machine import Machine, slab_mean, slab_taps
 
@@ -109,7 +110,7 @@ def _cut_off(
     retained = np.where(retained > 0.0, np.maximum(retained, LEAST_RETAINED), 0.0)
     amplitude = np.where(reaches & (retained > 0.0), GY_PER_MEV_MM * _ratio(dose, retained, 0.0 * dose), 0.0)
     lowest = np.where(reaches.any(axis=1), np.argmax(reaches, axis=1), dose.shape[1])
-    return Component(amplitude, total - machine.air[:, 0], cut2, lowest.astype(np.int32), taps)
+    return Component(single(amplitude), single(total - machine.air[:, 0]), cut2, lowest.astype(np.int32), taps)
 
 
 _X = np.linspace(0.05, 40.0, 4000)

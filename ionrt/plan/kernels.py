@@ -25,13 +25,22 @@ def count_rows(u, v, first, count, lowest, bev, bins, cut2, bucket, n_bucket, or
     """Number of voxels within the cut-off of every block, and of entries."""
     none = np.empty(0, np.int32)
     for b in range(u.size):
-        n_rows[b], n_entries[b] = _visit(
-            u[b], v[b], first[b], count[b], lowest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, none
-        )
+        near = (lowest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, np.inf)
+        n_rows[b], n_entries[b] = visit(u[b], v[b], first[b], count[b], *near, none)
 
 
 @njit(nogil=True, cache=True)
-def _visit(u, v, first, count, lowest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, rows):
+def distance2(u, v, bev, i, source):
+    """Squared distance (mm2) of a row from a ray. Counting and filling must agree on it: no liberties with rounding."""
+    du = (bev[i, 0] - u) * (1.0 - bev[i, 2] / source[0])
+    dv = (bev[i, 1] - v) * (1.0 - bev[i, 2] / source[1])
+    return du * du + dv * dv
+
+
+@njit(nogil=True, cache=True)
+def visit(u, v, first, count, lowest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, limit2, rows):
+    """Rows that one ray doses, into `rows` unless that is empty; their number and that of entries. `cut2` per depth bin;
+    `limit2` mm2 holds in the isocentre plane."""
     found, entries = 0, 0
     iu, iv = int((u - origin[0]) / size), int((v - origin[1]) / size)
     for jv in range(max(iv - reach, 0), min(iv + reach + 1, n_bucket[1])):
@@ -40,15 +49,14 @@ def _visit(u, v, first, count, lowest, bev, bins, cut2, bucket, n_bucket, origin
             continue
         for i in range(bucket[j0], bucket[j1]):
             left = count - max(lowest[bins[i]] - first, 0)
-            if left <= 0:
+            if left <= 0 or distance2(u, v, bev, i, source) > cut2[bins[i]]:
                 continue
-            du = (bev[i, 0] - u) * (1.0 - bev[i, 2] / source[0])
-            dv = (bev[i, 1] - v) * (1.0 - bev[i, 2] / source[1])
-            if du * du + dv * dv <= cut2[bins[i]]:
-                if rows.size > 0:
-                    rows[found] = i
-                found += 1
-                entries += left
+            if (bev[i, 0] - u) ** 2 + (bev[i, 1] - v) ** 2 > limit2:
+                continue
+            if rows.size > 0:
+                rows[found] = i
+            found += 1
+            entries += left
     return found, entries
 
 
@@ -119,17 +127,15 @@ def fill(
         mine = rows[row_start[b] : row_start[b + 1]]
         if mine.size == 0:
             continue
-        f, n = first[b], count[b]
-        _visit(u[b], v[b], f, n, lowest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, mine)
+        near = (lowest, bev, bins, cut2, bucket, n_bucket, origin, size, reach, source, np.inf)
+        visit(u[b], v[b], first[b], count[b], *near, mine)
         for i in mine:
-            w, d = bev[i, 2], bins[i]
-            du = (bev[i, 0] - u[b]) * (1.0 - w / source[0])
-            dv = (bev[i, 1] - v[b]) * (1.0 - w / source[1])
-            low, high = max(f, lowest[d]), f + n
+            w, d, r2 = bev[i, 2], bins[i], distance2(u[b], v[b], bev, i, source)
+            low, high = max(first[b], lowest[d]), first[b] + count[b]
             if at + high - low - done > BATCH:
                 gauss(amplitudes[: at - done], variances[: at - done], halves[: at - done], dose[done:at])
                 done = at
-            strip(amplitude, variance, air, d, low, high, w, du * du + dv * dv, at - done, amplitudes, variances, halves)
+            strip(amplitude, variance, air, d, low, high, w, r2, at - done, amplitudes, variances, halves)
             at += high - low
     gauss(amplitudes[: at - done], variances[: at - done], halves[: at - done], dose[done:at])
 

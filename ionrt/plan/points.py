@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from ionrt.plan.components import GY_PER_MEV_MM
-from ionrt.plan.kernels import BATCH, gauss, single, strip
+from ionrt.plan.kernels import BATCH, distance2, gauss, single, strip, visit
 from ionrt.plan.machine import Machine
 
 STEPS = 60  # halvings in search of the cut-off
@@ -61,7 +61,7 @@ def _radius2(narrow: np.ndarray, wide: np.ndarray, weight: np.ndarray, loss: flo
 def count_points(point: Point, where: tuple, part: slice) -> np.ndarray:
     """Entries of every spot of the blocks."""
     out = np.zeros(where[3].sum(), np.int64)
-    _count(*_near(point, where, part), point.cut2, out)  # type: ignore[call-arg]
+    _count(*where, _limit(point, where, part), point.cut2, out)  # type: ignore[call-arg]
     return out
 
 
@@ -69,71 +69,52 @@ def fill_points(
     point: Point, air: np.ndarray, where: tuple, part: slice, row_start: np.ndarray, index: np.ndarray, dose: np.ndarray
 ) -> None:
     """Rows and dose (Gy per 1e6 particles) of every spot of the blocks."""
-    tables = (point.core, point.core_var, point.halo, point.halo_var, bool(point.halo.any()), single(air.T))
-    _fill(*_near(point, where, part), point.cut2, *tables, row_start[:-1].copy(), index, dose)  # type: ignore[call-arg]
+    tables = (point.core, point.core_var, point.halo, point.halo_var, bool(point.halo.any()), air)
+    _fill(*where, _limit(point, where, part), point.cut2, *tables, row_start[:-1].copy(), index, dose)  # type: ignore[call-arg]
 
 
-def _near(point: Point, where: tuple, part: slice) -> tuple:
-    """What says which rows a ray sees: blocks and rows, and cut-offs."""
-    limit2 = np.full(where[0].size, np.inf) if point.limit2 is None else point.limit2[part]
-    return *where, limit2, point.widest, point.lowest
-
-
-@njit(nogil=True, cache=True)
-def _visit(b, u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest, row, r2):
-    """Rows that a ray sees and their squared distances (mm2); their number."""
-    n = 0
-    iu, iv = int((u[b] - origin[0]) / size), int((v[b] - origin[1]) / size)
-    for jv in range(max(iv - reach, 0), min(iv + reach + 1, n_bucket[1])):
-        j0, j1 = jv * n_bucket[0] + max(iu - reach, 0), jv * n_bucket[0] + min(iu + reach + 1, n_bucket[0])
-        if j1 <= j0:
-            continue
-        for i in range(bucket[j0], bucket[j1]):
-            du, dv = bev[i, 0] - u[b], bev[i, 1] - v[b]
-            if du * du + dv * dv > limit2[b] or lowest[bins[i]] >= first[b] + count[b]:
-                continue
-            du, dv = du * (1.0 - bev[i, 2] / source[0]), dv * (1.0 - bev[i, 2] / source[1])
-            if du * du + dv * dv <= widest[bins[i]]:
-                row[n], r2[n] = i, du * du + dv * dv
-                n += 1
-    return n
+def _limit(point: Point, where: tuple, part: slice) -> np.ndarray:
+    return np.full(where[0].size, np.inf) if point.limit2 is None else point.limit2[part]
 
 
 @njit(nogil=True, cache=True)
 def _count(
-    u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest, cut2, counts
+    u, v, first, count, lowest, bev, bins, widest, bucket, n_bucket, origin, size, reach, source, limit2, cut2, counts
 ):  # fmt: skip
-    row, r2 = np.empty(bins.size, np.int64), np.empty(bins.size)
-    start = 0
+    row, start = np.empty(bins.size, np.int32), 0
     for b in range(u.size):
-        near = (u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest)
-        for j in range(_visit(b, *near, row, r2)):
-            low = max(first[b], lowest[bins[row[j]]])
-            d, e, to = np.uint64(bins[row[j]]), np.uint64(low), np.uint64(start + low - first[b])
+        near = (lowest, bev, bins, widest, bucket, n_bucket, origin, size, reach, source, limit2[b])
+        n, _ = visit(u[b], v[b], first[b], count[b], *near, row)
+        for i in row[:n]:
+            r2 = distance2(u[b], v[b], bev, i, source)
+            low = max(first[b], lowest[bins[i]])
+            d, e, to = np.uint64(bins[i]), np.uint64(low), np.uint64(start + low - first[b])
             for k in range(np.uint64(first[b] + count[b] - low)):
-                counts[to + k] += r2[j] <= cut2[d, e + k]
+                counts[to + k] += r2 <= cut2[d, e + k]
         start += count[b]
 
 
 @njit(nogil=True, cache=True)
 def _fill(
-    u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest, cut2,
+    u, v, first, count, lowest, bev, bins, widest, bucket, n_bucket, origin, size, reach, source, limit2, cut2,
     core, core_var, halo, halo_var, both, air, at, index, dose,
 ):  # fmt: skip
-    row, r2 = np.empty(bins.size, np.int64), np.empty(bins.size)
+    row, r2 = np.empty(bins.size, np.int32), np.empty(bins.size)
     depth, place = np.empty(bins.size, np.uint64), np.empty(bins.size, np.int64)
     by_energy = np.ascontiguousarray(cut2.T)
     amplitudes, variances, halves = np.empty(BATCH, np.float32), np.empty(BATCH, np.float32), np.empty(BATCH, np.float32)
     value, more = np.empty(BATCH, np.float32), np.empty(BATCH, np.float32)
     start = 0
     for b in range(u.size):
-        near = (u, v, first, count, bev, bins, bucket, n_bucket, origin, size, reach, source, limit2, widest, lowest)
-        n, high, begin = _visit(b, *near, row, r2), first[b] + count[b], 0
+        near = (lowest, bev, bins, widest, bucket, n_bucket, origin, size, reach, source, limit2[b])
+        n, _ = visit(u[b], v[b], first[b], count[b], *near, row)
+        high, begin = first[b] + count[b], 0
         while begin < n:
             end, used = begin, 0
             while end < n and used + count[b] <= BATCH:
                 i = row[end]
                 low = max(first[b], lowest[bins[i]])
+                r2[end] = distance2(u[b], v[b], bev, i, source)
                 strip(core, core_var, air, bins[i], low, high, bev[i, 2], r2[end], used, amplitudes, variances, halves)
                 depth[end], place[end] = bins[i], used - low
                 used += high - low
