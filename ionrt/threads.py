@@ -1,14 +1,17 @@
 """Work shared among the cores, for compiled loops that release the interpreter lock.
 
-The caller works too, so that a core that is busy elsewhere costs nothing, and work may itself share work.
+The caller works too, so that a core that is busy elsewhere costs nothing. Work may itself share work: who has nothing left to
+do and waits for others takes part in what those share.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -20,16 +23,6 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cache
-def _helpers() -> ThreadPoolExecutor:
-    """Threads that stay: starting one takes as long as a small field."""
-    return ThreadPoolExecutor(max(1, thread_count() - 1), thread_name_prefix="ionrt")
-
-
-if hasattr(os, "register_at_fork"):  # a forked process has none of these threads; nobody would take what is handed to them
-    os.register_at_fork(after_in_child=_helpers.cache_clear)
-
-
 def each(work: Callable[[Any], Any], parts: Iterable[Any], threads: int | None = None) -> list[Any]:
     """What `work` makes of every part, in their order; by the caller and up to `threads` - 1 others (None: one a core)."""
     parts = list(parts)
@@ -37,28 +30,122 @@ def each(work: Callable[[Any], Any], parts: Iterable[Any], threads: int | None =
     waiting = iter(enumerate(parts))
 
     def take() -> None:
-        for place, part in waiting:
-            done[place] = work(part)
+        try:
+            for place, part in waiting:
+                done[place] = work(part)
+        except BaseException:
+            for _ in waiting:  # nobody need begin another part
+                pass
+            raise
 
-    shared = [take]  # all that helpers are handed: what is cancelled stays in the queue of a busy one, and must hold nothing
-    others = [
-        _helpers().submit(copy_context().run, _help, shared) for _ in range(min(threads or thread_count(), len(parts)) - 1)
-    ]
-    try:
+    others = min(threads or thread_count(), len(parts)) - 1
+    if others > 0:
+        _Call(take, others, _calls.get()).run()
+    else:
         take()
-    finally:
-        shared.clear()
-        late = [f for f in others if not f.cancel()]  # who has not begun by now need not
-        for f in late:
-            f.result()
     return done
 
 
-def _help(shared: list[Callable[[], None]]) -> None:
-    for take in tuple(shared):
-        take()
-
-
 def slabs(size: int, largest: int = SLAB) -> list[slice]:
-    """`size` items in pieces of at most `largest`."""
-    return [slice(i, min(i + largest, size)) for i in range(0, size, largest)]
+    """`size` items in even pieces of at most `largest`."""
+    n = -(-size // largest)
+    return [slice(size * i // n, size * (i + 1) // n) for i in range(n)]
+
+
+@dataclass(eq=False)
+class _Call:
+    """A call of `each` that `wanted` more threads may join, made `within` other calls; `joined` are those who did."""
+
+    take: Callable[[], None]
+    wanted: int
+    within: tuple[_Call, ...]
+    joined: int = 0
+    context: Context | None = None
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        """Work, and wait for those who joined."""
+        around = _calls.set((*self.within, self))
+        self.context = copy_context()
+        with _change:
+            _open.append(self)
+            _change.notify_all()
+        for _ in range(self.wanted):
+            _helpers().submit(_help)
+        try:
+            self.take()
+        finally:
+            _calls.reset(around)
+            self.close()
+            self.context = None  # which knows of this call: what it made would stay until the next collection
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        """Nobody else may join; those who did are helped to their end."""
+        with _change:
+            if self in _open:
+                _open.remove(self)
+        while True:
+            with _change:
+                inner = None
+                while self.joined and (inner := _joined(self)) is None:
+                    _change.wait()
+            if inner is None:
+                return
+            inner.help()
+
+    def help(self) -> None:
+        """Work as one who joined, in the caller's context."""
+        try:
+            assert self.context is not None
+            self.context.copy().run(self.take)
+        except BaseException as error:  # the caller's to raise
+            self.error = error
+        finally:
+            with _change:
+                self.joined -= 1
+                _change.notify_all()
+
+
+_calls: ContextVar[tuple[_Call, ...]] = ContextVar("calls", default=())  # that the running code is part of
+_open: list[_Call] = []
+_change = threading.Condition()
+
+
+def _joined(outer: _Call | None) -> _Call | None:
+    """Join an open call made within `outer` (None: any); `_change` is held."""
+    for call in _open:
+        if outer is None or outer in call.within:
+            call.wanted, call.joined = call.wanted - 1, call.joined + 1
+            if call.wanted == 0:
+                _open.remove(call)
+            return call
+    return None
+
+
+def _help() -> None:
+    while True:
+        with _change:
+            call = _joined(None)
+        if call is None:
+            return
+        call.help()
+
+
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads that stay: starting one takes as long as a small field."""
+    return ThreadPoolExecutor(max(1, thread_count() - 1), thread_name_prefix="ionrt")
+
+
+def _after_fork() -> None:
+    """A forked process has none of the threads, and may have been made while one held the lock."""
+    global _change
+    _change = threading.Condition()
+    _open.clear()
+    _helpers.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -75,3 +76,55 @@ def test_a_busy_helper_holds_nothing_of_what_is_done():
 
     both = threading.Barrier(2, timeout=20)
     assert each(outer, range(2), threads=2) == [0, 0]
+
+
+def test_who_waits_takes_part_in_what_the_others_share():
+    """The helper shares work of its own, which none but the waiting caller can help with."""
+    both, inside = (threading.Barrier(2, timeout=20) for _ in range(2))  # broken, and raise, unless two are there at once
+    caller = threading.get_ident()
+
+    def outer(_):
+        both.wait()
+        if threading.get_ident() == caller:
+            return []
+        return sorted(each(lambda _: inside.wait(), range(2), threads=2))
+
+    assert sorted(each(outer, range(2), threads=2)) == [[], [0, 1]]
+
+
+def test_who_waits_takes_part_in_nothing_else():
+    """A caller may hold a lock that foreign work needs; only what its own work shares is safe to take."""
+    began, finish, ran_in = threading.Event(), threading.Event(), []
+
+    def foreign(_):
+        ran_in.append(threading.get_ident())
+        began.set()
+        finish.wait(20)
+
+    def work(k):
+        if k == 0:  # here, and then wait for the other part while the foreign ones are on offer
+            other.start()
+            assert began.wait(20)
+        else:
+            assert began.wait(20)
+            time.sleep(0.1)
+
+    other = threading.Thread(target=lambda: each(foreign, range(8), threads=8))
+    try:
+        each(work, range(2), threads=2)
+    finally:
+        finish.set()
+        other.join(20)
+    assert ran_in and threading.get_ident() not in ran_in
+
+
+def test_no_part_begins_after_an_error():
+    begun = []
+
+    def work(k):
+        begun.append(k)
+        raise ValueError(f"part {k}")
+
+    with pytest.raises(ValueError, match="part"):
+        each(work, range(100), threads=2)
+    assert len(begun) <= 2
