@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.quantities import IonrtError, check, content_hash, stamp
+from ionrt.threads import each, slabs
 
 GENERIC = "generic_ion"
 
@@ -40,8 +41,19 @@ def stopping_power_ratio(ct: xr.DataArray, *, table: str | Path | pd.DataFrame =
     check(ct, "ct")
     rows = calibration_table(table)
     hu, spr = rows["hu"].to_numpy(float), rows["spr"].to_numpy(float)
+
+    def calibrated(values: np.ndarray) -> np.ndarray:
+        made = np.empty(values.shape, values.dtype if values.dtype.kind == "f" else np.float64)
+        flat, given = made.reshape(-1), values.reshape(-1)
+
+        def work(part: slice) -> None:
+            flat[part] = np.interp(given[part], hu, spr)
+
+        each(work, slabs(flat.size))
+        return made
+
     out = xr.apply_ufunc(
-        lambda values: np.interp(values, hu, spr).astype(values.dtype if values.dtype.kind == "f" else np.float64),
+        calibrated,
         ct,
         dask="parallelized",
         output_dtypes=[ct.dtype if ct.dtype.kind == "f" else np.float64],

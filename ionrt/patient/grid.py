@@ -116,7 +116,7 @@ def regrid(patient: xr.Dataset, *, spacing: float | Sequence[float]) -> xr.Datas
             grid[name] = _regrid_structures(patient, grid)
         elif set(DIMS) <= set(array.dims):
             grid[name] = _average(array, coords, whole=False)
-    return grid[list(patient.data_vars)]
+    return grid[list(patient.data_vars)] if patient.data_vars else grid
 
 
 def crop(patient: xr.Dataset, name: str, *, margin: float) -> xr.Dataset:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -11,6 +12,7 @@ from ionrt.plan.beams import Plan
 from ionrt.plan.geometry import Grid
 from ionrt.plan.objectives import is_external
 from ionrt.quantities import IonrtError, check, one_of
+from ionrt.threads import each, slabs
 
 AIR = 0.05  # stopping-power ratio below which a voxel outside every outline is air; lung is above 0.1
 
@@ -45,13 +47,15 @@ def stopping_power(patient: xr.Dataset) -> xr.DataArray:
 
 
 def on_dose_grid(patient: xr.Dataset, plan: Plan) -> xr.Dataset:
-    """The patient averaged onto the plan's dose grid; unchanged where the spacing is already that."""
+    """The patient's structures, without images, averaged onto the plan's dose grid."""
     return on_spacing(patient, plan.grid_spacing)
 
 
 def on_spacing(patient: xr.Dataset, spacing: tuple[float, float, float]) -> xr.Dataset:
-    """The same for a spacing (z, y, x) in mm."""
+    """The same for a spacing (z, y, x) in mm; unchanged where it is already that."""
     have = Grid.of(patient, what="patient").spacing
+    images = [name for name, a in patient.data_vars.items() if name != "structures" and {"z", "y", "x"} <= set(a.dims)]
+    patient = patient.drop_vars(images)
     if all(abs(a - b) < 1e-6 for a, b in zip(have, spacing, strict=True)):
         return patient
     from ionrt.patient import regrid
@@ -61,54 +65,65 @@ def on_spacing(patient: xr.Dataset, spacing: tuple[float, float, float]) -> xr.D
 
 def structure_fractions(patient: xr.Dataset, name: str) -> np.ndarray:
     """Volume fractions (z, y, x) float32 of one structure."""
+    return _fractions(patient, [name])[0]
+
+
+def _fractions(patient: xr.Dataset, names: list[str]) -> np.ndarray:
+    """Those of several (structure, z, y, x), worked out side by side."""
     if "structures" not in patient:
         raise IonrtError("patient: expected structures (structure, z, y, x); read the RTSTRUCT together with the CT")
-    one_of(name, [str(s) for s in patient["structure"].values], what="structure")
-    picked = patient["structures"].sel(structure=name).transpose("z", "y", "x")
+    for name in names:
+        one_of(name, [str(s) for s in patient["structure"].values], what="structure")
+    picked = patient["structures"].sel(structure=names).transpose("structure", "z", "y", "x")
     return np.asarray(picked.values, dtype=np.float32)
 
 
 def make_scene(patient: xr.Dataset, plan: Plan) -> Scene:
     """Bring CT, target and outline together; raises where the target is empty or values are not finite."""
-    values, spr_grid = _traced(patient)
-    coarse = on_dose_grid(patient, plan)
-    grid = Grid.of(coarse, what="dose grid")
-    target = structure_fractions(coarse, plan.target).ravel()
-    if not np.isfinite(target).all():
+    scene = _scene(patient, plan.grid_spacing, plan.target)
+    if not np.isfinite(scene.target).all():
         raise IonrtError(f"target {plan.target!r}: volume fractions are not finite")
-    if target.max(initial=0.0) <= 0.0:
+    if scene.target.max(initial=0.0) <= 0.0:
         raise IonrtError(f"target {plan.target!r} is empty on the dose grid; check that it lies inside the CT")
-    return Scene(grid, values, spr_grid, target, _body(coarse, grid, values, spr_grid) | (target > 0.0))
+    return replace(scene, body=scene.body | (scene.target > 0.0))
 
 
 def scene_without_target(patient: xr.Dataset, spacing: tuple[float, float, float]) -> Scene:
     """The patient on a dose grid of `spacing` mm (z, y, x), where the spots are given."""
-    values, spr_grid = _traced(patient)
-    names = [s for s in patient["structure"].values if is_external(str(s))] if "structures" in patient else []
-    needed = patient[["structures"]].sel(structure=names[:1]) if names else patient[["spr" if "spr" in patient else "ct"]]
-    coarse = on_spacing(needed, spacing)
-    grid = Grid.of(coarse, what="dose grid")
-    return Scene(grid, values, spr_grid, np.zeros(grid.size, np.float32), _body(coarse, grid, values, spr_grid))
+    return _scene(patient, spacing, None)
+
+
+def _scene(patient: xr.Dataset, spacing: tuple[float, float, float], target: str | None) -> Scene:
+    """Material and outlines side by side; the body is what its outline holds where there is one, else all denser than air."""
+    both = (partial(_traced, patient), partial(_outlines, patient, spacing, target))
+    (spr, spr_grid), (grid, fractions, body) = each(lambda job: job(), both)
+    if body is None:
+        nearest = []
+        for k in range(3):
+            at = grid.origin[k] + grid.spacing[k] * np.arange(grid.shape[k])
+            cell = np.rint((at - spr_grid.origin[k]) / spr_grid.spacing[k]).astype(int)
+            nearest.append(np.clip(cell, 0, spr_grid.shape[k] - 1))
+        body = (spr[np.ix_(*nearest)] > AIR).ravel()
+    return Scene(grid, spr, spr_grid, fractions, body)
 
 
 def _traced(patient: xr.Dataset) -> tuple[np.ndarray, Grid]:
     """Stopping-power ratio, finite, and its grid."""
     spr = stopping_power(patient).transpose("z", "y", "x")
     values = np.ascontiguousarray(spr.values, dtype=np.float32)
-    if not np.isfinite(values).all():
+    if not all(each(lambda part: np.isfinite(values.reshape(-1)[part]).all(), slabs(values.size))):
         raise IonrtError("patient: the CT (stopping-power ratio) has values that are not finite; repair the CT first")
     return values, Grid.of(spr, what="CT")
 
 
-def _body(coarse: xr.Dataset, grid: Grid, spr: np.ndarray, spr_grid: Grid) -> np.ndarray:
-    """Voxels that may get dose: the outline where there is one, else everything denser than air."""
-    named = coarse["structure"].values if "structures" in coarse else ()
-    outlines = [str(s) for s in named if is_external(str(s))]
-    if outlines:
-        return structure_fractions(coarse, outlines[0]).ravel() > 0.0
-    nearest = []
-    for k in range(3):
-        at = grid.origin[k] + grid.spacing[k] * np.arange(grid.shape[k])
-        cell = np.rint((at - spr_grid.origin[k]) / spr_grid.spacing[k]).astype(int)
-        nearest.append(np.clip(cell, 0, spr_grid.shape[k] - 1))
-    return (spr[np.ix_(*nearest)] > AIR).ravel()
+def _outlines(
+    patient: xr.Dataset, spacing: tuple[float, float, float], target: str | None
+) -> tuple[Grid, np.ndarray, np.ndarray | None]:
+    """Dose grid, and on it volume fractions of the target (zero without one) and the mask of the body (None: no outline)."""
+    coarse = on_spacing(patient, spacing)
+    grid = Grid.of(coarse, what="dose grid")
+    external = [str(s) for s in coarse["structure"].values if is_external(str(s))][:1] if "structures" in coarse else []
+    wanted = [*([] if target is None else [target]), *external]
+    found = dict(zip(wanted, _fractions(coarse, wanted).reshape(len(wanted), -1), strict=True)) if wanted else {}
+    body = found[external[0]] > 0.0 if external else None
+    return grid, np.zeros(grid.size, np.float32) if target is None else found[target], body
