@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from typing import Any
+from uuid import uuid4
 
 import dask
 import dask.threaded
@@ -25,6 +27,7 @@ from ionrt.plan.rows import Rows
 from ionrt.plan.spots import Spots, View
 from ionrt.plan.store import Chunk, Keeper, starts
 from ionrt.quantities import IonrtError, content_hash
+from ionrt.threads import each
 
 ENTRIES_PER_CHUNK = 2_000_000
 LEAST_CHUNKS = 8  # of a part: enough to share
@@ -58,9 +61,7 @@ def counted(tables: Component | Point, machine: Machine, spots: Spots, rows: Row
     """The work cut into slices of similar size, with its exact number of entries."""
     work = Work(tables, kernels.single(machine.air.T), rows, view.source, spots)
     slices = _slices(spots, rows, tables.cut2 if tables.cut2.ndim == 1 else tables.cut2.mean(axis=1))
-    shared = dask.delayed(work, pure=False, traverse=False)
-    counts = dask.compute(*(dask.delayed(_count, pure=False)(shared, part) for part in slices))
-    return replace(work, slices=tuple(slices), counts=tuple(counts))
+    return replace(work, slices=tuple(slices), counts=tuple(each(partial(_count, work), slices)))
 
 
 def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
@@ -70,20 +71,27 @@ def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
     todo = [place for place, key in keys.items() if keeper.find(key) is None]
     if keeper.folder is not None:  # works that are alike are done once
         todo = list({keys[place]: place for place in todo}.values())
-    shared = [dask.delayed(replace(work, counts=()), pure=False, traverse=False) for work in works]
-    fill = dask.delayed(_fill, pure=False)
-    tasks = [fill(shared[w], works[w].slices[i], works[w].counts[i], keeper, keys[w, i]) for w, i in todo]
-    with tqdm(total=len(tasks), desc="entries", unit="block", disable=None, leave=False) as bar:
-        mine = {task.key for task in tasks}  # other work may run at the same time
-        with Callback(posttask=lambda key, *_: bar.update() if key in mine else None):  # of schedulers in this process
-            made = dict(zip(todo, dask.compute(*tasks), strict=True))
+    run = uuid4().hex  # other work may run at the same time
+    graph: dict[str, Any] = {f"work-{run}-{w}": replace(work, counts=()) for w, work in enumerate(works)}
+    tasks = {f"entries-{run}-{w}-{i}": (w, i) for w, i in todo}
+    for task, (w, i) in tasks.items():
+        block = partial(_fill, part=works[w].slices[i], counts=works[w].counts[i], keeper=keeper, key=keys[w, i])
+        graph[task] = (block, f"work-{run}-{w}")
+    bar = tqdm(total=len(tasks), desc="entries", unit="block", disable=None, leave=False)
+    with bar, Callback(posttask=lambda key, *_: bar.update() if key in tasks else None):  # of schedulers in this process
+        made = dict(zip(todo, _scheduler()(graph, list(tasks)), strict=True))
     found = {place: _present(made.get(place) or keeper.find(key), key) for place, key in keys.items()}
     return [tuple(found[w, i] for i in range(len(work.slices))) for w, work in enumerate(works)]
 
 
+def _scheduler() -> Any:
+    """Whichever is active: threads, processes, a cluster."""
+    return get_scheduler() or dask.threaded.get
+
+
 def at_once() -> int:
     """How many blocks the active dask scheduler makes at the same time, on the machine that makes most of them."""
-    scheduler = get_scheduler() or dask.threaded.get
+    scheduler = _scheduler()
     if scheduler is dask.get:
         return 1
     if isinstance(scheduler, partial):  # an executor

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
-from ionrt.plan.kernels import single
 from ionrt.plan.lattice import Lattice, choose_lattice
-from ionrt.plan.machine import Machine, slab_mean, slab_taps
+from ionrt.plan.machine import DEPTHS, Machine, slab_mean, slab_taps
+from ionrt.threads import each, slabs
 
 GY_PER_MEV_MM = 0.1602176634  # Gy mm3/MeV at density 1 g/cm3, for 1e6 particles
 NEGLIGIBLE = 1e-5  # of an energy's largest depth dose
@@ -97,31 +98,51 @@ def _cut_off(
 ) -> Component:
     """Outside the cut-off lies at most the share `loss` of the dose at that depth; the inside is given the dose and the
     variance of the whole."""
-    total = variance + machine.air[:, 0]
-    reaches = (whole > NEGLIGIBLE * whole.max(axis=0)) & (dose > loss * whole)
-    # next to the other energies' dose, the edges of a weak tail may be cut closer
-    scale = np.maximum(whole, 0.2 * whole.max(axis=1, keepdims=True))
-    matters = reaches & (dose > loss * scale)
-    excess = np.log(np.where(matters, dose / np.where(matters, scale, 1.0) / loss, 1.0))
-    cut2 = (2.0 * total * np.where(matters, np.maximum(excess, least), 0.0)).max(axis=1)
-    inside = _widened(cut2[:, None] / np.maximum(2.0 * total, 1e-6))
-    total = np.where(inside > 0.0, cut2[:, None] / np.maximum(2.0 * inside, 1e-6), total)
-    retained = -np.expm1(-inside)
-    retained = np.where(retained > 0.0, np.maximum(retained, LEAST_RETAINED), 0.0)
-    amplitude = np.where(reaches & (retained > 0.0), GY_PER_MEV_MM * _ratio(dose, retained, 0.0 * dose), 0.0)
-    lowest = np.where(reaches.any(axis=1), np.argmax(reaches, axis=1), dose.shape[1])
-    return Component(single(amplitude), single(total - machine.air[:, 0]), cut2, lowest.astype(np.int32), taps)
+    air, shape = machine.air[:, 0], whole.shape
+    amplitude, spread = np.zeros(shape, np.float32), np.empty(shape, np.float32)
+    cut2, lowest = np.zeros(shape[0]), np.empty(shape[0], np.int32)
+    negligible = NEGLIGIBLE * whole.max(axis=0)
+
+    def work(part: slice) -> None:
+        tables = (whole[part], dose[part], variance[part], air, negligible)
+        _cut_rows(*tables, loss, least, _WIDENED, amplitude[part], spread[part], cut2[part], lowest[part])
+
+    each(work, slabs(shape[0], DEPTHS))
+    return Component(amplitude, spread, cut2, lowest, taps)
+
+
+@njit(nogil=True, cache=True)
+def _cut_rows(whole, dose, variance, air, negligible, loss, least, widened, amplitude, spread, cut2, lowest):
+    for d in range(whole.shape[0]):
+        highest, lowest[d] = whole[d].max(), air.size
+        for e in range(air.size):
+            if whole[d, e] > negligible[e] and dose[d, e] > loss * whole[d, e]:
+                lowest[d] = min(lowest[d], e)
+                # next to the other energies' dose, the edges of a weak tail may be cut closer
+                excess = dose[d, e] / max(whole[d, e], 0.2 * highest) / loss
+                if excess > 1.0:
+                    cut2[d] = max(cut2[d], 2.0 * (variance[d, e] + air[e]) * max(np.log(excess), least))
+        for e in range(air.size):
+            spread[d, e] = variance[d, e]
+            if whole[d, e] > negligible[e] and dose[d, e] > loss * whole[d, e] and cut2[d] > 0.0:
+                inside = _inside(cut2[d] / max(2.0 * (variance[d, e] + air[e]), 1e-6), widened)
+                spread[d, e] = cut2[d] / max(2.0 * inside, 1e-6) - air[e]
+                amplitude[d, e] = GY_PER_MEV_MM * dose[d, e] / max(-np.expm1(-inside), LEAST_RETAINED)
 
 
 _X = np.linspace(0.05, 40.0, 4000)
 _SHARE = 1.0 / _X - 1.0 / np.expm1(_X)  # <r2> within the cut-off over its square
+_WIDENED = np.interp(np.linspace(0.0, 0.5, 8193), _SHARE[::-1], _X[::-1])  # _X of shares in equal steps
 
 
-def _widened(cut: np.ndarray) -> np.ndarray:
+@njit(nogil=True, cache=True)
+def _inside(cut, widened):
     r"""Half the squared cut-off in variances of the Gaussian that has the variance wanted inside the cut-off, from the same in
     variances wanted: 1/x - 1/(e^x - 1) = 1/cut."""
-    found = np.interp(1.0 / np.maximum(cut, 1e-9), _SHARE[::-1], _X[::-1])
-    return np.where(cut >= _X[-1], cut, np.where(cut > 0.0, np.maximum(found, np.minimum(cut, NARROWEST)), 0.0))
+    at = min(1.0 / cut, 0.5) * (2 * widened.size - 2)
+    k = min(int(at), widened.size - 2)
+    found = widened[k] + (at - k) * (widened[k + 1] - widened[k])
+    return cut if cut >= 40.0 else max(found, min(cut, NARROWEST))
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -167,12 +168,13 @@ def influence(
             bar.update()
             return made
 
-        prepared = each(prepare, range(len(plan.beams)))
+        jobs = [partial(of_base, data), partial(of_patient, scene), *(partial(prepare, i) for i in range(len(plan.beams)))]
+        base_hash, patient_hash, *prepared = each(lambda job: job(), jobs)
     keeper = Keeper(None if store is None else Path(store), memory)
     keeper.clear_stale()
     keeper = keeper.for_sizes([n for p in prepared for n in p.sizes], sum(p.besides for p in prepared), at_once())
     beams = finish(prepared, keeper)
-    attrs = {"patient": of_patient(scene), "base": of_base(data), "kernel": kernel}
+    attrs = {"patient": patient_hash, "base": base_hash, "kernel": kernel}
     if not scenario.is_nominal:
         attrs |= {"scenario": scenario.label, "scenario_hash": content_hash(scenario.range_shift, scenario.setup)}
     return Influence(plan, scene.grid, beams, data, attrs)
@@ -258,16 +260,20 @@ def _core_and_halo(
     narrow, wide = (float(np.sqrt(c.cut2.max())) for c in (core, halo))
     radius = max(narrow, wide)
     rows = dosed_rows(beam, scene, view, machine, spots, radius, scene.grid, index, narrow)
-    parts = [Part(rows.bins, core.lowest, (), core.taps)]
-    works = [counted(core, machine, spots, rows, view)]
-    for thinned in (False, True) if halo.cut2.max() > 0.0 else ():
-        rays, share = every_second_ray(spots) if thinned and lattice.thinned.any() else (spots, None)
+
+    def part(thinned: bool | None) -> tuple[Part, Work] | None:
+        if thinned is None:
+            return Part(rows.bins, core.lowest, (), core.taps), counted(core, machine, spots, rows, view)
+        rays, share = every_second_ray(spots) if thinned else (spots, None)
         found = nodes_of(lattice, rows, rays, radius, thinned=thinned)
-        if found is not None:
-            nodes, lift = found
-            parts.append(Part(nodes.bins, halo.lowest, (), halo.taps, lift, share))
-            works.append(counted(halo, machine, rays, nodes, view))
-    return rows.voxel, parts, works
+        if found is None:
+            return None
+        nodes, lift = found
+        return Part(nodes.bins, halo.lowest, (), halo.taps, lift, share), counted(halo, machine, rays, nodes, view)
+
+    kinds = np.unique(lattice.thinned).tolist() if halo.cut2.max() > 0.0 else []
+    made = [m for m in each(part, [None, *kinds]) if m is not None]
+    return rows.voxel, [p for p, _ in made], [w for _, w in made]
 
 
 def _points(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy.sparse import csr_array
 
 from ionrt.plan.kernels import MOST_ENERGIES
 from ionrt.plan.rows import Rows, in_buckets
 from ionrt.plan.spots import Spots
+from ionrt.plan.store import starts
 from ionrt.threads import each, slabs
 
 DISTANCE = 0.8  # of the narrowest halo (sigma) at that depth, between nodes
@@ -68,24 +70,38 @@ def choose_lattice(
 ) -> Lattice:
     """Levels as far apart as the error `allowed` in the halo's dose lets them be, and nodes as its variance does, all (depth,
     energy); `spacing` mm of the rays, every second of which is enough for a wide halo."""
-    n, level = halo.shape[0], [0]
-    while level[-1] < n - 1:
-        at = level[-1]
-        for jump in STEPS:
-            to = min(at + max(round(jump / step), 1), n - 1)
-            share = np.linspace(0.0, 1.0, to - at + 1)[:, None]
-            apart = np.abs(halo[at] + share * (halo[to] - halo[at]) - halo[at : to + 1])
-            if (apart <= allowed[at : to + 1]).all():
-                break
-        level.append(to)
-    levels = np.array(level)
+    levels = np.array(_levels(halo, allowed, np.array([max(round(jump / step), 1) for jump in STEPS])))
     counts = halo > 1e-3 * np.maximum(whole, 0.2 * whole.max(axis=1, keepdims=True))
     least = np.where(counts, variance, np.inf).min(axis=1)[levels]
     by_rays = spacing**2 if np.isfinite(spacing) else 0.0
     least = np.minimum(least, (FARTHEST / DISTANCE) ** 2 + by_rays)
     thinned = 2.0 * spacing <= RAY_DISTANCE * np.sqrt(least)
     distance = np.clip(DISTANCE * np.sqrt(least - np.where(thinned, by_rays, 0.0)), NEAREST, FARTHEST)
-    return Lattice(levels, distance, thinned, by_rays, n)
+    return Lattice(levels, distance, thinned, by_rays, halo.shape[0])
+
+
+@njit(nogil=True, cache=True)
+def _levels(halo, allowed, jumps):
+    """Depth bins between which linear interpolation is good enough; as many bins on as the first jump that is, or the last."""
+    last, found = halo.shape[0] - 1, [0]
+    while found[-1] < last:
+        at, to = found[-1], found[-1]
+        for jump in jumps:
+            to = min(at + jump, last)
+            if _straight(halo, allowed, at, to):
+                break
+        found.append(to)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _straight(halo, allowed, at, to):
+    for d in range(at + 1, to):
+        share = (d - at) / (to - at)
+        for e in range(halo.shape[1]):
+            if not abs(halo[at, e] + share * (halo[to, e] - halo[at, e]) - halo[d, e]) <= allowed[d, e]:
+                return False
+    return True
 
 
 def nodes_of(lattice: Lattice, rows: Rows, spots: Spots, radius: float, *, thinned: bool) -> tuple[Rows, csr_array] | None:
@@ -93,28 +109,16 @@ def nodes_of(lattice: Lattice, rows: Rows, spots: Spots, radius: float, *, thinn
     are `thinned` or of the others (None where there are none)."""
     if rows.bins.size == 0:
         return None
-    upper, lower = lattice.share(rows.bins.astype(np.int64))
     low = np.floor(rows.bev[:, :2].min(axis=0) / lattice.distance[:, None]).astype(np.int64)
     shape = np.floor(rows.bev[:, :2].max(axis=0) / lattice.distance[:, None]).astype(np.int64) + 2 - low
-    start = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])
-    columns, values = np.empty((rows.bins.size, 8), np.int64), np.empty((rows.bins.size, 8), np.float32)
-
-    def work(some: slice) -> None:
-        for k, depth in enumerate((1.0 - lower[some], lower[some])):
-            at = upper[some] + k
-            place = rows.bev[some, :2] / lattice.distance[at, None]
-            cell = np.floor(place).astype(np.int64)
-            part, cell = place - cell, cell - low[at]
-            depth = np.where(lattice.thinned[at] == thinned, depth, 0.0)
-            for c, (i, j) in enumerate(np.ndindex(2, 2)):
-                columns[some, 4 * k + c] = start[at] + (cell[:, 1] + j) * shape[at, 0] + cell[:, 0] + i
-                values[some, 4 * k + c] = depth * np.abs(1 - i - part[:, 0]) * np.abs(1 - j - part[:, 1])
-
-    each(work, slabs(rows.bins.size, AT_ONCE))
-    flat, weight = columns.ravel(), values.ravel()
-    seen = np.bincount(flat, weights=weight, minlength=start[-1])
-    along = np.bincount(flat, weights=(values * rows.bev[:, 2:]).ravel(), minlength=start[-1])
-    used = np.flatnonzero(seen > 0.0)
+    start = starts(shape.prod(axis=1))
+    levels = (*lattice.share(np.arange(lattice.n)), lattice.thinned == thinned, lattice.distance, low, shape[:, 0], start)
+    node, weight = np.empty((rows.bins.size, 8), np.int32), np.empty((rows.bins.size, 8), np.float32)
+    count, pieces = np.empty(rows.bins.size, np.int64), slabs(rows.bins.size, AT_ONCE)
+    each(lambda part: _around(rows.bev[part], rows.bins[part], *levels, node[part], weight[part], count[part]), pieces)
+    seen, along = np.zeros((2, start[-1]))
+    _gathered(node, weight, count, rows.bev, seen, along)
+    used = np.flatnonzero(seen)
     if used.size == 0:
         return None
     at = np.searchsorted(start, used, side="right") - 1
@@ -123,10 +127,47 @@ def nodes_of(lattice: Lattice, rows: Rows, spots: Spots, radius: float, *, thinn
     nodes = in_buckets(used, lattice.level[at], np.column_stack([plane, along[used] / seen[used]]), spots, radius)
     place = np.zeros(start[-1], np.int32)
     place[nodes.voxel] = np.arange(nodes.voxel.size, dtype=np.int32)
-    kept = weight > 0.0
-    pointer = np.concatenate([[0], np.cumsum(kept.reshape(-1, 8).sum(axis=1))])
+    pointer = starts(count)
+    data, column = np.empty(pointer[-1], np.float32), np.empty(pointer[-1], np.int32)
+    each(lambda part: _packed(node[part], weight[part], count[part], pointer[part], place, data, column), pieces)
     pointer = pointer.astype(np.int32 if pointer[-1] <= np.iinfo(np.int32).max else np.int64)
-    return nodes, csr_array((weight[kept], place[flat[kept]], pointer), shape=(rows.bins.size, nodes.voxel.size))
+    return nodes, csr_array((data, column, pointer), shape=(rows.bins.size, nodes.voxel.size))
+
+
+@njit(nogil=True, cache=True)
+def _around(bev, bins, upper, lower, wanted, distance, low, width, start, node, weight, count):
+    """Nodes around every voxel on the levels above and below it that are `wanted`, and their weights: how many are not 0."""
+    for i in range(bins.size):
+        n = 0
+        for k in range(2):
+            level = upper[bins[i]] + k
+            if not wanted[level]:
+                continue
+            depth = lower[bins[i]] if k == 1 else 1.0 - lower[bins[i]]
+            u, v = bev[i, 0] / distance[level], bev[i, 1] / distance[level]
+            iu, iv = np.floor(u), np.floor(v)
+            corner = start[level] + (int(iv) - low[level, 1]) * width[level] + int(iu) - low[level, 0]
+            for j in range(4):
+                share = depth * abs(1 - j // 2 - (u - iu)) * abs(1 - j % 2 - (v - iv))
+                node[i, n], weight[i, n] = corner + (j % 2) * width[level] + j // 2, share
+                n += weight[i, n] > 0.0
+        count[i] = n
+
+
+@njit(nogil=True, cache=True)
+def _gathered(node, weight, count, bev, seen, along):
+    """Sum of the weights of every node, and of the places along the beam that they stand for."""
+    for i in range(count.size):
+        for n in range(count[i]):
+            seen[node[i, n]] += weight[i, n]
+            along[node[i, n]] += weight[i, n] * bev[i, 2]
+
+
+@njit(nogil=True, cache=True)
+def _packed(node, weight, count, begin, place, data, column):
+    for i in range(count.size):
+        for n in range(count[i]):
+            data[begin[i] + n], column[begin[i] + n] = weight[i, n], place[node[i, n]]
 
 
 def every_second_ray(spots: Spots) -> tuple[Spots, csr_array]:
@@ -134,22 +175,27 @@ def every_second_ray(spots: Spots) -> tuple[Spots, csr_array]:
     for a ray that stays and 1/2, 1/2 for one that does not. Both have the variance of the spacing squared."""
     u, v, energy = spots.per_spot()
     ray = [np.rint(p / spots.spacing).astype(np.int64) for p in (v, u)]
+    # rays of the coarse grid that a ray may give to, numbered so that energies of one follow each other
+    low = [r.min() // 2 - 1 for r in ray]
+    width, energies = ray[1].max() // 2 + 2 - low[1], energy.max() + 1
     keys, shares = [], []
     for sides in np.ndindex(3, 3):
         share = np.ones(u.size)
         for r, side in zip(ray, sides, strict=True):
             share = share * np.where(r % 2 == 0, (0.125, 0.75, 0.125)[side], (0.0, 0.5, 0.5)[side])
-        keys.append(np.stack([*(r // 2 + side - 1 for r, side in zip(ray, sides, strict=True)), energy], axis=1))
+        iv, iu = (r // 2 + side - 1 - least for r, side, least in zip(ray, sides, low, strict=True))
+        keys.append((iv * width + iu) * energies + energy)
         shares.append(share)
     used = [s > 0.0 for s in shares]
     column = np.concatenate([np.flatnonzero(m) for m in used])
-    key, row = np.unique(np.concatenate([k[m] for k, m in zip(keys, used, strict=True)]), axis=0, return_inverse=True)
+    key, row = np.unique(np.concatenate([k[m] for k, m in zip(keys, used, strict=True)]), return_inverse=True)
     share = np.concatenate([s[m] for s, m in zip(shares, used, strict=True)])
-    matrix = csr_array((share, (row.ravel(), column)), shape=(len(key), u.size))
-    follows = (np.diff(key[:, :2], axis=0) == 0).all(axis=1) & (np.diff(key[:, 2]) == 1)
-    begins = np.concatenate([[True], ~follows])
+    matrix = csr_array((share, (row, column)), shape=(key.size, u.size))
+    cell, first = np.divmod(key, energies)
+    begins = np.concatenate([[True], (np.diff(key) != 1) | (np.diff(cell) != 0)])
     run = np.flatnonzero(begins)
-    within = np.arange(len(key)) - run[np.cumsum(begins) - 1]
+    within = np.arange(key.size) - run[np.cumsum(begins) - 1]
     start = np.flatnonzero(within % MOST_ENERGIES == 0)  # two rays may have more energies together than one block may
     step = 2.0 * spots.spacing
-    return Spots(step * key[start, 1], step * key[start, 0], key[start, 2], np.diff(np.append(start, len(key))), step), matrix
+    iv, iu = (i + least for i, least in zip(np.divmod(cell[start], width), low, strict=True))
+    return Spots(step * iu, step * iv, first[start], np.diff(np.append(start, key.size)), step), matrix

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numba import njit
 
 from ionrt.plan.beams import Beam
 from ionrt.quantities import IonrtError
+from ionrt.threads import each, slabs
 
 SLAB = 1.0  # mm: a voxel's dose is the mean over slabs that are no thicker along the beam
 WIDEST = 40.0  # mm: the halo of the last thousandth of the dose is extrapolated in base data, and no wider than this here
+DEPTHS = 1024  # rows of a table in one piece of work
 NEEDED = ("dose", "sigma", "halo_weight", "halo_sigma")
 
 
@@ -49,14 +52,22 @@ def slab_taps(thickness: float, depth_step: float, slab: float = SLAB) -> np.nda
 
 
 def slab_mean(table: np.ndarray, taps: np.ndarray) -> np.ndarray:
-    """Mean over the taps along the first axis (depth), clamped at the ends; float64."""
+    """Mean of a table (depth, energy) over the taps along the depth, clamped at the ends; float64."""
+    table = np.asarray(table, dtype=np.float64)
     if taps.size == 1:
-        return np.asarray(table, dtype=np.float64)
-    at = np.arange(table.shape[0])
+        return table
     out = np.zeros(table.shape)
-    for tap in taps:
-        out += table[np.clip(at + tap, 0, table.shape[0] - 1)]
-    return out / taps.size
+    each(lambda part: _add_taps(table, taps, part.start, out[part]), slabs(table.shape[0], DEPTHS))
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _add_taps(table, taps, first, out):
+    for i in range(out.shape[0]):
+        for tap in taps:
+            row = table[min(max(first + i + tap, 0), table.shape[0] - 1)]
+            for e in range(row.size):
+                out[i, e] += row[e] / taps.size
 
 
 def make_machine(beam: Beam, base: xr.Dataset) -> Machine:

@@ -20,6 +20,9 @@ def trace(points, spr, origin, spacing, axes, isocentre, source, out):
     For a point beyond the grid (a voxel of a coarser one) the outermost voxels reach as far as the point.
     """
     shape = spr.shape
+    step, cell = np.empty(3, np.int64), np.empty(3, np.int64)
+    held = np.empty(3, np.int64)  # the voxel whose material counts: of a point beyond the grid, the outermost one
+    t_next, t_cell = np.empty(3), np.empty(3)
     for i in range(points.shape[0]):
         px, py, pz = points[i, 0] - isocentre[0], points[i, 1] - isocentre[1], points[i, 2] - isocentre[2]
         u = axes[0, 0] * px + axes[0, 1] * py + axes[0, 2] * pz
@@ -28,11 +31,7 @@ def trace(points, spr, origin, spacing, axes, isocentre, source, out):
         su, sv = -u / (source[0] - w), -v / (source[1] - w)
         norm = np.sqrt(1.0 + su * su + sv * sv)
         position = (points[i, 2], points[i, 1], points[i, 0])
-        step = np.zeros(3, np.int64)
-        cell = np.empty(3, np.int64)
-        held = np.empty(3, np.int64)  # the voxel whose material counts: of a point beyond the grid, the outermost one
-        t_next = np.full(3, np.inf)
-        t_cell = np.full(3, np.inf)
+        step[:], t_next[:], t_cell[:] = 0, np.inf, np.inf
         inside = True
         for k in range(3):
             a = 2 - k  # z, y, x order against x, y, z axes
