@@ -20,6 +20,7 @@ from typing import Any
 
 import dask
 import numpy as np
+from cores import gain
 from memory import keep_freed_memory
 
 from ionrt.beam import read_matrad
@@ -198,35 +199,15 @@ def compare(name: str, folder: Path) -> list[Case]:
     return cases
 
 
-def cores(name: str, cases: list[Case]) -> None:
-    """Seconds on the clock of two cores against one."""
+def both_cores(name: str, cases: list[Case]) -> None:
+    """Seconds on the clock of two cores against one: beams prepared side by side, then the entries of all, as
+    `ionrt.plan.influence` does."""
     ways: dict[str, tuple[Callable[[Case], Any], Callable[[list[Any]], object]]] = {
         "point": (counted_points, lambda made: filled([work for _, _, work in made], Keeper())),
         "plans'": (counted_plans, lambda made: finish(made, Keeper())),
     }
-    for kernel, way in ways.items():
-        one, two = np.array([(_wall(cases, *way, 1), _wall(cases, *way, 2)) for _ in range(9)]).T
-        gain = f"{one.min() / two.min():.2f} times (least of 9 each), {np.median(one) / np.median(two):.2f} (medians)"
-        print(
-            f"{name} {kernel} kernel, one core {one.min():.3f} s, two {two.min():.3f} s: {gain}; load {os.getloadavg()[0]:.1f}"
-        )
-    sys.stdout.flush()
-
-
-def _wall(cases: list[Case], prepare: Callable[[Case], Any], fill: Callable[[list[Any]], object], cores: int) -> float:
-    """Seconds on the clock, on so many cores: beams prepared side by side, then the entries of all, as `ionrt.plan.influence`
-    does."""
-    every = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(every)[:cores])
-    try:
-        with dask.config.set(scheduler="threads", num_workers=cores):
-            start = time.perf_counter()
-            made = fill(each(prepare, cases))
-            seconds = time.perf_counter() - start
-            del made
-            return seconds
-    finally:
-        os.sched_setaffinity(0, every)
+    for kernel, (prepare, fill) in ways.items():
+        print(f"{name} {kernel} kernel: {gain(lambda prepare=prepare, fill=fill: fill(each(prepare, cases)))}", flush=True)
 
 
 def main(names: list[str]) -> None:
@@ -237,7 +218,7 @@ def main(names: list[str]) -> None:
         made = {name: compare(name, Path(folder)) for name in names or CASES}
     print(f"freed memory is {keep_freed_memory()}")
     for name, cases in made.items():
-        cores(name, cases)
+        both_cores(name, cases)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from ionrt.plan.lattice import Lattice, choose_lattice
-from ionrt.plan.machine import DEPTHS, Machine, slab_mean, slab_taps
+from ionrt.plan.machine import DEPTHS, Machine, highest, slab_mean, slab_taps
 from ionrt.threads import each, slabs
 
 GY_PER_MEV_MM = 0.1602176634  # Gy mm3/MeV at density 1 g/cm3, for 1e6 particles
@@ -55,8 +55,8 @@ def split(machine: Machine, *, thickness: float, spacing: float, loss: float) ->
     halo = slab_mean(slab_mean(machine.dose * weight, fine), smooth)
     spread = _ratio(slab_mean(slab_mean(machine.dose * weight * halo_var, fine), smooth), halo, halo_var)
     passed = weight >= PASSED
-    allowed = WIDENING * (machine.core_var + air) / (spread + air) * np.maximum(whole, 0.3 * whole.max(axis=0))
-    allowed = np.where(passed, np.minimum(allowed, TAIL_ERROR * whole + 0.1 * NEGLIGIBLE * whole.max(axis=0)), allowed)
+    allowed = WIDENING * (machine.core_var + air) / (spread + air) * np.maximum(whole, 0.3 * highest(whole))
+    allowed = np.where(passed, np.minimum(allowed, TAIL_ERROR * whole + 0.1 * NEGLIGIBLE * highest(whole)), allowed)
     lattice = choose_lattice(halo, spread + air, whole, allowed, machine.depth_step, spacing)
     added = lattice.added_variance()[:, None]
     wide = spread[lattice.level] + air >= lattice.narrowest()[:, None] + added
@@ -84,7 +84,7 @@ def with_tail(machine: Machine) -> tuple[np.ndarray, np.ndarray]:
     """Halo weight and variance where the fragments behind the peak pass into the halo, with the variance of both, as far as
     a lattice can show that."""
     depth = machine.depth_step * np.arange(machine.dose.shape[0])[:, None]
-    high = machine.dose > 0.1 * machine.dose.max(axis=0)
+    high = machine.dose > 0.1 * highest(machine.dose)
     end = machine.depth_step * (machine.dose.shape[0] - 1 - np.argmax(high[::-1], axis=0))
     own = machine.halo_weight
     mixed = own * machine.halo_var + (1.0 - own) * machine.core_var + machine.air[:, 0]
@@ -101,7 +101,7 @@ def _cut_off(
     air, shape = machine.air[:, 0], whole.shape
     amplitude, spread = np.zeros(shape, np.float32), np.empty(shape, np.float32)
     cut2, lowest = np.zeros(shape[0]), np.empty(shape[0], np.int32)
-    negligible = NEGLIGIBLE * whole.max(axis=0)
+    negligible = NEGLIGIBLE * highest(whole)
 
     def work(part: slice) -> None:
         tables = (whole[part], dose[part], variance[part], air, negligible)
@@ -114,12 +114,12 @@ def _cut_off(
 @njit(nogil=True, cache=True)
 def _cut_rows(whole, dose, variance, air, negligible, loss, least, widened, amplitude, spread, cut2, lowest):
     for d in range(whole.shape[0]):
-        highest, lowest[d] = whole[d].max(), air.size
+        top, lowest[d] = whole[d].max(), air.size
         for e in range(air.size):
             if whole[d, e] > negligible[e] and dose[d, e] > loss * whole[d, e]:
                 lowest[d] = min(lowest[d], e)
                 # next to the other energies' dose, the edges of a weak tail may be cut closer
-                excess = dose[d, e] / max(whole[d, e], 0.2 * highest) / loss
+                excess = dose[d, e] / max(whole[d, e], 0.2 * top) / loss
                 if excess > 1.0:
                     cut2[d] = max(cut2[d], 2.0 * (variance[d, e] + air[e]) * max(np.log(excess), least))
         for e in range(air.size):

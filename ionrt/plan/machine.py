@@ -38,11 +38,23 @@ class Machine:
 
     def select(self, first: int, last: int) -> Machine:
         """Only the energies from `first` to `last`."""
+        if first == 0 and last == self.energy.size - 1:
+            return self
         s = slice(first, last + 1)
         tables = ("dose", "core_var", "halo_weight", "halo_var")
         table = {k: np.ascontiguousarray(getattr(self, k)[:, s]) for k in tables}
         row = {k: getattr(self, k)[s] for k in ("energy", "energy_index", "peak", "air")}
         return Machine(self.ion, depth_step=self.depth_step, **table, **row)
+
+
+@njit(nogil=True, cache=True)
+def highest(table):
+    """Of every energy over all depths, of a table (depth, energy)."""
+    out = table[0].copy()
+    for d in range(1, table.shape[0]):
+        for e in range(out.size):
+            out[e] = max(out[e], table[d, e])
+    return out
 
 
 def slab_taps(thickness: float, depth_step: float, slab: float = SLAB) -> np.ndarray:

@@ -50,11 +50,14 @@ def dosed_rows(
     None may be left where `index` is only a part of the body; a beam that doses nothing of all the body raises.
     """
     found = _dosed(beam, scene, view, machine, spots, radius, grid, index)
-    body = np.flatnonzero(scene.body)
-    if found[0].size == 0 and _dosed(beam, scene, view, machine, spots, radius, scene.grid, body)[0].size == 0:
+    if found[0].size == 0 and not _doses_anything(beam, scene, view, machine, spots, radius):
         moved = f" in scenario {view.scenario!r}" if view.scenario else ""
         raise IonrtError(f"beam {beam.name} misses the patient{moved}: no voxel near its rays; check isocentre and angles")
     return in_buckets(*found, spots, radius if looks is None else looks)
+
+
+def _doses_anything(beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, radius: float) -> bool:
+    return _dosed(beam, scene, view, machine, spots, radius, scene.grid, np.flatnonzero(scene.body))[0].size > 0
 
 
 def _dosed(
