@@ -25,7 +25,7 @@ from memory import keep_freed_memory
 
 from ionrt.beam import read_matrad
 from ionrt.plan import Beam, Plan, Room
-from ionrt.plan.blocks import Work, counted, filled
+from ionrt.plan.blocks import Work, divided, filled
 from ionrt.plan.engine import BeamInfluence, Prepared, finish, prepare_beam
 from ionrt.plan.geometry import Grid, bev_axes
 from ionrt.plan.machine import Machine, make_machine
@@ -115,30 +115,30 @@ def _cut_offs(saved: dict[str, Any], b: int, machine: Machine) -> tuple[np.ndarr
     return np.where(machine.dose > 0.0, cut2, -1.0), widest  # they drop entries without dose
 
 
-def counted_points(case: Case) -> tuple[Rows, Point, Work]:
-    """Rows and number of entries with their cut-offs."""
+def points_to_be(case: Case) -> tuple[Rows, Point, Work]:
+    """Entries with their cut-offs, before they are made."""
     point = replace(point_tables(case.machine, loss=0.005, cut2=case.cut2), limit2=case.limit2)
     radius = float(np.sqrt(case.cut2.max()))
     index = np.flatnonzero(case.scene.body)
     rows = dosed_rows(case.beam, case.scene, case.view, case.machine, case.spots, radius, case.scene.grid, index)
-    return rows, point, counted(point, case.machine, case.spots, rows, case.view)
+    return rows, point, divided(point, case.machine, case.spots, rows, case.view)
 
 
 def points(case: Case) -> tuple[Rows, Point, tuple[Chunk, ...]]:
     """Entries with their cut-offs."""
-    rows, point, work = counted_points(case)
+    rows, point, work = points_to_be(case)
     return rows, point, filled([work], Keeper())[0]
 
 
-def counted_plans(case: Case) -> Prepared:
-    """Entries as plans use them, with the same share outside the cut-off: up to their number."""
+def plans_to_be(case: Case) -> Prepared:
+    """Entries as plans use them, with the same share outside the cut-off, before they are made."""
     plan = Plan((case.beam,), "target", 2.0, spacing=tuple(case.scene.grid.spacing), lateral_loss=0.005)
     return prepare_beam(plan, case.beam, case.scene, case.view, case.machine, case.spots)
 
 
 def plans(case: Case) -> BeamInfluence:
     """Entries as plans use them."""
-    return finish([counted_plans(case)], Keeper())[0]
+    return finish([plans_to_be(case)], Keeper())[0]
 
 
 def least(work: Callable[[], Any], times: int = 3) -> tuple[float, Any]:
@@ -203,8 +203,8 @@ def both_cores(name: str, cases: list[Case]) -> None:
     """Seconds on the clock of two cores against one: beams prepared side by side, then the entries of all, as
     `ionrt.plan.influence` does."""
     ways: dict[str, tuple[Callable[[Case], Any], Callable[[list[Any]], object]]] = {
-        "point": (counted_points, lambda made: filled([work for _, _, work in made], Keeper())),
-        "plans'": (counted_plans, lambda made: finish(made, Keeper())),
+        "point": (points_to_be, lambda made: filled([work for _, _, work in made], Keeper())),
+        "plans'": (plans_to_be, lambda made: finish(made, Keeper())),
     }
     for kernel, (prepare, fill) in ways.items():
         print(f"{name} {kernel} kernel: {gain(lambda prepare=prepare, fill=fill: fill(each(prepare, cases)))}", flush=True)

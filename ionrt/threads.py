@@ -24,25 +24,38 @@ def thread_count() -> int:
 
 
 def each(work: Callable[[Any], Any], parts: Iterable[Any], threads: int | None = None) -> list[Any]:
-    """What `work` makes of every part, in their order; by the caller and up to `threads` - 1 others (None: one a core)."""
+    """What `work` makes of every part, in their order; by the caller and up to `threads` - 1 others (None: one a core).
+
+    After an error no other part begins, and that of the first part raises, whoever was faster.
+    """
     parts = list(parts)
     done: list[Any] = [None] * len(parts)
     waiting = iter(enumerate(parts))
+    errors: dict[int, Exception] = {}
 
     def take() -> None:
-        try:
-            for place, part in waiting:
+        for place, part in waiting:
+            try:
                 done[place] = work(part)
-        except BaseException:
-            for _ in waiting:  # nobody need begin another part
-                pass
-            raise
+            except BaseException as error:
+                for _ in waiting:  # nobody need begin another part; all parts before this one have begun
+                    pass
+                if not isinstance(error, Exception):  # an interrupt
+                    raise
+                errors[place] = error
 
     others = min(threads or thread_count(), len(parts)) - 1
     if others > 0:
         _Call(take, others, _calls.get()).run()
     else:
         take()
+    if errors:
+        first = errors[min(errors)]
+        errors.clear()  # errors hold the frames they went through, and this one would hold them
+        try:
+            raise first
+        finally:
+            del first
     return done
 
 

@@ -118,13 +118,17 @@ def test_who_waits_takes_part_in_nothing_else():
     assert ran_in and threading.get_ident() not in ran_in
 
 
-def test_no_part_begins_after_an_error():
-    begun = []
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_first_part_s_error_raises_and_no_part_begins_after(threads):
+    begun, late = [], threading.Event()
 
     def work(k):
         begun.append(k)
+        if k == 0 and threads == 2:
+            assert late.wait(20)  # the second part's error is there before this one
+        late.set()
         raise ValueError(f"part {k}")
 
-    with pytest.raises(ValueError, match="part"):
-        each(work, range(100), threads=2)
-    assert len(begun) <= 2
+    with pytest.raises(ValueError, match="part 0"):
+        each(work, range(100), threads=threads)
+    assert begun in ([0], [0, 1], [1, 0])

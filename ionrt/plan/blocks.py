@@ -36,7 +36,8 @@ FORMAT = 2  # of stored blocks: raise by hand when kernels or layout change what
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker needs for the entries of one part of a beam; `counts` of rows and entries per block, by slice of blocks."""
+    """What a worker needs for the entries of one part of a beam, in slices of its blocks of spots; `counts` of rows and entries
+    per block, by slice, where they are known."""
 
     tables: Component | Point
     air: np.ndarray
@@ -57,11 +58,17 @@ class Work:
         return content_hash(FORMAT, __version__, type(self.tables).__name__, self.air, self.source, *parts)
 
 
-def counted(tables: Component | Point, machine: Machine, spots: Spots, rows: Rows, view: View) -> Work:
-    """The work cut into slices of similar size, with its exact number of entries."""
-    work = Work(tables, kernels.single(machine.air.T), rows, view.source, spots)
+def divided(tables: Component | Point, machine: Machine, spots: Spots, rows: Rows, view: View) -> Work:
+    """The work cut into slices of similar size."""
     slices = _slices(spots, rows, tables.cut2 if tables.cut2.ndim == 1 else tables.cut2.mean(axis=1))
-    return replace(work, slices=tuple(slices), counts=tuple(each(partial(_count, work), slices)))
+    return Work(tables, kernels.single(machine.air.T), rows, view.source, spots, tuple(slices))
+
+
+def counted(works: Sequence[Work]) -> list[Work]:
+    """With the exact numbers of rows and entries, for a budget of memory."""
+    places = [(work, part) for work in works for part in work.slices]
+    counts = iter(each(lambda place: _count(*place), places))
+    return [replace(work, counts=tuple(next(counts) for _ in work.slices)) for work in works]
 
 
 def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
@@ -75,7 +82,8 @@ def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
     graph: dict[str, Any] = {f"work-{run}-{w}": replace(work, counts=()) for w, work in enumerate(works)}
     tasks = {f"entries-{run}-{w}-{i}": (w, i) for w, i in todo}
     for task, (w, i) in tasks.items():
-        block = partial(_fill, part=works[w].slices[i], counts=works[w].counts[i], keeper=keeper, key=keys[w, i])
+        counts = works[w].counts[i] if works[w].counts else None
+        block = partial(_fill, part=works[w].slices[i], counts=counts, keeper=keeper, key=keys[w, i])
         graph[task] = (block, f"work-{run}-{w}")
     bar = tqdm(total=len(tasks), desc="entries", unit="block", disable=None, leave=False)
     with bar, Callback(posttask=lambda key, *_: bar.update() if key in tasks else None):  # of schedulers in this process
@@ -151,9 +159,9 @@ def _count(work: Work, part: slice) -> tuple[np.ndarray, np.ndarray]:
     return n_rows, n_entries
 
 
-def _fill(work: Work, part: slice, counts: tuple[np.ndarray, np.ndarray], keeper: Keeper, key: str) -> Chunk | None:
+def _fill(work: Work, part: slice, counts: tuple[np.ndarray, np.ndarray] | None, keeper: Keeper, key: str) -> Chunk | None:
     """Allocate exactly, fill, keep."""
-    row_start, entry_start = starts(counts[0]), starts(counts[1])
+    row_start, entry_start = (starts(n) for n in counts or _count(work, part))
     index, dose = np.empty(row_start[-1], np.int32), np.empty(entry_start[-1], np.float32)
     where, spots = _where(work, part), work.spots
     first, count, spot = spots.first[part], spots.count[part], spots.start()[:-1][part]

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
 from ionrt.plan.beams import Beam, Plan
-from ionrt.plan.blocks import Work, at_once, counted, filled
+from ionrt.plan.blocks import Work, at_once, counted, divided, filled
 from ionrt.plan.components import split, undivided
 from ionrt.plan.geometry import Grid
 from ionrt.plan.kernels import MOST_ENERGIES
@@ -172,7 +172,6 @@ def influence(
         base_hash, patient_hash, *prepared = each(lambda job: job(), jobs)
     keeper = Keeper(None if store is None else Path(store), memory)
     keeper.clear_stale()
-    keeper = keeper.for_sizes([n for p in prepared for n in p.sizes], sum(p.besides for p in prepared), at_once())
     beams = finish(prepared, keeper)
     attrs = {"patient": patient_hash, "base": base_hash, "kernel": kernel}
     if not scenario.is_nominal:
@@ -204,20 +203,15 @@ class Prepared:
     influence: BeamInfluence
     works: tuple[Work, ...]
 
-    @property
-    def sizes(self) -> list[int]:
-        """Bytes of each chunk to come."""
-        return [n for work in self.works for n in work.nbytes]
-
-    @property
-    def besides(self) -> int:
-        """Bytes of everything else that stays."""
-        return self.influence.nbytes
-
 
 def finish(prepared: Sequence[Prepared], keeper: Keeper) -> tuple[BeamInfluence, ...]:
     """With the entries of all beams, made together: no core waits at the end of a part."""
-    chunks = iter(filled([work for p in prepared for work in p.works], keeper))
+    works = [work for p in prepared for work in p.works]
+    if keeper.memory is not None:
+        works = counted(works)
+        sizes = [n for work in works for n in work.nbytes]
+        keeper = keeper.for_sizes(sizes, sum(p.influence.nbytes for p in prepared), at_once())
+    chunks = iter(filled(works, keeper))
     parts = [tuple(replace(part, chunks=next(chunks)) for part in p.influence.parts) for p in prepared]
     return tuple(replace(p.influence, parts=made) for p, made in zip(prepared, parts, strict=True))
 
@@ -232,7 +226,7 @@ def prepare_beam(
     index: np.ndarray | None = None,
     kernel: str = "split",
 ) -> Prepared:
-    """A beam up to the number of its entries in the voxels `index` (flat; None: all of the body)."""
+    """A beam up to the making of its entries in the voxels `index` (flat; None: all of the body)."""
     if spots.count.max() > MOST_ENERGIES:
         raise IonrtError(
             f"beam {beam.name}: {spots.count.max()} energies on one ray; at most {MOST_ENERGIES}: thin the base data"
@@ -240,7 +234,7 @@ def prepare_beam(
     low, high = int(spots.first.min()), int((spots.first + spots.count).max()) - 1
     machine = machine.select(low, high)
     spots = replace(spots, first=spots.first - low)
-    index = np.flatnonzero(scene.body) if index is None else index
+    index = scene.inside if index is None else index
     parts = _points if kernel == "point" else _core_and_halo
     voxel, made, works = parts(plan, beam, scene, view, machine, spots, index)
     iso = tuple(float(c) for c in view.isocentre)
@@ -252,10 +246,10 @@ def _core_and_halo(
 ) -> tuple[np.ndarray, list[Part], list[Work]]:
     """Core on voxels, halo on a lattice: of all rays where it is narrow, of every second ray where it is wide."""
     thickness = _thickness(scene.grid, view)
-    if not machine.halo_weight.any():
+    if not machine.halo_weight.max() > 0.0:
         core = undivided(machine, thickness=thickness, loss=plan.lateral_loss)
         rows = dosed_rows(beam, scene, view, machine, spots, float(np.sqrt(core.cut2.max())), scene.grid, index)
-        return rows.voxel, [Part(rows.bins, core.lowest, (), core.taps)], [counted(core, machine, spots, rows, view)]
+        return rows.voxel, [Part(rows.bins, core.lowest, (), core.taps)], [divided(core, machine, spots, rows, view)]
     core, halo, lattice = split(machine, thickness=thickness, spacing=spots.spacing, loss=plan.lateral_loss)
     narrow, wide = (float(np.sqrt(c.cut2.max())) for c in (core, halo))
     radius = max(narrow, wide)
@@ -263,13 +257,13 @@ def _core_and_halo(
 
     def part(thinned: bool | None) -> tuple[Part, Work] | None:
         if thinned is None:
-            return Part(rows.bins, core.lowest, (), core.taps), counted(core, machine, spots, rows, view)
+            return Part(rows.bins, core.lowest, (), core.taps), divided(core, machine, spots, rows, view)
         rays, share = every_second_ray(spots) if thinned else (spots, None)
         found = nodes_of(lattice, rows, rays, radius, thinned=thinned)
         if found is None:
             return None
         nodes, lift = found
-        return Part(nodes.bins, halo.lowest, (), halo.taps, lift, share), counted(halo, machine, rays, nodes, view)
+        return Part(nodes.bins, halo.lowest, (), halo.taps, lift, share), divided(halo, machine, rays, nodes, view)
 
     kinds = np.unique(lattice.thinned).tolist() if halo.cut2.max() > 0.0 else []
     made = [m for m in each(part, [None, *kinds]) if m is not None]
@@ -283,7 +277,7 @@ def _points(
     point = point_tables(machine, loss=plan.lateral_loss)
     rows = dosed_rows(beam, scene, view, machine, spots, float(np.sqrt(point.cut2.max())), scene.grid, index)
     part = Part(rows.bins, np.zeros(machine.dose.shape[0], np.int32), (), np.zeros(1, np.int64))
-    return rows.voxel, [part], [counted(point, machine, spots, rows, view)]
+    return rows.voxel, [part], [divided(point, machine, spots, rows, view)]
 
 
 def _thickness(grid: Grid, view: View) -> float:

@@ -57,7 +57,7 @@ def dosed_rows(
 
 
 def _doses_anything(beam: Beam, scene: Scene, view: View, machine: Machine, spots: Spots, radius: float) -> bool:
-    return _dosed(beam, scene, view, machine, spots, radius, scene.grid, np.flatnonzero(scene.body))[0].size > 0
+    return _dosed(beam, scene, view, machine, spots, radius, scene.grid, scene.inside)[0].size > 0
 
 
 def _dosed(
@@ -82,8 +82,9 @@ def _dosed(
 def in_buckets(voxel: np.ndarray, bins: np.ndarray, bev: np.ndarray, spots: Spots, radius: float) -> Rows:
     """Rows sorted into buckets; a ray finds all within `radius` mm in its own bucket and the `REACH` around it."""
     origin, n_bucket, size = _buckets(spots, radius)
-    order, bucket = _sorted(bev, origin, n_bucket, size)
-    return Rows(voxel[order], bins[order].astype(np.uint16), bev[order], bucket, n_bucket, origin, size, REACH)
+    rows = np.empty_like(voxel), np.empty(len(bev), np.uint16), np.empty_like(bev)
+    bucket = _sort(voxel, bins, bev, origin, n_bucket, size, *rows)
+    return Rows(*rows, bucket, n_bucket, origin, size, REACH)
 
 
 def _buckets(spots: Spots, radius: float) -> tuple[np.ndarray, np.ndarray, float]:
@@ -117,9 +118,9 @@ def _near_rays(bev, near, origin, size):
 
 
 @njit(nogil=True, cache=True)
-def _sorted(bev, origin, n_bucket, size):
-    """Order of rows by their bucket, u fastest, and where each bucket begins; what is outside counts to the nearest."""
-    cell, order = np.empty(len(bev), np.int64), np.empty(len(bev), np.int64)
+def _sort(voxel, bins, bev, origin, n_bucket, size, to_voxel, to_bins, to_bev):
+    """Rows by their bucket, u fastest, and where each bucket begins; what is outside counts to the nearest."""
+    cell = np.empty(len(bev), np.int64)
     start = np.zeros(n_bucket[0] * n_bucket[1] + 1, np.int64)
     for i in range(len(bev)):
         u = min(max(int(np.floor((bev[i, 0] - origin[0]) / size)), 0), n_bucket[0] - 1)
@@ -129,9 +130,10 @@ def _sorted(bev, origin, n_bucket, size):
     start = np.cumsum(start)
     free = start[:-1].copy()
     for i in range(len(bev)):
-        order[free[cell[i]]] = i
+        to = free[cell[i]]
+        to_voxel[to], to_bins[to], to_bev[to] = voxel[i], bins[i], bev[i]
         free[cell[i]] += 1
-    return order, start
+    return start
 
 
 def _widen(mask: np.ndarray, by: int) -> np.ndarray:

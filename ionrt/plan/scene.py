@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import xarray as xr
@@ -26,6 +26,11 @@ class Scene:
     spr_grid: Grid
     target: np.ndarray
     body: np.ndarray
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """Flat indices of the body's voxels."""
+        return np.flatnonzero(self.body)
 
     def centroid(self) -> np.ndarray:
         """Centre of the target's volume, (x, y, z) mm."""
