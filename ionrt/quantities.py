@@ -168,7 +168,7 @@ def stamp(da: xr.DataArray, name: str, **attrs: Any) -> xr.DataArray:
     missing = [key for key in quantity.carries if not attrs.get(key)]
     if missing:
         raise IonrtError(f"{name}: cannot be stamped without {missing[0]} (say which one the value has)")
-    out = da.rename(name)
+    out = da.copy(deep=False).rename(name)  # a renamed array shares its attributes with the one it came from
     out.attrs = {
         "units": quantity.unit,
         "long_name": quantity.long_name,

@@ -75,11 +75,13 @@ def test_check_refuses_other_units_and_lets_missing_ones_pass():
 
 def test_stamp_forgets_the_attributes_of_the_input_and_demands_definitions():
     squared = xr.DataArray([2.0], attrs={"units": "Gy", "note": "old"}) ** 2
+    before = dict(squared.attrs)
     stamped = quantities.stamp(squared, "effect", source="test")
     assert (
         stamped.attrs["units"] == QUANTITIES["effect"].unit
         and "note" not in stamped.attrs
         and stamped.attrs["source"] == "test"
+        and squared.attrs == before
     )
     with pytest.raises(IonrtError, match="let_definition"):
         quantities.stamp(squared, "let_d")
