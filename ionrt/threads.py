@@ -69,7 +69,7 @@ def slabs(size: int, largest: int = SLAB) -> list[slice]:
 class _Call:
     """A call of `each` that `wanted` more threads may join, made `within` other calls; `joined` are those who did."""
 
-    take: Callable[[], None]
+    take: Callable[[], None] | None
     wanted: int
     within: tuple[_Call, ...]
     joined: int = 0
@@ -78,29 +78,28 @@ class _Call:
 
     def run(self) -> None:
         """Work, and wait for those who joined."""
-        around = _calls.set((*self.within, self))
-        self.context = copy_context()
-        with _change:
-            _open.append(self)
-            _change.notify_all()
-        for _ in range(self.wanted):
-            _helpers().submit(_help)
+        around = None
         try:
+            around = _calls.set((*self.within, self))
+            self.context = copy_context()
+            _offer(self)
+            assert self.take is not None
             self.take()
         finally:
-            _calls.reset(around)
+            if around is not None:
+                _calls.reset(around)
             self.close()
-            self.context = None  # which knows of this call: what it made would stay until the next collection
+            self.context = self.take = None  # a context knows of this call: what it made would stay until the next collection
         if self.error is not None:
             raise self.error
 
     def close(self) -> None:
         """Nobody else may join; those who did are helped to their end."""
-        with _change:
+        with _lock:
             if self in _open:
                 _open.remove(self)
         while True:
-            with _change:
+            with _lock:
                 inner = None
                 while self.joined and (inner := _joined(self)) is None:
                     _change.wait()
@@ -111,23 +110,25 @@ class _Call:
     def help(self) -> None:
         """Work as one who joined, in the caller's context."""
         try:
-            assert self.context is not None
+            assert self.context is not None and self.take is not None
             self.context.copy().run(self.take)
         except BaseException as error:  # the caller's to raise
             self.error = error
         finally:
-            with _change:
+            with _lock:
                 self.joined -= 1
                 _change.notify_all()
 
 
 _calls: ContextVar[tuple[_Call, ...]] = ContextVar("calls", default=())  # that the running code is part of
 _open: list[_Call] = []
-_change = threading.Condition()
+_awake = 0  # helpers at work or on their way
+_lock = threading.Lock()  # entered as it is: an interrupt within the Python code of a Condition would leave it locked for good
+_change = threading.Condition(_lock)
 
 
 def _joined(outer: _Call | None) -> _Call | None:
-    """Join an open call made within `outer` (None: any); `_change` is held."""
+    """Join an open call made within `outer` (None: any); `_lock` is held."""
     for call in _open:
         if outer is None or outer in call.within:
             call.wanted, call.joined = call.wanted - 1, call.joined + 1
@@ -137,26 +138,56 @@ def _joined(outer: _Call | None) -> _Call | None:
     return None
 
 
+def _offer(call: _Call) -> None:
+    """Open a call, and wake as many helpers as it wants, of those that are neither at work nor on their way."""
+    global _awake
+    with _lock:
+        _open.append(call)
+        _change.notify_all()
+        asleep = min(call.wanted, _most() - _awake)
+        _awake += asleep
+    while asleep:
+        try:
+            _helpers().submit(_help)
+            asleep -= 1
+        except BaseException as error:
+            with _lock:
+                _awake -= asleep
+            if isinstance(error, RuntimeError):  # no more threads, or the interpreter ends: the caller works alone
+                return
+            raise
+
+
 def _help() -> None:
+    global _awake
     while True:
-        with _change:
+        with _lock:
             call = _joined(None)
-        if call is None:
-            return
+            if call is None:
+                _awake -= 1
+                return
         call.help()
+
+
+@cache
+def _most() -> int:
+    """Number of helpers."""
+    return max(1, thread_count() - 1)
 
 
 @cache
 def _helpers() -> ThreadPoolExecutor:
     """Threads that stay: starting one takes as long as a small field."""
-    return ThreadPoolExecutor(max(1, thread_count() - 1), thread_name_prefix="ionrt")
+    return ThreadPoolExecutor(_most(), thread_name_prefix="ionrt")
 
 
 def _after_fork() -> None:
     """A forked process has none of the threads, and may have been made while one held the lock."""
-    global _change
-    _change = threading.Condition()
+    global _awake, _lock, _change
+    _awake, _lock = 0, threading.Lock()
+    _change = threading.Condition(_lock)
     _open.clear()
+    _most.cache_clear()
     _helpers.cache_clear()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -132,3 +134,13 @@ def test_the_first_part_s_error_raises_and_no_part_begins_after(threads):
     with pytest.raises(ValueError, match="part 0"):
         each(work, range(100), threads=threads)
     assert begun in ([0], [0, 1], [1, 0])
+
+
+def test_the_caller_works_alone_where_no_helper_can_start():
+    """At the interpreter's end no thread starts any more; and a call that failed to start leaves nothing to others."""
+    script = (
+        "import atexit\nfrom ionrt import threads\n"
+        "atexit.register(lambda: print(threads.each(lambda k: k * k, range(4), threads=2), len(threads._open), threads._awake))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[0, 1, 4, 9] 0 0"

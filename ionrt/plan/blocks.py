@@ -1,4 +1,4 @@
-"""From tables and rows to entries: blocks of rays are counted, then filled, as tasks of whichever dask scheduler is active."""
+"""From tables and rows to entries: blocks of rays are filled as tasks of whichever dask scheduler is active."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
     if keeper.folder is not None:  # works that are alike are done once
         todo = list({keys[place]: place for place in todo}.values())
     run = uuid4().hex  # other work may run at the same time
-    graph: dict[str, Any] = {f"work-{run}-{w}": replace(work, counts=()) for w, work in enumerate(works)}
+    graph: dict[str, Any] = {f"work-{run}-{w}": replace(works[w], counts=()) for w in {w for w, _ in todo}}
     tasks = {f"entries-{run}-{w}-{i}": (w, i) for w, i in todo}
     for task, (w, i) in tasks.items():
         counts = works[w].counts[i] if works[w].counts else None
@@ -87,7 +87,7 @@ def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
         graph[task] = (block, f"work-{run}-{w}")
     bar = tqdm(total=len(tasks), desc="entries", unit="block", disable=None, leave=False)
     with bar, Callback(posttask=lambda key, *_: bar.update() if key in tasks else None):  # of schedulers in this process
-        made = dict(zip(todo, _scheduler()(graph, list(tasks)), strict=True))
+        made = dict(zip(todo, _scheduler()(graph, list(tasks)) if tasks else (), strict=True))
     found = {place: _present(made.get(place) or keeper.find(key), key) for place, key in keys.items()}
     return [tuple(found[w, i] for i in range(len(work.slices))) for w, work in enumerate(works)]
 

@@ -142,7 +142,7 @@ def _inside(cut, widened):
     at = min(1.0 / cut, 0.5) * (2 * widened.size - 2)
     k = min(int(at), widened.size - 2)
     found = widened[k] + (at - k) * (widened[k + 1] - widened[k])
-    return cut if cut >= 40.0 else max(found, min(cut, NARROWEST))
+    return cut if cut >= 30.0 else max(found, min(cut, NARROWEST))  # the same to 1e-10 from there on
 
 
 def _ratio(above: np.ndarray, below: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

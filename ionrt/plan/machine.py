@@ -94,7 +94,7 @@ def make_machine(beam: Beam, base: xr.Dataset) -> Machine:
         )
 
     def table(name: str) -> np.ndarray:
-        return base[name].transpose("depth", "energy").values[:, index].astype(np.float64)
+        return base[name].transpose("depth", "energy").values[:, index].astype(np.float64, order="C")
 
     dose = table("dose")
     return Machine(

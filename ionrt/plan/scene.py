@@ -59,7 +59,7 @@ def on_dose_grid(patient: xr.Dataset, plan: Plan) -> xr.Dataset:
 def on_spacing(patient: xr.Dataset, spacing: tuple[float, float, float]) -> xr.Dataset:
     """The same for a spacing (z, y, x) in mm; unchanged where it is already that."""
     have = Grid.of(patient, what="patient").spacing
-    images = [name for name, a in patient.data_vars.items() if name != "structures" and {"z", "y", "x"} <= set(a.dims)]
+    images = [name for name, a in patient.data_vars.items() if name != "structures" and {"z", "y", "x"} & set(a.dims)]
     patient = patient.drop_vars(images)
     if all(abs(a - b) < 1e-6 for a, b in zip(have, spacing, strict=True)):
         return patient
@@ -77,9 +77,9 @@ def _fractions(patient: xr.Dataset, names: list[str]) -> np.ndarray:
     """Those of several (structure, z, y, x), worked out side by side."""
     if "structures" not in patient:
         raise IonrtError("patient: expected structures (structure, z, y, x); read the RTSTRUCT together with the CT")
-    for name in names:
-        one_of(name, [str(s) for s in patient["structure"].values], what="structure")
-    picked = patient["structures"].sel(structure=names).transpose("structure", "z", "y", "x")
+    there = [str(s) for s in patient["structure"].values]
+    places = [there.index(one_of(name, there, what="structure")) for name in names]
+    picked = patient["structures"].isel(structure=places).transpose("structure", "z", "y", "x")
     return np.asarray(picked.values, dtype=np.float32)
 
 
@@ -125,10 +125,12 @@ def _outlines(
     patient: xr.Dataset, spacing: tuple[float, float, float], target: str | None
 ) -> tuple[Grid, np.ndarray, np.ndarray | None]:
     """Dose grid, and on it volume fractions of the target (zero without one) and the mask of the body (None: no outline)."""
+    if target is None and "structures" in patient and patient["structures"].chunks is None:  # nothing else is averaged
+        patient = patient.isel(structure=[k for k, s in enumerate(patient["structure"].values) if is_external(str(s))][:1])
     coarse = on_spacing(patient, spacing)
     grid = Grid.of(coarse, what="dose grid")
     external = [str(s) for s in coarse["structure"].values if is_external(str(s))][:1] if "structures" in coarse else []
     wanted = [*([] if target is None else [target]), *external]
     found = dict(zip(wanted, _fractions(coarse, wanted).reshape(len(wanted), -1), strict=True)) if wanted else {}
     body = found[external[0]] > 0.0 if external else None
-    return grid, np.zeros(grid.size, np.float32) if target is None else found[target], body
+    return grid, np.zeros(grid.size, np.float32) if target is None else found[target].copy(), body  # not a view of both
