@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ionrt import __version__
+from ionrt import __version__, lazy
 from ionrt.quantities import IonrtError
 
 
@@ -21,6 +21,12 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.run(chosen)
     except IonrtError as error:
         print(f"ionrt: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        known = lazy.missing(error, "this command")
+        if known is error:
+            raise
+        print(f"ionrt: {known}", file=sys.stderr)
         return 2
     return 0
 
@@ -108,23 +114,22 @@ def _basedata(chosen: argparse.Namespace) -> None:
 
 
 def _check(chosen: argparse.Namespace) -> None:
-    """Imports, a writable cache, a kernel for notebooks, a stopping power that is right."""
-    import importlib
+    """Imports, a kernel for notebooks, a stopping power that is right, a slice that is drawn as in a report."""
+    from ionrt import beam, plot
+    from ionrt.compare import open_patient
 
-    from ionrt import beam
-
-    for name in ("numpy", "xarray", "dask", "numba", "pydicom", "holoviews", "bokeh", "papermill", "nbconvert", "zarr"):
-        try:
-            print(f"{name:<12}{getattr(importlib.import_module(name), '__version__', 'ok')}")
-        except ImportError as error:
-            raise IonrtError(f"{name} cannot be imported ({error}); run `make setup`") from None
+    for name in ("numpy", "xarray", "dask", "numba", "pydicom", "statsmodels", "holoviews", "bokeh", "papermill", "nbconvert"):
+        print(f"{name:<12}{getattr(lazy.needed(name, 'a report'), '__version__', 'ok')}")
     from jupyter_client.kernelspec import KernelSpecManager
 
     if "python3" not in KernelSpecManager().find_kernel_specs():
-        raise IonrtError("no python3 kernel for notebooks; run `make setup`")
+        raise IonrtError('no python3 kernel for notebooks; run: pip install "ionrt[lab]"')
     reach = float(beam.csda_range("C", 400.0).squeeze())
     if not 265.0 < reach < 285.0:
         raise IonrtError(f"range of carbon at 400 MeV/u is {reach:.1f} mm; expected about 275 mm: the installation is damaged")
+    patient = open_patient()
+    plot.slices(patient["ct"], patient["ct"], patient["structures"]).to_html()
+    print(f"{'plot':<12}one slice of the built-in SYNTHETIC pelvis drawn")
     print(f"{'ionrt':<12}{__version__}: all well")
 
 
