@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ionrt"
 # Left is upstream. A room imports from itself and from rooms to its left only.
 ORDER = [
     "lazy", "quantities", "threads", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "compare",
-    "cohort", "outcome", "trial", "plot", "report", "__main__",
+    "outcome", "cohort", "trial", "plot", "report", "__main__",
 ]  # fmt: skip
 HOMES = {
     "pydicom": {"patient"},
