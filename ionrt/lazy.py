@@ -1,4 +1,7 @@
-"""Rooms open on first use; a package that belongs to an extra is asked for by the name of the extra."""
+"""Rooms open on first use; a package that belongs to an extra is asked for by the name of the extra.
+
+Imports nothing heavy: `import ionrt` loads this and no more.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import lazy_loader
+
+
+class IonrtError(ValueError):
+    """Bad input: the message says what was expected, what came and what to do."""
 
 
 def attach(room: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -32,8 +39,6 @@ def needed(module: str, user: str) -> Any:
 
 def missing(error: ModuleNotFoundError, user: str) -> Exception:
     """The `IonrtError` that says which extra brings the module; the error itself where none does."""
-    from ionrt.quantities import IonrtError  # here, so that `import ionrt` loads no xarray
-
     module = (error.name or "").partition(".")[0]
     extra = extras().get(_canonical(module))
     if extra is None:

@@ -18,12 +18,9 @@ import platformdirs
 import xarray as xr
 
 from ionrt import __version__
+from ionrt.lazy import IonrtError as IonrtError
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
-
-
-class IonrtError(ValueError):
-    """Bad input: the message says what was expected, what came and what to do."""
 
 
 @dataclass(frozen=True)
