@@ -94,7 +94,7 @@ def numbers(values: Sequence | np.ndarray | pd.Series, label: str) -> np.ndarray
     else:
         kind = timedelta if kinds.is_timedelta64_dtype(column) else date if kinds.is_datetime64_any_dtype(column) else None
     if kind is timedelta:
-        raise IonrtError(f"{label}: expected numbers, got durations; say the unit, for instance .dt.total_seconds() / 86400 for days")
+        raise IonrtError(f"{label}: expected numbers, got durations; say the unit, such as .dt.total_seconds() / 86400 (days)")
     if kind is date or isinstance(column.dtype, pd.PeriodDtype):
         raise IonrtError(f"{label}: expected numbers, got dates; subtract the patient's time zero and give days")
     if not (kinds.is_object_dtype(column) or kinds.is_bool_dtype(column) or kinds.is_numeric_dtype(column)):

@@ -54,8 +54,8 @@ class Crm:
         follow_up : time observed per patient, in the unit of the window; needed by TITE-CRM.
         method : "bayes" (posterior mean of the parameter) or "mle".
 
-        Returns a DataFrame indexed by level: value, n, toxicities, prior, p_toxicity, recommended; attrs `estimate`, `level`, and
-        `untried`: nobody was treated at the recommended level, or one between, so that it may be approached but not concluded.
+        Returns a DataFrame indexed by level: value, n, toxicities, prior, p_toxicity, recommended; attrs estimate, level, and
+        untried (nobody was treated there so far).
         Raises IonrtError for unknown levels, toxicities that are not 0 or 1, and for "mle" before both outcomes were seen.
         """
         index, y, weight = self._patients(level, toxicity, follow_up)

@@ -102,7 +102,7 @@ class Boin:
         return max(at, 1) if x[at] >= np.ceil(self.lambda_d * n[at] - 1e-12) else at + 1
 
     def select(self, toxicities: Sequence[int], treated: Sequence[int]) -> int:
-        """Maximum tolerated level (1-based) by isotonic regression over the levels that have patients and are not closed; 0 for none."""
+        """Maximum tolerated level (1-based) by isotonic regression, among those with patients and not closed; 0 for none."""
         x, n = _counts(toxicities, treated, self.n_levels)
         closed = _too_toxic(x, n, self.target, self.cutoff)
         return int(select_isotonic(x, n, closed, self.target))
