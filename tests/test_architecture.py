@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ionrt"
 
 # Left is upstream. A room imports from itself and from rooms to its left only.
 ORDER = [
-    "quantities", "threads", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "compare",
+    "files", "threads", "quantities", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "compare",
     "cohort", "outcome", "trial", "plot", "report", "__main__",
 ]  # fmt: skip
 HOMES = {

@@ -13,10 +13,11 @@ from tqdm.auto import tqdm
 from ionrt import plan, rbe
 from ionrt.beam import base_data
 from ionrt.evaluate.profile import centroid
+from ionrt.files import cache_folder, content_hash
 from ionrt.let import let_d
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
 from ionrt.plan.objectives import is_external, is_margin_of, is_target
-from ionrt.quantities import cache_folder, content_hash, stamp
+from ionrt.quantities import stamp
 from ionrt.threads import each
 
 AT_ONCE = 2

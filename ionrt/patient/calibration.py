@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ionrt.quantities import IonrtError, check, content_hash, stamp
+from ionrt.files import content_hash
+from ionrt.quantities import IonrtError, check, stamp
 from ionrt.threads import each, slabs
 
 GENERIC = "generic_ion"

@@ -11,13 +11,14 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ionrt.files import content_hash
 from ionrt.patient.coverage import Contours, spacing
 from ionrt.patient.dicom_dose import dose_on_grid
 from ionrt.patient.dicom_files import Header, in_threads, read_pixels, scan
 from ionrt.patient.dicom_struct import choose_structure_set, read_contours
 from ionrt.patient.grid import DIMS, Layout, affine, layout
 from ionrt.patient.structures import add_structures
-from ionrt.quantities import IonrtError, content_hash, stamp
+from ionrt.quantities import IonrtError, stamp
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 SLICES_PER_CHUNK = 32

@@ -19,6 +19,7 @@ from dask.system import CPU_COUNT
 from tqdm.auto import tqdm
 
 from ionrt import __version__
+from ionrt.files import content_hash
 from ionrt.plan import kernels
 from ionrt.plan.components import Component
 from ionrt.plan.machine import Machine
@@ -26,7 +27,7 @@ from ionrt.plan.points import Point, count_points, fill_points
 from ionrt.plan.rows import Rows
 from ionrt.plan.spots import Spots, View
 from ionrt.plan.store import Chunk, Keeper, starts
-from ionrt.quantities import IonrtError, content_hash
+from ionrt.quantities import IonrtError
 from ionrt.threads import each
 
 ENTRIES_PER_CHUNK = 2_000_000

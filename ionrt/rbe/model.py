@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 from ionrt.biology.tissues import Tissue
+from ionrt.files import content_hash
 from ionrt.let import ions_of
-from ionrt.quantities import IonrtError, check, check_same_grid, content_hash, stamp
+from ionrt.quantities import IonrtError, check, check_same_grid, stamp
 from ionrt.rbe import blocks
 from ionrt.rbe.definition import Definition
 from ionrt.threads import each, slabs, thread_count
