@@ -29,7 +29,7 @@ def atomic(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[Pa
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    place = target.with_name(f".{target.stem}.{uuid4().hex}{target.suffix}")
+    place = target.with_name(f".{target.name}.{uuid4().hex}{'' if folder else target.suffix}")
     if folder:
         place.mkdir()
     try:

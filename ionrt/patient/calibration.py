@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.files import content_hash
+from ionrt.parallel import each, slabs
 from ionrt.quantities import IonrtError, check, stamp
-from ionrt.threads import each, slabs
 
 GENERIC = "generic_ion"
 

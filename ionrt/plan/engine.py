@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
 from ionrt.files import content_hash
+from ionrt.parallel import each
 from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.blocks import Work, at_once, counted, divided, filled
 from ionrt.plan.components import split, undivided
@@ -30,7 +31,6 @@ from ionrt.plan.scene import Scene, make_scene
 from ionrt.plan.spots import Spots, View, given_spots, make_view, place_spots
 from ionrt.plan.store import Chunk, Keeper
 from ionrt.quantities import IonrtError, one_of
-from ionrt.threads import each
 
 KERNELS = ("split", "point")
 
