@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from functools import cache, partial
+from functools import cache
 from multiprocessing import parent_process
 from typing import Any
 
@@ -22,9 +22,8 @@ def thread_count() -> int:
     with suppress(KeyError, ValueError):  # no task of a cluster
         return int(sys.modules["distributed"].get_worker().state.nthreads)
     if dask.config.get("scheduler", None) in ("synchronous", "sync", "single-threaded", dask.get):
-        return 1
-    alone = 1 if parent_process() else dask.system.CPU_COUNT  # one of several processes has one core
-    return int(dask.config.get("num_workers", None) or alone)
+        return 1  # as one of several processes has one core:
+    return int(dask.config.get("num_workers", None) or (1 if parent_process() else dask.system.CPU_COUNT))
 
 
 def each(work: Callable[[Any], Any], parts: Iterable[Any], most: int | None = None) -> list[Any]:
@@ -44,7 +43,7 @@ def each(work: Callable[[Any], Any], parts: Iterable[Any], most: int | None = No
     tickets: list[tuple[list, Any]] = []  # emptied in the end: those that no helper was free to take hold nothing
     with suppress(RuntimeError):  # when the interpreter ends no helper starts
         for _ in range(min(count, most or count, len(parts)) - 1):
-            ticket = [partial(copy_context().run, take)]  # type: ignore[call-arg]
+            ticket = [lambda run=copy_context().run: run(take)]
             tickets.append((ticket, _helpers(count - 1).submit(lambda t: t[0](), ticket)))
     try:
         take()
