@@ -43,8 +43,8 @@ def each(work: Callable[[Any], Any], parts: Iterable[Any], most: int | None = No
     tickets: list[tuple[list, Any]] = []  # emptied in the end: those that no helper was free to take hold nothing
     with suppress(RuntimeError):  # when the interpreter ends no helper starts
         for _ in range(min(count, most or count, len(parts)) - 1):
-            ticket = [lambda run=copy_context().run: run(take)]
-            tickets.append((ticket, _helpers(count - 1).submit(lambda t: t[0](), ticket)))
+            ticket = [take]
+            tickets.append((ticket, _helpers(count - 1).submit(copy_context().run, lambda t: t[0](), ticket)))
     try:
         take()
     finally:  # interrupts included
