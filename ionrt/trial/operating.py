@@ -50,10 +50,8 @@ def dose_finding(
     accrual_interval : mean time between patients, TITE-CRM only, in the unit of its window (default: a quarter of it).
 
     Returns a DataFrame, one row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the
-    replicates),
-    se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the truth come
-    uniformly
-    over the window. Raises IonrtError where the curve does not fit the design.
+    replicates), se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the
+    truth come uniformly over the window. Raises IonrtError where the curve does not fit the design.
     """
     p = limits.toxicity(p_true)
     k = design.n_levels if isinstance(design, Boin) else len(design.skeleton)
