@@ -118,12 +118,14 @@ def test_own_columns_survive(broken):
 
 
 # as the two hospitals and their neighbours write a day: ISO, European, American, Korean, Japanese, Chinese, written out
-DATES = """2019-03-07|07.03.2019|7/3/2019|20190307|2019. 3. 1|2019년 3월 1일|01-MAR-2019|Mar 1, 2019|2019年3月1日|平成31年3月1日|令和元年5月1日
-H31.3.1|S60.01.02|二〇一九年三月一日|１９８５年７月３日|2019/03|Mar 2019|1. März 2019|1er mars 2019|1 de marzo de 2019|01MAR2019|20190307T101500
-20190307101500|19.03.07|85-03-07|3/7/19|850307-1234567|3월 1일|3月1日|1st March|March 1|07032019|2019-W10|2019-060|dob_19850307|'19년 3월|15 Oct 07
+DATES = """2019-03-07|07.03.2019|7/3/2019|20190307|2019. 3. 1|2019년 3월 1일|01-MAR-2019|Mar 1, 2019|2019年3月1日
+平成31年3月1日|令和元年5月1日|H31.3.1|S60.01.02|二〇一九年三月一日|１９８５年７月３日|2019/03|Mar 2019
+1. März 2019|1er mars 2019|1 de marzo de 2019|01MAR2019|20190307T101500|20190307101500|19.03.07|85-03-07|3/7/19
+850307-1234567|3월 1일|3月1日|1st March|March 1|07032019|2019-W10|2019-060|dob_19850307|'19년 3월|15 Oct 07
 2019-3-7T10:00:00Z|5 mei 2019|民國108年3月1日|Oct-07-2019"""
-NO_DATES = """57.6 Gy (RBE) in 16 fr.|70.4/16|cT2N0M0|CTCAE 5.0|8140/3|PTV_5760|60/30/2|2 may progress|week 12|70-79|LEM_I to NIRS_MMKM, Zhang 2020
-doi 10.1186/s13014-020-01723-z|a1b2c3d4e5f60718|50.4 Gy/28|2019|4.40 Gy x 12 = 52.8|R0|1.2.840|12-24 months|v2.1.3|1/2/3|25-30|SYN-000001-1"""
+NO_DATES = """57.6 Gy (RBE) in 16 fr.|70.4/16|cT2N0M0|CTCAE 5.0|8140/3|PTV_5760|60/30/2|2 may progress|week 12|70-79
+LEM_I to NIRS_MMKM, Zhang 2020|doi 10.1186/s13014-020-01723-z|a1b2c3d4e5f60718|50.4 Gy/28|2019
+4.40 Gy x 12 = 52.8|R0|1.2.840|12-24 months|v2.1.3|1/2/3|25-30|SYN-000001-1"""
 
 
 def test_what_looks_like_a_date_and_is_none_passes(broken):

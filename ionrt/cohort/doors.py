@@ -50,8 +50,8 @@ def read_table(path: str | Path, *, encoding: str | None = None, delimiter: str 
     Raises
     ------
     IonrtError
-        For what is no such file, with file, row, column and rule: unknown encoding, rows of another length, a quotation mark that
-        never ends, two columns of one name. No cell is repeated in the message.
+        For what is no such file, with file, row, column and rule: unknown encoding, rows of another length, a quotation mark
+        that never ends, two columns of one name. No cell is repeated in the message.
 
     Warns
     -----

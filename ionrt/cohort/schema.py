@@ -72,8 +72,8 @@ def load(path: str | Path, *, encoding: str | None = None) -> Tables:
     which ionrt does not bring. encoding : of the CSV files (default: as `read_table` finds it; decimal commas are understood
     where a table has no decimal point).
     Returns a dict of data frames in the order of the dictionary, one row per record.
-    Raises IonrtError where a table is missing or is no such file (file, row, column), CohortError with every violation where the
-    content is wrong.
+    Raises IonrtError where a table is missing or is no such file (file, row, column), CohortError with every violation where
+    the content is wrong.
     """
     folder = Path(path)
     if not folder.is_dir():
