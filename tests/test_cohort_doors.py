@@ -14,12 +14,8 @@ import pytest
 from ionrt import IonrtError, cohort
 from ionrt.cohort.doors import decimal_comma, numbers, read_json, read_table
 
-KOREAN = (
-    "선암 편평세포암 전립선 췌장 간 폐 육종 신장 재발 소아 두경부 서울 남 여 생존 사망 국소재발 탄소 병기 조직 피부염 설사"
-).split()  # noqa: SIM905
-JAPANESE = (
-    "腺癌 扁平上皮癌 前立腺 膵臓 肝臓 肺 肉腫 再発 小児 頭頸部 千葉 男 女 その他 生存 死亡 炭素 病期 リンパ節 あり なし 不明"
-).split()  # noqa: SIM905
+KOREAN = ["선암", "편평세포암", "전립선", "췌장", "간", "폐", "육종", "신장", "재발", "소아", "두경부", "서울", "남", "여", "생존", "사망", "국소재발", "탄소", "병기", "조직", "피부염", "설사"]
+JAPANESE = ["腺癌", "扁平上皮癌", "前立腺", "膵臓", "肝臓", "肺", "肉腫", "再発", "小児", "頭頸部", "千葉", "男", "女", "その他", "生存", "死亡", "炭素", "病期", "リンパ節", "あり", "なし", "不明"]
 LATIN = ["München", "Zürich", "Köln", "Genève", "Würzburg", "Québec", "Málaga", "Bjørn", "Göteborg", "São", "Curaçao", "5°C"]
 
 
