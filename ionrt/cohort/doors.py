@@ -265,7 +265,7 @@ def _delimiter(text: str) -> str:
         widths = [line.count(mark) for line in head]
         if not widths or not widths[0]:
             continue
-        score = widths[0] + 1000.0 * np.mean([w == widths[0] for w in widths])
+        score = widths[0] + 1000.0 * sum(w == widths[0] for w in widths) / len(widths)
         if score > most:
             best, most = mark, score
     return best
