@@ -155,11 +155,11 @@ def whole_helium(energy: Array, nodes: int = 12) -> Emission:
 def _mixed(one: Emission, other: Emission, share: Array) -> Emission:
     """Events of which `share` (energies) emit like the other."""
     keep, other_share = (1 - share)[:, None], share[:, None]
-    arrays = (np.hstack([getattr(one, k), getattr(other, k)]) for k in ("low", "high"))
+    low, high = np.hstack([one.low, other.low]), np.hstack([one.high, other.high])
     number = np.hstack([one.number * keep, other.number * other_share])
     theta2 = np.hstack([np.broadcast_to(e.theta2, e.number.shape) for e in (one, other)])
     local = one.local * (1 - share) + other.local * share
-    return Emission(np.concatenate([one.species, other.species]), *arrays, number, theta2, local)
+    return Emission(np.concatenate([one.species, other.species]), low, high, number, theta2, local)
 
 
 def secondary(parent: str, energy: Array, nodes: int, hydrogen: int) -> Emission:
