@@ -10,15 +10,17 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ionrt.files import content_hash
+from ionrt.parallel import each
 from ionrt.patient.coverage import Contours, spacing
 from ionrt.patient.ct import Scaling, Slice, check_mixed, hounsfield, is_ct, note_scaling, padding_of, slices_of
 from ionrt.patient.dicom_dose import doses_of
-from ionrt.patient.dicom_files import Header, in_threads, scan
+from ionrt.patient.dicom_files import Header, scan
 from ionrt.patient.dicom_struct import choose_structure_set, read_contours
 from ionrt.patient.grid import DIMS, Layout, affine, layout
 from ionrt.patient.notes import Notes
 from ionrt.patient.structures import add_structures
-from ionrt.quantities import IonrtError, content_hash, stamp
+from ionrt.quantities import IonrtError, stamp
 
 SLICES_PER_CHUNK = 32
 READ_HERE = ("RTSTRUCT", "RTDOSE", "RTPLAN", "REG")  # by this or another function of the room
@@ -153,7 +155,7 @@ def _eager_ct(slices: list[Slice], form: Layout) -> tuple[np.ndarray | da.Array,
             stack[i] = values
         return [(digest, scaling) for _, digest, scaling in made]
 
-    done = dict(zip((i for part in places for i in part), (x for part in in_threads(fill, places) for x in part), strict=True))
+    done = dict(zip((i for part in places for i in part), (x for part in each(fill, places) for x in part), strict=True))
     rows = [done[i] for i in range(len(slices))]
     return form.arrange(stack), b"".join(digest for digest, _ in rows), [scaling for _, scaling in rows]
 
@@ -176,7 +178,7 @@ def _lazy_ct(slices: list[Slice], form: Layout) -> tuple[da.Array, bytes, list[S
             for i, (values, _, _) in zip(where, hounsfield([part[i] for i in where]), strict=True):
                 out[i] = values
 
-        in_threads(fill, _by_file(part))
+        each(fill, _by_file(part))
         return out
 
     parts = [slices[i : i + SLICES_PER_CHUNK] for i in range(0, len(slices), SLICES_PER_CHUNK)]

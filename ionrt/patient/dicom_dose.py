@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from ionrt.files import content_hash
 from ionrt.patient.dicom_files import Header, read_fields, read_header, read_pixels
 from ionrt.patient.frames import frame_fault
 from ionrt.patient.grid import DIMS, affine, layout
 from ionrt.patient.notes import Notes
-from ionrt.quantities import IonrtError, content_hash, stamp
+from ionrt.quantities import IonrtError, stamp
 
 COMMENTS = {"dose": "absorbed dose", "rbe_dose": "RBE-weighted dose, ", "let_d": "LETd [keV/um], "}  # as written
 MOST = {"dose": 1e5, "rbe_dose": 1e5, "let_d": 1e5, "relative_dose": 1e9}  # Gy, keV/um: no plan goes there

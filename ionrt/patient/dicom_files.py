@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pydicom.dataelem import RawDataElement
@@ -31,10 +29,7 @@ PIXELS = (
     "PhotometricInterpretation", "NumberOfFrames", "PixelData", "RescaleSlope", "RescaleIntercept", "RescaleType",
     "DoseGridScaling", "PixelPaddingValue", "PixelPaddingRangeLimit",
 )  # fmt: skip
-THREADS = 4
 MOST_PIXELS = 1 << 30  # bytes of one file's decoded pixels
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Header(Fields):
@@ -180,12 +175,6 @@ def _stored(raw: np.ndarray, bits: int, stored: int, high: int, signed: bool) ->
     up = bits - 1 - high
     shifted = np.left_shift(raw.astype(raw.dtype.newbyteorder("=")), np.array(up, raw.dtype.newbyteorder("=")))
     return np.right_shift(shifted.view(kind), np.array(bits - stored, kind))
-
-
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Apply a function to many files; threads, because reading and decoding release the interpreter lock."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(function, items))
 
 
 def _is_whole(data: Dataset) -> bool:
