@@ -8,7 +8,7 @@ import xarray as xr
 
 import ionrt
 from ionrt.beam import csda_range, energy_for_range, stopping_power, transport
-from ionrt.beam.nuclear import multiplicities
+from ionrt.beam.physics.nuclear import multiplicities
 from ionrt.ions import ELEMENTS, IONS, ISOTOPES
 
 BEAMS = {"p": 120.0, "He": 120.0, "C": 220.0, "O": 250.0, "Ne": 280.0}

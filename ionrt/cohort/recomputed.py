@@ -40,7 +40,7 @@ def recomputed(
     """
     from ionrt.let import let_d
     from ionrt.patient import read_ion_plan
-    from ionrt.plan.recompute import factor_to_reference, recompute
+    from ionrt.plan.recomputation import factor_to_reference, recompute
     from ionrt.rbe import apply_model
 
     model = MODELS[one_of(rbe_model, tuple(MODELS), what="rbe_model")] if rbe_model else None
