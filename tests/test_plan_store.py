@@ -135,7 +135,7 @@ def test_memory_budget_maps_blocks_or_says_what_is_needed(case, tmp_path):
 HALF = """
 import os, signal, sys
 import numpy as np
-from ionrt.plan import store
+from ionrt.plan.engine import store
 save, written = np.save, []
 def dying(path, array):
     save(path, array)
