@@ -18,11 +18,22 @@ def with_margin(patient: xr.Dataset, structure: str, *, margin: float, name: str
     The margin is measured from the surface where the structure fills half a voxel; a voxel that the new edge crosses is filled
     in part, so that margins smaller than a voxel count.
 
-    Parameters: `patient` with structures (structure, z, y, x); `structure` its name; `margin` mm; `name` of the new one;
-    `within` a structure that the new one does not leave, e.g. the outline (None: none).
-    Returns the Dataset with only `structures` enlarged (lazily): the new one has the type (`roi_type`) of the one it came from, and
-    no contours; images, dose and contours stay.
-    Errors: unknown structure, a `name` that exists, margin negative or not finite.
+    Parameters
+    ----------
+    patient : Dataset with `structures` (structure, z, y, x).
+    structure : name of the one to expand.
+    margin : mm.
+    name : of the new structure.
+    within : a structure that the new one does not leave, e.g. the outline (None: none).
+
+    Returns
+    -------
+    The Dataset with only `structures` enlarged (lazily): the new one has the type (`roi_type`) of the one it came from, and no
+    contours; images, dose and contours stay.
+
+    Raises
+    ------
+    IonrtError for an unknown structure, a `name` that exists, a margin that is negative or not finite.
     """
     for known in (structure, *([within] if within else [])):
         one_of(known, [str(s) for s in patient["structure"].values], what="structure")

@@ -4,8 +4,8 @@ from .biology import curves as curves
 from .cohort import coverage as coverage
 from .cohort import forest as forest
 from .cohort import lines as lines
-from .lines import depth_profiles as depth_profiles
-from .lines import histograms as histograms
+from .drawn_lines import depth_profiles as depth_profiles
+from .drawn_lines import histograms as histograms
 from .planning import directions as directions
 from .planning import option_slices as option_slices
 from .planning import reach_curves as reach_curves
