@@ -24,7 +24,6 @@ HOMES = {
     "bokeh": {"plot"},
     "nbconvert": {"report"},
     "papermill": {"report"},
-    "pandera": {"cohort"},
 }
 HEAVY = {"pydicom", "statsmodels", "holoviews", "bokeh", "nbconvert", "papermill", "numba", "xarray", "scipy", "pandas", "dask"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
