@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ionrt.beam.physics.water import kernels
-from ionrt.beam.physics.water.cells import KINETIC_EDGES
 from ionrt.beam.physics.nuclear import elastic_hydrogen, elastic_oxygen, macroscopic, slowed
 from ionrt.beam.physics.scattering import fermi_eyges
 from ionrt.beam.physics.stopping import Array, beta_gamma, smooth, table
+from ionrt.beam.physics.water import kernels
+from ionrt.beam.physics.water.cells import KINETIC_EDGES
 from ionrt.ions import Isotope
 
 SPACING = 0.02  # mm, look-up tables of the primary

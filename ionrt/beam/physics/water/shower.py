@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ionrt.beam.physics.emission import SPECIES, Emission, deflected, elastic_pairs, emission, whole_helium
+from ionrt.beam.physics.nuclear import by_parent
+from ionrt.beam.physics.stopping import Array, smooth
 from ionrt.beam.physics.water import kernels
 from ionrt.beam.physics.water.cells import CELL, CHARGE_OF, CHARGES, KINETIC_EDGES, SLAB, cells, range_cells, reacting
 from ionrt.beam.physics.water.cells import shower as shower_tables
-from ionrt.beam.physics.emission import SPECIES, Emission, deflected, elastic_pairs, emission, whole_helium
-from ionrt.beam.physics.nuclear import by_parent
 from ionrt.beam.physics.water.primary import Primary, lateral
-from ionrt.beam.physics.stopping import Array, smooth
 from ionrt.ions import Isotope
 
 _MOST_CELLS = 7000  # 3.5 m of residual range; particles that would reach further (tritons) are put into the last cell
