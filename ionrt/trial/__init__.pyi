@@ -2,6 +2,7 @@ from .axis import Axis as Axis
 from .conduct import analyse as analyse
 from .conduct import departures as departures
 from .conduct import interim as interim
+<<<<<<< HEAD
 from .consort import consort as consort
 from .consort import consort_from as consort_from
 from .crm import crm as crm
@@ -10,6 +11,13 @@ from .crm import tite_crm as tite_crm
 from .designs import bounds_of as bounds_of
 from .designs import design_of as design_of
 from .designs import sample_size as sample_size
+=======
+from .flow_diagram import consort as consort
+from .flow_diagram import consort_from as consort_from
+from .continual_reassessment import crm as crm
+from .continual_reassessment import indifference_skeleton as indifference_skeleton
+from .continual_reassessment import tite_crm as tite_crm
+>>>>>>> main
 from .example import cut_at_events as cut_at_events
 from .example import synthetic_participants as synthetic_participants
 from .operating import compare_dose_finding as compare_dose_finding
@@ -37,9 +45,9 @@ from .reading import protocols as protocols
 from .sequential import crossing as crossing
 from .sequential import spending_bounds as spending_bounds
 from .sequential import spent as spent
-from .simulate import accrual_curve as accrual_curve
-from .simulate import overview as overview
-from .simulate import simulate as simulate
+from .simulation import accrual_curve as accrual_curve
+from .simulation import overview as overview
+from .simulation import simulate as simulate
 from .survival_design import dropout_hazard as dropout_hazard
 from .survival_design import event_probability as event_probability
 from .survival_design import freedman as freedman
@@ -48,4 +56,4 @@ from .survival_design import logrank_drift as logrank_drift
 from .survival_design import schoenfeld as schoenfeld
 from .survival_design import survival_sample_size as survival_sample_size
 from .survival_design import time_of_events as time_of_events
-from .survival_rate import survival_rate as survival_rate
+from .fixed_time import survival_rate as survival_rate
