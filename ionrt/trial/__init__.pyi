@@ -2,24 +2,17 @@ from .axis import Axis as Axis
 from .conduct import analyse as analyse
 from .conduct import departures as departures
 from .conduct import interim as interim
-<<<<<<< HEAD
-from .consort import consort as consort
-from .consort import consort_from as consort_from
-from .crm import crm as crm
-from .crm import indifference_skeleton as indifference_skeleton
-from .crm import tite_crm as tite_crm
-from .designs import bounds_of as bounds_of
-from .designs import design_of as design_of
-from .designs import sample_size as sample_size
-=======
-from .flow_diagram import consort as consort
-from .flow_diagram import consort_from as consort_from
 from .continual_reassessment import crm as crm
 from .continual_reassessment import indifference_skeleton as indifference_skeleton
 from .continual_reassessment import tite_crm as tite_crm
->>>>>>> main
+from .designs import bounds_of as bounds_of
+from .designs import design_of as design_of
+from .designs import sample_size as sample_size
 from .example import cut_at_events as cut_at_events
 from .example import synthetic_participants as synthetic_participants
+from .fixed_time import survival_rate as survival_rate
+from .flow_diagram import consort as consort
+from .flow_diagram import consort_from as consort_from
 from .operating import compare_dose_finding as compare_dose_finding
 from .operating import dose_finding as dose_finding
 from .operating import summarise_dose_finding as summarise_dose_finding
@@ -56,4 +49,3 @@ from .survival_design import logrank_drift as logrank_drift
 from .survival_design import schoenfeld as schoenfeld
 from .survival_design import survival_sample_size as survival_sample_size
 from .survival_design import time_of_events as time_of_events
-from .fixed_time import survival_rate as survival_rate
