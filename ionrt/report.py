@@ -176,7 +176,13 @@ def external_resources(page: str) -> list[str]:
 
 
 def _prepare(book: Any) -> None:
-    """MathML for formulas, no progress bars, no printed key numbers (they stand in a table)."""
+    """MathML for formulas, no progress bars, no printed key numbers (they stand in a table).
+
+    Cells tagged `synthetic` leave the page together where none of them shows anything: the data are not SYNTHETIC.
+    """
+    about = [cell for cell in book.cells if "synthetic" in cell.metadata.get("tags", ())]
+    if not any(cell.get("outputs") for cell in about):
+        book.cells = [cell for cell in book.cells if cell not in about]
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = math_to_mathml(cell.source)
