@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ionrt.files import write_text
 from ionrt.quantities import IonrtError
 
 Tables = dict[str, pd.DataFrame]
@@ -103,17 +103,6 @@ def save(tables: Mapping[str, pd.DataFrame], path: str | Path, *, digits: int = 
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in checked.items():
         write_text(folder / f"{name}.csv", table.round(digits).to_csv(index=False, lineterminator="\n"))
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write through a temporary file, so that a killed run leaves the old file or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def validate(tables: Mapping[str, pd.DataFrame], *, dictionary: Mapping[str, Any] | None = None) -> Tables:

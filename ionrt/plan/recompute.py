@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ionrt.files import content_hash
 from ionrt.patient import IonPlan
 from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.engine import BeamInfluence, Influence, beam_influence
@@ -19,7 +20,7 @@ from ionrt.plan.provenance import of_base, of_patient
 from ionrt.plan.room import GANTRY_1, RADIATION_LENGTH_WATER, Room, highland
 from ionrt.plan.scene import Scene, scene_without_target
 from ionrt.plan.spots import View, given_spots, make_view
-from ionrt.quantities import IonrtError, check, content_hash
+from ionrt.quantities import IonrtError, check
 
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 LEAST_SIGMA = 1.0  # mm in vacuum, where the stated spot size leaves nothing beside the range shifter
