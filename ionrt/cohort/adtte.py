@@ -58,10 +58,10 @@ def from_adtte(
 
     Every CNSR above 0 is censored, as CDISC has it: the number is the reason. What competes is said by `competing`, or by an
     EVNTDESC that begins with COMPETING EVENT, as `to_adtte` writes it.
-    adtte : frame or CSV file with USUBJID, PARAMCD, AVAL, CNSR; AVALU (DAYS, WEEKS, MONTHS, YEARS; default DAYS), EVNTDESC, SITEID,
-    ORIGIN where present; origin : taken where there is no ORIGIN; competing : values of CNSR that are competing events;
-    encoding : of the file. Returns pid, origin, endpoint, day [d] (rounded), code (1 event, 0 censored, 2 competing), cause (the
-    description, of censored rows the reason), site; ``attrs["not_read"]`` names the columns that were not used.
+    adtte : frame or CSV file with USUBJID, PARAMCD, AVAL, CNSR; AVALU (DAYS, WEEKS, MONTHS, YEARS; default DAYS), EVNTDESC,
+    SITEID, ORIGIN where present; origin : taken where there is no ORIGIN; competing : values of CNSR that are competing events;
+    encoding : of the file. Returns pid, origin, endpoint, day [d] (rounded), code (1 event, 0 censored, 2 competing), cause
+    (the description, of censored rows the reason), site; ``attrs["not_read"]`` names the columns that were not used.
     Raises IonrtError, with row and column, for missing columns, unknown units or endpoints, CNSR that is no whole number
     >= 0, AVAL that is no number from 0 to 100 years, a patient twice under one endpoint.
     """
@@ -114,7 +114,7 @@ def _plain(cells: pd.Series) -> pd.Series:
 
 
 def _whole(values: Sequence[int]) -> list[int]:
-    listed = [values] if isinstance(values, int) else list(values)
+    listed: list[int] = [values] if isinstance(values, int) else list(values)
     if not all(isinstance(v, (int, np.integer)) and v > 0 for v in listed):
         raise IonrtError("ADTTE: competing takes values of CNSR above 0; 0 is the event")
     return listed

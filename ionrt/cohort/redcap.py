@@ -78,14 +78,14 @@ def _field(table: str, column: str, rules: Mapping[str, Any]) -> dict[str, str]:
 def from_redcap(redcap: pd.DataFrame | str | Path, *, encoding: str | None = None) -> dict[str, Any]:
     """A dictionary for `validate` from a REDCap data dictionary.
 
-    redcap : frame with REDCap's 18 columns (read with ``dtype=str``) or its CSV file. Fields written by `to_redcap` come back as
-    they were; in others the form is the table, the field the column. Dropdown, radio, yesno give allowed values; a checkbox one
-    column of 0 or 1 per choice, named as in REDCap's exports; every validation as integer or number its limits as numbers. A field
-    that branching may hide is never required; descriptive fields have no column.
+    redcap : frame with REDCap's 18 columns (read with ``dtype=str``) or its CSV file. Fields written by `to_redcap` come back
+    as they were; in others the form is the table, the field the column. Dropdown, radio, yesno give allowed values; a
+    checkbox one column of 0 or 1 per choice, named as in REDCap's exports; every validation as integer or number its limits
+    as numbers. A field that branching may hide is never required; descriptive fields have no column.
     encoding : of the file. Returns ``{"tables": ..., "rules": ..., "left_out": [...]}``: the rules and keys of the shipped
     dictionary where all its tables and columns are there; `left_out` says which limits are none (piped from other fields).
-    Raises IonrtError that names the field: missing columns, date fields (only days since day 0 are kept), limits and choices that
-    are none, a field twice, a pattern of its own (patterns from outside are not run; those of the shipped dictionary are).
+    Raises IonrtError that names the field: missing columns, date fields (only days since day 0 are kept), limits and choices
+    that are none, a field twice, a pattern of its own (patterns from outside are not run; those of the shipped dictionary are).
     """
     frame = table_of(redcap, "REDCap dictionary", encoding=encoding)
     missing = [c for c in COLUMNS if c not in frame]
@@ -113,7 +113,7 @@ def from_redcap(redcap: pd.DataFrame | str | Path, *, encoding: str | None = Non
 def _columns(field: pd.Series, left_out: list[str]) -> tuple[str, dict[str, Any]]:
     """The table of a field and the columns that its data have."""
     words = [part.split("=", 1) for part in field[ANNOTATION].split(" ") if "=" in part]
-    said = {key: value for key, value in words}
+    said = dict(words)
     if "ionrt" not in said:  # another one's annotation says nothing to us
         table = field[FORM] or "form"
         if field[KIND].lower() == "checkbox":
