@@ -108,7 +108,7 @@ def test_band_of_the_actuarial_ntcp_holds_the_truth():
 
 def test_short_follow_up_warns_and_says_so():
     """Followed for a year, latency 1.5 years: "ever" is not identified, the risk within the follow-up still has limits."""
-    short = cohort(400, 6, end=1.0)
+    short = cohort(400, 9, end=1.0)
     with pytest.warns(UserWarning, match="exceeds the median follow-up"):
         fit = outcome.fit_actuarial_ntcp(short, "x", "time", "code")
     assert not fit.attrs["identified"] and fit.attrs["latency_scale"] > fit.attrs["follow_up"]
