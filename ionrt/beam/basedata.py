@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -205,5 +206,10 @@ def base_data(
         "physics": physics,
         "ionrt_version": __version__,
     }
-    store.save(ds, store.path_of(ion, key))
+    try:
+        store.save(ds, store.path_of(ion, key), sealed=True)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        text = f"base data of {ion} could not be kept ({why}) and will be computed again; set IONRT_CACHE to a folder with room"
+        warnings.warn(text, stacklevel=2)
     return ds

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from scipy.io import loadmat, savemat
-from scipy.io.matlab import MatReadError
+from scipy.io import savemat
 
 from ionrt.beam.check import check_base_data
 from ionrt.beam.stopping import Array, energy_for_range, stopping_power
@@ -24,6 +27,24 @@ SOURCE_DISTANCE = 10000.0  # mm
 SPOT_SIGMA = 3.0  # mm at the isocentre; the beam in air is the room's matter, a machine file cannot do without one
 DEPTH_STEP = 0.1  # mm, of base data that are read
 _NEGLIGIBLE = 1e-6  # weight of a halo that is none
+_COMPRESSED = 15  # type of a compressed element of a .mat file
+_MOST = 256 << 20  # bytes of a machine file, packed and unpacked; matRad's largest has 40 MB
+_PATIENCE = 60  # s
+_DEEPEST = 2000.0  # mm of water
+_READER = """
+import pickle, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+except (ImportError, ValueError, OSError):
+    pass  # no such limit on this system
+from scipy.io import loadmat
+try:
+    content = loadmat(sys.argv[1], simplify_cells=True)
+except BaseException as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+pickle.dump(content, sys.stdout.buffer)
+"""
 
 
 def export_netcdf(base: xr.Dataset, path: str | os.PathLike[str]) -> Path:
@@ -188,7 +209,7 @@ def read_matrad(
     if not entries:
         raise IonrtError(f"{file.name}: machine.data is empty; expected one element per energy")
     repaired: set[str] = set()
-    if missing_let == "primary" and not any(np.size(e.get("LET", ())) for e in entries):
+    if missing_let == "primary" and not any(_numbers(e.get("LET")).size for e in entries):
         entries = [e | {"LET": _of_primaries(ion, e)} for e in entries]
         let_definition = "primary"
         repaired.add("LET computed for the primaries alone")
@@ -236,16 +257,56 @@ def _dataset(
 def _load(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise IonrtError(f"{file}: no such file; expected a matRad machine file (.mat)")
-    try:
-        content = loadmat(file, simplify_cells=True)
-    except NotImplementedError:
-        raise IonrtError(f"{file.name}: .mat version 7.3 (HDF5); save it with `save(..., '-v7')`") from None
-    except (ValueError, TypeError, OSError, MatReadError, KeyError, EOFError) as error:
-        raise IonrtError(f"{file.name}: not a .mat file of version 5 to 7 ({error})") from None
+    content = _read(file)
     machine = content.get("machine")
     if not isinstance(machine, dict) or not {"meta", "data"} <= machine.keys():
         raise IonrtError(f"{file.name}: expected the structure `machine` with `meta` and `data`; got {_names(content)}")
+    if not isinstance(machine["meta"], dict):
+        raise IonrtError(f"{file.name}: machine.meta is no structure")
     return machine
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """All variables of a .mat file; the library that reads it runs in a process of its own, which a bad file may end."""
+    _bounded(file)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _READER, str(file)], capture_output=True, timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise IonrtError(f"{file.name}: not read within {_PATIENCE} s; is it a matRad machine file?") from None
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        why = said[-1] if done.returncode > 0 and said else "the library that reads it came to its end"
+        if why.startswith("NotImplementedError"):
+            raise IonrtError(f"{file.name}: .mat version 7.3 (HDF5); save it with `save(..., '-v7')`")
+        raise IonrtError(f"{file.name}: not a .mat file of version 5 to 7 ({why[:200]})")
+    content: dict[str, Any] = pickle.loads(done.stdout)  # written by our own reader, above
+    return content
+
+
+def _bounded(file: Path) -> None:
+    """Refuse a file that would unpack to more memory than any machine file takes, before any of it is taken."""
+    whole = file.read_bytes() if file.stat().st_size <= _MOST else b""
+    if not whole:
+        raise IonrtError(f"{file.name}: {file.stat().st_size} bytes; expected a machine file of 1 byte to {_MOST >> 20} MB")
+    if whole[:19] != b"MATLAB 5.0 MAT-file":
+        return
+    order: Literal["little", "big"] = "big" if whole[126:128] == b"MI" else "little"
+    at, unpacked = 128, 0
+    while at + 8 <= len(whole):
+        kind, size = (int.from_bytes(whole[at + k : at + k + 4], order) for k in (0, 4))
+        if kind == _COMPRESSED:
+            packed, stream = whole[at + 8 : at + 8 + size], zlib.decompressobj()
+            try:
+                while packed:
+                    unpacked += len(stream.decompress(packed, 1 << 20))
+                    packed = stream.unconsumed_tail
+                    if unpacked > _MOST:
+                        raise IonrtError(f"{file.name}: unpacks to more than {_MOST >> 20} MB; a machine file does not")
+            except zlib.error as error:
+                raise IonrtError(f"{file.name}: not a .mat file of version 5 to 7 ({error})") from None
+        at += 8 + size
 
 
 def _names(content: dict[str, Any]) -> str:
@@ -268,21 +329,32 @@ def _entries(machine: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield entry
 
 
+def _numbers(value: object) -> Array:
+    """Real numbers of a field; an empty array where it is absent, text, a structure or ragged."""
+    try:
+        numbers = np.asarray(value)
+        return np.asarray(numbers if numbers.dtype.kind in "biuf" else [], float)
+    except (ValueError, TypeError):  # ragged
+        return np.empty(0)
+
+
 def _number(entry: dict[str, Any], *names: str) -> float:
-    """The first of `names` that is a positive number."""
+    """The first of `names` that is there, a positive number."""
     for name in names:
-        value = np.asarray(entry.get(name, np.nan), float)
-        if value.size == 1 and np.isfinite(value) and value > 0:
-            return float(value)
+        value = np.ravel(_numbers(entry.get(name)))
+        if value.size == 1 and np.isfinite(value[0]) and value[0] > 0:
+            return float(value[0])
+        if name in entry and np.size(entry[name]):
+            raise IonrtError(f"machine.data: {name} is not a positive number")
     raise IonrtError(f"machine.data: {' or '.join(names)} missing or not a positive number")
 
 
 def _column(entry: dict[str, Any], name: str, size: int | None = None) -> Array:
     """A column of numbers, finite and not negative, as long as the depths."""
     what = f"machine.data at {entry.get('energy')} MeV/u: {name}"
-    if name not in entry or np.size(entry[name]) == 0:
-        raise IonrtError(f"{what} is missing; got {_names(entry)}" + (_LET_HINT if name == "LET" else ""))
-    value = np.ravel(np.asarray(entry[name], float))
+    value = np.ravel(_numbers(entry.get(name)))
+    if value.size == 0:
+        raise IonrtError(f"{what} is missing or no numbers; got {_names(entry)}" + (_LET_HINT if name == "LET" else ""))
     if size is not None and value.size != size:
         raise IonrtError(f"{what} has {value.size} values for {size} depths")
     if not np.all(np.isfinite(value)):
@@ -297,7 +369,16 @@ def _table(entry: dict[str, Any], repaired: set[str]) -> dict[str, Array]:
     depth = _column(entry, "depths")
     if depth.size < 3 or np.any(np.diff(depth) <= 0):
         raise IonrtError(f"machine.data at {entry['energy']} MeV/u: depths must be ascending, at least three")
-    offset = float(np.asarray(entry.get("offset", 0.0), float)) if np.size(entry.get("offset", 0.0)) == 1 else 0.0
+    if depth[-1] > _DEEPEST or depth[0] < -_DEEPEST:
+        raise IonrtError(
+            f"machine.data at {entry['energy']} MeV/u: depths reach {depth[-1]:.3g}; expected mm up to {_DEEPEST:g}"
+        )
+    shift = np.ravel(_numbers(entry.get("offset", 0.0)))
+    if shift.size != 1 or not abs(shift[0]) < _DEEPEST:
+        raise IonrtError(
+            f"machine.data at {entry['energy']} MeV/u: offset {entry['offset']!r}; expected one finite number in mm"
+        )
+    offset = float(shift[0])
     dose = _column(entry, "Z", depth.size) / MEV_PER_MM
     _plausible(entry, depth, dose)
     core, weight, halo = _gaussians(entry, depth.size, repaired)
@@ -325,9 +406,9 @@ def _plausible(entry: dict[str, Any], depth: Array, dose: Array) -> None:
 
 def _gaussians(entry: dict[str, Any], size: int, repaired: set[str]) -> tuple[Array, Array, Array]:
     """Core sigma, halo weight and halo sigma from one, two or several Gaussians."""
-    if np.size(entry.get("sigmaMulti", ())):
+    if _numbers(entry.get("sigmaMulti")).size:
         return _several(entry, size)
-    if np.size(entry.get("sigma1", ())):
+    if _numbers(entry.get("sigma1")).size:
         core, halo, weight = (_column(entry, n, size) for n in ("sigma1", "sigma2", "weight"))
         empty = (weight < _NEGLIGIBLE) & (halo > 10 * np.maximum(core, 1.0))
         if empty.any():
@@ -338,7 +419,7 @@ def _gaussians(entry: dict[str, Any], size: int, repaired: set[str]) -> tuple[Ar
 
 
 def _several(entry: dict[str, Any], size: int) -> tuple[Array, Array, Array]:
-    sigma, weight = (np.asarray(entry[n], float) for n in ("sigmaMulti", "weightMulti"))
+    sigma, weight = (_numbers(entry.get(n)) for n in ("sigmaMulti", "weightMulti"))
     sigma, weight = (a if a.ndim == 2 and a.shape[0] == size else np.atleast_2d(a).T for a in (sigma, weight))
     if sigma.shape[0] != size or weight.shape[0] != size or not (np.isfinite(sigma).all() and np.isfinite(weight).all()):
         raise IonrtError(f"machine.data at {entry['energy']} MeV/u: sigmaMulti and weightMulti need finite values per depth")
