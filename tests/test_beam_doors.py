@@ -62,7 +62,7 @@ def test_odd_fields_of_a_machine(whole: Path, tmp_path: Path, monkeypatch: pytes
 
     def attempt(rng: np.random.Generator) -> str:
         changed = fuzz.mutate_tree(rng, tree)[0]
-        monkeypatch.setattr(interchange, "_read", lambda file: {"machine": changed})
+        monkeypatch.setattr(interchange, "read_mat", lambda file: {"machine": changed})
         return fuzz.complaint(read_matrad(whole))
 
     fuzz.hold(attempt, n=fuzz.tries(300))
@@ -77,9 +77,9 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused_before(tmp_path: Path
 
 
 def test_a_reader_that_dies_is_an_error_not_an_end(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ionrt.beam import interchange
+    from ionrt.beam import mat_file
 
-    monkeypatch.setattr(interchange, "_READER", "import os; os.kill(os.getpid(), 11)")
+    monkeypatch.setattr(mat_file, "_READER", "import os; os.kill(os.getpid(), 11)")
     with pytest.raises(ionrt.IonrtError, match="came to its end"):
         read_matrad(whole)
 
