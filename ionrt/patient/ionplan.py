@@ -15,6 +15,7 @@ from ionrt.patient.dicom_files import read_all, read_header
 from ionrt.quantities import IonrtError
 
 ION_PLAN = "1.2.840.10008.5.1.4.1.1.481.8"
+TURNING = ("GantryAngle", "PatientSupportAngle", "TableTopPitchAngle", "TableTopRollAngle", "TableTopEccentricAngle")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class IonPlan:
     know), `z`, `a`, `q`, `meterset_unit` ("NP" particles or "MU"), `final_weight`, `meterset` (per fraction), `beam_dose`
     (Gy), `gantry_angle`, `couch_angle` (degrees, IEC 61217), `patient_position` ("HFS", ...; empty where not stated),
     `table_pitch`, `table_roll`, `table_eccentric`, `gantry_pitch` (degrees, the largest of the control points; 0 where not
-    stated), `angle_change` (degrees by which gantry or couch turn during the beam), `isocentre_x`, `_y`, `_z` (mm, LPS),
+    stated), `angle_change` (degrees by which gantry or table turn during the beam), `isocentre_x`, `_y`, `_z` (mm, LPS),
     `source_x`, `source_y` (virtual source distance, mm), `snout`, `snout_position` (mm), `range_shifters`, `range_shifter` (mm
     of water, all that are in), `range_shifter_distance` (mm from the isocentre, as stated; 0 without one), `layers`, `spots`.
     `layers`: `beam`, `layer`, `energy` (MeV/u), `weight`, `spots`, `size_x`, `size_y` (FWHM, mm), `tune`, `paintings`.
@@ -175,7 +176,7 @@ def _beam(beam: Any, number: int, layers: list[dict[str, Any]], meterset: tuple[
         "table_roll": _tilt(beam, "TableTopRollAngle"),
         "table_eccentric": _tilt(beam, "TableTopEccentricAngle"),
         "gantry_pitch": _tilt(beam, "GantryPitchAngle"),
-        "angle_change": max(abs(_tilt(beam, k, _number(first, k, 0.0))) for k in ("GantryAngle", "PatientSupportAngle")),
+        "angle_change": max(abs(_tilt(beam, k, _number(first, k, 0.0))) for k in TURNING),
         **{f"isocentre_{axis}": value for axis, value in zip("xyz", isocentre, strict=True)},
         "source_x": source[0],
         "source_y": source[1],

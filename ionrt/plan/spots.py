@@ -10,7 +10,7 @@ from numba import njit
 from scipy.ndimage import distance_transform_edt
 
 from ionrt.plan.beams import Beam, Plan, ReachError
-from ionrt.plan.geometry import Grid, bev_axes, to_bev
+from ionrt.plan.geometry import Grid, to_bev
 from ionrt.plan.machine import Machine
 from ionrt.plan.raytrace import trace_voxels
 from ionrt.plan.scenarios import Scenario
@@ -83,7 +83,7 @@ class Spots:
 def make_view(beam: Beam, scene: Scene) -> View:
     """Place the beam; the isocentre defaults to the target's centroid."""
     isocentre = scene.centroid() if beam.isocentre is None else np.array(beam.isocentre, dtype=np.float64)
-    return View(bev_axes(beam.gantry, beam.couch), isocentre, np.array(beam.room.source_distance, dtype=np.float64))
+    return View(beam.axes, isocentre, np.array(beam.room.source_distance, dtype=np.float64))
 
 
 def place_spots(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine) -> Spots:
