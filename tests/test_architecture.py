@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ionrt"
 
 # Left is upstream. A room imports from itself and from rooms to its left only.
 ORDER = [
-    "lazy", "quantities", "threads", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "compare",
+    "lazy", "resources", "quantities",
+    "threads", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "compare",
     "outcome", "cohort", "trial", "plot", "report", "__main__",
 ]  # fmt: skip
 HOMES = {
