@@ -12,6 +12,7 @@ import xarray as xr
 from pydicom.dataset import Dataset
 
 from ionrt.patient.dicom_files import scan
+from ionrt.patient.dicom_struct import frames_of
 from ionrt.patient.dicom_write import IDENTITY, RT_STRUCT, _common, _ds, _item, _plain, _save, _source_header, uid
 from ionrt.patient.ionplan import ION_PLAN, IonPlan
 from ionrt.quantities import IonrtError, content_hash
@@ -46,12 +47,13 @@ def write_plan_tables(
 
     Returns
     -------
-    The path written. Spot positions, weights and sizes are 32-bit in DICOM; energies and angles decimal strings of 16 characters.
+    The path written. Spot positions, weights and sizes are 32-bit in DICOM, energies and angles decimal
+    strings of 16 characters.
 
     Raises
     ------
-    IonrtError for a plan without spots, spots that are not finite or negative, a beam without species, meterset or isocentre, a
-    patient of another frame of reference, a source without the patient's CT.
+    IonrtError for a plan without spots, spots that are not finite or negative, a beam without species, meterset or isocentre,
+    a patient of another frame of reference, a source without the patient's CT.
 
     References
     ----------
@@ -100,7 +102,9 @@ def _check(ion_plan: IonPlan, patient: xr.Dataset) -> None:
         raise IonrtError(f"write_ion_plan: the plan belongs to frame of reference {frame}, the patient's is {own}")
     values = ion_plan.spots[["x", "y", "energy", "weight"]].to_numpy(float)
     if not len(values) or not np.isfinite(values).all() or (values[:, 2] <= 0.0).any() or (values[:, 3] < 0.0).any():
-        raise IonrtError("write_ion_plan: expected spots with finite x, y, positive energies and weights >= 0; got others or none")
+        raise IonrtError(
+            "write_ion_plan: expected spots with finite x, y, positive energies and weights >= 0; got others or none"
+        )
     for _, row in ion_plan.beams.iterrows():
         needed = [row["z"], row["a"], row["meterset"], row["final_weight"], row["gantry_angle"], row["couch_angle"]]
         needed += [row[f"isocentre_{a}"] for a in "xyz"]
@@ -110,13 +114,9 @@ def _check(ion_plan: IonPlan, patient: xr.Dataset) -> None:
 
 def _refer(data: Dataset, patient: xr.Dataset, source: str | Path | None) -> None:
     """The structure set of the patient's frame of reference, the geometry the plan stands in."""
-    frame, series = str(patient.attrs.get("frame_of_reference_uid", "")), str(patient.attrs.get("structure_set_uid", ""))
-    found = []
-    for header in scan(source or patient.attrs.get("source", "")):
-        if header.get("SOPClassUID") == RT_STRUCT:
-            frames = {str(f.get("FrameOfReferenceUID", "")) for f in header.get("ReferencedFrameOfReferenceSequence", ())}
-            if str(header.get("SOPInstanceUID")) == series or (not series and frame in frames):
-                found.append(str(header.get("SOPInstanceUID")))
+    frame = str(patient.attrs.get("frame_of_reference_uid", ""))
+    sets = [h for h in scan(source or patient.attrs.get("source", "")) if h.get("SOPClassUID") == RT_STRUCT]
+    found = [str(h.need("SOPInstanceUID")) for h in sets if frame in frames_of(h)]
     if len(found) != 1:
         data.RTPlanGeometry = "TREATMENT_DEVICE"
         what = "no structure set" if not found else f"{len(found)} structure sets"
@@ -179,8 +179,11 @@ def _beam(ion_plan: IonPlan, row: pd.Series, setup: int) -> Dataset:
     if shifter > 0.0:
         beam.NumberOfRangeShifters = 1
         name = _plain(_text(row, "range_shifters") or f"RS {shifter:g} mm")[:SHORT]
-        beam.RangeShifterSequence = [_item(RangeShifterNumber=1, RangeShifterID=name, RangeShifterType="BINARY", AccessoryCode="")]
-    points, total = [], 0.0
+        beam.RangeShifterSequence = [
+            _item(RangeShifterNumber=1, RangeShifterID=name, RangeShifterType="BINARY", AccessoryCode="")
+        ]
+    points: list[Dataset] = []
+    total = 0.0
     for _, layer in layers.iterrows():
         mine = spots[spots["layer"] == layer["layer"]]
         weights = mine["weight"].to_numpy(np.float32)

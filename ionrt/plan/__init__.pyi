@@ -2,6 +2,8 @@ from .beams import Beam as Beam
 from .beams import Plan as Plan
 from .beams import ReachError as ReachError
 from .beams import beam_set as beam_set
+from .delivery import ion_plan_of as ion_plan_of
+from .delivery import write_ion_plan as write_ion_plan
 from .engine import Influence as Influence
 from .engine import influence as influence
 from .fields import field as field

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from ionrt.plan.spots import make_view
 from ionrt.quantities import IonrtError
 
 
-def ion_plan_of(influence: Influence, weights: xr.DataArray | np.ndarray, patient: xr.Dataset, *, label: str = "ionrt") -> IonPlan:
+def ion_plan_of(
+    influence: Influence, weights: xr.DataArray | np.ndarray, patient: xr.Dataset, *, label: str = "ionrt"
+) -> IonPlan:
     """Beams, layers and spots of a plan, as `read_ion_plan` returns those of a file.
 
     Spot size = FWHM in air at the isocentre, behind the range shifter, which stands where the beam's axis enters the patient.
@@ -107,7 +110,9 @@ def write_ion_plan(
     )
 
 
-def _tables(number: int, one: BeamInfluence, weights: np.ndarray, patient: xr.Dataset) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
+def _tables(
+    number: int, one: BeamInfluence, weights: np.ndarray, patient: xr.Dataset
+) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
     """Row of the beam, its layers from the highest energy down, its spots."""
     beam, machine, isotope = one.beam, one.machine, ions.get(one.beam.ion)
     u, v, e = one.spots.per_spot()
@@ -115,7 +120,14 @@ def _tables(number: int, one: BeamInfluence, weights: np.ndarray, patient: xr.Da
     order = used[np.lexsort((u[used], v[used], -machine.energy[e[used]]))]
     energies, layer = np.unique(-e[order], return_inverse=True)
     spots = pd.DataFrame(
-        {"beam": number, "layer": layer, "energy": machine.energy[e[order]], "x": u[order], "y": v[order], "weight": weights[order]}
+        {
+            "beam": number,
+            "layer": layer,
+            "energy": machine.energy[e[order]],
+            "x": u[order],
+            "y": v[order],
+            "weight": weights[order],
+        }
     )
     spots["meterset"] = spots["weight"]
     distance = _shifter_distance(one, patient)
@@ -134,7 +146,8 @@ def _tables(number: int, one: BeamInfluence, weights: np.ndarray, patient: xr.Da
         "couch_angle": beam.couch, "patient_position": beam.position, "table_pitch": beam.pitch, "table_roll": beam.roll,
         "table_eccentric": 0.0, "gantry_pitch": 0.0, "angle_change": 0.0,
         **dict(zip(("isocentre_x", "isocentre_y", "isocentre_z"), one.isocentre, strict=True)),
-        "source_x": beam.room.source_distance[0], "source_y": beam.room.source_distance[1], "snout": "", "snout_position": np.nan,
+        "source_x": beam.room.source_distance[0], "source_y": beam.room.source_distance[1],
+        "snout": "", "snout_position": np.nan,
         "range_shifters": f"RS {thickness:g} mm" if thickness else "", "range_shifter": thickness,
         "range_shifter_distance": distance, "machine": beam.room.name, "layers": len(layers), "spots": len(spots),
     }  # fmt: skip
@@ -146,6 +159,4 @@ def _shifter_distance(one: BeamInfluence, patient: xr.Dataset) -> float:
     if not one.beam.range_shifter:
         return 0.0
     scene = scene_without_target(patient, (3.0, 3.0, 3.0))
-    from dataclasses import replace
-
     return _surface(make_view(replace(one.beam, isocentre=one.isocentre), scene), scene)

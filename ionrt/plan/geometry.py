@@ -1,7 +1,7 @@
 """The one place that turns IEC 61217 gantry and table angles and the patient's position into DICOM patient coordinates (LPS).
 
-Beam's eye view (BEV): origin in the isocentre, w towards the source, u to the gantry's right-hand side (left of a supine patient
-at gantry 0), v = w x u (to the gantry; superior head first at couch 0).
+Beam's eye view (BEV): origin in the isocentre, w towards the source, u to the gantry's right-hand side (left of a supine
+patient at gantry 0), v = w x u (to the gantry; superior head first at couch 0).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Grid:
         }
 
 
-# Axes X, Y, Z of the table top (IEC 61217: X to the right of one who faces the gantry, Y to it, Z up) as patient axes (LPS); the
-# last letter of a decubitus says which side lies on the table.
+# Axes X, Y, Z of the table top (IEC 61217: X to the right of one who faces the gantry, Y to it, Z up) as patient axes (LPS);
+# the last letter of a decubitus says which side lies on the table.
 LEFT, POSTERIOR, SUPERIOR = np.eye(3)
 POSITIONS = {
     "HFS": (LEFT, SUPERIOR, -POSTERIOR),
@@ -90,7 +90,9 @@ def bev_axes(gantry: float, couch: float, position: str = "HFS", pitch: float = 
     turned = np.array([[np.cos(about_z), np.sin(about_z), 0.0], [-np.sin(about_z), np.cos(about_z), 0.0], [0.0, 0.0, 1.0]])
     pitched = np.array([[1.0, 0.0, 0.0], [0.0, np.cos(about_x), np.sin(about_x)], [0.0, -np.sin(about_x), np.cos(about_x)]])
     rolled = np.array([[np.cos(about_y), 0.0, -np.sin(about_y)], [0.0, 1.0, 0.0], [np.sin(about_y), 0.0, np.cos(about_y)]])
-    return fixed @ (rolled @ pitched @ turned).T @ np.stack(POSITIONS[one_of(position, tuple(POSITIONS), what="patient position")])
+    return (
+        fixed @ (rolled @ pitched @ turned).T @ np.stack(POSITIONS[one_of(position, tuple(POSITIONS), what="patient position")])
+    )
 
 
 @njit(nogil=True, cache=True)

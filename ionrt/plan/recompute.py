@@ -55,12 +55,13 @@ def recompute(
     `reference` dose (z, y, x) Gy per fraction; `particles_per_mu` at the plan's highest energy; `lateral_loss` as in `Plan`.
     Returns a field (z, y, x); attribute `normalisation` says what k rests on, `particles_per_mu` its value.
     Validity: scanned beams, one direction each; any patient position (HFS with a warning where the plan does not say), table
-    angle and tilt, an isocentre per beam. The stated spot size is taken as that in air at the isocentre behind the range shifter; the
-    scattering of the shifter over the gap to the patient is added to that in water.
+    angle and tilt, an isocentre per beam. The stated spot size is taken as that in air at the isocentre behind the range shifter;
+    the scattering of the shifter over the gap to the patient is added to that in water.
     Errors: an ion that ionrt does not know, energies without base data, no meterset, isocentre or dose to go by, beams that
     miss the patient, an unknown patient position, a pitched gantry, an arc, a patient in another frame of reference.
     Reference: Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.
     """
+    _same_patient(patient, ion_plan)
     beams = [_beam(row) for _, row in ion_plan.beams.iterrows()]
     energies = {
         b.ion: [float(e) for e in np.unique(_layers(ion_plan, [k for k in beams if k.ion == b.ion])["energy"])] for b in beams
@@ -88,6 +89,16 @@ def recompute(
     result = field(influence, np.concatenate([w for _, w in made]), models=models, let_definition=let_definition)
     result.attrs.pop("target")
     return _normalised(result, ion_plan, beams, reference, particles_per_mu)
+
+
+def _same_patient(patient: xr.Dataset | None, ion_plan: IonPlan) -> None:
+    """Raise where plan and patient name different frames of reference."""
+    own = "" if patient is None else str(patient.attrs.get("frame_of_reference_uid", ""))
+    if own and ion_plan.frame_of_reference_uid and own != ion_plan.frame_of_reference_uid:
+        raise IonrtError(
+            f"the plan {ion_plan.label!r} belongs to frame of reference {ion_plan.frame_of_reference_uid}, the patient's CT to"
+            f" {own}: plan of another patient, or of another scan; expected the same"
+        )
 
 
 def _layers(ion_plan: IonPlan, beams: Sequence[Beam]) -> pd.DataFrame:
