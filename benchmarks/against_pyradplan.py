@@ -24,6 +24,7 @@ from cores import gain
 from memory import keep_freed_memory
 
 from ionrt.beam import read_matrad
+from ionrt.parallel import each
 from ionrt.plan import Beam, Plan, Room
 from ionrt.plan.blocks import Work, divided, filled
 from ionrt.plan.engine import BeamInfluence, Prepared, finish, prepare_beam
@@ -34,7 +35,6 @@ from ionrt.plan.rows import Rows, dosed_rows
 from ionrt.plan.scene import Scene
 from ionrt.plan.spots import Spots, View
 from ionrt.plan.store import Chunk, Keeper
-from ionrt.threads import each
 
 CASES = {"C5": ("C", 5.0, (0.0,)), "C3": ("C", 3.0, (0.0, 90.0)), "He5": ("He", 5.0, (0.0,))}
 STEP = 0.04  # mm of the depth tables: they interpolate, ours takes the nearest depth

@@ -14,9 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ionrt"
 
 # Left is upstream. A room imports from itself and from rooms to its left only.
 ORDER = [
-    "lazy", "resources", "quantities",
-    "threads", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "compare",
-    "outcome", "cohort", "trial", "plot", "report", "__main__",
+    "lazy", "resources", "files", "parallel", "quantities", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan",
+    "evaluate", "adapt", "compare", "outcome", "cohort", "indications", "trial", "training", "plot", "report", "__main__",
 ]  # fmt: skip
 HOMES = {
     "pydicom": {"patient"},
@@ -25,7 +24,6 @@ HOMES = {
     "bokeh": {"plot"},
     "nbconvert": {"report"},
     "papermill": {"report"},
-    "pandera": {"cohort"},
 }
 HEAVY = {"pydicom", "statsmodels", "holoviews", "bokeh", "nbconvert", "papermill", "numba", "xarray", "scipy", "pandas", "dask"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

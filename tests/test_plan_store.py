@@ -201,8 +201,8 @@ def test_blocks_at_a_time_are_those_of_the_scheduler(how):
         given = {
             "sync": {"scheduler": "sync"},
             "workers": {"num_workers": 3},
-            "pool": {"pool": pool},
-            "executor": {"scheduler": pool},
+            "pool": {"pool": pool, "num_workers": 2},
+            "executor": {"scheduler": pool, "num_workers": 5},
         }
         stack.enter_context(dask.config.set(given[how]))
         assert blocks.at_once() == seen_at_once() == expected

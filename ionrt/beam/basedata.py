@@ -17,8 +17,9 @@ from ionrt.beam import store
 from ionrt.beam.cells import CHARGES
 from ionrt.beam.primary import start
 from ionrt.beam.stopping import Array, energies, table
+from ionrt.files import content_hash
 from ionrt.ions import IONS, Isotope
-from ionrt.quantities import LET_DEFINITIONS, IonrtError, content_hash, one_of, stamp
+from ionrt.quantities import LET_DEFINITIONS, IonrtError, one_of, stamp
 
 # MeV/u. Helium as deep as protons, 38 cm: at 430 MeV/u it reaches 92 cm, and its base data would be larger than all others.
 TOP_ENERGY = {"p": 250.0, "He": 250.0, "C": 430.0, "O": 430.0, "Ne": 430.0}

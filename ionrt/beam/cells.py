@@ -7,8 +7,8 @@ from functools import cache
 
 import numpy as np
 
-from ionrt.beam.emission import SPECIES, TARGET, emission, isotope_of
-from ionrt.beam.nuclear import macroscopic
+from ionrt.beam.emission import SPECIES, TARGET, isotope_of, secondary
+from ionrt.beam.nuclear import macroscopic, slowed
 from ionrt.beam.scattering import scattering_power
 from ionrt.beam.stopping import Array, smooth, table
 from ionrt.ions import ISOTOPES
@@ -96,7 +96,7 @@ def cells(count: int, width: float = CELL, slab: int = SLAB) -> Cells:
         unique[name] = (
             _cell_mean(name, "kinetic", count, width),
             _cell_mean(name, "let_integral", count, width),
-            np.where(energy > BINS[0], macroscopic(ISOTOPES[name], safe), 0.0),
+            np.where(energy > BINS[0], macroscopic(ISOTOPES[name], safe) + slowed(name, safe), 0.0),
             np.clip(np.searchsorted(BINS, energy) - 1, -1, BINS.size - 2).astype(float),
             scattering_power(name, safe),
             energy,
@@ -128,7 +128,7 @@ def shower(width: float = CELL) -> Shower:
         pointer[j] = total
         if name == "target":
             continue
-        e = emission(name, centre, 5, 12 if name == "1H" else 7)
+        e = secondary(name, centre, 5, 12 if name == "1H" else 7)
         low, high = (e.low, e.high) if name == "1H" else (0.5 * (e.low + e.high),) * 2  # intervals where it matters
         low, high = range_cells(e.species, low, width), range_cells(e.species, high, width)
         local[j] = e.local

@@ -8,13 +8,14 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import norm
 
-from ionrt.beam.nuclear import by_parent, constants, momentum, multiplicities
+from ionrt.beam.nuclear import by_parent, constants, helium_recoil, macroscopic, momentum, multiplicities_at, slowed
 from ionrt.beam.stopping import Array, beta_gamma, table
-from ionrt.ions import ISOTOPES
+from ionrt.ions import ISOTOPES, PROTON_MASS
 
 SPECIES = (*ISOTOPES, "target")  # target: protons knocked out of the water
 TARGET = len(SPECIES) - 1
 INDEX = {s: i for i, s in enumerate(SPECIES)}
+PROTONS_KNOCKED = 0.8  # per collision that leaves 4He whole: all of those on hydrogen, half of those on oxygen
 
 
 def isotope_of(species: str) -> str:
@@ -48,7 +49,7 @@ def _gaussian(count: int) -> tuple[Array, Array]:
     return edges, inside / inside.sum()
 
 
-def _fragment(parent: str, daughter: str, energy: Array, number: float, nodes: int, *, slow: bool) -> tuple[Array, ...]:
+def _fragment(parent: str, daughter: str, energy: Array, number: Array, nodes: int, *, slow: bool) -> tuple[Array, ...]:
     """Energy, number, theta2 of one daughter (Goldhaber widths, mean loss of velocity)."""
     c = constants()["fragment"]
     a, b = ISOTOPES[parent], ISOTOPES[daughter]
@@ -64,7 +65,7 @@ def _fragment(parent: str, daughter: str, energy: Array, number: float, nodes: i
     edges = np.maximum(mean[:, None] + (spread * gamma)[:, None] * x, 0.05 * mean[:, None])
     low, high = edges[:, :-1], edges[:, 1:]
     theta2 = np.minimum((across / momentum(b, 0.5 * (low + high))) ** 2, 0.25)
-    return low, high, np.broadcast_to(number * w, low.shape), theta2
+    return low, high, number[:, None] * w, theta2
 
 
 def _target_protons(parent: str, kinetic: Array, nodes: int) -> tuple[Array, ...]:
@@ -126,13 +127,57 @@ def deflected(energy: Array, straggling: float, nodes: int = 256) -> Emission:
     )
 
 
+def whole_helium(energy: Array, nodes: int = 12) -> Emission:
+    """4He that gave energy to one nucleon and goes on, and that nucleon where it is a proton: losses fall exponentially."""
+    helium = ISOTOPES["4He"]
+    edges = _shares(nodes)[0] * (1 - np.exp(-6.0))
+    loss = np.minimum(
+        -helium_recoil() * np.log1p(-edges), 0.64 * helium.mass_number * energy[:, None]
+    )  # most a free nucleon takes
+    left = energy[:, None] - loss / helium.mass_number
+    low, high = left[:, 1:], left[:, :-1]
+    mean = 0.5 * (loss[:, 1:] + loss[:, :-1])
+    theta2 = np.minimum(mean * PROTON_MASS / momentum(helium, 0.5 * (low + high)) ** 2, 0.25)  # q2 = 2 m T, one plane
+    each = np.full(low.shape, 1.0 / nodes)
+    wide = np.full(low.shape, constants()["momentum"]["slow_theta"] ** 2)
+    species = np.repeat([INDEX["4He"], TARGET], nodes)
+    number = np.hstack([each, PROTONS_KNOCKED * each])
+    return Emission(
+        species,
+        np.hstack([low, loss[:, :-1]]),
+        np.hstack([high, loss[:, 1:]]),
+        number,
+        np.hstack([theta2, wide]),
+        np.zeros(energy.size),
+    )
+
+
+def _mixed(one: Emission, other: Emission, share: Array) -> Emission:
+    """Events of which `share` (energies) emit like the other."""
+    keep, other_share = (1 - share)[:, None], share[:, None]
+    low, high = np.hstack([one.low, other.low]), np.hstack([one.high, other.high])
+    number = np.hstack([one.number * keep, other.number * other_share])
+    theta2 = np.hstack([np.broadcast_to(e.theta2, e.number.shape) for e in (one, other)])
+    local = one.local * (1 - share) + other.local * share
+    return Emission(np.concatenate([one.species, other.species]), low, high, number, theta2, local)
+
+
+def secondary(parent: str, energy: Array, nodes: int, hydrogen: int) -> Emission:
+    """What a secondary emits per event; the events of 4He count those that leave it whole."""
+    breaks = emission(parent, energy, nodes, hydrogen)
+    if parent != "4He":
+        return breaks
+    whole = slowed(parent, energy)
+    return _mixed(breaks, whole_helium(energy, nodes), whole / (whole + macroscopic(ISOTOPES[parent], energy)))
+
+
 def emission(parent: str, energy: Array, nodes: int = 12, hydrogen: int = 24) -> Emission:
     """All that a reaction of `parent` emits, at each of `energy` (MeV/u), each fragment in so many energy intervals."""
     if parent == "1H":
         return _proton(energy, hydrogen)
     share = by_parent("fragment.slow_share", ISOTOPES[parent]) if ISOTOPES[parent].charge > 1 else 0.0
     parts: list[tuple[str, tuple[Array, ...]]] = []
-    for daughter, number in multiplicities(parent).items():
+    for daughter, number in multiplicities_at(parent, energy).items():
         slow = share if daughter in ("1H", "2H") else 0.0
         fine = hydrogen if ISOTOPES[daughter].charge == 1 else nodes  # some stop together with the primaries: no lumps
         parts.append((daughter, _fragment(parent, daughter, energy, number * (1 - slow), fine, slow=False)))

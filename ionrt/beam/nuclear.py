@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 from scipy.special import exp1
 
 from ionrt.beam.stopping import Array, beta_gamma, energies, read_rows
-from ionrt.ions import ATOMIC_MASS_UNIT, ISOTOPES, Isotope, get
+from ionrt.ions import ATOMIC_MASS_UNIT, ISOTOPES, PROTON_MASS, Isotope, get
 from ionrt.quantities import one_of, stamp
 
+HBAR_C = 197.327  # MeV fm
 _REFERENCE = "Karol 1975, doi 10.1103/PhysRevC.11.1203, normalised to doi 10.1103/PhysRevC.79.061601"
 
 
@@ -77,9 +78,39 @@ def reaction(projectile: Isotope, target: str, energy: Array) -> Array:
     c = constants()["karol"]
     value = _karol(projectile, _targets()[target], energy)
     if projectile.charge == 2:
-        nuclei = np.interp(energy, c["helium_energy"], c["helium_on_oxygen"])
-        value = value * (c["helium_on_hydrogen"] if target == "H" else nuclei)
+        value = value * np.interp(energy, c["helium_energy"], c["helium_on_hydrogen" if target == "H" else "helium_on_oxygen"])
     return value
+
+
+def _overlap(target: str, energy: Array) -> tuple[float, Array]:
+    """Area pi a^2 in mb and central opacity chi_0 of 4He on a nucleus, Gaussian densities."""
+    c, helium, nucleus = constants()["karol"], ISOTOPES["4He"], _targets()[target]
+    area = 10 * np.pi * ((2 / 3) * (_radius(helium) ** 2 + _radius(nucleus) ** 2) + c["range2_fm2"])
+    nn = c["nucleon_nucleon_scale"] * _nucleon_nucleon(energy, helium, nucleus)
+    return area, nn * helium.mass_number * nucleus.mass_number / area
+
+
+def intact_helium(energy: Array) -> Array:
+    """Collisions, mb per molecule of water, after which 4He goes on whole but slower.
+
+    Hydrogen: elastic scattering in Glauber's model, sigma_el = integral (1 - exp(-chi(b)/2))^2 d2b, a lower bound without the
+    real part of the amplitude. Oxygen: a single elastic collision with one nucleon that gives it at least the first excitation
+    energy, pi a^2 (sigma_el/sigma_tot) (1 - exp(-chi_0)) exp(-E_1/T); further collisions break the ion.
+    """
+    c = constants()["helium"]
+    area, chi = _overlap("H", energy)
+    once, twice = (np.log(x) + np.euler_gamma + exp1(x) for x in (0.5 * chi, chi))
+    elastic = area * (2 * once - twice)
+    total = elastic + reaction(ISOTOPES["4He"], "H", energy)
+    wide, opacity = _overlap("O", energy)
+    enough = np.exp(-c["oxygen_lowest_MeV"] / helium_recoil())
+    return 2 * elastic + enough * wide * elastic / total * -np.expm1(-opacity)
+
+
+def helium_recoil() -> float:
+    """Mean energy in MeV that 4He gives to one nucleon: |t| falls as exp(-|t| a^2/2) for Gaussian densities, T = |t|/2m."""
+    area, _ = _overlap("H", np.array([100.0]))
+    return 2 / (area / 10 / np.pi) * HBAR_C**2 / (2 * PROTON_MASS)
 
 
 def per_mm(millibarn: Array) -> Array:
@@ -98,6 +129,11 @@ def macroscopic(projectile: Isotope, energy: Array) -> Array:
     return per_mm(reaction(projectile, "H2O", energy))
 
 
+def slowed(symbol: str, energy: Array) -> Array:
+    """Collisions per mm of water that leave an ion whole but slower: of 4He; those of protons are not transported twice."""
+    return per_mm(intact_helium(energy)) if symbol == "4He" else np.zeros(np.shape(energy))
+
+
 def elastic_hydrogen(energy: Array) -> Array:
     """Elastic proton-hydrogen collisions per mm of water."""
     return per_mm(2 * constants()["proton"]["elastic_hydrogen_mb"] * np.maximum(1.0, (150.0 / np.maximum(energy, 10.0)) ** 0.9))
@@ -108,13 +144,30 @@ def elastic_oxygen(energy: Array) -> Array:
     return per_mm(constants()["proton"]["elastic_oxygen_mb"] * (150.0 / np.maximum(energy, 20.0)) ** 0.8)
 
 
+def kept_charge(projectile: Isotope, energy: Array) -> Array:
+    """Share of the reactions that remove neutrons only, and so keep the charge."""
+    if projectile.symbol == "4He":
+        return np.interp(energy, constants()["helium"]["energy"], constants()["helium"]["to_3He"])
+    lighter = f"{projectile.mass_number - 1}{projectile.symbol.lstrip('0123456789')}"
+    return np.full(np.shape(energy), multiplicities(projectile.symbol).get(lighter, 0.0) if projectile.charge > 1 else 0.0)
+
+
+def multiplicities_at(symbol: str, energy: Array) -> dict[str, Array]:
+    """Mean number of each isotope per reaction at each energy; only 4He's depends on it."""
+    if symbol != "4He":
+        return {k: np.full(energy.shape, v) for k, v in multiplicities(symbol).items()}
+    kept = kept_charge(ISOTOPES[symbol], energy)
+    broken: dict[str, float] = constants()["helium"]["broken"]
+    return {"3He": kept} | {k: v * (1 - kept) for k, v in broken.items()}
+
+
 @cache
 def multiplicities(symbol: str) -> dict[str, float]:
-    """Mean number of each isotope per reaction of the isotope `symbol`; hydrogen by conservation of charge."""
+    """Mean number of each isotope per reaction of `symbol` (4He: at 200 MeV/u); hydrogen by conservation of charge."""
     parent = ISOTOPES[symbol]
     element = symbol.lstrip("0123456789")
     if symbol == "4He":
-        return {"3He": 0.29, "1H": 0.71, "2H": 0.39, "3H": 0.23}
+        return {k: float(v[0]) for k, v in multiplicities_at(symbol, np.array([200.0])).items()}
     if symbol in ("3He", "3H", "2H"):
         broken: dict[str, dict[str, float]] = {
             "3He": {"1H": 1.4, "2H": 0.5},
@@ -163,9 +216,7 @@ def _split(element: str, multiplicity: float, parent: Isotope) -> dict[str, floa
 
 def charge_changing(projectile: Isotope, target: str, energy: Array) -> Array:
     """Charge-changing cross section in mb: reaction less removal of neutrons only."""
-    lighter = f"{projectile.mass_number - 1}{projectile.symbol.lstrip('0123456789')}"
-    kept = multiplicities(projectile.symbol).get(lighter, 0.0) if projectile.charge > 1 else 0.0
-    return reaction(projectile, target, energy) * (1 - kept)
+    return reaction(projectile, target, energy) * (1 - kept_charge(projectile, energy))
 
 
 def momentum(isotope: Isotope, energy: ArrayLike) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ionrt.beam import kernels
 from ionrt.beam.cells import KINETIC_EDGES
-from ionrt.beam.nuclear import elastic_hydrogen, elastic_oxygen, macroscopic
+from ionrt.beam.nuclear import elastic_hydrogen, elastic_oxygen, macroscopic, slowed
 from ionrt.beam.scattering import fermi_eyges
 from ionrt.beam.stopping import Array, beta_gamma, smooth, table
 from ionrt.ions import Isotope
@@ -22,15 +22,15 @@ _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
 
 @dataclass(frozen=True)
 class Primary:
-    """On a fine depth grid: survivors, reactions and elastic collisions (on hydrogen, on oxygen) per mm, energy per nucleon,
-    standard deviation of the range (mm)."""
+    """On a fine depth grid: survivors, reactions per mm, collisions per mm that slow without breaking (4He; protons on
+    hydrogen, and on oxygen by itself), energy per nucleon, standard deviation of the range (mm)."""
 
     isotope: Isotope
     reach: float  # mm, mean range
     depth: Array
     alive: Array
     reactions: Array
-    on_hydrogen: Array
+    elastic: Array
     on_oxygen: Array
     energy: Array
     sigma: Array
@@ -49,14 +49,15 @@ def start(isotope: Isotope, energy: float, depth_end: float, *, energy_spread: f
     here = np.maximum(smooth(isotope.symbol, left, "energy"), 1e-3)
     moving = left > 0
     rate = np.where(moving, macroscopic(isotope, np.maximum(here, 0.5)), 0.0)
-    proton = moving & (isotope.symbol == "1H")
-    hydrogen, oxygen = (np.where(proton, f(here), 0.0) for f in (elastic_hydrogen, elastic_oxygen))
-    total = rate + hydrogen + oxygen
+    elastic, oxygen = np.where(moving, slowed(isotope.symbol, np.maximum(here, 0.5)), 0.0), np.zeros_like(rate)
+    if isotope.symbol == "1H":
+        elastic, oxygen = (np.where(moving, f(here), 0.0) for f in (elastic_hydrogen, elastic_oxygen))
+    total = rate + elastic + oxygen
     alive = np.exp(-np.concatenate([[0.0], np.cumsum(0.5 * (total[1:] + total[:-1]))]) * FINE)
     variance = _straggling(isotope, here, moving)
     stopping = tab.at_energy(energy, "stopping")
     variance += (energy_spread * energy * isotope.mass_number / stopping) ** 2 + range_sigma**2 + 1e-4
-    return Primary(isotope, reach, depth, alive, rate * alive, hydrogen * alive, oxygen * alive, here, np.sqrt(variance))
+    return Primary(isotope, reach, depth, alive, rate * alive, elastic * alive, oxygen * alive, here, np.sqrt(variance))
 
 
 def smooth_range(symbol: str, energy: float) -> Array:

@@ -9,7 +9,8 @@ import numpy as np
 from ionrt.beam import kernels
 from ionrt.beam.cells import CELL, CHARGE_OF, CHARGES, KINETIC_EDGES, SLAB, cells, range_cells, reacting
 from ionrt.beam.cells import shower as shower_tables
-from ionrt.beam.emission import SPECIES, Emission, deflected, elastic_pairs, emission
+from ionrt.beam.emission import SPECIES, Emission, deflected, elastic_pairs, emission, whole_helium
+from ionrt.beam.nuclear import by_parent
 from ionrt.beam.primary import Primary, lateral
 from ionrt.beam.stopping import Array, smooth
 from ionrt.ions import Isotope
@@ -86,14 +87,17 @@ def _sources(primary: Primary, edges: Array, mesh: Mesh) -> list[Source]:
 
     out = [source("reactions", emission(primary.isotope.symbol, energy))]
     if primary.isotope.symbol == "1H":
-        out += [source("on_hydrogen", elastic_pairs(energy)), source("on_oxygen", deflected(energy, float(primary.sigma[-1])))]
+        out += [source("elastic", elastic_pairs(energy)), source("on_oxygen", deflected(energy, float(primary.sigma[-1])))]
+    if primary.isotope.symbol == "4He":
+        out.append(source("elastic", whole_helium(energy)))
     return out
 
 
 class _Tracks:
     """All secondaries of one beam: number and lateral moments per species and cell, and the energy they give away."""
 
-    def __init__(self, count: int, mesh: Mesh) -> None:
+    def __init__(self, isotope: Isotope, count: int, mesh: Mesh) -> None:
+        self.isotope = isotope
         self.mesh, self.tab, self.tail = mesh, cells(count, mesh.cell, mesh.slab), shower_tables(mesh.cell)
         self.share = reacting(count, mesh.cell, mesh.slab, mesh.every * mesh.width)
         self.state = np.zeros((4, len(SPECIES), count))
@@ -150,6 +154,12 @@ class _Tracks:
         self.neutral += rate * kinetic - sent - stays
         return float(stays)
 
+    def neutrons(self) -> float:
+        """Energy that the neutrals on their way give to charged particles in one slab; left there."""
+        given = self.neutral * -np.expm1(-self.mesh.width * by_parent("neutron.transfer_per_mm", self.isotope))
+        self.neutral -= given
+        return float(given)
+
     def escaped(self, cell: int) -> float:
         """Kinetic energy beyond a depth, MeV."""
         return float((self.state[0, :, cell:] * self.tab.kinetic[:, : self.state.shape[2] - cell]).sum())
@@ -173,7 +183,7 @@ def run(primary: Primary, end: float, *, wanted: Wanted | None = None, mesh: Mes
     sources = _sources(primary, edges, mesh)
     widest = max(float(s.high.max()) for s in sources) + slabs * mesh.slab + 4
     most = int(_MOST_CELLS * CELL / mesh.cell)
-    tracks = _Tracks(int(min(np.ceil(widest / 1000) * 1000, most)), mesh)
+    tracks = _Tracks(primary.isotope, int(min(np.ceil(widest / 1000) * 1000, most)), mesh)
     kinetic = smooth(primary.isotope.symbol, primary.reach - edges)
     moments = lateral(primary, edges)
     out, local = np.zeros((slabs, 4, len(SPECIES))), np.zeros(slabs)
@@ -186,6 +196,7 @@ def run(primary: Primary, end: float, *, wanted: Wanted | None = None, mesh: Mes
         if i and i % mesh.every == mesh.every // 2:
             _share(local, tracks.step(i), i, mesh.every)
         _share(local, sum(tracks.born(i, s, kinetic[i], moments[:, i]) for s in sources), i, 1)
+        _share(local, tracks.neutrons(), i, 1)
         t, cell = tracks.tab, i * mesh.slab
         kernels.score(tracks.state, tracks.bounds, cell, t.d_kinetic, t.d_let, t.d_path, out[i])
         if spectral[i]:

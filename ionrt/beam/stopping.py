@@ -22,6 +22,7 @@ _GRID = np.geomspace(ENERGY_MIN, ENERGY_MAX, 2400)
 _BETHE = 0.307075 * 0.555087  # 4 pi N_A r_e^2 m_e c^2 times Z/A of water, MeV cm2/g
 _EXCITATION = 78e-6  # MeV, ICRU 90
 _FINE_STRUCTURE = 1 / 137.035999
+_JOINT = {"He": (0.1, 0.5), "heavy": (1.0, 8.0)}  # MeV/u, from the table of slow ions to the formula
 _REFERENCE = "ICRU Report 90 (2016); Errata and Addenda of ICRU Report 73 (2009)"
 
 
@@ -66,6 +67,23 @@ def _bloch(y: ArrayLike) -> Array:
     return -y2 * (1.20206 - y2 * (1.042 - 0.8549 * y2 + 0.343 * y2**2))
 
 
+@cache
+def _slow_charge(charge: int) -> CubicSpline:
+    """ln of the tabulated squared effective charge over Z^2 of slow ions against ln(energy)."""
+    rows = read_rows("effective_charge.csv")
+    columns = np.array([[float(r["energy_MeV_u"]), float(r[str(charge)])] for r in rows])
+    return CubicSpline(*np.log(columns).T)
+
+
+def _slow(isotope: Isotope, energy: Array, fast: Array, base: Array) -> Array:
+    """Stopping of slow ions from the table, in place of the formula that was fitted to fast ones; smoothly joined."""
+    low, high = _JOINT["He" if isotope.charge == 2 else "heavy"]
+    share = np.clip(np.log(energy / low) / np.log(high / low), 0.0, 1.0)
+    share = share**2 * (3 - 2 * share)
+    tabulated = isotope.charge**2 * base * np.exp(_slow_charge(isotope.charge)(np.log(np.minimum(energy, high))))
+    return share * fast + (1 - share) * tabulated
+
+
 def _mass_stopping(isotope: Isotope, energy: Array) -> Array:
     """Proton stopping at the same velocity x effective charge squared x (Mott and Bloch terms)."""
     beta, gamma = beta_gamma(energy, isotope.mass_per_nucleon)
@@ -79,7 +97,8 @@ def _mass_stopping(isotope: Isotope, energy: Array) -> Array:
     onset = 1 / (1 + (121.6 / energy) ** 2)
     y = np.minimum(z * _FINE_STRUCTURE / beta, 1.0)
     mott = np.pi * _FINE_STRUCTURE * beta * (z - 1) / 2 + _bloch(y) - _bloch(np.minimum(_FINE_STRUCTURE / beta, 1.0))
-    return base * effective**2 * (1 + onset * mott / number) * (1.0027 if z > 2 else 1.0)
+    fast = base * effective**2 * (1 + onset * mott / number) * (1.0027 if z > 2 else 1.0)
+    return _slow(isotope, energy, fast, base)
 
 
 @dataclass(frozen=True)

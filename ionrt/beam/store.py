@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import xarray as xr
 
 from ionrt.beam.cells import CHARGES
 from ionrt.beam.check import check_base_data
+from ionrt.files import atomic, cache_folder, content_hash
 from ionrt.ions import IONS
-from ionrt.quantities import cache_folder, content_hash
 
 _NO_PHYSICS = ("interchange.py", "check.py", "validation.py", "figures.py", "store.py", "__init__.py")
 _FOLDER = "basedata"
@@ -53,14 +51,9 @@ def load(ion: str, key: str) -> xr.Dataset | None:
 
 def save(ds: xr.Dataset, path: Path) -> None:
     """Write base data as netCDF-3 (needs no HDF5 library) so that a killed run leaves nothing half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     slim = ds.sel(charge=slice(1, IONS[ds.attrs["ion"]].charge)) if "charge" in ds.dims else ds
-    try:
-        slim.to_netcdf(temporary, engine="scipy", format="NETCDF3_64BIT")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as place:
+        slim.to_netcdf(place, engine="scipy", format="NETCDF3_64BIT")
 
 
 def _all_charges(ds: xr.Dataset) -> xr.Dataset:

@@ -10,7 +10,8 @@ import xarray as xr
 from ionrt.biology.specific import particle_coords, particles
 from ionrt.biology.tissues import Lem1, get_tissue
 from ionrt.biology.track import CONV
-from ionrt.quantities import content_hash, stamp
+from ionrt.files import content_hash
+from ionrt.quantities import stamp
 
 
 def track_lethal_events(energy: np.ndarray, let: np.ndarray, tissue: Lem1) -> np.ndarray:

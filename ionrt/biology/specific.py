@@ -10,7 +10,8 @@ import xarray as xr
 
 from ionrt.biology import track as kc
 from ionrt.biology.track import KieferChatterjee
-from ionrt.quantities import IonrtError, content_hash, stamp
+from ionrt.files import content_hash
+from ionrt.quantities import IonrtError, stamp
 
 TRACK = KieferChatterjee()
 OUTER, INNER = 16, 24  # Gauss-Legendre points per piece of b, and along the disk's edge

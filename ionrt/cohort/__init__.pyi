@@ -1,3 +1,4 @@
+from .doors import read_table as read_table
 from .schema import CohortError as CohortError
 from .schema import dictionary as dictionary
 from .schema import load as load

@@ -9,7 +9,10 @@ import numpy as np
 import xarray as xr
 
 from ionrt.evaluate.sampling import GRID, kept_attrs, quantity_of, trilinear
+from ionrt.parallel import each, slabs
 from ionrt.quantities import IonrtError, check, one_of, shared_attr, stamp
+
+SEARCHED = 4096  # voxels per piece: their searches differ in length
 
 
 def _axis(da: xr.DataArray, dim: str) -> tuple[float, float]:
@@ -36,11 +39,11 @@ def _offsets(spacing: np.ndarray, radius: float, interpolation: int) -> tuple[np
     return points[order], distance[order]
 
 
-@numba.njit(nogil=True, cache=True, parallel=True)
+@numba.njit(nogil=True, cache=True)
 def _search(values, reference, tolerance, position, shift, distance, max_gamma):
     """Smallest gamma of each reference voxel; positions and shifts are in indices of the evaluation, distance in DTA."""
     out = np.empty(reference.size, dtype=np.float32)
-    for n in numba.prange(reference.size):
+    for n in range(reference.size):
         best = max_gamma * max_gamma
         for m in range(distance.size):
             apart = distance[m] * distance[m]
@@ -70,16 +73,11 @@ def _gamma(reference, evaluation, *, ref_axes, eval_axes, percent, distance_mm, 
     world = origin + where * np.where(np.isinf(step), 0.0, step)
     shift, distance = _offsets(spacing, max_gamma * distance_mm, interpolation)
     scale = np.where(np.isinf(spacing), 1.0, spacing)
-    found = _search(
-        np.ascontiguousarray(evaluation),
-        dose,
-        tolerance,
-        (world - first) / scale,
-        shift / scale,
-        distance / distance_mm,
-        max_gamma,
-    )
-    out[tuple(where.T)] = found
+    values, position, shift = np.ascontiguousarray(evaluation), (world - first) / scale, shift / scale
+    parts = slabs(len(where), SEARCHED)
+    apart = distance / distance_mm
+    found = each(lambda p: _search(values, dose[p], tolerance[p], position[p], shift, apart, max_gamma), parts)
+    out[tuple(where.T)] = np.concatenate(found)
     return out
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 from tqdm import tqdm
 
+from ionrt.files import atomic
 from ionrt.patient.dicom_clean import Cleaner, find, texts
 from ionrt.patient.dicom_files import Header, read_all, scan
 from ionrt.patient.dicom_write import IMPLEMENTATION
@@ -87,20 +85,12 @@ def deidentify(folder: str | Path, out: str | Path, *, key: str | bytes, mapping
     for header, _ in accepted:  # first everything that identifies, so that each file can be searched for all of it
         cleaner.clean(_parse(header.path, pixels=False))
     identifiers = cleaner.identifiers()
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".deidentify-"))
-    try:
+    with atomic(target, folder=True) as place:
         for header, row in tqdm(accepted, desc="de-identify", disable=None):
-            row["file"] = _write_one(header.path, temporary, cleaner, identifiers)
+            row["file"] = _write_one(header.path, place, cleaner, identifiers)
         if mapping is not None:
             table = [{"kind": kind, "old": old, "new": new} for (kind, old), new in sorted(cleaner.mapping.items())]
             pd.DataFrame(table, columns=["kind", "old", "new"]).to_csv(mapping, index=False)
-        if target.exists():
-            target.rmdir()
-        os.replace(temporary, target)
-        target.chmod(0o755)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return pd.DataFrame(rows)
 
 
@@ -119,7 +109,6 @@ def _check_places(folder: Path, out: Path, key: str | bytes, mapping: str | Path
         raise IonrtError(f"deidentify: {out} is not empty; expected a new or empty folder")
     if mapping is not None and target in Path(mapping).resolve().parents:
         raise IonrtError(f"deidentify: the mapping {mapping} would lie in the output; keep it at the site")
-    target.parent.mkdir(parents=True, exist_ok=True)
     return root, target, secret
 
 

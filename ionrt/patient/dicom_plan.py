@@ -11,11 +11,12 @@ import pandas as pd
 import xarray as xr
 from pydicom.dataset import Dataset
 
+from ionrt.files import content_hash
 from ionrt.patient.dicom_files import scan
 from ionrt.patient.dicom_struct import frames_of
 from ionrt.patient.dicom_write import IDENTITY, RT_STRUCT, _common, _ds, _item, _plain, _save, _source_header, uid
 from ionrt.patient.ionplan import ION_PLAN, IonPlan
-from ionrt.quantities import IonrtError, content_hash
+from ionrt.quantities import IonrtError
 
 STILL = ("GantryRotationDirection", "BeamLimitingDeviceRotationDirection", "PatientSupportRotationDirection",
          "TableTopPitchRotationDirection", "TableTopRollRotationDirection")  # fmt: skip

@@ -1,41 +1,27 @@
-"""One thread for scipy's OpenBLAS while a solver runs: its matrices are of the size of its history, and more threads would only
-wait at full speed, in the way of the products."""
+"""One thread of BLAS while a solver runs: its matrices are of the size of its history, and more threads would only wait at full
+speed, in the way of the products; sums over spots would depend on their number."""
 
 from __future__ import annotations
 
-import ctypes
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scipy.linalg import cython_blas
+from threadpoolctl import threadpool_limits
 
-_LOCK = threading.Lock()
-_inside: list[int] = []  # how many threads there were before each of the solvers that run now
+_lock = threading.Lock()
+_running: list[threadpool_limits] = []  # one limit for all solvers that run now, and an entry for each
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Also for several solvers side by side: the last to leave gives the threads back. Nothing happens with another BLAS."""
-    found = _openblas()
-    if found is None:
-        yield
-        return
-    get, limit = found
-    with _LOCK:
-        _inside.append(_inside[0] if _inside else get())
-        limit(1)
+    """Also for several solvers side by side: the last to leave gives the threads back."""
+    with _lock:
+        _running.append(_running[0] if _running else threadpool_limits(1, "blas"))
     try:
         yield
     finally:
-        with _LOCK:
-            before = _inside.pop()
-            if not _inside:
-                limit(before)
-
-
-def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """What reads and what sets the number of threads of scipy's OpenBLAS."""
-    library = ctypes.CDLL(cython_blas.__file__)
-    prefix = next((p for p in ("scipy_openblas", "openblas") if hasattr(library, f"{p}_set_num_threads")), None)
-    return prefix and (getattr(library, f"{prefix}_get_num_threads"), getattr(library, f"{prefix}_set_num_threads"))  # type: ignore[return-value]
+        with _lock:
+            limit = _running.pop()
+            if not _running:
+                limit.restore_original_limits()

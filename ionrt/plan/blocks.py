@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
-from uuid import uuid4
 
 import dask
-import dask.threaded
 import numpy as np
-from dask.base import get_scheduler
-from dask.callbacks import Callback
 from dask.system import CPU_COUNT
-from tqdm.auto import tqdm
+from tqdm.dask import TqdmCallback
 
 from ionrt import __version__
+from ionrt.files import content_hash
+from ionrt.parallel import each, thread_count
 from ionrt.plan import kernels
 from ionrt.plan.components import Component
 from ionrt.plan.machine import Machine
@@ -26,8 +25,7 @@ from ionrt.plan.points import Point, count_points, fill_points
 from ionrt.plan.rows import Rows
 from ionrt.plan.spots import Spots, View
 from ionrt.plan.store import Chunk, Keeper, starts
-from ionrt.quantities import IonrtError, content_hash
-from ionrt.threads import each
+from ionrt.quantities import IonrtError
 
 ENTRIES_PER_CHUNK = 2_000_000
 LEAST_CHUNKS = 8  # of a part: enough to share
@@ -72,53 +70,38 @@ def counted(works: Sequence[Work]) -> list[Work]:
 
 
 def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
-    """The chunks of each work, all of them together as one set of tasks; those that the keeper has are not computed again."""
+    """The chunks of each work, all of them together as dask tasks; those that the keeper has are not computed again."""
     names = [work.key() if keeper.folder is not None else "" for work in works]
     keys = {(w, i): f"{names[w]}-{s.start}-{s.stop}" for w, work in enumerate(works) for i, s in enumerate(work.slices)}
     todo = [place for place, key in keys.items() if keeper.find(key) is None]
     if keeper.folder is not None:  # works that are alike are done once
         todo = list({keys[place]: place for place in todo}.values())
-    run = uuid4().hex  # other work may run at the same time
-    graph: dict[str, Any] = {f"work-{run}-{w}": replace(works[w], counts=()) for w in {w for w, _ in todo}}
-    tasks = {f"entries-{run}-{w}-{i}": (w, i) for w, i in todo}
-    for task, (w, i) in tasks.items():
+    # shared and sent once; of a work only what is still to be made
+    held = {w: dask.delayed(replace(works[w], counts=()), pure=False, traverse=False) for w in {w for w, _ in todo}}
+    tasks = []
+    for w, i in todo:
         counts = works[w].counts[i] if works[w].counts else None
         block = partial(_fill, part=works[w].slices[i], counts=counts, keeper=keeper, key=keys[w, i])
-        graph[task] = (block, f"work-{run}-{w}")
-    bar = tqdm(total=len(tasks), desc="entries", unit="block", disable=None, leave=False)
-    with bar, Callback(posttask=lambda key, *_: bar.update() if key in tasks else None):  # of schedulers in this process
-        made = dict(zip(todo, _scheduler()(graph, list(tasks)) if tasks else (), strict=True))
+        tasks.append(dask.delayed(block, pure=False, traverse=False)(held[w]))
+    with TqdmCallback(desc="entries", unit="block", disable=None, leave=False):  # of schedulers in this process
+        made = dict(zip(todo, dask.compute(*tasks), strict=True))
     found = {place: _present(made.get(place) or keeper.find(key), key) for place, key in keys.items()}
     return [tuple(found[w, i] for i in range(len(work.slices))) for w, work in enumerate(works)]
 
 
-def _scheduler() -> Any:
-    """Whichever is active: threads, processes, a cluster."""
-    return get_scheduler() or dask.threaded.get
-
-
 def at_once() -> int:
-    """How many blocks the active dask scheduler makes at the same time, on the machine that makes most of them."""
-    scheduler = _scheduler()
-    if scheduler is dask.get:
-        return 1
-    if isinstance(scheduler, partial):  # an executor
-        return int(scheduler.args[1])
-    client = getattr(scheduler, "__self__", None)
-    if client is not None and hasattr(client, "nthreads"):
+    """How many blocks dask makes at the same time, on the machine that makes most of them; of a pool of one's own it cannot
+    be known: say its size by `num_workers` as well."""
+    if dask.config.get("scheduler", None) in (None, "distributed", "dask.distributed") and "distributed" in sys.modules:
+        from distributed import get_client
         from distributed.comm.addressing import get_address_host
 
-        hosts: Counter[str] = Counter()
-        for address, threads in client.nthreads().items():
-            hosts[get_address_host(address)] += threads
-        return max(hosts.values(), default=CPU_COUNT)
-    pool = dask.config.get("pool", None)
-    return int(
-        getattr(pool, "_max_workers", None)
-        or getattr(pool, "_processes", None)
-        or dask.config.get("num_workers", None)
-        or CPU_COUNT
-    )
+        with suppress(ValueError):  # no client
+            hosts: Counter[str] = Counter()
+            for address, threads in get_client().nthreads().items():
+                hosts[get_address_host(address)] += threads
+            return max(hosts.values(), default=CPU_COUNT)
+    return thread_count()
 
 
 def _present(chunk: Chunk | None, key: str) -> Chunk:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from ionrt.parallel import each, slabs
 from ionrt.plan.lattice import Lattice, choose_lattice
 from ionrt.plan.machine import DEPTHS, Machine, highest, slab_mean, slab_taps
-from ionrt.threads import each, slabs
 
 GY_PER_MEV_MM = 0.1602176634  # Gy mm3/MeV at density 1 g/cm3, for 1e6 particles
 NEGLIGIBLE = 1e-5  # of an energy's largest depth dose

@@ -14,6 +14,8 @@ import xarray as xr
 from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
+from ionrt.files import content_hash
+from ionrt.parallel import each
 from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.blocks import Work, at_once, counted, divided, filled
 from ionrt.plan.components import split, undivided
@@ -28,8 +30,7 @@ from ionrt.plan.scenarios import NOMINAL, Scenario
 from ionrt.plan.scene import Scene, make_scene
 from ionrt.plan.spots import Spots, View, given_spots, make_view, place_spots
 from ionrt.plan.store import Chunk, Keeper
-from ionrt.quantities import IonrtError, content_hash, one_of
-from ionrt.threads import each
+from ionrt.quantities import IonrtError, one_of
 
 KERNELS = ("split", "point")
 

@@ -8,11 +8,11 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csr_array
 
+from ionrt.parallel import each, slabs
 from ionrt.plan.kernels import MOST_ENERGIES
 from ionrt.plan.rows import Rows, in_buckets
 from ionrt.plan.spots import Spots
 from ionrt.plan.store import starts
-from ionrt.threads import each, slabs
 
 DISTANCE = 0.8  # of the narrowest halo (sigma) at that depth, between nodes
 NEAREST, FARTHEST = 2.0, 10.0  # mm between nodes of a level

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 from numba import njit
 
+from ionrt.parallel import each, slabs
 from ionrt.plan.beams import Beam
 from ionrt.quantities import IonrtError
-from ionrt.threads import each, slabs
 
 SLAB = 1.0  # mm: a voxel's dose is the mean over slabs that are no thicker along the beam
 WIDEST = 40.0  # mm: the halo of the last thousandth of the dose is extrapolated in base data, and no wider than this here

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+from ionrt.parallel import each, thread_count
 from ionrt.plan import kernels
 from ionrt.plan.engine import BeamInfluence
 from ionrt.plan.moments import beam_table
 from ionrt.plan.store import Chunk, starts
-from ionrt.threads import each, thread_count
 
 MILLION = 1e6  # the dose of an entry is that of 1e6 particles
 MOST_SUMS = 8  # side by side, each of the size of the result

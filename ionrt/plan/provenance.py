@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from ionrt.files import content_hash
 from ionrt.plan.machine import NEEDED
 from ionrt.plan.scene import Scene
-from ionrt.quantities import content_hash
 
 FOR_MOMENTS = ("let_d", "let_t", "spectrum_depth", "dose_spectrum", "kinetic_energy", "charge", "let_definition")
 

@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 from numba import njit
 
+from ionrt.parallel import each, slabs
 from ionrt.plan.geometry import Grid, bev_axes
 from ionrt.quantities import check, stamp
-from ionrt.threads import each, slabs
 
 TRACED = 20_000  # voxels at a time
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ionrt.files import content_hash
 from ionrt.patient import IonPlan
 from ionrt.plan.beams import Beam, Plan
 from ionrt.plan.engine import BeamInfluence, Influence, beam_influence
@@ -20,7 +21,7 @@ from ionrt.plan.provenance import of_base, of_patient
 from ionrt.plan.room import GANTRY_1, RADIATION_LENGTH_WATER, Room, highland
 from ionrt.plan.scene import Scene, scene_without_target
 from ionrt.plan.spots import View, given_spots, make_view
-from ionrt.quantities import IonrtError, check, content_hash, one_of
+from ionrt.quantities import IonrtError, check, one_of
 
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 LEAST_SIGMA = 1.0  # mm in vacuum, where the stated spot size leaves nothing beside the range shifter
@@ -55,8 +56,8 @@ def recompute(
     `reference` dose (z, y, x) Gy per fraction; `particles_per_mu` at the plan's highest energy; `lateral_loss` as in `Plan`.
     Returns a field (z, y, x); attribute `normalisation` says what k rests on, `particles_per_mu` its value.
     Validity: scanned beams, one direction each; any patient position (HFS with a warning where the plan does not say), table
-    angle and tilt, an isocentre per beam. The stated spot size is taken as that in air at the isocentre behind the range shifter;
-    the scattering of the shifter over the gap to the patient is added to that in water.
+    angle and tilt, an isocentre per beam. The stated spot size is taken as that in air at the isocentre, behind the range
+    shifter; the scattering of the shifter over the gap to the patient is added to that in water.
     Errors: an ion that ionrt does not know, energies without base data, no meterset, isocentre or dose to go by, beams that
     miss the patient, an unknown patient position, a pitched gantry, an arc, a patient in another frame of reference.
     Reference: Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from ionrt.parallel import each, slabs
 from ionrt.plan.beams import Beam
 from ionrt.plan.geometry import Grid
 from ionrt.plan.machine import Machine
 from ionrt.plan.scene import Scene
 from ionrt.plan.spots import Spots, View
 from ionrt.quantities import IonrtError
-from ionrt.threads import each, slabs
 
 REACH = 3  # buckets that a ray looks at on either side
 LOOKED_AT = 8_000  # voxels at a time

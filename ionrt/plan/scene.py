@@ -8,11 +8,11 @@ from functools import cached_property, partial
 import numpy as np
 import xarray as xr
 
+from ionrt.parallel import each, slabs
 from ionrt.plan.beams import Plan
 from ionrt.plan.geometry import Grid
 from ionrt.plan.objectives import is_external
 from ionrt.quantities import IonrtError, check, one_of
-from ionrt.threads import each, slabs
 
 AIR = 0.05  # stopping-power ratio below which a voxel outside every outline is air; lung is above 0.1
 

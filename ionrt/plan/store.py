@@ -13,10 +13,11 @@ from uuid import uuid4
 
 import numpy as np
 
+from ionrt.files import atomic
 from ionrt.quantities import IonrtError
 
 STALE = 3600.0  # s without a write, after which a half-written block is taken for one whose writer was killed
-_HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}-\d+-\d+\.[0-9a-f]{32}")  # hidden names that `Keeper.keep` gives, and no others
+_HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}-\d+-\d+\.[0-9a-f]{32}")  # hidden names that `atomic` gives to keys, and no others
 
 
 @dataclass(frozen=True)
@@ -92,18 +93,13 @@ class Keeper:
         """The chunk itself; None once it is in the folder, complete or not at all."""
         if self.folder is None:
             return chunk
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{key}.{uuid4().hex}"
-        temporary.mkdir()
         try:
-            for f in fields(Chunk):
-                np.save(temporary / f"{f.name}.npy", getattr(chunk, f.name))
-            os.replace(temporary, self.folder / key)
+            with atomic(self.folder / key, folder=True) as place:
+                for f in fields(Chunk):
+                    np.save(place / f"{f.name}.npy", getattr(chunk, f.name))
         except OSError:
             if not (self.folder / key).is_dir():  # unless another worker was faster
                 raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return None
 
     def clear_stale(self) -> None:

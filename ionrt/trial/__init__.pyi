@@ -32,6 +32,7 @@ from .randomise import minimise as minimise
 from .randomise import permuted_blocks as permuted_blocks
 from .randomise import predictability as predictability
 from .randomise import secret_seed as secret_seed
+from .randomise import verify_randomisation as verify_randomisation
 from .sequential import crossing as crossing
 from .sequential import spending_bounds as spending_bounds
 from .sequential import spent as spent
