@@ -8,13 +8,13 @@ import numpy as np
 import pydicom
 import pytest
 import xarray as xr
+from plan_fixtures import POINT_ROOM, synthetic_base
+from test_dicom_write import errors
 
 import ionrt
 from ionrt.patient import read_dicom, read_ion_plan, write_phantom
 from ionrt.plan import Beam, Plan, Room, ion_plan_of, recompute
 from ionrt.quantities import IonrtError
-from tests.plan_fixtures import POINT_ROOM, synthetic_base
-from tests.test_dicom_write import errors
 
 ENERGIES = np.linspace(80.0, 330.0, 26)
 

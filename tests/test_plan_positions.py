@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from plan_fixtures import synthetic_base
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 from scipy.spatial.transform import Rotation
 
@@ -15,7 +16,6 @@ from ionrt.patient import IonPlan
 from ionrt.plan import recompute
 from ionrt.plan.geometry import bev_axes
 from ionrt.quantities import IonrtError
-from tests.plan_fixtures import synthetic_base
 
 # where beams at gantry 0 and 90 degrees come from, seen by the patient: (x, y, z) LPS
 ANATOMY = {
