@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ionrt.beam import csda_range, stopping_power, validation
-from ionrt.beam.nuclear import cross_section
+from ionrt.beam.physics.nuclear import cross_section
 
 # line: bound that holds, in the unit of the line; the reasons are in docs/decisions/0020-beam-physics.md
 MISSED = {

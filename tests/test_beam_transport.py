@@ -8,8 +8,8 @@ import xarray as xr
 
 import ionrt
 from ionrt.beam import csda_range, energy_for_range, stopping_power, transport
-from ionrt.beam.emission import INDEX, whole_helium
-from ionrt.beam.nuclear import helium_recoil, multiplicities
+from ionrt.beam.physics.emission import INDEX, whole_helium
+from ionrt.beam.physics.nuclear import helium_recoil, multiplicities
 from ionrt.ions import ELEMENTS, IONS, ISOTOPES
 
 BEAMS = {"p": 120.0, "He": 120.0, "C": 220.0, "O": 250.0, "Ne": 280.0}

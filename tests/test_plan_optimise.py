@@ -12,6 +12,7 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 from scipy.optimize import brentq
 
 from ionrt import IonrtError
+from ionrt.patient.names import is_target
 from ionrt.plan import (
     GEUD,
     Beam,
@@ -26,10 +27,10 @@ from ionrt.plan import (
     make_robust,
     optimise,
 )
-from ionrt.plan.assemble import sample
-from ionrt.plan.moments import Moment
-from ionrt.plan.objectives import OBJECTIVE_QUANTITIES, ROBUST, is_target
-from ionrt.plan.problem import Delivery, Problem, Term
+from ionrt.plan.setup.moments import Moment
+from ionrt.plan.setup.objectives import OBJECTIVE_QUANTITIES, ROBUST
+from ionrt.plan.solve.assemble import sample
+from ionrt.plan.solve.problem import Delivery, Problem, Term
 from ionrt.rbe import MODELS
 
 OBJECTIVES = (
@@ -186,7 +187,7 @@ def box_plan():
 
 
 def test_products_agree_with_finite_differences(box_plan):
-    from ionrt.plan.assemble import make_problem
+    from ionrt.plan.solve.assemble import make_problem
 
     patient, plan, got, weights = box_plan
     problem = make_problem(patient, plan, got)
@@ -200,7 +201,7 @@ def test_products_agree_with_finite_differences(box_plan):
 @pytest.mark.parametrize("moments", [0, 1, 3])
 def test_products_of_single_spots_are_those_of_the_matrix(moments):
     """Spots stored one by one, put together by ray for the products, against their entries as a matrix; half of the rows."""
-    from ionrt.plan.products import compact
+    from ionrt.plan.solve.products import compact
 
     rng = np.random.default_rng(moments)
     beam = influence(
@@ -231,9 +232,9 @@ def test_products_of_single_spots_are_those_of_the_matrix(moments):
 
 
 def test_single_spots_are_never_put_together_beyond_what_the_products_hold():
-    from ionrt.plan.kernels import MOST_ENERGIES
-    from ionrt.plan.products import _groups
-    from ionrt.plan.store import Chunk
+    from ionrt.plan.engine.kernels import MOST_ENERGIES
+    from ionrt.plan.engine.store import Chunk
+    from ionrt.plan.solve.products import _groups
 
     first, none = np.r_[3:300, 300:600, 7:9], np.zeros(0)  # the second ray goes on where the first ends
     chunk = Chunk(first, np.ones(first.size, int), np.arange(first.size), none, none, none, none)
@@ -246,7 +247,7 @@ def test_single_spots_are_never_put_together_beyond_what_the_products_hold():
 def test_threads_of_the_solver_come_back():
     from threadpoolctl import threadpool_info
 
-    from ionrt.plan.blas import one_blas_thread
+    from ionrt.plan.solve.blas import one_blas_thread
 
     def threads() -> list[int]:
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]

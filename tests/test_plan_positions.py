@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from ionrt.patient import IonPlan
 from ionrt.plan import recompute
-from ionrt.plan.geometry import bev_axes
+from ionrt.plan.setup.geometry import bev_axes
 from ionrt.quantities import IonrtError
 
 # where beams at gantry 0 and 90 degrees come from, seen by the patient: (x, y, z) LPS

@@ -13,7 +13,7 @@ from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatReadError
 
 from ionrt.beam.check import check_base_data
-from ionrt.beam.stopping import Array, energy_for_range, stopping_power
+from ionrt.beam.physics.stopping import Array, energy_for_range, stopping_power
 from ionrt.beam.store import save
 from ionrt.files import atomic, content_hash
 from ionrt.quantities import LET_DEFINITIONS, IonrtError, one_of, stamp

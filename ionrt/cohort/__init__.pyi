@@ -34,4 +34,4 @@ from .federated import summary as summary
 from .redcap import from_redcap as from_redcap
 from .redcap import to_redcap as to_redcap
 from .features import patient_features as patient_features
-from .recomputed import recomputed as recomputed
+from .recomputation import recomputed as recomputed

@@ -17,7 +17,7 @@ from ionrt.files import cache_folder, content_hash
 from ionrt.let import let_d
 from ionrt.parallel import each
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
-from ionrt.plan.objectives import is_external, is_margin_of, is_target
+from ionrt.patient.names import is_external, is_margin_of, is_target
 from ionrt.quantities import stamp
 
 AT_ONCE = 2

@@ -2,11 +2,11 @@ from .axis import Axis as Axis
 from .conduct import analyse as analyse
 from .conduct import departures as departures
 from .conduct import interim as interim
-from .consort import consort as consort
-from .consort import consort_from as consort_from
-from .crm import crm as crm
-from .crm import indifference_skeleton as indifference_skeleton
-from .crm import tite_crm as tite_crm
+from .flow_diagram import consort as consort
+from .flow_diagram import consort_from as consort_from
+from .continual_reassessment import crm as crm
+from .continual_reassessment import indifference_skeleton as indifference_skeleton
+from .continual_reassessment import tite_crm as tite_crm
 from .example import cut_at_events as cut_at_events
 from .example import synthetic_participants as synthetic_participants
 from .noninferiority import exact_rejection as exact_rejection
@@ -36,9 +36,9 @@ from .randomise import verify_randomisation as verify_randomisation
 from .sequential import crossing as crossing
 from .sequential import spending_bounds as spending_bounds
 from .sequential import spent as spent
-from .simulate import accrual_curve as accrual_curve
-from .simulate import overview as overview
-from .simulate import simulate as simulate
+from .simulation import accrual_curve as accrual_curve
+from .simulation import overview as overview
+from .simulation import simulate as simulate
 from .survival_design import dropout_hazard as dropout_hazard
 from .survival_design import event_probability as event_probability
 from .survival_design import freedman as freedman
@@ -47,4 +47,4 @@ from .survival_design import logrank_drift as logrank_drift
 from .survival_design import schoenfeld as schoenfeld
 from .survival_design import survival_sample_size as survival_sample_size
 from .survival_design import time_of_events as time_of_events
-from .survival_rate import survival_rate as survival_rate
+from .fixed_time import survival_rate as survival_rate
