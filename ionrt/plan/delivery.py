@@ -11,9 +11,9 @@ import xarray as xr
 
 from ionrt import ions
 from ionrt.patient import IonPlan
-from ionrt.plan.setup.beams import Plan
 from ionrt.plan.engine.influence import BeamInfluence, Influence
 from ionrt.plan.recomputation import FWHM, _surface
+from ionrt.plan.setup.beams import Plan
 from ionrt.plan.setup.room import RADIATION_LENGTH_WATER, highland
 from ionrt.plan.setup.scene import scene_without_target
 from ionrt.plan.setup.spots import make_view
