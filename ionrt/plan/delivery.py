@@ -12,9 +12,8 @@ import xarray as xr
 from ionrt import ions
 from ionrt.patient import IonPlan
 from ionrt.plan.engine.influence import BeamInfluence, Influence
-from ionrt.plan.recomputation import FWHM, _surface
 from ionrt.plan.setup.beams import Plan
-from ionrt.plan.setup.room import RADIATION_LENGTH_WATER, highland
+from ionrt.plan.setup.room import FWHM, RADIATION_LENGTH_WATER, highland
 from ionrt.plan.setup.scene import scene_without_target
 from ionrt.plan.setup.spots import make_view
 from ionrt.quantities import IonrtError
@@ -159,4 +158,4 @@ def _shifter_distance(one: BeamInfluence, patient: xr.Dataset) -> float:
     if not one.beam.range_shifter:
         return 0.0
     scene = scene_without_target(patient, (3.0, 3.0, 3.0))
-    return _surface(make_view(replace(one.beam, isocentre=one.isocentre), scene), scene)
+    return make_view(replace(one.beam, isocentre=one.isocentre), scene).surface(scene)

@@ -18,12 +18,11 @@ from ionrt.plan.setup.beams import Beam, Plan
 from ionrt.plan.setup.geometry import POSITIONS
 from ionrt.plan.setup.machine import Machine, make_machine
 from ionrt.plan.setup.provenance import of_base, of_patient
-from ionrt.plan.setup.room import GANTRY_1, RADIATION_LENGTH_WATER, Room, highland
+from ionrt.plan.setup.room import FWHM, GANTRY_1, RADIATION_LENGTH_WATER, Room, highland
 from ionrt.plan.setup.scene import Scene, scene_without_target
-from ionrt.plan.setup.spots import View, given_spots, make_view
+from ionrt.plan.setup.spots import given_spots, make_view
 from ionrt.quantities import IonrtError, check, one_of
 
-FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 LEAST_SIGMA = 1.0  # mm in vacuum, where the stated spot size leaves nothing beside the range shifter
 NEAR_ISOCENTRE = 6.0  # mm: the mean dose there is compared with the stated beam dose
 LEVEL = 0.01  # degrees: a gantry that leans, or angles that change during a beam, by less stand still
@@ -196,7 +195,7 @@ def _recomputed(
     )
     table = table.assign_coords(beam_index=("spot", np.zeros(len(spots), int)))
     view, machine = make_view(beam, scene), make_machine(beam, base)
-    machine = replace(machine, air=_in_air(beam, row, ion_plan, machine, _surface(view, scene)))
+    machine = replace(machine, air=_in_air(beam, row, ion_plan, machine, view.surface(scene)))
     places, order = given_spots(table, 0, beam, machine)
     particles = meterset[order]
     if row["meterset_unit"] != "NP":
@@ -204,15 +203,6 @@ def _recomputed(
         energy = places.per_spot()[2]
         particles = 1e6 * particles * power[-1] / power[energy]  # the last energy is the plan's highest of this ion
     return beam_influence(plan, beam, scene, view, machine, places), particles
-
-
-def _surface(view: View, scene: Scene) -> float:
-    """Where the beam's axis enters the body, mm from the isocentre towards the source."""
-    bev = view.bev(np.flatnonzero(scene.body), scene.grid)
-    near = np.abs(bev[:, :2]).max(axis=1) <= 2.0 * max(scene.grid.spacing)
-    if not near.any():
-        raise IonrtError("the axis of the beam misses the patient: check that plan and CT have the same frame of reference")
-    return float(bev[near, 2].max())
 
 
 def _in_air(beam: Beam, row: pd.Series, ion_plan: IonPlan, machine: Machine, surface: float) -> np.ndarray:

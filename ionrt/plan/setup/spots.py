@@ -54,6 +54,14 @@ class View:
         """(n, 3): u, v in the isocentre plane and w of voxels of a grid."""
         return to_bev(index, grid, self.axes, self.isocentre, self.source)
 
+    def surface(self, scene: Scene) -> float:
+        """Where the beam's axis enters the body, mm from the isocentre towards the source."""
+        bev = self.bev(np.flatnonzero(scene.body), scene.grid)
+        near = np.abs(bev[:, :2]).max(axis=1) <= 2.0 * max(scene.grid.spacing)
+        if not near.any():
+            raise IonrtError("the axis of the beam misses the patient: check that plan and CT have the same frame of reference")
+        return float(bev[near, 2].max())
+
 
 @dataclass(frozen=True)
 class Spots:
