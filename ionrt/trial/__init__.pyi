@@ -16,6 +16,7 @@ from .noninferiority import noninferiority_rates as noninferiority_rates
 from .operating import compare_dose_finding as compare_dose_finding
 from .operating import dose_finding as dose_finding
 from .operating import summarise_dose_finding as summarise_dose_finding
+from .participants import read_participants as read_participants
 from .phase1 import boin as boin
 from .phase1 import three_plus_three as three_plus_three
 from .phase2 import ahern as ahern
