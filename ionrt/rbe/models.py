@@ -18,6 +18,7 @@ from ionrt.rbe.model import MODELS, Model
 
 Number = float | xr.DataArray
 PROTONS = ("p",)
+on_let: Any = kernels_let  # numba functions have no types
 _TABLES = "as tabulated in doi 10.1259/bjr.20190334 and doi 10.1088/1361-6560/aad9db"
 
 
@@ -93,8 +94,8 @@ def _let_model(
         function,
         moments=("let_x_dose",),
         resolve=lambda alpha_beta: (_positive(alpha_beta, "alpha_beta"), *constants),
-        value=kernels_let.let_value,
-        slopes=kernels_let.let_slopes,
+        value=on_let.let_value,
+        slopes=on_let.let_slopes,
         validity=Validity(ions=PROTONS, let=20.0),
         citation=citation,
         confidence=confidence,
@@ -201,8 +202,8 @@ _ALL = (
         functions.wilkens,
         moments=("let_x_dose",),
         resolve=_wilkens,
-        value=kernels_let.let_value,
-        slopes=kernels_let.let_slopes,
+        value=on_let.let_value,
+        slopes=on_let.let_slopes,
         validity=Validity(ions=PROTONS, let=20.0),
         citation=f"Wilkens and Oelfke 2004, {_TABLES}",
         maps=("alpha_beta",),
@@ -212,8 +213,8 @@ _ALL = (
         functions.chen,
         moments=("let_x_dose",),
         resolve=_chen,
-        value=kernels_let.chen_value,
-        slopes=kernels_let.chen_slopes,
+        value=on_let.chen_value,
+        slopes=on_let.chen_slopes,
         validity=Validity(ions=PROTONS, let=20.0),
         citation=f"Chen and Ahmad 2012, {_TABLES}",
         confidence="1",
@@ -224,8 +225,8 @@ _ALL = (
         functions.linear,
         moments=("let_x_dose",),
         resolve=_linear,
-        value=kernels_let.linear_value,
-        slopes=kernels_let.linear_slopes,
+        value=on_let.linear_value,
+        slopes=on_let.linear_slopes,
         validity=Validity(ions=PROTONS, let=20.0),
         citation=f"form of Unkelbach et al. 2016, see {_TABLES}",
         let_definition="charged",
@@ -234,8 +235,8 @@ _ALL = (
         functions.mairani_helium,
         moments=("let_x_dose",),
         resolve=lambda alpha_beta: (_positive(alpha_beta, "alpha_beta"), 0.136938, 9.73154e-3, 1.51998e-2),
-        value=kernels_let.helium_value,
-        slopes=kernels_let.helium_slopes,
+        value=on_let.helium_value,
+        slopes=on_let.helium_slopes,
         validity=Validity(ions=("He",), let=140.0),
         citation="Mairani et al. 2016, doi 10.1088/0031-9155/61/2/888",
         confidence="1",

@@ -40,7 +40,7 @@ class Scene:
         return np.array([o + s * c for o, s, c in zip(self.grid.origin, self.grid.spacing, zyx, strict=True)])[::-1].copy()
 
 
-def stopping_power(patient: xr.Dataset) -> xr.DataArray:
+def spr_of(patient: xr.Dataset) -> xr.DataArray:
     """`spr` of the patient: its own variable, else the CT through the default calibration."""
     if "spr" in patient:
         return check(patient["spr"], "spr", dims=("z", "y", "x"))
@@ -114,7 +114,7 @@ def _scene(patient: xr.Dataset, spacing: tuple[float, float, float], target: str
 
 def _traced(patient: xr.Dataset) -> tuple[np.ndarray, Grid]:
     """Stopping-power ratio, finite, and its grid."""
-    spr = stopping_power(patient).transpose("z", "y", "x")
+    spr = spr_of(patient).transpose("z", "y", "x")
     values = np.ascontiguousarray(spr.values, dtype=np.float32)
     if not all(each(lambda part: np.isfinite(values.reshape(-1)[part]).all(), slabs(values.size))):
         raise IonrtError("patient: the CT (stopping-power ratio) has values that are not finite; repair the CT first")
