@@ -70,10 +70,10 @@ def on_spacing(patient: xr.Dataset, spacing: tuple[float, float, float]) -> xr.D
 
 def structure_fractions(patient: xr.Dataset, name: str) -> np.ndarray:
     """Volume fractions (z, y, x) float32 of one structure."""
-    return _fractions(patient, [name])[0]
+    return fractions_of(patient, [name])[0]
 
 
-def _fractions(patient: xr.Dataset, names: list[str]) -> np.ndarray:
+def fractions_of(patient: xr.Dataset, names: list[str]) -> np.ndarray:
     """Those of several (structure, z, y, x), worked out side by side."""
     if "structures" not in patient:
         raise IonrtError("patient: expected structures (structure, z, y, x); read the RTSTRUCT together with the CT")
@@ -131,6 +131,6 @@ def _outlines(
     grid = Grid.of(coarse, what="dose grid")
     external = [str(s) for s in coarse["structure"].values if is_external(str(s))][:1] if "structures" in coarse else []
     wanted = [*([] if target is None else [target]), *external]
-    found = dict(zip(wanted, _fractions(coarse, wanted).reshape(len(wanted), -1), strict=True)) if wanted else {}
+    found = dict(zip(wanted, fractions_of(coarse, wanted).reshape(len(wanted), -1), strict=True)) if wanted else {}
     body = found[external[0]] > 0.0 if external else None
     return grid, np.zeros(grid.size, np.float32) if target is None else found[target].copy(), body  # not a view of both
