@@ -11,6 +11,7 @@ import pandas as pd
 from ionrt.outcome import hazards
 from ionrt.outcome.columns import SurvivalColumns, require, stratum_codes, survival_columns
 from ionrt.outcome.regression import TIES, Design, Prepared, design, regress
+from ionrt.outcome.survival import product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
 
 
@@ -116,7 +117,8 @@ def _of_censoring(
 
 def censoring_curve(stop: np.ndarray, code: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Kaplan-Meier estimate G(t-) of still being followed just before t, as a function of t."""
-    censored, counts = np.unique(stop[code == 0], return_counts=True)
-    exposed = len(stop) - np.searchsorted(np.sort(stop), censored, side="left")
-    curve = np.append(1.0, np.cumprod(1 - counts / exposed))
-    return lambda t: curve[np.searchsorted(censored, t, side="left")]
+    rows, all_ = np.arange(len(stop)), np.zeros(len(stop), dtype=np.int64)
+    turned = SurvivalColumns(np.full(len(stop), -np.inf), stop, (code == 0).astype(np.int64), np.ones(len(stop)), all_, ["all"])
+    table = risk_table(turned, rows, events_only=True)
+    curve = np.append(1.0, product_limit(table)[0])
+    return lambda t: curve[np.searchsorted(table.time, t, side="left")]
