@@ -66,9 +66,8 @@ def fine_gray(
     d = design(df, formula)
     expanded = Design(np.ascontiguousarray(d.x[source]), d.names, d.terms)
 
-    def estimated(beta: np.ndarray) -> np.ndarray:
-        swept = hazards.sweep(expanded.x, beta, weight, sets, ties)
-        return _of_censoring(cols, expanded.x, beta, weight, sets, swept, cols.stop[source])
+    def estimated(x: np.ndarray, risk: np.ndarray, swept: hazards.Sweep) -> np.ndarray:
+        return _of_censoring(cols, x, risk, sets, swept, cols.stop[source])
 
     ready = Prepared(expanded, weight, sets, stop, happened)
     out = regress(ready, groups[source], True, ties, level, n=len(df), estimated=estimated)
@@ -78,21 +77,13 @@ def fine_gray(
 
 
 def _of_censoring(
-    cols: SurvivalColumns,
-    x: np.ndarray,
-    beta: np.ndarray,
-    weight: np.ndarray,
-    sets: hazards.RiskSets,
-    swept: hazards.Sweep,
-    failed: np.ndarray,
+    cols: SurvivalColumns, x: np.ndarray, risk: np.ndarray, sets: hazards.RiskSets, swept: hazards.Sweep, failed: np.ndarray
 ) -> np.ndarray:
     r"""What each patient adds to the score through the estimated G, on the expanded rows (0 on the carried ones).
 
     :math:`\psi_i = \int q(u)\,dM^c_i(u) / Y(u)`: :math:`q(u)` is how the score answers a relative change of G at u, the
     expected score after u of those who failed otherwise up to u; :math:`M^c_i` is the martingale of the censoring.
     """
-    eta = x @ beta
-    risk = weight * np.exp(eta - eta.max())
     carried = np.flatnonzero(sets.carried == 1)
     carried = carried[np.argsort(failed[carried], kind="stable")]
     at, counts = np.unique(cols.stop[cols.code == 0], return_counts=True)
