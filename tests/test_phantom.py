@@ -147,3 +147,53 @@ def test_a_head_in_the_same_way(tmp_path):
     assert float(volumes(head).sel(structure="CTV")) == pytest.approx(4e-3 / 3 * np.pi * 26 * 22 * 22, rel=0.02)
     with pytest.raises(IonrtError, match="anatomy: 'heart' does not exist"):
         write_phantom(tmp_path / "x", anatomy="heart")
+
+
+NEW = ("abdomen", "thorax")
+
+
+@pytest.fixture(scope="module", params=NEW)
+def newer(request, tmp_path_factory):
+    return request.param, write_phantom(tmp_path_factory.mktemp(request.param) / "dicom", anatomy=request.param)
+
+
+def test_abdomen_and_thorax_are_valid_dicom_with_analytic_volumes(newer):
+    """No error of dciodvfy in any file; every closed ellipsoid within 1 % of 4/3 pi abc."""
+    anatomy, folder = newer
+    files = sorted(folder.glob("*.dcm"))
+    assert len(files) == {"abdomen": 71, "thorax": 91}[anatomy] + 1
+    # every slice is written by the same lines: the first, the last, one between, and the structures
+    chosen = [files[0], files[len(files) // 2], files[-2], folder / "RS.dcm"]
+    assert {p.name: found for p in chosen if (found := errors(p))} == {}
+    patient = read_dicom(folder)
+    parts = recipe(anatomy).set_index("name")
+    closed = parts[(parts["type"] != "") & np.isfinite(parts["rz"].astype(float))]
+    made = dict(zip(patient.structure.values, volumes(patient).values, strict=True))
+    assert len(closed) == {"abdomen": 9, "thorax": 6}[anatomy]
+    for name, part in closed.iterrows():
+        assert made[name] == pytest.approx(4e-3 / 3 * np.pi * part["rx"] * part["ry"] * part["rz"], rel=0.01), name
+
+
+@pytest.mark.parametrize("gap", [0.0, 3.0, 10.0])
+def test_the_gap_is_the_distance_of_the_surfaces(gap):
+    """Independent of the recipe's argument: the nearest points of two densely sampled surfaces."""
+    parts = recipe("abdomen", gap=gap).set_index("name")
+    theta, phi = np.meshgrid(np.linspace(0, np.pi, 91), np.linspace(0, 2 * np.pi, 180, endpoint=False))
+    unit = np.stack([np.cos(theta), np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi)], -1).reshape(-1, 3)
+    one, other = (
+        unit * parts.loc[n, ["rx", "ry", "rz"]].to_numpy(float) + parts.loc[n, ["x", "y", "z"]].to_numpy(float)
+        for n in ("GTV_head", "Duodenum")
+    )
+    near = [np.sqrt(((other - p) ** 2).sum(1)).min() for p in one[one[:, 0] < -10]]
+    assert min(near) == pytest.approx(gap, abs=1e-6)
+
+
+def test_a_phase_moves_the_target_of_the_lung_and_nothing_else(tmp_path):
+    still, moved = recipe("thorax"), recipe("thorax", shift=-5.0)
+    away = moved["z"] - still["z"]
+    assert away[moved["name"] == "GTV_peripheral"].tolist() == [-5.0] and away.abs().sum() == 5.0
+    folders = [write_phantom(tmp_path / f"{s:g}", anatomy="thorax", pixel=10, slice_distance=10, shift=s) for s in (0.0, 5.0)]
+    assert len({read_dicom(f).attrs["frame_of_reference_uid"] for f in folders}) == 2
+    for arguments in ({"gap": 3.0}, {"anatomy": "thorax", "gap": 3.0}, {"anatomy": "abdomen", "gap": -1.0}, {"shift": 5.0}):
+        with pytest.raises(IonrtError, match=r"(gap|shift): expected"):
+            recipe(**arguments)

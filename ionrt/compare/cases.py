@@ -36,15 +36,19 @@ class Planned:
     seconds: float
 
 
-def open_patient(folder: str | Path | None = None, *, anatomy: str = "pelvis") -> xr.Dataset:
+def open_patient(
+    folder: str | Path | None = None, *, anatomy: str = "pelvis", gap: float = 0.0, shift: float = 0.0
+) -> xr.Dataset:
     """The patient in a DICOM folder; without one, a built-in SYNTHETIC phantom, written as DICOM once and read back.
 
-    Parameters: `folder` DICOM folder, empty for the phantom; `anatomy` of the phantom, "pelvis" or "head".
+    Parameters: `folder` DICOM folder, empty for the phantom; `anatomy`, `gap`, `shift` of the phantom, as in `write_phantom`.
     Returns the Dataset of `ionrt.read_dicom`.
     """
     if folder:
         return read_dicom(folder)
-    return read_dicom(write_phantom(cache_folder(f"phantom-{content_hash(recipe(anatomy).to_csv())}"), anatomy=anatomy))
+    parts = recipe(anatomy, gap=gap, shift=shift)
+    place = cache_folder(f"phantom-{content_hash(parts.to_csv())}")
+    return read_dicom(write_phantom(place, anatomy=anatomy, gap=gap, shift=shift))
 
 
 def planning_patient(patient: xr.Dataset) -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""The built-in digital phantoms: a SYNTHETIC pelvis and head with deep targets, written as genuine DICOM."""
+"""The built-in digital phantoms: SYNTHETIC pelvis, head, abdomen and thorax with deep targets, written as genuine DICOM."""
 
 from __future__ import annotations
 
@@ -22,26 +22,41 @@ SEED = 20260101
 EXTENT = {
     "pelvis": {"z": (-96.0, 96.0), "y": (-140.0, 140.0), "x": (-200.0, 200.0)},
     "head": {"z": (-105.0, 105.0), "y": (-115.0, 115.0), "x": (-95.0, 95.0)},
+    "abdomen": {"z": (-105.0, 105.0), "y": (-125.0, 125.0), "x": (-185.0, 185.0)},
+    "thorax": {"z": (-135.0, 135.0), "y": (-130.0, 130.0), "x": (-195.0, 195.0)},
 }
+MOVES = {"gap": ("abdomen", "Duodenum", "x", -1.0), "shift": ("thorax", "GTV_peripheral", "z", 1.0)}  # who moves, along what
+MOST = 40.0  # mm
 VERTICES = 120
 PIXEL, SLICE = 2.5, 3.0
 
 
-def write_phantom(folder: str | Path, *, anatomy: str = "pelvis", pixel: float = PIXEL, slice_distance: float = SLICE) -> Path:
-    """Write a SYNTHETIC pelvis or head as DICOM: one CT series and one structure set.
+def write_phantom(
+    folder: str | Path,
+    *,
+    anatomy: str = "pelvis",
+    pixel: float = PIXEL,
+    slice_distance: float = SLICE,
+    gap: float = 0.0,
+    shift: float = 0.0,
+) -> Path:
+    """Write a SYNTHETIC pelvis, head, abdomen or thorax as DICOM: one CT series and one structure set.
 
     HU = sum over parts of covered fraction times the part's CT number, with 8 HU of noise (fixed seed) inside the body.
     Pelvis: the torso is an ellipse of 36 x 24 cm; the CTV (ellipsoid, radii 22, 21, 24 mm, about 46 cm3) lies at its centre
     between bladder, rectum and bowel. Its far edge is 210 mm of water from the side and 147 mm from the back: at 430 MeV/u
     oxygen reaches from both, neon from the back only. Head: a CTV of about 53 cm3 at the skull base between brain stem,
-    chiasm and parotids, next to air.
+    chiasm and parotids, next to air. Abdomen: targets in the head of the pancreas (14 cm3, beside the duodenum), liver and kidney.
+    Thorax: a peripheral (8 cm3) and a central (113 cm3) target of the right lung.
 
     Parameters
     ----------
     folder : where to write; a folder that already holds this phantom in this resolution is left as it is.
-    anatomy : "pelvis" or "head".
+    anatomy : "pelvis", "head", "abdomen" or "thorax".
     pixel : in-plane voxel size in mm.
     slice_distance : slice distance in mm.
+    gap : abdomen, distance of duodenum and pancreatic target in mm, 0 to 40.
+    shift : thorax, the peripheral target's displacement to the head in mm, -40 to 40: one breathing phase per value.
 
     Returns
     -------
@@ -49,7 +64,8 @@ def write_phantom(folder: str | Path, *, anatomy: str = "pelvis", pixel: float =
 
     Raises
     ------
-    IonrtError for a folder that holds other files, or a spacing that is not between 0.5 and 10 mm.
+    IonrtError for a folder that holds other files, a spacing that is not between 0.5 and 10 mm, or a gap or shift that this
+    anatomy does not have.
 
     Valid for tests, teaching and comparison of methods; it is nobody's anatomy. The same arguments give the same bytes.
     """
@@ -58,14 +74,16 @@ def write_phantom(folder: str | Path, *, anatomy: str = "pelvis", pixel: float =
     for name, value in (("pixel", pixel), ("slice_distance", slice_distance)):
         if not 0.5 <= value <= 10.0:
             raise IonrtError(f"write_phantom: expected {name} between 0.5 and 10 mm, got {value:g}")
-    label = f"SYNTHETIC {anatomy} {pixel:g} x {pixel:g} x {slice_distance:g} mm\n"
+    parts = recipe(anatomy, gap=gap, shift=shift)
+    form = f"{anatomy}{f' gap {gap:g}' * bool(gap)}{f' shift {shift:g}' * bool(shift)}"
+    label = f"SYNTHETIC {form} {pixel:g} x {pixel:g} x {slice_distance:g} mm\n"
     if out.exists() and any(out.iterdir()):
         mark = out / "SYNTHETIC.txt"
         if mark.is_file() and mark.read_text() == label:
             return out
         raise IonrtError(f"write_phantom: {out} is not empty; expected an empty or new folder")
     with atomic(out, folder=True) as place:
-        _write(place, anatomy, pixel, slice_distance)
+        _write(place, parts, anatomy, form, pixel, slice_distance)
         (place / "SYNTHETIC.txt").write_text(label)
     return out
 
@@ -113,12 +131,12 @@ def add_ellipsoid(
     return add_structures(bare, [*have, drawn], [*kinds, kind])
 
 
-def recipe(anatomy: str = "pelvis") -> pd.DataFrame:
+def recipe(anatomy: str = "pelvis", *, gap: float = 0.0, shift: float = 0.0) -> pd.DataFrame:
     """The parts of a phantom.
 
     Parameters
     ----------
-    anatomy : "pelvis" or "head".
+    anatomy, gap, shift : as in `write_phantom`.
 
     Returns
     -------
@@ -126,17 +144,24 @@ def recipe(anatomy: str = "pelvis") -> pd.DataFrame:
     centre `x`, `y`, `z`, radii `rx`, `ry`, `rz`, cut `low`, `high` (mm, LPS).
     """
     with (resources.files("ionrt.patient") / "tables" / f"{one_of(anatomy, tuple(EXTENT), what='anatomy')}.csv").open() as file:
-        return pd.read_csv(file, comment="#", keep_default_na=False, dtype={"name": str, "type": str})
+        parts = pd.read_csv(file, comment="#", keep_default_na=False, dtype={"name": str, "type": str})
+    for name, value in (("gap", gap), ("shift", shift)):
+        where, part, axis, sign = MOVES[name]
+        least = 0.0 if name == "gap" else -MOST
+        if not least <= value <= MOST or (value and anatomy != where):
+            raise IonrtError(f"{name}: expected {least:g} to {MOST:g} mm, of the {where} only, got {value:g} for the {anatomy}")
+        if value:
+            parts[axis] = parts[axis] + sign * value * (parts["name"] == part)
+    return parts
 
 
-def _write(folder: Path, anatomy: str, pixel: float, slice_distance: float) -> None:
+def _write(folder: Path, parts: pd.DataFrame, anatomy: str, form: str, pixel: float, slice_distance: float) -> None:
     """Paint the CT, write slices and structure set."""
     steps = {"z": slice_distance, "y": pixel, "x": pixel}
     coords = {dim: _centres(*ends, steps[dim]) for dim, ends in EXTENT[anatomy].items()}
-    parts = recipe(anatomy)
     drawn = [_contours(part, coords["z"]) for _, part in parts.iterrows()]
     ct = _paint(drawn, parts["hu"].to_numpy(float), coords)
-    identity = _identity(anatomy, pixel, slice_distance)
+    identity = _identity(anatomy, form, pixel, slice_distance)
     images = dict(zip((float(z) for z in coords["z"]), write_ct(ct, coords, folder, identity), strict=True))
     chosen = [(one, kind) for one, kind in zip(drawn, parts["type"], strict=True) if kind]
     write_structure_set([c for c, _ in chosen], [k for _, k in chosen], images, folder / "RS.dcm", identity)
@@ -176,7 +201,7 @@ def _centres(low: float, high: float, step: float) -> np.ndarray:
     return np.round(step * np.arange(-half, half + 1), 6)
 
 
-def _identity(anatomy: str, pixel: float, slice_distance: float) -> dict[str, str]:
+def _identity(anatomy: str, form: str, pixel: float, slice_distance: float) -> dict[str, str]:
     """Who and when: nobody, and always the same day."""
     size = (pixel, slice_distance)
     return {
@@ -185,10 +210,10 @@ def _identity(anatomy: str, pixel: float, slice_distance: float) -> dict[str, st
         "sex": "O",
         "date": "20260101",
         "time": "120000",
-        "study": uid(anatomy, "study", size),
-        "series": uid(anatomy, "series", size),
-        "frame": uid(anatomy, "frame", size),
+        "study": uid(form, "study", size),
+        "series": uid(form, "series", size),
+        "frame": uid(form, "frame", size),
         "study_description": "SYNTHETIC phantom",
-        "description": f"SYNTHETIC {anatomy}",
-        "body_part": anatomy.upper(),
+        "description": f"SYNTHETIC {form}",
+        "body_part": {"thorax": "CHEST"}.get(anatomy, anatomy.upper()),
     }
