@@ -46,7 +46,7 @@ def write_phantom(
     Pelvis: the torso is an ellipse of 36 x 24 cm; the CTV (ellipsoid, radii 22, 21, 24 mm, about 46 cm3) lies at its centre
     between bladder, rectum and bowel. Its far edge is 210 mm of water from the side and 147 mm from the back: at 430 MeV/u
     oxygen reaches from both, neon from the back only. Head: a CTV of about 53 cm3 at the skull base between brain stem,
-    chiasm and parotids, next to air. Abdomen: targets in the head of the pancreas (14 cm3, beside the duodenum), liver and kidney.
+    chiasm and parotids, next to air. Abdomen: targets in pancreas (14 cm3, beside the duodenum), liver and kidney.
     Thorax: a peripheral (8 cm3) and a central (113 cm3) target of the right lung.
 
     Parameters
