@@ -1,4 +1,4 @@
-"""Command line: ``python -m ionrt report | basedata | check``."""
+"""Command line: ``ionrt init | report | basedata | check``, or ``python -m ionrt ...``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from ionrt import __version__, lazy
-from ionrt.quantities import IonrtError
+from ionrt import __version__, lazy, resources
+from ionrt.lazy import IonrtError, one_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ionrt", description="Multi-ion radiotherapy research.")
+    parser = argparse.ArgumentParser(prog="ionrt", description="Multi-ion radiotherapy research.")
     parser.add_argument("--version", action="version", version=f"ionrt {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     report = commands.add_parser("report", help="run a notebook and write one HTML file")
@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     basedata.add_argument("--all", action="store_true", help="clear: also what the present version wrote")
     basedata.set_defaults(run=_basedata)
+    init = commands.add_parser("init", help="a folder to work in: notebooks, protocols, data sets")
+    init.add_argument("folder", metavar="DIR")
+    init.set_defaults(run=_init)
     commands.add_parser("check", help="does this environment work?").set_defaults(run=_check)
     return parser
 
@@ -86,9 +89,13 @@ def _report(chosen: argparse.Namespace) -> None:
         print(f"report    {made.html}  ({size:.1f} MB, 0 external resources)\nnotebook  {made.notebook}")
 
 
+def _init(chosen: argparse.Namespace) -> None:
+    start = resources.copy_to(chosen.folder)
+    print(f"{start.parents[1]} is ready; next: jupyter lab {start}, or: cd {chosen.folder} && ionrt report compare_ions")
+
+
 def _basedata(chosen: argparse.Namespace) -> None:
     from ionrt import beam, ions
-    from ionrt.quantities import one_of
 
     if chosen.action == "clear":
         if chosen.ions:

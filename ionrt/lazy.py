@@ -1,12 +1,12 @@
-"""Rooms open on first use; a package that belongs to an extra is asked for by the name of the extra.
+"""Before anything heavy is loaded: the error, names checked against a list, rooms that open on first use.
 
-Imports nothing heavy: `import ionrt` loads this and no more.
+A package that belongs to an extra is asked for by the name of the extra where it is missing.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lazy_loader
@@ -14,6 +14,16 @@ import lazy_loader
 
 class IonrtError(ValueError):
     """Bad input: the message says what was expected, what came and what to do."""
+
+
+def one_of(value: str, allowed: Sequence[str], *, what: str) -> str:
+    """Return `value` if it is allowed; raise with the allowed ones, nearest first."""
+    if value in allowed:
+        return value
+    import difflib
+
+    nearest = difflib.get_close_matches(str(value), allowed, n=max(1, len(allowed)), cutoff=0.0)
+    raise IonrtError(f"{what}: {value!r} does not exist; there are {', '.join(map(repr, nearest)) or 'none'}")
 
 
 def attach(room: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:

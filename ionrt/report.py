@@ -6,9 +6,7 @@ import ast
 import datetime
 import html
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,9 @@ from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 
 import ionrt
-from ionrt.quantities import IonrtError, one_of
+from ionrt import resources
+from ionrt.files import atomic
+from ionrt.lazy import IonrtError, one_of
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
@@ -47,12 +47,8 @@ class Report:
 
 
 def notebooks() -> dict[str, Path]:
-    """Notebooks by name, from ``notebooks/`` of the working folder or of the checkout."""
-    for folder in (Path.cwd() / "notebooks", Path(ionrt.__file__).resolve().parents[1] / "notebooks"):
-        found = {p.stem: p for p in sorted(folder.glob("*.ipynb"))}
-        if found:
-            return found
-    return {}
+    """Notebooks by name, from ``notebooks/`` of the working folder, or those that came with the package."""
+    return resources.files("notebooks", "*.ipynb", Path.cwd())
 
 
 def find_notebook(name: str | Path) -> Path:
@@ -90,15 +86,11 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     chosen = dict(parameters or {})
     for name in chosen:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=target.parent) as folder:
-        executed, page = Path(folder) / "run.ipynb", Path(folder) / "page.html"
+    kept = target.with_suffix(".ipynb")
+    with atomic(target) as page, atomic(kept) as executed:
         _execute(source, executed, chosen)
         _without_folders(executed, chosen)
         page.write_text(to_html(executed, {**defaults, **chosen}), encoding="utf-8")
-        kept = target.with_suffix(".ipynb")
-        os.replace(executed, kept)
-        os.replace(page, target)
     return Report(target.resolve(), kept.resolve())
 
 
@@ -196,7 +188,8 @@ def _shown(value: Any) -> str:
 
 def _page(title: str, body: str, parameters: Mapping[str, Any]) -> str:
     css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
-    today = f"{datetime.date.today():%-d %B %Y}"
+    day = datetime.date.today()
+    today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
     rows = "".join(
         f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(_shown(v))}</td></tr>" for k, v in parameters.items()
     )

@@ -17,12 +17,15 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from ionrt import resources
+from ionrt.lazy import one_of
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_ONLY = {"python", "pip", "hatchling"}
-CONDA_NAMES = {"pandera-pandas": "pandera"}  # conda splits the extra into a package of its own
+CONDA_NAMES: dict[str, str] = {}  # where conda calls a package otherwise
 EXTRAS = PROJECT["optional-dependencies"]
-CORE = {"lazy", "quantities", "ions", "beam", "biology", "let", "rbe", "sobp"}  # rooms that need no extra
+CORE = {"lazy", "resources", "quantities", "ions", "beam", "biology", "let", "rbe", "sobp"}  # rooms that need no extra
 PEERS = {"pyRadPlan", "pymkm"}  # compared with in benchmarks, each in an environment of its own
 
 
@@ -144,3 +147,22 @@ def test_a_missing_extra_is_named_with_what_to_install(tmp_path):
     code = f"{hide}from ionrt.__main__ import main; sys.exit(main(['report', 'compare_ions']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and 'pip install "ionrt[lab]"' in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_wheel_carries_what_a_report_needs(tmp_path):
+    """Notebooks, protocols and data sets come from the folders of the checkout, each once."""
+    force = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert {(name, Path(inside).name) for name, inside in force.items()} == {(f, f) for f in resources.FOLDERS}
+    assert (ROOT / "ionrt" / "py.typed").is_file()
+    inside = tmp_path / "work"
+    start = resources.copy_to(inside)
+    copied = {str(p.relative_to(inside)) for p in inside.rglob("*") if p.is_file()}
+    tracked = subprocess.run(["git", "ls-files", *resources.FOLDERS], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert start.is_file() and copied >= {name for name in tracked if not name.endswith(".cfg")} and len(copied) > 20
+    with pytest.raises(ValueError, match="notebooks, trials, datasets already"):
+        resources.copy_to(inside)
+
+
+def test_names_of_nothing_are_asked_for_with_a_clear_error():
+    with pytest.raises(ValueError, match="notebook: 'x' does not exist; there are none"):
+        one_of("x", [], what="notebook")

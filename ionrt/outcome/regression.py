@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,16 @@ import patsy
 from scipy import stats
 
 from ionrt.outcome import hazards
-from ionrt.outcome.columns import Names, SurvivalColumns, check_level, require, rows, stratum_codes, survival_columns
+from ionrt.outcome.columns import (
+    Names,
+    SurvivalColumns,
+    check_level,
+    numbers,
+    require,
+    rows,
+    stratum_codes,
+    survival_columns,
+)
 from ionrt.outcome.discrimination import concordance
 from ionrt.outcome.survival import product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
@@ -31,6 +41,9 @@ class Design:
 def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design:
     """The right-hand side of a formula as covariates; missing values raise, categories are coded against the first level."""
     text = formula.split("~", 1)[-1].strip()
+    for name in df.columns[[kind in "mM" for kind in df.dtypes.map(lambda t: getattr(t, "kind", ""))]]:
+        if re.search(rf"(?<!\w){re.escape(str(name))}(?!\w)", text):
+            numbers(df[name], f"formula {formula!r}, column {name!r}")
     try:
         matrix = patsy.dmatrix(text, df, NA_action=patsy.NAAction(NA_types=[]), return_type="matrix")
     except patsy.PatsyError as error:
@@ -130,11 +143,22 @@ def cox(
     return regress(ready, groups, robust, ties, level, n=len(np.unique(groups)))
 
 
-def regress(ready: Prepared, cluster: np.ndarray, robust: bool, ties: str, level: float, *, n: int) -> pd.DataFrame:
-    """Fit, and lay the result out as a table of terms."""
+def regress(
+    ready: Prepared,
+    cluster: np.ndarray,
+    robust: bool,
+    ties: str,
+    level: float,
+    *,
+    n: int,
+    estimated: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> pd.DataFrame:
+    """Fit, and lay the result out as a table of terms; `estimated`: what estimated weights add to the residuals."""
     d = ready.design
     fit = hazards.newton(d.x, ready.weight, ready.sets, d.names, ties)
     residuals = hazards.score_residuals(d.x, fit.beta, ready.weight, ready.sets, ties)
+    if estimated is not None:
+        residuals = residuals + estimated(fit.beta)
     sandwich = hazards.cluster_covariance(residuals, fit.covariance, cluster)
     covariance = sandwich if robust else fit.covariance
     out = coefficient_table(d.names, fit.beta, covariance, level=level)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from typing import cast
 
 import numpy as np
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -42,12 +43,14 @@ KERNEL = re.compile(
     r"|STANDARD|SOFT|BONE|BONEPLUS|LUNG|DETAIL|EDGE|CHEST"
 )
 # names of devices that are no more than a kind and a number
-DEVICE = re.compile(r"(?:RS|RaShi|RangeShifter|Snout|S|Magnet|T|Tune)?[ _-]?(?:\d{1,3}(?:\.\d{1,2})?(?:[ _]?(?:mm|cm))?|[XY])", re.IGNORECASE)
+DEVICE = re.compile(
+    r"(?:RS|RaShi|RangeShifter|Snout|S|Magnet|T|Tune)?[ _-]?(?:\d{1,3}(?:\.\d{1,2})?(?:[ _]?(?:mm|cm))?|[XY])", re.IGNORECASE
+)
 SETTING = re.compile(r"(?:IN|OUT)|[+-]?\d{1,3}(?:\.\d{1,6})?", re.IGNORECASE)
 WORDS = frozenset(
-    "absorbed biological definition dose dose-averaged effective in let letd lett of physical proton rbe rbe-weighted relative"
-    " unrestricted water weighted [kev/um] (kev/um) kev/um".split()
-)
+    ("absorbed", "biological", "definition", "dose", "dose-averaged", "effective", "in", "let", "letd", "lett", "of", "physical",
+     "proton", "rbe", "rbe-weighted", "relative", "unrestricted", "water", "weighted", "[kev/um]", "(kev/um)", "kev/um")
+)  # fmt: skip
 PLANES = frozenset(("AXIAL", "REFORMATTED", "MPR", "AVERAGE", "VOLUME", "OTHER"))  # third value of the image type
 METHODS = (
     ("113100", "Basic Application Confidentiality Profile"),
@@ -277,7 +280,10 @@ class _Copy:
     def _image_type(self, data: Dataset, raw: bytes) -> bytes:
         """The three values that the standard defines; what a manufacturer adds goes."""
         first, second, third = ([v.strip() for v in raw.decode("latin-1").split("\\")] + ["", "", ""])[:3]
-        head = (first if first in ("ORIGINAL", "DERIVED") else "DERIVED", second if second in ("PRIMARY", "SECONDARY") else "SECONDARY")
+        head = (
+            first if first in ("ORIGINAL", "DERIVED") else "DERIVED",
+            second if second in ("PRIMARY", "SECONDARY") else "SECONDARY",
+        )
         return "\\".join((*head, third if third in PLANES else "AXIAL")).encode()
 
     def _pointer(self, data: Dataset, raw: bytes) -> bytes | None:
@@ -299,7 +305,7 @@ def allowed(kind: str, place: str) -> dict[int, Rule]:
         rows = list(csv.reader(line for line in file if not line.startswith("#")))[1:]
     found = {}
     for kinds, places, rule, attributes in rows:
-        if kinds != "all" and kind not in kinds.split() or place not in places.split():
+        if (kinds != "all" and kind not in kinds.split()) or place not in places.split():
             continue
         name, *arguments = rule.split(":")
         values = tuple(arguments[0].split("|")) if name.startswith("terms") else tuple(arguments)
@@ -462,14 +468,14 @@ def _meanings() -> dict[tuple[str, str], str]:
     """(scheme, value) to meaning of the codes that the standard uses (PS3.16)."""
     return {
         (scheme, value): str(meaning)
-        for scheme, named in concepts.items()
+        for scheme, named in cast("dict[str, dict[str, dict[str, tuple]]]", concepts).items()
         for values in named.values()
         for value, (meaning, _) in values.items()
     }
 
 
 def _known_codes(items: list[Dataset]) -> list[Dataset]:
-    """Codes of the standard's own tables, with the meaning from there, and structure codes that are names of the nomenclature."""
+    """Codes of the standard's own tables, with the meaning from there, and structure codes that are its names."""
     found = []
     for item in items:
         value, scheme = text(item, "CodeValue"), text(item, "CodingSchemeDesignator")

@@ -10,7 +10,7 @@ from itertools import permutations
 import numpy as np
 from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 NUMBERS = (
@@ -22,7 +22,9 @@ NUMBER_TAGS = frozenset(int(tag_for_keyword(keyword) or 0) for keyword in NUMBER
 BIRTH_TAG = int(tag_for_keyword("PatientBirthDate") or 0)
 CHARSET_TAG = int(tag_for_keyword("SpecificCharacterSet") or 0)
 CODECS = ("utf-8", "latin-1", "cp949", "cp932", "euc_jp", "gb18030", "iso2022_jp")
-TITLES = frozenset(("mr", "mrs", "ms", "dr", "prof", "von", "van", "de", "da", "di", "la", "le", "el", "and", "the", "of", "no"))
+TITLES = frozenset(
+    ("mr", "mrs", "ms", "dr", "prof", "von", "van", "de", "da", "di", "la", "le", "el", "and", "the", "of", "no")
+)
 ESCAPE = re.compile(rb"\x1b[\x20-\x2f]*[\x30-\x7e]")
 SHORTEST_NUMBER, SHORTEST_PART, SHORTEST_NEEDLE = 3, 5, 6  # characters; anything shorter is met by chance
 
@@ -126,7 +128,13 @@ class Identifiers:
             for parts in ((year, month, day), (day, month, year), (month, day, year)):
                 self.dates.add("".join(parts))
                 self.dates.add("".join(parts).replace(year, year[2:], 1))
-            for form in (digits, f"{year}-{month}-{day}", f"{day}.{month}.{year}", f"{month}/{day}/{year}", f"{day}/{month}/{year}"):
+            for form in (
+                digits,
+                f"{year}-{month}-{day}",
+                f"{day}.{month}.{year}",
+                f"{month}/{day}/{year}",
+                f"{day}/{month}/{year}",
+            ):
                 self._add_needles(form)
 
 
@@ -153,7 +161,7 @@ def _decoded(raw: bytes, charset: str) -> set[str]:
     return found
 
 
-def _raw(element: RawDataElement) -> bytes:
+def _raw(element: DataElement | RawDataElement) -> bytes:
     """Bytes of an element, as they stand in the file where it was not converted yet."""
     value = element.value
     if isinstance(value, bytes):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from pydicom.dataset import Dataset
 from scipy import ndimage
@@ -21,12 +23,14 @@ def why_not(data: Dataset, kind: str) -> str:
     """Why the pixels of an object may hold text, from what its header says in all places; empty where it does not."""
     if kind not in ("CT", "RTDOSE"):
         return ""
-    numbers = {k: text(data, k) for k in ("BurnedInAnnotation", "ConversionType", "SeriesDescription", "ImageType", "ScanOptions")}
+    numbers = {
+        k: text(data, k) for k in ("BurnedInAnnotation", "ConversionType", "SeriesDescription", "ImageType", "ScanOptions")
+    }
     said = [part.strip().upper() for k in ("ImageType", "ScanOptions") for part in numbers[k].split("\\")]
     if kind == "CT" and any(word in part for part in (*said, numbers["SeriesDescription"].upper()) for word in SCOUT):
         return "scout image"
     planes = said[2:3] if numbers["ImageType"] else []
-    if kind == "CT" and (numbers["ConversionType"] or planes and planes[0] not in (*PLANES, "")):
+    if kind == "CT" and (numbers["ConversionType"] or (planes and planes[0] not in (*PLANES, ""))):
         return "secondary capture or an image of another kind than slices"
     if numbers["BurnedInAnnotation"].upper() not in ("", "NO"):
         return "burned-in annotation"
@@ -85,7 +89,9 @@ def _decoded(data: Dataset, shape: tuple[int, ...], bits: int, file: str) -> np.
         raise IonrtError(f"{file}: compressed pixels that cannot be decoded here; decompress the file first") from error
     if values.size != np.prod(shape):
         raise IonrtError(f"{file}: decoded pixels do not have {shape} values; the file is damaged")
-    return values.reshape(shape).astype(f"<i{bits // 8}" if values.dtype.kind == "i" else f"<u{bits // 8}").view(f"<u{bits // 8}")
+    return (
+        values.reshape(shape).astype(f"<i{bits // 8}" if values.dtype.kind == "i" else f"<u{bits // 8}").view(f"<u{bits // 8}")
+    )
 
 
 def _one_padding(values: np.ndarray, data: Dataset) -> np.ndarray:
@@ -114,14 +120,14 @@ def _letters(frame: np.ndarray, dose: bool) -> bool:
         return False
     for row in np.flatnonzero((words >= floor).any(axis=1)):
         spelled = LETTERS[np.ascontiguousarray(words[row]).view(np.uint8).reshape(-1, width)].all(axis=1)
-        for start, stop in _runs(spelled):
+        for start, stop in _runs(np.asarray(spelled)):
             if (stop - start) * width < (8 if dose else 6):
                 continue
             run = words[row, start:stop].astype(float)
             beside = [words[r, start:stop].astype(float) for r in (row - 1, row + 1) if 0 <= r < len(words)]
             near = 0.05 if dose else 0.5  # a dose falls off, but not to nothing in one voxel on both sides
             alone = beside and all(((other < near * run) | (other > run / near)).mean() > 0.9 for other in beside)
-            if len(set(run)) > 1 and (alone or not dose and stop - start >= 8):
+            if len(set(run)) > 1 and (alone or (not dose and stop - start >= 8)):
                 return True
     return False
 
@@ -147,21 +153,20 @@ def _strokes(image: np.ndarray) -> bool:
         edges = steps[steps > 0]
         if (steps > 0).any(axis=0).mean() < 0.8 or np.percentile(edges, 10) < 0.25 * (high - low):
             continue  # filled areas, or edges that fade
-        _, parts = ndimage.label(strokes, np.ones((3, 3)))
-        if parts >= 3 and _in_line(strokes):
+        if _in_line(strokes):
             return True
     return False
 
 
 def _in_line(strokes: np.ndarray) -> bool:
     """Whether at least three separate parts of 4 to 64 rows stand side by side."""
-    labels, n = ndimage.label(strokes, np.ones((3, 3)))
+    labels = ndimage.label(strokes, np.ones((3, 3)))[0]
     boxes = [(s[0].start, s[0].stop, s[1].start, s[1].stop) for s in ndimage.find_objects(labels) if s is not None]
     tall = sorted((b for b in boxes if 4 <= b[1] - b[0] <= 64 and b[3] - b[2] <= 64), key=lambda b: b[2])
     for top, bottom, *_ in tall:
         mates = [b for b in tall if abs(b[1] - bottom) <= max(2, (bottom - top) // 4)]
         if len(mates) >= 3 and len({b[2] for b in mates}) >= 3:
-            gaps = [b[2] - a[3] for a, b in zip(mates, mates[1:], strict=False)]
+            gaps = [b[2] - a[3] for a, b in pairwise(mates)]
             if sum(-2 <= gap <= bottom - top for gap in gaps) >= 2:
                 return True
     return False
