@@ -95,13 +95,28 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
 
 
 def _parameters(source: Path) -> dict[str, Any]:
-    """Names and default values of the cell tagged ``parameters``, which holds plain assignments."""
+    """Names and default values of the cell tagged ``parameters``, one ``name = value`` per line, nothing else."""
     cells = nbformat.read(source, as_version=4).cells
     tagged = [c.source for c in cells if "parameters" in c.metadata.get("tags", ())]
     if len(tagged) != 1:
         raise IonrtError(f"{source.name}: expected one cell tagged `parameters`, found {len(tagged)}")
-    lines = [node for node in ast.parse(tagged[0]).body if isinstance(node, ast.Assign)]
-    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in lines}
+    found: dict[str, Any] = {}
+    for node in ast.parse(tagged[0]).body:
+        plain = isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+        try:
+            value = ast.literal_eval(node.value) if plain else None
+        except ValueError:
+            plain = False
+        if not plain:
+            raise IonrtError(
+                f"{source.name}: the cell tagged `parameters` may hold `name = value` only, one per line, each a number,"
+                f" a text, a list or a dictionary, got `{ast.unparse(node)}`; what is computed belongs in the next cell"
+            )
+        name = node.targets[0].id
+        if name in found:
+            raise IonrtError(f"{source.name}: the cell tagged `parameters` gives {name!r} twice")
+        found[name] = value
+    return found
 
 
 def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
@@ -156,7 +171,13 @@ def external_resources(page: str) -> list[str]:
 
 
 def _prepare(book: Any) -> None:
-    """MathML for formulas, no progress bars, no printed key numbers (they stand in a table)."""
+    """MathML for formulas, no progress bars, no printed key numbers (they stand in a table).
+
+    Cells tagged `synthetic` leave the page together where none of them shows anything: the data are not SYNTHETIC.
+    """
+    about = [cell for cell in book.cells if "synthetic" in cell.metadata.get("tags", ())]
+    if not any(cell.get("outputs") for cell in about):
+        book.cells = [cell for cell in book.cells if cell not in about]
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = math_to_mathml(cell.source)

@@ -151,16 +151,24 @@ def _read(folder: Path, plan: _Plan) -> tuple[xr.Dataset, list[xr.DataArray]]:
 
 
 def imported_doses(patient: xr.Dataset, folder: Path) -> dict[str, xr.DataArray]:
-    """Every plan dose of the folder by its quantity, each on its own grid."""
-    from ionrt.patient import read_dose
+    """Every plan dose of the folder by its quantity, each on its own grid, in the patient's frame of reference."""
+    from ionrt.patient import check_frame, read_dose
 
-    found = {name: patient[name] for name in UNIT if name in patient}
+    found, left = {name: patient[name] for name in UNIT if name in patient}, []
     for name in patient.attrs.get("doses_elsewhere", ()):
-        dose = read_dose(next(folder.rglob(name)))
-        if dose.name in UNIT and dose.attrs["dose_summation_type"] == "PLAN":
-            if str(dose.name) in found:
-                raise IonrtError(f"two plan doses of {dose.name}; leave one in the folder")
-            found[str(dose.name)] = dose
+        try:
+            dose = read_dose(folder / name)
+            if dose.name not in UNIT or dose.attrs["dose_summation_type"] != "PLAN":
+                continue
+            check_frame(patient, dose, what=name)
+        except IonrtError as error:
+            left.append(str(error))
+            continue
+        if str(dose.name) in found:
+            raise IonrtError(f"two plan doses of {dose.name}; leave one in the folder")
+        found[str(dose.name)] = dose
+    if left and not found:
+        raise IonrtError("; ".join(left))
     return {name: da.assign_attrs(source="imported") for name, da in found.items()}
 
 

@@ -38,6 +38,7 @@ from ionrt.patient.dicom_clean import (
 )
 from ionrt.patient.dicom_files import Header, read_all, scan
 from ionrt.patient.dicom_write import IMPLEMENTATION
+from ionrt.patient.door import read_dataset
 from ionrt.patient.identifiers import Identifiers
 from ionrt.patient.pixel_text import hidden_text, stored_values, why_not
 from ionrt.quantities import IonrtError
@@ -158,7 +159,7 @@ def _check_places(folder: Path, out: Path, mapping: str | Path | None) -> tuple[
 
 def _look(header: Header, root: Path, identifiers: Identifiers) -> _File:
     """What an object is and who it belongs to; its names and numbers go to the identifiers."""
-    data = _parse(header.path)
+    data = read_dataset(header.path, pixels=False) or Dataset()
     one = _File(header.path, str(header.path.relative_to(root)), text(data, "Modality"))
     identifiers.collect(data, skip=_nameless())
     kind = text(data, "SOPClassUID")
@@ -173,14 +174,6 @@ def _look(header: Header, root: Path, identifiers: Identifiers) -> _File:
         one.file = text(data, "SeriesInstanceUID")  # until it is known how many slices the series has
     one.note = ", ".join(left_out(data, one.kind)) and f"left out: {', '.join(left_out(data, one.kind))}"
     return one
-
-
-def _parse(path: Path) -> Dataset:
-    """An object without its pixels."""
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True, force=True)
-    except Exception as error:  # whatever a damaged file makes the parser raise
-        raise IonrtError(f"{path.name}: cannot be read as DICOM; the file is truncated or damaged") from error
 
 
 def _nameless() -> frozenset[int]:
@@ -255,7 +248,7 @@ def _check_any(files: list[_File], folder: str | Path) -> None:
 def _write_one(one: _File, folder: Path, cleaner: Cleaner, patient: Patient) -> None:
     """Clean, write, read back, search, compare; an object whose pixels may hold text is refused."""
     data = read_all(one.path)
-    values = stored_values(data, one.path.name) if one.kind in ("CT", "RTDOSE") and _has_pixels(data, one) else None
+    values = stored_values(one.path) if one.kind in ("CT", "RTDOSE") and _has_pixels(data, one) else None
     if values is not None:
         one.reason = (
             hidden_text(values, dose=one.kind == "RTDOSE")

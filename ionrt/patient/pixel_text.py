@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from scipy import ndimage
 
-from ionrt.patient.dicom_clean import PLANES, text
-from ionrt.quantities import IonrtError
+from ionrt.patient.dicom_clean import PLANES, stored, text
+from ionrt.patient.dicom_files import read_pixels
 
-NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2", "")
 SCOUT = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM")
 LETTERS = np.zeros(256, dtype=bool)
 LETTERS[[ord(c) for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 ^,.-_/="]] = True
@@ -44,33 +45,21 @@ def why_not(data: Dataset, kind: str) -> str:
     return ""
 
 
-def stored_values(data: Dataset, file: str) -> np.ndarray:
-    """Pixel values as stored, (frames, rows, columns); unused bits are zero (of signed values: the sign), padding is one value.
+def stored_values(path: Path) -> np.ndarray:
+    """Pixel values of a file as stored, (frames, rows, columns), little endian, with no room for anything else.
 
-    Valid for native pixels and for what pydicom's installed decoders can decode.
+    Unused bits are zero (of negative values one, as readers expect), the padding range is one value.
     """
-    rows, columns = _int(data, "Rows"), _int(data, "Columns")
-    frames = int(float(text(data, "NumberOfFrames") or 1))
-    bits, used, high = (_int(data, k) for k in ("BitsAllocated", "BitsStored", "HighBit"))
-    signed = _int(data, "PixelRepresentation") == 1
-    if not (0 < used <= bits and high == used - 1 and bits in (16, 32) and rows * columns * frames > 0):
-        raise IonrtError(f"{file}: {used} bits stored, highest {high}, of {bits}, {frames} frames: these pixels cannot be read")
-    syntax = data.file_meta.get("TransferSyntaxUID", "") if hasattr(data, "file_meta") else ""
-    raw = data.get_item("PixelData").value if "PixelData" in data else b""
-    shape, size = (frames, rows, columns), frames * rows * columns * bits // 8
-    if syntax in NATIVE:
-        if not isinstance(raw, bytes) or len(raw) < size:
-            raise IonrtError(f"{file}: the pixels are shorter than {frames} x {rows} x {columns} values; the file is truncated")
-        order = ">" if syntax == "1.2.840.10008.1.2.2" else "<"
-        values = np.frombuffer(raw, f"{order}u{bits // 8}", count=size // (bits // 8)).reshape(shape).astype(f"<u{bits // 8}")
-    else:
-        values = _decoded(data, shape, bits, file)
-    if used < bits:
-        values = values & np.array((1 << used) - 1, values.dtype)
-        if signed:
-            sign = np.array(1 << (used - 1), values.dtype)
-            values = (values ^ sign) - sign  # the sign fills the bits above, as readers expect
-    return _one_padding(values.view(f"<i{bits // 8}") if signed else values, data)
+    values, fields, _ = read_pixels(path)
+    if fields.integer("HighBit", 15) != fields.integer("BitsStored", 16) - 1 or values.dtype.itemsize not in (2, 4):
+        raise fields.error(
+            "HighBit", "is not the highest of the stored bits; these pixels cannot be written anew: export again"
+        )
+    values = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    if "PixelPaddingValue" not in fields or "PixelPaddingRangeLimit" not in fields:
+        return values
+    ends = [fields.integer(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    return np.where((values >= min(ends)) & (values <= max(ends)), np.array(ends[0]).astype(values.dtype), values)
 
 
 def hidden_text(values: np.ndarray, *, dose: bool) -> str:
@@ -80,35 +69,6 @@ def hidden_text(values: np.ndarray, *, dose: bool) -> str:
     if not dose and any(_strokes(frame) for frame in values):
         return "text drawn into the image"
     return ""
-
-
-def _decoded(data: Dataset, shape: tuple[int, ...], bits: int, file: str) -> np.ndarray:
-    try:
-        values = np.asarray(data.pixel_array)
-    except Exception as error:  # a missing decoder or damaged stream
-        raise IonrtError(f"{file}: compressed pixels that cannot be decoded here; decompress the file first") from error
-    if values.size != np.prod(shape):
-        raise IonrtError(f"{file}: decoded pixels do not have {shape} values; the file is damaged")
-    return (
-        values.reshape(shape).astype(f"<i{bits // 8}" if values.dtype.kind == "i" else f"<u{bits // 8}").view(f"<u{bits // 8}")
-    )
-
-
-def _one_padding(values: np.ndarray, data: Dataset) -> np.ndarray:
-    """Values in the padding range become the padding value."""
-    if "PixelPaddingValue" not in data or "PixelPaddingRangeLimit" not in data:
-        return values
-    ends = []
-    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        raw = data.get_item(keyword).value
-        if isinstance(raw, bytes) and len(raw) == 2:
-            ends.append(int(np.frombuffer(raw, "<i2" if values.dtype.kind == "i" else "<u2")[0]))
-        elif isinstance(raw, int):
-            ends.append(raw)
-        else:
-            return values
-    inside = (values >= min(ends)) & (values <= max(ends))
-    return np.where(inside, np.array(ends[0]).astype(values.dtype), values)
 
 
 def _letters(frame: np.ndarray, dose: bool) -> bool:
@@ -180,9 +140,5 @@ def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
 
 def _int(data: Dataset, keyword: str) -> int:
     """A whole number of the pixel module, 0 where it is absent or no number."""
-    element = data.get_item(keyword) if keyword in data else None
-    value = element.value if element is not None else None
-    if isinstance(value, bytes):
-        order = "<" if getattr(element, "is_little_endian", True) else ">"
-        return int(np.frombuffer(value, f"{order}u2")[0]) if len(value) == 2 else 0
-    return int(value) if isinstance(value, int) else 0
+    raw = stored(data, tag_for_keyword(keyword) or 0, "US") if keyword in data else b""
+    return int(np.frombuffer(raw, "<u2")[0]) if len(raw) == 2 else 0
