@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import datetime
 import html
+import importlib
 import json
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,6 @@ from typing import Any
 
 import nbformat
 import papermill
-from latex2mathml.converter import convert as to_mathml
-from nbconvert import HTMLExporter
 
 import ionrt
 from ionrt import resources
@@ -120,6 +120,8 @@ def _parameters(source: Path) -> dict[str, Any]:
 
 
 def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
+    # what writes the page loads while the kernel computes
+    threading.Thread(target=importlib.import_module, args=("nbconvert",), daemon=True).start()
     try:
         papermill.execute_notebook(
             str(source),
@@ -153,6 +155,8 @@ def to_html(executed: Path, parameters: Mapping[str, Any]) -> str:
     """The page of an executed notebook, as text; raises if it would load anything from elsewhere."""
     book = nbformat.read(executed, as_version=4)
     _prepare(book)
+    from nbconvert import HTMLExporter
+
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
     title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
@@ -190,6 +194,7 @@ def _prepare(book: Any) -> None:
 
 def math_to_mathml(text: str) -> str:
     """Replace ``$…$`` and ``$$…$$`` outside code by MathML."""
+    from latex2mathml.converter import convert as to_mathml
 
     def one(match: re.Match[str]) -> str:
         formula, display = (match.group(1), "block") if match.group(1) else (match.group(2), "inline")

@@ -17,6 +17,7 @@ from ionrt.patient.notes import Notes
 from ionrt.quantities import IonrtError
 
 ION_PLAN = "1.2.840.10008.5.1.4.1.1.481.8"
+TURNING = ("GantryAngle", "PatientSupportAngle", "TableTopPitchAngle", "TableTopRollAngle", "TableTopEccentricAngle")
 MOST_ENERGY = 1000.0  # MeV/u
 MOST_FRACTIONS = 1000
 FAR = 1e4  # mm: no isocentre, source or snout lies farther
@@ -32,7 +33,7 @@ class IonPlan:
     (planned of this beam; 0 where not stated), `beam_dose` (Gy; NaN where not stated),
     `gantry_angle`, `couch_angle` (degrees, IEC 61217), `patient_position` ("HFS", ...; empty where not stated),
     `table_pitch`, `table_roll`, `table_eccentric`, `gantry_pitch` (degrees, the largest of the control points; 0 where not
-    stated), `angle_change` (degrees by which gantry or couch turn during the beam), `isocentre_x`, `_y`, `_z` (mm, LPS),
+    stated), `angle_change` (degrees by which gantry or table turn during the beam), `isocentre_x`, `_y`, `_z` (mm, LPS),
     `source_x`, `source_y` (virtual source distance, mm), `snout`, `snout_position` (mm), `range_shifters`, `range_shifter` (mm
     of water, all that are in), `range_shifter_distance` (mm from the isocentre, as stated; 0 without one), `layers`, `spots`.
     `layers`: `beam`, `layer`, `energy` (MeV/u), `weight`, `spots`, `size_x`, `size_y` (FWHM, mm), `tune`, `paintings`.
@@ -224,7 +225,7 @@ def _beam(
         "table_roll": _tilt(beam, "TableTopRollAngle"),
         "table_eccentric": _tilt(beam, "TableTopEccentricAngle"),
         "gantry_pitch": _tilt(beam, "GantryPitchAngle"),
-        "angle_change": max(abs(_tilt(beam, k, _angle(first, k, 0.0))) for k in ("GantryAngle", "PatientSupportAngle")),
+        "angle_change": max(abs(_tilt(beam, k, _angle(first, k, 0.0))) for k in TURNING),
         **{f"isocentre_{axis}": float(value) for axis, value in zip("xyz", isocentre, strict=True)},
         "source_x": source[0],
         "source_y": source[1],
