@@ -49,7 +49,8 @@ DEVICE = re.compile(
 SETTING = re.compile(r"(?:IN|OUT)|[+-]?\d{1,3}(?:\.\d{1,6})?", re.IGNORECASE)
 WORDS = frozenset(
     ("absorbed", "biological", "definition", "dose", "dose-averaged", "effective", "in", "let", "letd", "lett", "of",
-     "physical", "proton", "rbe", "rbe-weighted", "relative", "unrestricted", "water", "weighted", "[kev/um]", "(kev/um)", "kev/um")
+     "physical", "proton", "rbe", "rbe-weighted", "relative", "unrestricted", "water", "weighted", "[kev/um]",
+     "(kev/um)", "kev/um")
 )  # fmt: skip
 PLANES = frozenset(("AXIAL", "REFORMATTED", "MPR", "AVERAGE", "VOLUME", "OTHER"))  # third value of the image type
 METHODS = (
