@@ -247,9 +247,9 @@ def _replaced(part: Any, pattern: re.Pattern[str], stands: Mapping[str, str]) ->
     """The same lists and dictionaries with the texts in them changed."""
     if isinstance(part, str):
         return pattern.sub(lambda match: stands[match.group(0)], part)
-    if isinstance(part, list) and part and all(isinstance(line, str) for line in part):
-        if all(line.endswith("\n") for line in part[:-1]):  # the lines of one text
-            return pattern.sub(lambda match: stands[match.group(0)], "".join(part)).splitlines(True)
+    lines = isinstance(part, list) and all(isinstance(line, str) for line in part)
+    if lines and part and all(line.endswith("\n") for line in part[:-1]):  # of one text
+        return pattern.sub(lambda match: stands[match.group(0)], "".join(part)).splitlines(True)
     if isinstance(part, list):
         return [_replaced(one, pattern, stands) for one in part]
     return {k: _replaced(v, pattern, stands) for k, v in part.items()} if isinstance(part, dict) else part
