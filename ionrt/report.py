@@ -222,7 +222,7 @@ def _without_traces(executed: Path, folders: Mapping[str, str]) -> None:
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
             cell.outputs = _page_outputs(cell)
-    spelled = {}
+    spelled: dict[str, str] = {}
     for path, stands in folders.items():
         quoted, plain = json.dumps(path)[1:-1], json.dumps(path, ensure_ascii=False)[1:-1]
         forms = {
