@@ -18,24 +18,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, UID
 from tqdm import tqdm
 
 from ionrt.files import atomic
-from ionrt.patient.dicom_clean import (
-    BINARY,
-    GENERATED,
-    METHOD,
-    METHODS,
-    OBJECTS,
-    Cleaner,
-    Patient,
-    Secret,
-    allowed,
-    left_out,
-    payload,
-    regular,
-    separate,
-    sequence,
-    stored,
-    text,
-)
+from ionrt.patient.allowlist import BINARY, OBJECTS, allowed, left_out, payload, regular, sequence, stored, text
+from ionrt.patient.dicom_clean import GENERATED, METHOD, METHODS, Cleaner, Patient, Secret, separate
 from ionrt.patient.dicom_files import Header, read_all, scan
 from ionrt.patient.dicom_write import IMPLEMENTATION
 from ionrt.patient.door import read_dataset

@@ -10,7 +10,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from scipy import ndimage
 
-from ionrt.patient.dicom_clean import PLANES, stored, text
+from ionrt.patient.allowlist import PLANES, stored, text
 from ionrt.patient.dicom_files import read_pixels
 
 SCOUT = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM")
