@@ -17,7 +17,7 @@ ifneq ($(strip $(UNKNOWN)),)
 $(error $(strip $(UNKNOWN)): not known here; there are $(KNOWN). Parameters of a notebook: PARAM='ions=[p,C] spacing=5')
 endif
 
-.PHONY: help setup report test lab lint lock benchmark clean
+.PHONY: help setup report indications test lab lint lock benchmark clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ $(READY): constraints.txt pyproject.toml
 
 report: $(READY)  ## reports/compare_ions.html; PATIENT= TARGET= COHORT= NOTEBOOK= PARAM=, see below
 	@$(BIN)/python -m ionrt report $(NOTEBOOK) $(ARGS)
+
+indications: $(READY)  ## reports/indications/index.html: one page per indication
+	@$(BIN)/python -m ionrt indications
 
 test: $(READY)  ## all tests and notebooks
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-sanitize-with notebooks/sanitise.cfg $(PYTEST_ARGS)

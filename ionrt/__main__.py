@@ -1,4 +1,4 @@
-"""Command line: ``ionrt init | report | basedata | check``, or ``python -m ionrt ...``."""
+"""Command line: ``ionrt init | report | indications | basedata | check``, or ``python -m ionrt ...``."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", metavar="DIR", default="reports", help="folder of the reports (default: reports)")
     report.add_argument("-p", dest="parameters", metavar="KEY=VALUE", action="append", default=[], help="any other parameter")
     report.set_defaults(run=_report)
+    pages = commands.add_parser("indications", help="one page per indication, and an index")
+    pages.add_argument("--out", metavar="DIR", default="reports/indications", help="folder of the pages")
+    pages.set_defaults(run=_indications)
     basedata = commands.add_parser("basedata", help="base data of the ions in water")
     basedata.add_argument("action", choices=("build", "info", "export", "clear"))
     basedata.add_argument("ions", nargs="*", help="p He C O Ne (default: all)")
@@ -87,6 +90,13 @@ def _report(chosen: argparse.Namespace) -> None:
         made = report(name, Path(chosen.out) / f"{short}.html", parameters)
         size = made.html.stat().st_size / 1e6
         print(f"report    {made.html}  ({size:.1f} MB, 0 external resources)\nnotebook  {made.notebook}")
+
+
+def _indications(chosen: argparse.Namespace) -> None:
+    warnings.simplefilter("ignore")
+    from ionrt.report import indication_pages
+
+    print(f"index     {indication_pages(chosen.out)}")
 
 
 def _init(chosen: argparse.Namespace) -> None:

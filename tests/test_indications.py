@@ -1,5 +1,6 @@
 """The facts of the indications: planted faults of every kind are named, and no plan meets a limit of another dose system."""
 
+import re
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from ionrt.indications import check_limits, load
+from ionrt.indications import check_limits, load, tables
 from ionrt.indications.facts import counts
 from ionrt.indications.limits import measure
 from ionrt.quantities import IonrtError, stamp
@@ -196,3 +197,26 @@ def test_the_limits_of_the_pages_that_can_be_compared():
         )
         found[page] = sorted(table.index[table["reason"] == "no plan"])
     assert {k: v for k, v in found.items() if v} == {"sarcoma": ["sac7", "sac8"]}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_dose_of_a_page_says_its_system_and_every_row_leads_to_a_source(page):
+    made = tables(FACTS, page)
+    text = "\n".join(str(v) for table in made.values() for v in table.to_numpy().ravel())
+    doses = re.findall(r"Gy ?\(RBE[^)]*\)", text)
+    assert [d for d in doses if not re.fullmatch(r"Gy \(RBE; [\w.-]+, (stated|inferred|not stated)\)", d)] == []
+    listed = set(made["sources"]["ref"])
+    for name in ("schedules", "constraints", "outcomes", "toxicity", "beams", "why", "trials"):
+        for ref in made[name].get("ref", ()):
+            assert ref == "memory, no source" or re.fullmatch(r"(\[\d+\]) \((abstract|table|registry|web page)\)", ref)
+            assert ref == "memory, no source" or ref.split()[0] in listed
+    assert made["sources"]["where"].str.len().gt(0).all()
+
+
+def test_small_numbers_and_the_stand_in_system_stand_in_the_banner():
+    small = {p for p in PAGES if "SMALL NUMBERS" in tables(FACTS, p)["banner"].to_string()}
+    assert small == {"kidney", "paediatric"}
+    assert "continuity is assumed" in tables(FACTS, "kidney")["banner"].to_string()
+    assert "continuity" not in tables(FACTS, "sarcoma")["banner"].to_string()
+    limits = tables(FACTS, "kidney")["toxicity"]["95 % limits"].tolist()
+    assert limits[:2] == ["28.4 to 99.5", "0.0 to 23.2"]  # 4 of 5, 0 of 14

@@ -1,3 +1,8 @@
 from .facts import Indications as Indications
 from .facts import load as load
 from .limits import check_limits as check_limits
+from .page import tables as tables
+from .plans import beside as beside
+from .plans import coverage as coverage
+from .plans import limits_of as limits_of
+from .plans import plan_page as plan_page
