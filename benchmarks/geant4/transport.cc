@@ -202,8 +202,6 @@ class Physics : public G4VUserPhysicsList {
     AddTransportation();
     const std::vector<G4ParticleDefinition*> charged = {G4Proton::Proton(), G4Deuteron::Deuteron(), G4Triton::Triton(),
                                                         G4He3::He3(),       G4Alpha::Alpha(),       G4GenericIon::GenericIon()};
-    auto excited = new G4ExcitationHandler();
-    (void)excited;
     for (auto particle : charged) {
       auto manager = particle->GetProcessManager();
       manager->AddProcess(new G4hMultipleScattering(), -1, 1, 1);
@@ -253,7 +251,6 @@ class Source : public G4VUserPrimaryGeneratorAction {
              : job.charge == 2 ? static_cast<G4ParticleDefinition*>(G4Alpha::Alpha())
                                : G4IonTable::GetIonTable()->GetIon(job.charge, job.mass, 0.0);
       gun_.SetParticleDefinition(ion_);
-      nucleons_ = ion_->GetPDGMass() / amu_c2; // MeV/u is per atomic mass unit, as in ionrt
     }
     const size_t k = std::lower_bound(cumulative_.begin(), cumulative_.end(), G4UniformRand()) - cumulative_.begin();
     const Spot& s = job.spots[std::min(k, job.spots.size() - 1)];
@@ -275,7 +272,7 @@ class Source : public G4VUserPrimaryGeneratorAction {
       direction[c] = slope[0] * job.axis[0][c] + slope[1] * job.axis[1][c] - job.axis[2][c];
     }
     const double energy = std::max(s.energy + s.spread * G4RandGauss::shoot(), 0.1);
-    gun_.SetParticleEnergy(energy * nucleons_ * MeV);
+    gun_.SetParticleEnergy(energy * job.mass * MeV); // MeV/u: kinetic energy per nucleon
     gun_.SetParticlePosition(position);
     gun_.SetParticleMomentumDirection(direction.unit());
     gun_.GeneratePrimaryVertex(event);
@@ -284,7 +281,6 @@ class Source : public G4VUserPrimaryGeneratorAction {
  private:
   G4ParticleGun gun_;
   G4ParticleDefinition* ion_ = nullptr;
-  double nucleons_ = 1;
   std::vector<double> cumulative_;
 };
 
