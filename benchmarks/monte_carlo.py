@@ -2,8 +2,8 @@
 
     python benchmarks/monte_carlo.py --transport PROGRAM [--ions p He C O Ne] [--phantoms water slabs edge head] [--histories N]
 
-PROGRAM is benchmarks/geant4/transport.cc, built with a Geant4 of one's own, or with the libraries in the wheel `opengate-core` and
-the headers of the same Geant4 version (see docs/decisions/0106). Nothing is fitted to the comparison; it is not part of `make test`.
+PROGRAM is benchmarks/geant4/transport.cc, built with a Geant4 of one's own, or with the libraries in the wheel
+`opengate-core` and the headers of the same Geant4 version (see docs/decisions/0106). Nothing is fitted to the comparison.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ def agreement(
 
     Returns
     -------
-    Dataset on the reference's grid: `difference` and `deviation` (NaN below the threshold or outside), `gamma_index`; attributes
-    `gamma_percent`, `within_percent` (deviations of at most 2), `uncertainty_percent` (median of the compared voxels, of the
-    maximum), `mean_difference_percent`, `compared` (voxels).
+    Dataset on the reference's grid: `difference` and `deviation` (NaN below the threshold or outside), `gamma_index`;
+    attributes `gamma_percent`, `within_percent` (deviations of at most 2), `uncertainty_percent` (median, of the maximum),
+    `mean_difference_percent`, `compared` (voxels).
 
     Raises
     ------
@@ -76,7 +76,7 @@ def agreement(
     sigma = _checked(uncertainty, reference).where(use)
     deviation = difference / sigma
     return out.assign(deviation=deviation).assign_attrs(
-        within_percent=100.0 * float((np.abs(deviation) <= 2.0).where(use).mean()),
+        within_percent=100.0 * float((abs(deviation) <= 2.0).where(use).mean()),
         uncertainty_percent=100.0 * float(sigma.median()) / highest,
     )
 
@@ -102,6 +102,6 @@ def _checked(uncertainty: xr.DataArray, reference: xr.DataArray) -> xr.DataArray
         sigma, _ = xr.align(uncertainty, reference, join="exact")
     except ValueError as error:
         raise IonrtError("agreement: the uncertainty lies on another grid than the reference; give both on one") from error
-    if bool((sigma < 0.0).any()) or not bool((sigma > 0.0).any()) or bool(((sigma == 0.0) & (reference > 0.0)).all()):
+    if bool((sigma < 0.0).any()) or not bool((sigma > 0.0).any()):
         raise IonrtError("agreement: expected an uncertainty above 0 where there is dose (one standard deviation, in its unit)")
     return sigma.transpose(*GRID)

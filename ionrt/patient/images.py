@@ -16,7 +16,8 @@ from ionrt.quantities import IonrtError, one_of, stamp
 DIMS = ("z", "y", "x")
 META_TYPES = {"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
               "MET_FLOAT": "f4", "MET_DOUBLE": "f8"}  # fmt: skip
-NRRD_TYPES = {"signed char": "i1", "int8": "i1", "uchar": "u1", "unsigned char": "u1", "uint8": "u1", "short": "i2", "int16": "i2",
+NRRD_TYPES = {"signed char": "i1", "int8": "i1", "uchar": "u1", "unsigned char": "u1", "uint8": "u1", "short": "i2",
+              "int16": "i2",
               "ushort": "u2", "unsigned short": "u2", "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
               "unsigned int": "u4", "float": "f4", "double": "f8"}  # fmt: skip
 SPACES = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1), "ras": (-1, -1, 1),
@@ -83,7 +84,8 @@ def write_image(da: xr.DataArray, path: str | Path) -> Path:
     if suffix == ".mha":
         header = (
             "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
-            f"TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = {join(map(repr, first))}\nElementSpacing = {join(map(repr, steps))}\n"
+            f"TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = {join(map(repr, first))}\n"
+            f"ElementSpacing = {join(map(repr, steps))}\n"
             f"DimSize = {join(map(str, sizes))}\nElementType = MET_FLOAT\nElementDataFile = LOCAL\n"
         )
     else:
@@ -174,7 +176,7 @@ def _upright(values: np.ndarray, directions: np.ndarray, origin: np.ndarray, fil
 
 def _named(da: xr.DataArray, quantity: str, factor: float, attrs: dict[str, Any], file: Path) -> xr.DataArray:
     kind = np.float64 if da.dtype.itemsize == 8 else np.float32
-    out = da.copy(data=np.ascontiguousarray(da.values, dtype=kind) * kind(factor))
+    out = da.copy(data=(np.asarray(da.values, dtype=np.float64) * factor).astype(kind))
     if not np.isfinite(out.values).all():
         raise IonrtError(f"{file.name}: values that are not finite; mask or repair them first")
     for d in DIMS:

@@ -47,8 +47,8 @@ def write_monte_carlo(
 ) -> Path:
     """Write a plan so that a Monte Carlo code can run it: one folder per beam.
 
-    ``case.txt`` holds a line per fact: `grid` (voxels, mm, centre of the first voxel; x y z), `material` (name, density g/cm3, I
-    eV, stopping-power ratio, elements by mass), `ion` (charge, mass number), `beam` (isocentre, axes u v w row by row, source
+    ``case.txt`` holds a line per fact: `grid` (voxels, mm, centre of the first voxel; x y z), `material` (name, density g/cm3,
+    I eV, stopping-power ratio, elements by mass), `ion` (charge, mass number), `beam` (isocentre, axes u v w row by row, source
     distances, start; mm, LPS), `plane` (w of planes to count particles at), `spot` (u, v mm in the isocentre plane, energy and
     its standard deviation MeV/u, variance in air as coefficients of 1, w, w2 in mm2, particles), `run` (histories, batches,
     seed). ``voxels.raw`` is the material of each voxel, 16-bit little-endian, x fastest.
@@ -82,8 +82,7 @@ def write_monte_carlo(
     spr = stopping_power(patient).transpose("z", "y", "x")
     lines, index = _materials(np.asarray(spr.values, dtype=np.float64))
     grid = Grid.of(spr)
-    back = slice(None, None, -1)
-    lines.insert(0, "grid " + _numbers(*grid.shape[back], *grid.spacing[back], *grid.origin[back]))
+    lines.insert(0, "grid " + _numbers(*reversed(grid.shape), *reversed(grid.spacing), *reversed(grid.origin)))
     with atomic(folder, folder=True) as place:
         for k, (beam, part) in enumerate(zip(influence.beams, influence.slices(), strict=True), 1):
             if w[part].any():

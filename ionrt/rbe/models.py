@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.biology.oxygen import osmk23_at
-from ionrt.biology.tissues import INANIWA_2023, Lem1, Mkm, Osmk21, Osmk23, Smk, Tissue, get_tissue
+from ionrt.biology.tissues import INANIWA_2023, Kernel, Lem1, Mkm, Osmk21, Osmk23, Smk, Tissue, get_tissue
 from ionrt.quantities import IonrtError
 from ionrt.rbe import kernels, kernels_let
 from ionrt.rbe.definition import Validity
@@ -16,6 +16,7 @@ from ionrt.rbe.model import Model
 
 Number = float | xr.DataArray
 PROTONS = ("p",)
+NO_THRESHOLD = 1e9  # Gy: tables of alpha and beta stay linear-quadratic at any dose
 _TABLES = "as tabulated in doi 10.1259/bjr.20190334 and doi 10.1088/1361-6560/aad9db"
 
 
@@ -70,6 +71,16 @@ def _osmk23(tissue: str | Tissue, po2: float, z0_exponent: float, reference: tup
 def _lem1(tissue: str | Tissue) -> tuple:
     t = get_tissue(tissue, Lem1)
     return t.alpha_x, t.beta_x, t.threshold, t.s_max
+
+
+def _lem_kernel(tissue: Kernel) -> tuple:
+    t = get_tissue(tissue, Kernel)
+    return (
+        _positive(t.alpha_x, "alpha_x"),
+        _positive(t.beta_x, "beta_x"),
+        NO_THRESHOLD,
+        t.alpha_x + 2.0 * t.beta_x * NO_THRESHOLD,
+    )
 
 
 def _cell(kind: type) -> Any:
@@ -141,6 +152,18 @@ _ALL = (
         "Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001",
         defaults={"tissue": "lem1_chordoma"},
         cell=_cell(Lem1),
+    ),
+    Model(
+        "lem_kernel",
+        ("alpha_x_dose", "sqrt_beta_x_dose"),
+        _lem_kernel,
+        kernels.lem_value,
+        kernels.lem_slopes,
+        Validity(),
+        "alpha and beta of the user's machine file; mixing after Zaider and Rossi 1980, doi 10.2307/3575352",
+        "1",
+        defaults={"tissue": None},
+        cell=_cell(Kernel),
     ),
     Model(
         "smk",
