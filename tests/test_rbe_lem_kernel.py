@@ -57,15 +57,23 @@ def test_dose_of_a_plan_is_that_of_the_formula(tmp_path, which):
     """Mixing written out: alpha and sqrt(beta) weighted by the dose of every spot, then the photon curve solved."""
     base = read_matrad(machine(tmp_path / CITED))
     tissue = kernel_tissues(base)[which]
-    plan = Plan((Beam("C", 0.0, room=POINT_ROOM),), "CTV", 2.0, spacing=4.0, model="lem_kernel", parameters={"tissue": tissue})
-    dij = ionrt.influence(water_box((21, 41, 21), (4.0, 4.0, 4.0)), plan, base={"C": base})
+    plan = Plan(
+        (Beam("C", 0.0, room=POINT_ROOM),),
+        "CTV",
+        2.0,
+        spacing=2.0,
+        spot_spacing=8.0,
+        model="lem_kernel",
+        parameters={"tissue": tissue},
+    )
+    dij = ionrt.influence(water_box(), plan, base={"C": base})
     weights = np.random.default_rng(2).uniform(0.0, 5e6, dij.n_spots)
     field = ionrt.field(dij, weights, models=("lem_kernel",), parameters={"lem_kernel": {"tissue": tissue}})
     got = ionrt.rbe.lem_kernel(field, tissue=tissue)
     a, b = PHOTON[which]
     dose = field["dose"].values
     inside = dose > 0.1 * dose.max()
-    depth = (field["y"].values + 80.0 + 2.0)[None, :, None] * np.ones(dose.shape)  # entered from the smallest y, 4 mm voxels
+    depth = (field["y"].values + 80.0 + 1.0)[None, :, None] * np.ones(dose.shape)  # entered from the smallest y, 2 mm voxels
     alpha, beta = a * (2.0 + depth / 50.0), b * np.exp(-depth / 100.0)  # do not depend on energy
     expected = (np.sqrt(a**2 + 4.0 * b * (alpha * dose + beta * dose**2)) - a) / (2.0 * b)
     np.testing.assert_allclose(got.values[inside], expected[inside], rtol=2e-3)

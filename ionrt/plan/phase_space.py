@@ -12,7 +12,7 @@ from ionrt import ions
 from ionrt.files import atomic
 from ionrt.plan.engine.influence import BeamInfluence, Influence
 from ionrt.plan.setup.geometry import Grid
-from ionrt.plan.setup.scene import stopping_power
+from ionrt.plan.setup.scene import spr_of
 from ionrt.quantities import IonrtError
 
 # mass fractions, mean excitation energy (eV) and the highest stopping-power ratio it stands for: air and cortical bone of ICRU
@@ -79,7 +79,7 @@ def write_monte_carlo(
         raise IonrtError(
             f"write_monte_carlo: expected {influence.n_spots} weights, some above 0, and positive histories, batches and seed"
         )
-    spr = stopping_power(patient).transpose("z", "y", "x")
+    spr = spr_of(patient).transpose("z", "y", "x")
     lines, index = _materials(np.asarray(spr.values, dtype=np.float64))
     grid = Grid.of(spr)
     lines.insert(0, "grid " + _numbers(*reversed(grid.shape), *reversed(grid.spacing), *reversed(grid.origin)))
