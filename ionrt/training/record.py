@@ -116,7 +116,8 @@ def _page(chosen: Mapping[str, Exercise], states: Mapping[str, str], track: str,
 <title>ionrt training record</title><style>{STYLE}</style></head><body>
 <h1>Training record: {escape(track)}</h1>
 <p>The learner's notebooks were run again from scratch with ionrt {escape(__version__)}.
-Core exercises right: <b>{share(core)}</b>; others of the track: <b>{share(rest)}</b>. To pass: all core exercises, four of five of the others, both written parts.</p>
+Core exercises right: <b>{share(core)}</b>; others of the track: <b>{share(rest)}</b>.
+To pass: all core exercises, four of five of the others, both written parts.</p>
 <p><small>The page shows what was answered, not who answered: a person signs for that. It holds no personal data;
 the lines below are filled in by hand. Research software and SYNTHETIC data; no qualification for treating patients.</small></p>
 <table>{blanks}</table>
