@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 
 def kernels_of(
-    entries: list[dict[str, Any]], tables: list[dict[str, Array]], depth: Array, repaired: set[str], file: Path
+    entries: list[dict[str, Any]], tables: list[dict[str, Array]], depth: NDArray[Any], repaired: set[str], file: Path
 ) -> dict[str, Array]:
     """alpha and beta over depth per tissue class, and alpha_x, beta_x; nothing where the file has none."""
     if not all(np.size(e.get(k, ())) for e in entries for k in ("alpha", "beta", "alphaX", "betaX")):
