@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ionrt"
 
 # Left is upstream. A room imports from itself and from rooms to its left only.
 ORDER = [
-    "quantities", "threads", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "compare",
+    "quantities", "threads", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "adapt", "compare",
     "cohort", "outcome", "trial", "plot", "report", "__main__",
 ]  # fmt: skip
 HOMES = {
@@ -25,6 +25,7 @@ HOMES = {
     "nbconvert": {"report"},
     "papermill": {"report"},
     "pandera": {"cohort"},
+    "SimpleITK": {"adapt"},
 }
 HEAVY = {"pydicom", "statsmodels", "holoviews", "bokeh", "nbconvert", "papermill", "numba", "xarray", "scipy", "pandas", "dask"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,139 @@
+"""Several CT series of one patient, read as planning CT and days."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydicom
+import xarray as xr
+
+from ionrt.patient.dicom import CT_IMAGE, read_dicom
+from ionrt.patient.dicom_files import Header, scan
+from ionrt.quantities import IonrtError
+
+SCANNER = ("Manufacturer", "ManufacturerModelName", "KVP")
+WHEN = ("AcquisitionDate", "SeriesDate", "StudyDate", "AcquisitionTime", "SeriesTime", "StudyTime")
+
+
+def read_days(folder: str | Path | Sequence[str | Path], *, planning: str | None = None) -> dict[str, xr.Dataset]:
+    """The CT series of one patient in the order of their dates: the planning CT first, then the days.
+
+    Each CT gets the structure set of its own frame of reference or, within one frame, the one that was drawn on its images.
+
+    Parameters
+    ----------
+    folder : one folder that holds all series (sub-folders included), or several, the planning CT's among them.
+    planning : SeriesInstanceUID of the planning CT; default the earliest.
+
+    Returns
+    -------
+    Mapping of labels, "planning", "day 1", ..., to Datasets of `read_dicom`, with attribute ``date``.
+
+    Raises
+    ------
+    IonrtError for fewer than two series, series of different patients, series without or of the same date (say which is the
+    planning CT; days of one date are ordered by time), and as `read_dicom`.
+    """
+    folders = [folder] if isinstance(folder, (str, Path)) else list(folder)
+    series: dict[str, tuple[Header, Path]] = {}
+    headers = [(h, Path(f)) for f in folders for h in scan(f)]
+    for h, where in headers:
+        if h.get("SOPClassUID") == CT_IMAGE and "LOCALIZER" not in (h.get("ImageType") or ()):
+            series.setdefault(str(h.need("SeriesInstanceUID")), (h, where))
+    if len(series) < 2:
+        raise IonrtError(f"read_days: expected a planning CT and at least one more CT series, found {len(series)} in all")
+    _one_patient([h for h, _ in series.values()])
+    if planning is not None and planning not in series:
+        raise IonrtError(f"read_days: no CT series {planning!r}; there are {', '.join(series)}")
+    dates = {uid: _when(h) for uid, (h, _) in series.items()}
+    order = sorted(series, key=lambda uid: (uid != planning, dates[uid]))
+    if len(set(dates.values())) < len(dates) or not all(d for d, _ in dates.values()):
+        named = "; ".join(f"{uid}: {' '.join(dates[uid]) or 'no date'}" for uid in order)
+        if planning is None:
+            raise IonrtError(f"read_days: the dates do not say which CT comes first ({named}); say planning=<its series UID>")
+        warnings.warn(f"read_days: days without a date of their own are ordered by UID ({named})", stacklevel=2)
+    out = {}
+    sets = _structure_sets([h for h, _ in headers])
+    for k, uid in enumerate(order):
+        one = _read(series[uid][1], uid, sets)
+        one.attrs["date"] = dates[uid][0]
+        out["planning" if k == 0 else f"day {k}"] = one
+    return out
+
+
+def _read(folder: Path, uid: str, sets: dict[str, str]) -> xr.Dataset:
+    """One series with the structure set drawn on it; a set drawn on another day is none of its own, whatever the frame."""
+    if uid in sets or not sets:
+        return read_dicom(folder, series=uid, structure_set=sets.get(uid))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bare = read_dicom(folder, series=uid, structure_set=next(iter(sets.values())))
+    return bare.drop_dims(["structure", "contour", "point"], errors="ignore")
+
+
+def same_scanner(planning: xr.Dataset, daily: xr.Dataset) -> None:
+    """Raises where the files of two CTs say that they are of different patients, or of scanners with different HU.
+
+    Parameters
+    ----------
+    planning, daily : Datasets of `read_dicom`; those without files (made in memory) say nothing and pass.
+
+    Raises
+    ------
+    IonrtError : another patient; another manufacturer, model or tube voltage, a cone-beam CT: their HU need a calibration of
+        their own.
+    """
+    found = [_first_header(p) for p in (planning, daily)]
+    if found[0] is None or found[1] is None:
+        return
+    if found[0].get("PatientID") != found[1].get("PatientID"):
+        raise IonrtError("the two CTs belong to different patients (PatientID differs); expected one patient on two days")
+    apart = [k for k in SCANNER if str(found[0].get(k, "")) != str(found[1].get(k, ""))]
+    if apart:
+        said = ", ".join(f"{k} {found[0].get(k, '')!s} and {found[1].get(k, '')!s}" for k in apart)
+        raise IonrtError(
+            f"the daily CT is of another scanner or technique than the planning CT ({said}); a cone-beam or other CT needs its own"
+            " calibration: put spr into the Dataset with ionrt.patient.stopping_power_ratio(ct, table=...), or say calibrated=True"
+        )
+
+
+def _first_header(patient: xr.Dataset) -> pydicom.Dataset | None:
+    """The first image's header of the series a Dataset was read from."""
+    folder, series = patient.attrs.get("source"), patient.attrs.get("series_instance_uid")
+    if not folder or not Path(str(folder)).is_dir():
+        return None
+    for header in scan(str(folder)):
+        if header.get("SOPClassUID") == CT_IMAGE and header.get("SeriesInstanceUID") == series:
+            return pydicom.dcmread(header.path, stop_before_pixels=True)
+    return None
+
+
+def _one_patient(headers: list[Header]) -> None:
+    known = {str(h.get("PatientID", "")) for h in headers}
+    if len(known) > 1:
+        raise IonrtError(
+            f"read_days: the CT series belong to {len(known)} patients; expected one: keep each patient in a folder"
+        )
+
+
+def _when(header: Header) -> tuple[str, str]:
+    """Date and time of a series: of the acquisition, else of the series, else of the study."""
+    data = pydicom.dcmread(header.path, stop_before_pixels=True, specific_tags=list(WHEN))
+    date = next((str(data.get(k)) for k in WHEN[:3] if data.get(k)), "")
+    time = next((str(data.get(k)) for k in WHEN[3:] if data.get(k)), "")
+    return date, time
+
+
+def _structure_sets(headers: list[Header]) -> dict[str, str]:
+    """{CT series: instance UID of the structure set drawn on it}, where exactly one says so."""
+    drawn: dict[str, list[str]] = {}
+    for h in headers:
+        if h.get("Modality") != "RTSTRUCT":
+            continue
+        for frame in h.get("ReferencedFrameOfReferenceSequence") or []:
+            for study in frame.get("RTReferencedStudySequence") or []:
+                for one in study.get("RTReferencedSeriesSequence") or []:
+                    drawn.setdefault(str(one.get("SeriesInstanceUID", "")), []).append(str(h.need("SOPInstanceUID")))
+    return {series: sets[0] for series, sets in drawn.items() if len(set(sets)) == 1}
