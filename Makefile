@@ -45,7 +45,7 @@ lint: $(READY)  ## style and types
 
 lock: $(READY)  ## renew constraints.txt from pyproject.toml
 	@$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --no-emit-index-url --extra test --extra dev pyproject.toml -o constraints.txt --upgrade
+	  --no-emit-index-url --extra test --extra dev --extra docs pyproject.toml -o constraints.txt --upgrade
 
 benchmark: $(READY)  ## figures of benchmarks/, minutes
 	@for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done

@@ -5,8 +5,8 @@ Research software. Not a medical device, not for clinical decisions.
 The names below load on first use, so that ``import ionrt`` stays fast; ``__init__.pyi`` is their only listing.
 """
 
-import lazy_loader
+from ionrt.lazy import attach
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Command line: ``python -m ionrt report | basedata | check``."""
+"""Command line: ``ionrt init | report | basedata | check``, or ``python -m ionrt ...``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from ionrt import __version__
-from ionrt.quantities import IonrtError
+from ionrt import __version__, lazy, resources
+from ionrt.lazy import IonrtError, one_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,11 +22,17 @@ def main(arguments: list[str] | None = None) -> int:
     except IonrtError as error:
         print(f"ionrt: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        known = lazy.missing(error, "this command")
+        if known is error:
+            raise
+        print(f"ionrt: {known}", file=sys.stderr)
+        return 2
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ionrt", description="Multi-ion radiotherapy research.")
+    parser = argparse.ArgumentParser(prog="ionrt", description="Multi-ion radiotherapy research.")
     parser.add_argument("--version", action="version", version=f"ionrt {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     report = commands.add_parser("report", help="run a notebook and write one HTML file")
@@ -45,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     basedata.add_argument("--all", action="store_true", help="clear: also what the present version wrote")
     basedata.set_defaults(run=_basedata)
+    init = commands.add_parser("init", help="a folder to work in: notebooks, protocols, data sets")
+    init.add_argument("folder", metavar="DIR")
+    init.set_defaults(run=_init)
     commands.add_parser("check", help="does this environment work?").set_defaults(run=_check)
     return parser
 
@@ -80,9 +89,13 @@ def _report(chosen: argparse.Namespace) -> None:
         print(f"report    {made.html}  ({size:.1f} MB, 0 external resources)\nnotebook  {made.notebook}")
 
 
+def _init(chosen: argparse.Namespace) -> None:
+    start = resources.copy_to(chosen.folder)
+    print(f"{start.parents[1]} is ready; next: jupyter lab {start}, or: cd {chosen.folder} && ionrt report compare_ions")
+
+
 def _basedata(chosen: argparse.Namespace) -> None:
     from ionrt import beam, ions
-    from ionrt.quantities import one_of
 
     if chosen.action == "clear":
         if chosen.ions:
@@ -108,23 +121,22 @@ def _basedata(chosen: argparse.Namespace) -> None:
 
 
 def _check(chosen: argparse.Namespace) -> None:
-    """Imports, a writable cache, a kernel for notebooks, a stopping power that is right."""
-    import importlib
+    """Imports, a kernel for notebooks, a stopping power that is right, a slice that is drawn as in a report."""
+    from ionrt import beam, plot
+    from ionrt.compare import open_patient
 
-    from ionrt import beam
-
-    for name in ("numpy", "xarray", "dask", "numba", "pydicom", "holoviews", "bokeh", "papermill", "nbconvert", "zarr"):
-        try:
-            print(f"{name:<12}{getattr(importlib.import_module(name), '__version__', 'ok')}")
-        except ImportError as error:
-            raise IonrtError(f"{name} cannot be imported ({error}); run `make setup`") from None
+    for name in ("numpy", "xarray", "dask", "numba", "pydicom", "statsmodels", "holoviews", "bokeh", "papermill", "nbconvert"):
+        print(f"{name:<12}{getattr(lazy.needed(name, 'a report'), '__version__', 'ok')}")
     from jupyter_client.kernelspec import KernelSpecManager
 
     if "python3" not in KernelSpecManager().find_kernel_specs():
-        raise IonrtError("no python3 kernel for notebooks; run `make setup`")
+        raise IonrtError('no python3 kernel for notebooks; run: pip install "ionrt[lab]"')
     reach = float(beam.csda_range("C", 400.0).squeeze())
     if not 265.0 < reach < 285.0:
         raise IonrtError(f"range of carbon at 400 MeV/u is {reach:.1f} mm; expected about 275 mm: the installation is damaged")
+    patient = open_patient()
+    plot.slices(patient["ct"], patient["ct"], patient["structures"]).to_html()
+    print(f"{'plot':<12}one slice of the built-in SYNTHETIC pelvis drawn")
     print(f"{'ionrt':<12}{__version__}: all well")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +18,10 @@ import platformdirs
 import xarray as xr
 
 from ionrt import __version__
+from ionrt.lazy import IonrtError as IonrtError
+from ionrt.lazy import one_of as one_of
 
 Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
-
-
-class IonrtError(ValueError):
-    """Bad input: the message says what was expected, what came and what to do."""
 
 
 @dataclass(frozen=True)
@@ -211,16 +209,6 @@ def check_same_grid(a: Labelled, b: Labelled, *, what: str = "grids") -> None:
                     f"{what}: {dim}[{i}] is {float(a[dim][i]):g} mm in one and {float(b[dim][i]):g} mm in the other;"
                     " resample one onto the other"
                 )
-
-
-def one_of(value: str, allowed: Sequence[str], *, what: str) -> str:
-    """Return `value` if it is allowed; raise with the allowed ones, nearest first."""
-    if value in allowed:
-        return value
-    import difflib
-
-    nearest = difflib.get_close_matches(str(value), allowed, n=len(allowed), cutoff=0.0)
-    raise IonrtError(f"{what}: {value!r} does not exist; there are {', '.join(map(repr, nearest)) or 'none'}")
 
 
 def content_hash(*parts: object) -> str:

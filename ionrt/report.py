@@ -20,7 +20,8 @@ from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 
 import ionrt
-from ionrt.quantities import IonrtError, one_of
+from ionrt import resources
+from ionrt.lazy import IonrtError, one_of
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
@@ -47,12 +48,8 @@ class Report:
 
 
 def notebooks() -> dict[str, Path]:
-    """Notebooks by name, from ``notebooks/`` of the working folder or of the checkout."""
-    for folder in (Path.cwd() / "notebooks", Path(ionrt.__file__).resolve().parents[1] / "notebooks"):
-        found = {p.stem: p for p in sorted(folder.glob("*.ipynb"))}
-        if found:
-            return found
-    return {}
+    """Notebooks by name, from ``notebooks/`` of the working folder, or those that came with the package."""
+    return resources.files("notebooks", "*.ipynb", Path.cwd())
 
 
 def find_notebook(name: str | Path) -> Path:
@@ -196,7 +193,8 @@ def _shown(value: Any) -> str:
 
 def _page(title: str, body: str, parameters: Mapping[str, Any]) -> str:
     css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
-    today = f"{datetime.date.today():%-d %B %Y}"
+    day = datetime.date.today()
+    today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
     rows = "".join(
         f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(_shown(v))}</td></tr>" for k, v in parameters.items()
     )

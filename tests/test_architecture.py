@@ -14,8 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ionrt"
 
 # Left is upstream. A room imports from itself and from rooms to its left only.
 ORDER = [
-    "quantities", "threads", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "adapt", "compare",
-    "cohort", "outcome", "trial", "plot", "report", "__main__",
+    "lazy", "resources", "quantities",
+    "threads", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan", "evaluate", "adapt", "compare",
+    "outcome", "cohort", "trial", "plot", "report", "__main__",
 ]  # fmt: skip
 HOMES = {
     "pydicom": {"patient"},

@@ -1,5 +1,5 @@
 """Ions in water: stopping, nuclear reactions, transport, base data."""
 
-import lazy_loader
+from ionrt.lazy import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

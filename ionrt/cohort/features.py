@@ -73,13 +73,13 @@ def patient_features(
 
 def _scheduler(processes: int) -> dict[str, Any]:
     """Processes where asked for, a running client, or threads: reading waits, the kernels release the interpreter."""
-    import distributed
-
     if processes > 0:
         return {"scheduler": "processes", "num_workers": processes}
     try:
+        import distributed
+
         distributed.get_client()
-    except ValueError:
+    except (ImportError, ValueError):
         return {"scheduler": "threads"}
     return {}
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from ionrt import __version__
 from ionrt.cohort.analysis import endpoint_table
-from ionrt.cohort.heterogeneity import heterogeneity, pooled
 from ionrt.cohort.safe import MIN_CELL, safe_table
+from ionrt.outcome import kaplan_meier, meta_analysis
 from ionrt.quantities import IonrtError
 
 FORMAT = "ionrt.cohort.summary/1"
@@ -81,13 +81,12 @@ def _survival(group: pd.DataFrame, horizons: Sequence[float], min_cell: int) -> 
         at_risk = int((day > horizon * 365.25).sum())
         if before - shown < min_cell or at_risk < min_cell:
             continue
-        time, d = np.unique(day[(event == 1) & (day <= horizon * 365.25)], return_counts=True)
-        risk = (day[:, None] >= time[None, :]).sum(axis=0) if time.size < 500 else np.array([(day >= t).sum() for t in time])
-        s = float(np.prod(1 - d / risk))
+        row = kaplan_meier(group, "day", "event", at=[horizon * 365.25]).iloc[0]
+        s = float(row["survival"])
         if not 0 < s < 1:
             continue
-        variance = float(np.sum(d / (risk * np.maximum(risk - d, 1)))) / np.log(s) ** 2  # of log(-log S)
-        out.append({"years": float(horizon), "cloglog": round(float(np.log(-np.log(s))), 3), "se": round(variance**0.5, 3)})
+        se = float(row["se"]) / (s * -np.log(s))  # of log(-log S)
+        out.append({"years": float(horizon), "cloglog": round(float(np.log(-np.log(s))), 3), "se": round(se, 3)})
         shown = before
     return out, shown
 
@@ -202,10 +201,8 @@ def _collected(summaries: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], 
 def _dersimonian_laird(estimate: np.ndarray, se: np.ndarray) -> dict[str, float]:
     if estimate.size == 1:
         return {"sites": 1, "estimate": float(estimate[0]), "se": float(se[0]), "tau2": 0.0, "i2": 0.0, "q": 0.0}
-    between = heterogeneity(estimate, se**2)
-    mean, error = pooled(estimate, se**2, between.tau2)
-    i2 = 100.0 * max(0.0, 1.0 - between.df / between.q) if between.q > 0 else 0.0
-    return {"sites": estimate.size, "estimate": mean, "se": error, "tau2": between.tau2, "i2": i2, "q": between.q}
+    row = meta_analysis(pd.DataFrame({"estimate": estimate, "se": se}), method="DL").iloc[0]
+    return {"sites": estimate.size, **{c: float(row[c]) for c in ("estimate", "se", "tau2", "i2", "q")}}
 
 
 def _shown(kind: str, result: Mapping[str, float]) -> dict[str, float]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ import pandas as pd
 from ionrt.quantities import IonrtError
 
 Names = str | Sequence[str] | None
+SAME_TIME = 2.0**-26  # relative to the mean time; R's `timefix` (square root of the machine's precision) has the same
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,20 @@ class SurvivalColumns:
     weight: np.ndarray
     stratum: np.ndarray
     labels: list
+    tolerance: float = 0.0  # times no further apart were taken for one
+
+    def moments(self, at: Sequence[float]) -> np.ndarray:
+        """The times asked for, finite and not negative, each moved onto the time of the table that it can only mean."""
+        wanted = numbers(at, "at")
+        if not (np.isfinite(wanted) & (wanted >= 0)).all():
+            raise IonrtError(f"at: expected times from 0 up in the unit of the table, got {list(at)[:5]}")
+        if not self.tolerance or not wanted.size:
+            return wanted
+        known = np.unique(self.stop)
+        near = known[np.clip(np.searchsorted(known, wanted), 0, len(known) - 1)]
+        below = known[np.clip(np.searchsorted(known, wanted) - 1, 0, len(known) - 1)]
+        near = np.where(np.abs(below - wanted) < np.abs(near - wanted), below, near)
+        return np.where(np.abs(near - wanted) <= self.tolerance, near, wanted)
 
 
 def names_of(names: Names) -> list[str]:
@@ -61,13 +79,35 @@ def rows(df: pd.DataFrame, mask: np.ndarray) -> str:
     return f"{int(mask.sum())} value{'s' if mask.sum() != 1 else ''} (row {', '.join(where)}{more})"
 
 
+def numbers(values: Sequence | np.ndarray | pd.Series, label: str) -> np.ndarray:
+    """`values` as float64; missing ones become NaN. What would need a guess (durations, dates, text, complex) raises."""
+    column = values if isinstance(values, pd.Series) else pd.Series(values, dtype=None if len(values) else float)
+    kinds = pd.api.types
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if kinds.is_object_dtype(column):
+        present = column[column.notna()]
+        held = [t for t in (timedelta, date) if present.map(lambda v, t=t: isinstance(v, t)).any()]
+        if not held and not present.map(lambda v: isinstance(v, (Real, Decimal, np.bool_))).all():
+            raise IonrtError(f"{label}: expected numbers, got {type(present.iloc[0]).__name__}")
+        kind = held[0] if held else None
+    else:
+        kind = timedelta if kinds.is_timedelta64_dtype(column) else date if kinds.is_datetime64_any_dtype(column) else None
+    if kind is timedelta:
+        raise IonrtError(f"{label}: expected numbers, got durations; say the unit, such as .dt.total_seconds() / 86400 (days)")
+    if kind is date or isinstance(column.dtype, pd.PeriodDtype):
+        raise IonrtError(f"{label}: expected numbers, got dates; subtract the patient's time zero and give days")
+    if not (kinds.is_object_dtype(column) or kinds.is_bool_dtype(column) or kinds.is_numeric_dtype(column)):
+        raise IonrtError(f"{label}: expected numbers, got {column.dtype}")
+    if kinds.is_complex_dtype(column):
+        raise IonrtError(f"{label}: expected numbers, got complex ones")
+    return column.to_numpy(dtype=float, na_value=np.nan)
+
+
 def number(df: pd.DataFrame, name: str, *, minimum: float | None = None) -> np.ndarray:
     """Column `name` as finite float64, not below `minimum`."""
     require(df, name)
-    try:
-        values = df[name].to_numpy(dtype=float)
-    except (TypeError, ValueError):
-        raise IonrtError(f"column {name!r}: expected numbers, got {df[name].dtype}") from None
+    values = numbers(df[name], f"column {name!r}")
     if not np.isfinite(values).all():
         raise IonrtError(f"column {name!r}: {rows(df, ~np.isfinite(values))} not finite")
     if minimum is not None and (values < minimum).any():
@@ -121,6 +161,8 @@ def survival_columns(
     begin = np.full(len(df), -np.inf)
     if start is not None:
         begin = number(df, start, minimum=0.0)
+    begin, stop, tolerance = same_times(begin, stop)
+    if start is not None:
         empty = begin >= stop
         if empty.any():
             raise IonrtError(
@@ -131,7 +173,30 @@ def survival_columns(
     if weights is not None and not weight.any():
         raise IonrtError(f"column {weights!r}: all weights are zero")
     stratum, labels = stratum_codes(df, by)
-    return SurvivalColumns(begin, stop, event_codes(df, event, competing=competing), weight, stratum, labels)
+    return SurvivalColumns(begin, stop, event_codes(df, event, competing=competing), weight, stratum, labels, tolerance)
+
+
+def same_times(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Times that differ only by the rounding of their computation (0.1 * 3 and 0.3) made equal, and the tolerance.
+
+    Distinct times closer than 2^-26 of their mean become the earliest of them, as R's survival package does (Therneau,
+    `timefix`), but relative only: the unit of time does not matter.
+    """
+    values = stop if np.isneginf(start).all() else np.concatenate([start[np.isfinite(start)], stop])
+    if values.max() < 2.0**25 and (values == np.floor(values)).all():
+        return start, stop, 0.0
+    distinct = np.unique(values)
+    tolerance = float(SAME_TIME * distinct.mean())
+    apart = np.append(True, np.diff(distinct) > tolerance)
+    if apart.all():
+        return start, stop, tolerance
+    first = distinct[apart]
+
+    def moved(times: np.ndarray) -> np.ndarray:
+        known = np.isfinite(times)
+        return np.where(known, first[np.searchsorted(first, np.where(known, times, first[0]), side="right") - 1], times)
+
+    return moved(start), moved(stop), tolerance
 
 
 def stratum_rows(cols: SurvivalColumns, code: int) -> np.ndarray:

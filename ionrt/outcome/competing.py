@@ -50,7 +50,7 @@ def cumulative_incidence(
     cols = survival_columns(df, time, event, by=by, start=start, weights=weights, competing=True)
     if causes is None:
         causes = sorted(set(cols.code[cols.code > 0].tolist())) or [1]
-    wanted = np.asarray(at, dtype=float)
+    wanted = cols.moments(at)
     parts = []
     for code, label in enumerate(cols.labels):
         rows = stratum_rows(cols, code)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ionrt.cohort.heterogeneity import heterogeneity, pooled
 from ionrt.outcome.columns import check_level, number
+from ionrt.outcome.heterogeneity import heterogeneity, pooled
 from ionrt.quantities import IonrtError, one_of
 
 METHODS = ("REML", "DL", "FE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,16 @@ import patsy
 from scipy import stats
 
 from ionrt.outcome import hazards
-from ionrt.outcome.columns import Names, SurvivalColumns, check_level, require, rows, stratum_codes, survival_columns
+from ionrt.outcome.columns import (
+    Names,
+    SurvivalColumns,
+    check_level,
+    numbers,
+    require,
+    rows,
+    stratum_codes,
+    survival_columns,
+)
 from ionrt.outcome.discrimination import concordance
 from ionrt.outcome.survival import product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
@@ -31,6 +41,9 @@ class Design:
 def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design:
     """The right-hand side of a formula as covariates; missing values raise, categories are coded against the first level."""
     text = formula.split("~", 1)[-1].strip()
+    for name in df.columns[[kind in "mM" for kind in df.dtypes.map(lambda t: getattr(t, "kind", ""))]]:
+        if re.search(rf"(?<!\w){re.escape(str(name))}(?!\w)", text):
+            numbers(df[name], f"formula {formula!r}, column {name!r}")
     try:
         matrix = patsy.dmatrix(text, df, NA_action=patsy.NAAction(NA_types=[]), return_type="matrix")
     except patsy.PatsyError as error:

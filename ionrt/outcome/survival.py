@@ -137,7 +137,7 @@ def kaplan_meier(
     """
     one_of(confidence, CONFIDENCE, what="confidence")
     cols = survival_columns(df, time, event, by=by, start=start, weights=weights)
-    wanted = np.asarray(at, dtype=float)
+    wanted = cols.moments(at)
     parts = [
         _stratum_curve(cols, stratum_rows(cols, code), label, wanted, confidence, level)
         for code, label in enumerate(cols.labels)
@@ -196,7 +196,7 @@ def at_risk(
     DataFrame, one row per stratum and time: `stratum`, `time`, `at_risk` just before it, `events` and `censored` up to it.
     """
     cols = survival_columns(df, time, event, by=by, start=start, competing=True)
-    times = np.asarray(at, dtype=float) if len(at) else _round_times(float(cols.stop.max()))
+    times = cols.moments(at) if len(at) else _round_times(float(cols.stop.max()))
     parts = []
     for code, label in enumerate(cols.labels):
         rows = np.flatnonzero(cols.stratum == code)
@@ -251,9 +251,10 @@ def rmst(
     ----------
     Royston and Parmar 2013, doi:10.1186/1471-2288-13-152.
     """
+    cols = survival_columns(df, time, event, by=by, start=start, weights=weights)
+    tau = float(cols.moments([tau])[0])
     if not tau > 0:
         raise IonrtError(f"tau: expected a positive time, got {tau}")
-    cols = survival_columns(df, time, event, by=by, start=start, weights=weights)
     out = pd.DataFrame(_stratum_rmst(cols, stratum_rows(cols, code), label, tau) for code, label in enumerate(cols.labels))
     z = stats.norm.ppf(0.5 + check_level(level) / 2)
     out["lower"], out["upper"] = out.rmst - z * out.se, out.rmst + z * out.se

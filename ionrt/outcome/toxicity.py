@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ionrt.outcome.columns import Names, check_level, names_of, number, require, stratum_codes
+from ionrt.outcome.columns import Names, check_level, names_of, number, numbers, require, stratum_codes
 from ionrt.outcome.competing import cumulative_incidence
 from ionrt.quantities import IonrtError, one_of
 
@@ -149,7 +149,7 @@ def toxicity_times(toxicity: pd.DataFrame, patients: pd.DataFrame, *, grade: int
     require(toxicity, "day_from")
     if "day_to" not in toxicity.columns:
         raise IonrtError("toxicity: column 'day_to' is missing; leave its cells empty for episodes that go on")
-    end = toxicity.day_to.fillna(np.inf).to_numpy(dtype=float)
+    end = np.nan_to_num(numbers(toxicity.day_to, "column 'day_to'"), nan=np.inf)
     counts = (number(toxicity, "grade") >= grade) & (end >= late_from)
     begin = np.maximum(number(toxicity, "day_from"), late_from)
     onset = pd.Series(begin[counts]).groupby(toxicity.pid.to_numpy()[counts]).min()

@@ -106,6 +106,8 @@ def minimise_weights(
             callback=after_iteration,
             options={"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 0.0, "gtol": 0.0, "maxcor": 10},
         )
+        bar.total = bar.n  # converged early is done, not failed: an unfilled bar turns red
+        bar.refresh()
     done.iterations += int(found.nit)
     done.evaluations += int(found.nfev)
     done.value = float(found.fun)

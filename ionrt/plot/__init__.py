@@ -1,5 +1,5 @@
 """Figures: the only importer of HoloViews. Every figure carries a caption that states ion, LET definition and RBE model."""
 
-import lazy_loader
+from ionrt.lazy import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -34,7 +34,7 @@ class Axis:
 
     def __post_init__(self) -> None:
         one_of(self.quantity, ESCALATED, what="axis quantity")
-        levels = limits.increasing(self.levels, f"{self.quantity} levels")
+        levels = limits.increasing(self.levels, f"{self.quantity} levels", least=1)
         limits.positive(float(levels[0]), f"{self.quantity} levels", unit=self.unit)
         object.__setattr__(self, "levels", tuple(float(v) for v in levels))
         for key in QUANTITIES[self.quantity].carries:

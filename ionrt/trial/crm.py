@@ -54,7 +54,8 @@ class Crm:
         follow_up : time observed per patient, in the unit of the window; needed by TITE-CRM.
         method : "bayes" (posterior mean of the parameter) or "mle".
 
-        Returns a DataFrame indexed by level: value, n, toxicities, prior, p_toxicity, recommended; attrs `estimate`, `level`.
+        Returns a DataFrame indexed by level: value, n, toxicities, prior, p_toxicity, recommended; attrs estimate, level, and
+        untried (nobody was treated there so far).
         Raises IonrtError for unknown levels, toxicities that are not 0 or 1, and for "mle" before both outcomes were seen.
         """
         index, y, weight = self._patients(level, toxicity, follow_up)
@@ -73,12 +74,12 @@ class Crm:
             },
             index=pd.RangeIndex(1, k + 1, name="level"),
         )
-        table.attrs = {"estimate": estimate, "level": chosen}
+        table.attrs = {"estimate": estimate, "level": chosen, "untried": chosen > int(index.max(initial=-1)) + 1}
         return table
 
     def _patients(self, level, toxicity, follow_up) -> tuple[NDArray[np.int64], Array, Array]:
         """Levels from 0, outcomes, and weights of the patients without toxicity."""
-        index, y = np.asarray(level, int) - 1, np.asarray(toxicity, float)
+        index, y = limits.counts(level, "level") - 1, limits.finite(toxicity, "toxicity")
         k = len(self.skeleton)
         if index.shape != y.shape or index.ndim != 1:
             raise IonrtError(f"crm: {index.size} levels for {y.size} toxicities; give one of each per patient")
@@ -92,7 +93,10 @@ class Crm:
             return index, y, np.ones_like(y)
         if follow_up is None or np.shape(follow_up) != y.shape:
             raise IonrtError("tite_crm: give follow_up, one time per patient")
-        weight = np.clip(np.asarray(follow_up, float) / self.window, 0.0, 1.0)
+        seen = limits.finite(follow_up, "follow_up")
+        if np.any(seen < 0):
+            raise IonrtError(f"follow_up: expected times from 0 up in the unit of the window, got {list(follow_up)}")
+        weight = np.clip(seen / self.window, 0.0, 1.0)
         return index, y, np.where(y == 1, 1.0, weight)
 
     def _likelihood(self, parameter: Array, index, y: Array, weight: Array) -> Array:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ionrt.outcome.columns import numbers
 from ionrt.quantities import IonrtError
 
 
@@ -41,18 +42,38 @@ def non_negative(value: float, name: str, *, unit: str = "") -> float:
     return float(value)
 
 
-def count(value: int, name: str, *, least: int = 1) -> int:
-    """A whole number of at least `least`."""
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise IonrtError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+def count(value: int, name: str, *, least: int = 1, most: int | None = None) -> int:
+    """A whole number of at least `least`, and at most `most`."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or int(value) != value or value < least or (most is not None and value > most):
+        wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise IonrtError(f"{name}: expected a whole number {wanted}, got {value!r}")
     return int(value)
 
 
-def increasing(values: Sequence[float], name: str, *, strictly: bool = True) -> np.ndarray:
-    """One-dimensional, at least two entries, ascending."""
-    array = np.asarray(values, float)
-    if array.ndim != 1 or array.size < 2:
-        raise IonrtError(f"{name}: expected at least two values in one dimension, got {values!r}")
+def counts(values: Sequence[int], name: str) -> np.ndarray:
+    """Whole numbers of one dimension, none negative; nothing is rounded."""
+    array = finite(values, name)
+    if np.any(array != np.round(array)) or np.any(array < 0):
+        raise IonrtError(f"{name}: expected whole numbers from 0 up, got {list(values)!r}")
+    return array.astype(np.int64)
+
+
+def finite(values: Sequence[float], name: str) -> np.ndarray:
+    """Finite numbers of one dimension; text, durations and missing values raise."""
+    if np.ndim(values) != 1:
+        raise IonrtError(f"{name}: expected values in one dimension, got {values!r}")
+    array = numbers(values, name)
+    if not np.isfinite(array).all():
+        raise IonrtError(f"{name}: expected finite numbers, got {list(values)!r}; a missing value cannot be guessed")
+    return array
+
+
+def increasing(values: Sequence[float], name: str, *, strictly: bool = True, least: int = 2) -> np.ndarray:
+    """One-dimensional, finite, at least `least` entries, ascending."""
+    array = finite(values, name)
+    if array.size < least:
+        raise IonrtError(f"{name}: expected at least {least} value{'s' if least > 1 else ''}, got {values!r}")
     steps = np.diff(array)
     bad = np.flatnonzero(steps <= 0 if strictly else steps < 0)
     if bad.size:
@@ -74,7 +95,7 @@ def skeleton(values: Sequence[float], name: str = "skeleton") -> np.ndarray:
 
 def toxicity(values: Sequence[float], name: str = "p_true") -> np.ndarray:
     """True toxicity probabilities: in [0, 1], not decreasing with the level."""
-    array = increasing(values, name, strictly=False)
+    array = increasing(values, name, strictly=False, least=1)
     if array[0] < 0 or array[-1] > 1:
         raise IonrtError(f"{name}: expected probabilities in [0, 1], got {array.tolist()}")
     return array

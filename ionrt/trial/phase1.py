@@ -102,7 +102,7 @@ class Boin:
         return max(at, 1) if x[at] >= np.ceil(self.lambda_d * n[at] - 1e-12) else at + 1
 
     def select(self, toxicities: Sequence[int], treated: Sequence[int]) -> int:
-        """Maximum tolerated level (1-based) by isotonic regression; 0 where even the lowest is too toxic."""
+        """Maximum tolerated level (1-based) by isotonic regression, among those with patients and not closed; 0 for none."""
         x, n = _counts(toxicities, treated, self.n_levels)
         closed = _too_toxic(x, n, self.target, self.cutoff)
         return int(select_isotonic(x, n, closed, self.target))
@@ -169,10 +169,10 @@ def boin(
 
 def _counts(toxicities: Sequence[int], treated: Sequence[int], n_levels: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts per level, checked against each other."""
-    x, n = np.asarray(toxicities, int), np.asarray(treated, int)
+    x, n = limits.counts(toxicities, "toxicities"), limits.counts(treated, "treated")
     if x.shape != (n_levels,) or n.shape != (n_levels,):
         raise IonrtError(f"expected {n_levels} counts of toxicities and of patients, got {x.shape} and {n.shape}")
-    if np.any(x < 0) or np.any(x > n):
+    if np.any(x > n):
         raise IonrtError(f"toxicities {x.tolist()} do not fit the patients treated {n.tolist()}")
     return x, n
 
@@ -184,12 +184,13 @@ def _too_toxic(x: np.ndarray, n: np.ndarray, target: float, cutoff: float) -> np
 
 
 def select_isotonic(x: np.ndarray, n: np.ndarray, closed: np.ndarray, target: float) -> int:
-    """Level (1-based, 0 for none) whose monotone toxicity estimate is nearest to the target."""
-    if closed[0]:
+    """Level (1-based) with patients, not closed, whose monotone toxicity estimate is nearest to the target; 0 for none."""
+    tried = np.flatnonzero((n > 0) & ~closed)
+    if closed[0] or not tried.size:
         return 0
-    last = int(np.flatnonzero((n > 0) & ~closed)[-1]) + 1
-    estimate = (x[:last] + 0.05) / (n[:last] + 0.1)
-    weight = (n[:last] + 0.1) ** 2 * (n[:last] + 1.1) / ((x[:last] + 0.05) * (n[:last] - x[:last] + 0.05))
+    x, n = x[tried], n[tried]
+    estimate = (x + 0.05) / (n + 0.1)
+    weight = (n + 0.1) ** 2 * (n + 1.1) / ((x + 0.05) * (n - x + 0.05))
     blocks: list[list[float]] = []
     for e, w in zip(estimate, weight, strict=True):
         blocks.append([e, w, 1])
@@ -197,5 +198,5 @@ def select_isotonic(x: np.ndarray, n: np.ndarray, closed: np.ndarray, target: fl
             e2, w2, k2 = blocks.pop()
             e1, w1, k1 = blocks[-1]
             blocks[-1] = [(e1 * w1 + e2 * w2) / (w1 + w2), w1 + w2, k1 + k2]
-    fitted = np.concatenate([np.full(int(k), e) for e, _, k in blocks]) + 1e-10 * np.arange(1, last + 1)
-    return int(np.argmin(np.abs(fitted - target))) + 1
+    fitted = np.concatenate([np.full(int(k), e) for e, _, k in blocks]) + 1e-10 * np.arange(1, tried.size + 1)
+    return int(tried[np.argmin(np.abs(fitted - target))]) + 1

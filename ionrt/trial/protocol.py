@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-import ionrt
 from ionrt.quantities import IonrtError, one_of
+from ionrt.resources import files
 from ionrt.trial import limits
 from ionrt.trial.axis import Axis
 from ionrt.trial.crm import crm, tite_crm
@@ -68,12 +68,8 @@ class Protocol:
 
 
 def protocols() -> dict[str, Path]:
-    """Protocol files by name, from ``trials/`` of the working folder, the folder above, or the checkout."""
-    for folder in (Path.cwd(), Path.cwd().parent, Path(ionrt.__file__).resolve().parents[1]):
-        found = {p.stem: p for p in sorted((folder / "trials").glob("*.yaml"))}
-        if found:
-            return found
-    return {}
+    """Protocol files by name, from ``trials/`` here or in the folder above, else those that came with the package."""
+    return files("trials", "*.yaml", Path.cwd(), Path.cwd().parent)
 
 
 def load(path: str | Path) -> Protocol:

@@ -93,8 +93,19 @@ def event_probability(time: float, *, hazard: float, accrual: float, dropout: fl
     """
     c = limits.positive(hazard, "hazard") + limits.non_negative(dropout, "dropout")
     entered = min(limits.positive(time, "time"), limits.positive(accrual, "accrual"))
-    lost = (np.exp(-c * (time - entered)) - np.exp(-c * time)) / (c * entered)
-    return float(hazard / c * (1.0 - lost))
+    after = c * (time - entered)
+    return float(hazard / c * (_leaving(c * entered) * np.exp(-after) - np.expm1(-after)))
+
+
+def _leaving(y: float) -> float:
+    """1 - (1 - exp(-y)) / y: who has left after uniform entry; a series where the difference would lose its digits."""
+    if y > 0.5:
+        return 1.0 + np.expm1(-y) / y
+    term, total = 0.5 * y, 0.0
+    for k in range(3, 20):
+        total += term
+        term *= -y / k
+    return total
 
 
 def dropout_hazard(share: float, time: float) -> float:
