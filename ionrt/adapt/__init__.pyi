@@ -12,3 +12,5 @@ from .transform import compose as compose
 from .transform import invert as invert
 from .transform import jacobian as jacobian
 from .transform import move_points as move_points
+from .register import register_deformable as register_deformable
+from .register import register_rigid as register_rigid

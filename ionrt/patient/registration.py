@@ -119,7 +119,7 @@ def write_registration(transform: xr.Dataset, path: str | Path, *, fixed: xr.Dat
     data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = uid(*series, "registration"), 4, 1
     data.SeriesDescription = _plain(f"{template.get('SeriesDescription', '')} registration")
     data.ContentLabel, data.ContentDescription, data.ContentCreatorName = "REGISTRATION", "planning -> daily, mm", ""
-    data.FrameOfReferenceUID, data.PositionReferenceIndicator = frames[0], ""
+    data.Laterality, data.FrameOfReferenceUID, data.PositionReferenceIndicator = "", frames[0], ""
     referenced = [[_image(i) for i in instances] for _, instances in images]
     data.ReferencedSeriesSequence = [
         _item(SeriesInstanceUID=s, ReferencedInstanceSequence=r) for s, r in zip(series, referenced, strict=True)
@@ -298,7 +298,7 @@ def _only_matrix(item: Dataset, name: str) -> np.ndarray:
 
 def _own_matrix(item: Dataset, keyword: str, name: str) -> np.ndarray:
     """The matrix before or after a grid; identity where there is none."""
-    found = [m for m in item.get(keyword) or []]
+    found = list(item.get(keyword) or [])
     if len(found) > 1:
         raise IonrtError(f"{name}: expected at most one matrix in {keyword}, found {len(found)}; {ONE_MATRIX}")
     return np.array(found[0].FrameOfReferenceTransformationMatrix, float).reshape(4, 4) if found else np.eye(4)
