@@ -24,17 +24,17 @@ from cores import gain
 from memory import keep_freed_memory
 
 from ionrt.beam import read_matrad
+from ionrt.parallel import each
 from ionrt.plan import Beam, Plan, Room
-from ionrt.plan.blocks import Work, divided, filled
-from ionrt.plan.engine import BeamInfluence, Prepared, finish, prepare_beam
-from ionrt.plan.geometry import Grid, bev_axes
-from ionrt.plan.machine import Machine, make_machine
-from ionrt.plan.points import Point, point_tables
-from ionrt.plan.rows import Rows, dosed_rows
-from ionrt.plan.scene import Scene
-from ionrt.plan.spots import Spots, View
-from ionrt.plan.store import Chunk, Keeper
-from ionrt.threads import each
+from ionrt.plan.engine.blocks import Work, divided, filled
+from ionrt.plan.engine.influence import BeamInfluence, Prepared, finish, prepare_beam
+from ionrt.plan.engine.points import Point, point_tables
+from ionrt.plan.engine.rows import Rows, dosed_rows
+from ionrt.plan.engine.store import Chunk, Keeper
+from ionrt.plan.setup.geometry import Grid, bev_axes
+from ionrt.plan.setup.machine import Machine, make_machine
+from ionrt.plan.setup.scene import Scene
+from ionrt.plan.setup.spots import Spots, View
 
 CASES = {"C5": ("C", 5.0, (0.0,)), "C3": ("C", 3.0, (0.0, 90.0)), "He5": ("He", 5.0, (0.0,))}
 STEP = 0.04  # mm of the depth tables: they interpolate, ours takes the nearest depth

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import ionrt
-from ionrt.beam import broad_beam as bb
+from ionrt.beam.physics.water import broad_beam as bb
 from ionrt.beam.validation import lines
 from ionrt.ions import IONS
 

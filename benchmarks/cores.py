@@ -20,9 +20,9 @@ import numpy as np
 from memory import keep_freed_memory
 from numba import njit
 
+from ionrt.parallel import each
 from ionrt.patient import read_dicom
 from ionrt.plan import Beam, Plan, influence
-from ionrt.threads import each
 
 OFFERED = 1.9  # gain of the control from which the machine is said to have two cores
 

@@ -29,13 +29,13 @@ from scipy.sparse import csc_array
 from ionrt.beam import read_matrad
 from ionrt.biology.tissues import Lem1
 from ionrt.plan import Plan
-from ionrt.plan.engine import BeamInfluence, Part
-from ionrt.plan.machine import Machine
-from ionrt.plan.moments import Moment
-from ionrt.plan.objectives import Objective, SquaredDeviation, SquaredOverdose
-from ionrt.plan.optimiser import Progress, minimise_weights, start_weights
-from ionrt.plan.problem import Delivery, Problem, Term
-from ionrt.plan.products import MILLION, compact
+from ionrt.plan.engine.influence import BeamInfluence, Part
+from ionrt.plan.setup.machine import Machine
+from ionrt.plan.setup.moments import Moment
+from ionrt.plan.setup.objectives import Objective, SquaredDeviation, SquaredOverdose
+from ionrt.plan.solve.optimiser import Progress, minimise_weights, start_weights
+from ionrt.plan.solve.problem import Delivery, Problem, Term
+from ionrt.plan.solve.products import MILLION, compact
 from ionrt.rbe import MODELS
 
 RUNS = ("rbe", "rbe-corrected", "dose")

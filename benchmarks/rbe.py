@@ -27,8 +27,8 @@ from numba import njit
 from rbe_numpy import FORMULAS, checked
 
 from ionrt.biology import TISSUES, let_table, specific_energy
+from ionrt.parallel import each, slabs
 from ionrt.rbe import MODELS, apply_model
-from ionrt.threads import each, slabs
 
 PER_GY = {"let_x_dose": 5, "zstar_x_dose": 9, "zd_x_dose": 10, "zn_x_dose": 0.02, "alpha_x_dose": 0.7, "sqrt_beta_x_dose": 0.2}
 PARAMS = {n: {"alpha_beta": 3.0} for n in ("wedenberg", "carabe", "mcnamara", "rorvik", "wilkens", "chen", "mairani_helium")}

@@ -17,7 +17,7 @@ import numpy as np
 
 from ionrt.compare import Robustness, compare_robustness, open_patient
 from ionrt.patient import with_margin
-from ionrt.plan.assemble import make_problem
+from ionrt.plan.solve.assemble import make_problem
 
 REPEATS = 5
 

@@ -9,6 +9,11 @@ from ionrt.quantities import IonrtError, one_of
 ATOMIC_MASS_UNIT = 931.49410242  # MeV, CODATA 2018
 ELECTRON_MASS = 0.51099895  # MeV
 PROTON_MASS = 938.27208816  # MeV
+GY_UM2 = 0.1602176634  # Gy um2 per keV/um, and Gy mm2 per MeV/mm and 1e6 particles, in water of 1 g/cm3; SI 2019
+
+# MeV/u, of base data and rooms; the real facility's are unpublished, 430 is our assumption. Helium reaches as deep as protons,
+# 38 cm: at 430 MeV/u it would reach 92 cm, and its base data would be larger than all others.
+TOP_ENERGY: dict[str, float] = {"p": 250.0, "He": 250.0, "C": 430.0, "O": 430.0, "Ne": 430.0}
 
 
 @dataclass(frozen=True)

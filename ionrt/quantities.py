@@ -6,15 +6,11 @@ say "Gy": every public function therefore passes its input through `check` and i
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import platformdirs
 import xarray as xr
 
 from ionrt import __version__
@@ -209,24 +205,3 @@ def check_same_grid(a: Labelled, b: Labelled, *, what: str = "grids") -> None:
                     f"{what}: {dim}[{i}] is {float(a[dim][i]):g} mm in one and {float(b[dim][i]):g} mm in the other;"
                     " resample one onto the other"
                 )
-
-
-def content_hash(*parts: object) -> str:
-    """A short hash of arrays, strings and numbers, for provenance and cache keys."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(str((part.dtype, part.shape)).encode())
-            whole = np.ascontiguousarray(part)
-            digest.update(whole.tobytes() if whole.dtype.hasobject else whole.reshape(-1).view(np.uint8).data)  # no copy
-        elif isinstance(part, bytes):
-            digest.update(part)
-        else:
-            digest.update(repr(part).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()[:16]
-
-
-def cache_folder(name: str) -> Path:
-    """The folder of that name among what ionrt keeps on disk: in $IONRT_CACHE or the user's cache directory."""
-    return Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt")) / name

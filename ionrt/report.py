@@ -6,9 +6,7 @@ import ast
 import datetime
 import html
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from nbconvert import HTMLExporter
 
 import ionrt
 from ionrt import resources
+from ionrt.files import atomic
 from ionrt.lazy import IonrtError, one_of
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
@@ -87,15 +86,11 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     chosen = dict(parameters or {})
     for name in chosen:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=target.parent) as folder:
-        executed, page = Path(folder) / "run.ipynb", Path(folder) / "page.html"
+    kept = target.with_suffix(".ipynb")
+    with atomic(target) as page, atomic(kept) as executed:
         _execute(source, executed, chosen)
         _without_folders(executed, chosen)
         page.write_text(to_html(executed, {**defaults, **chosen}), encoding="utf-8")
-        kept = target.with_suffix(".ipynb")
-        os.replace(executed, kept)
-        os.replace(page, target)
     return Report(target.resolve(), kept.resolve())
 
 

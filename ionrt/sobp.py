@@ -11,10 +11,11 @@ from scipy.optimize import nnls
 
 from ionrt.beam import base_data, energy_for_range
 from ionrt.biology import moment_tables
+from ionrt.ions import GY_UM2
 from ionrt.quantities import IonrtError, one_of, stamp
 from ionrt.rbe import MODELS, Model
 
-GY_MM2 = 1.602176634e-7  # Gy per (MeV/mm) and (1/mm2) in water of 1 g/cm3
+GY_MM2 = GY_UM2 / 1e6  # per particle
 ROW_STEP = 1.0  # mm between the depths that the weights look at
 ROUNDS = 20
 SETTLED = 1e-4  # of the prescription

@@ -88,7 +88,9 @@ def test_published_vector_byte_for_byte(pair, tmp_path):
 def test_round_trips_are_exact(pair, tmp_path):
     fixed, moving = pair
     rigid = matrix_transform(rotation())
-    read = read_registration(write_registration(rigid, tmp_path / "r.dcm", fixed=fixed, moving=moving), fixed=fixed, moving=moving)
+    read = read_registration(
+        write_registration(rigid, tmp_path / "r.dcm", fixed=fixed, moving=moving), fixed=fixed, moving=moving
+    )
     np.testing.assert_allclose(read["matrix"].values, rigid["matrix"].values, atol=1e-9)
     assert read.attrs["fixed_hash"] == fixed.attrs["content_hash"] and read.attrs["maps"] == "planning to daily"
     field = bumps(0, ON, n=3)
@@ -187,7 +189,7 @@ def test_damaged_files_are_refused(pair, tmp_path):
     ):
         with pytest.raises(IonrtError, match=said):
             read_registration(changed(source, change, tmp_path / "x.dcm"), fixed=fixed, moving=moving)
-    with pytest.raises(IonrtError, match="expected a .* Spatial Registration, got CT"):
+    with pytest.raises(IonrtError, match=r"expected a .* Spatial Registration, got CT"):
         read_registration(next((tmp_path / "ct0").glob("*.dcm")), fixed=fixed, moving=moving)
 
 

@@ -115,7 +115,7 @@ def _mass_of(f):
 
 def _weight(f, way, like, mass):
     from ionrt.adapt.mapping import _pieces, _transfer
-    from ionrt.plan.geometry import Grid
+    from ionrt.plan.setup.geometry import Grid
 
     points, masses = _pieces(f, way, mass)
     return _transfer(np.zeros((1, *f["dose"].shape), np.float32), points, masses, Grid.of(like))[1]

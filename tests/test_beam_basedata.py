@@ -11,7 +11,7 @@ import xarray as xr
 import ionrt
 from ionrt.beam import base_data, basedata, check_base_data, clear, machine_energies, store, transport
 from ionrt.ions import IONS
-from ionrt.plan import room
+from ionrt.plan.setup import room
 
 ENERGY = [100.0, 120.0]
 
@@ -39,7 +39,7 @@ def test_machine_energies_are_close_in_range(ion: str) -> None:
 
 
 def test_rooms_offer_what_base_data_hold() -> None:
-    assert room.MAXIMUM_ENERGY == basedata.TOP_ENERGY
+    assert {ion: high for ion, (_, high) in room.ENERGY_RANGE} == {ion: machine_energies(ion)[-1] for ion in IONS}
     assert float(ionrt.beam.csda_range("He", 250.0)[0]) == pytest.approx(float(ionrt.beam.csda_range("p", 250.0)[0]), abs=2)
 
 

@@ -8,7 +8,8 @@ import xarray as xr
 
 import ionrt
 from ionrt.beam import csda_range, energy_for_range, stopping_power, transport
-from ionrt.beam.nuclear import multiplicities
+from ionrt.beam.physics.emission import INDEX, whole_helium
+from ionrt.beam.physics.nuclear import helium_recoil, multiplicities
 from ionrt.ions import ELEMENTS, IONS, ISOTOPES
 
 BEAMS = {"p": 120.0, "He": 120.0, "C": 220.0, "O": 250.0, "Ne": 280.0}
@@ -146,3 +147,30 @@ def test_lateral_spread_falls_with_mass() -> None:
 def test_bad_input(ion: str, energy: float, depth: list[float]) -> None:
     with pytest.raises(ionrt.IonrtError):
         transport(ion, energy, depth=depth)
+
+
+def test_whole_helium_hands_its_loss_to_one_nucleon() -> None:
+    """Elastic: energy of the slowed ion and of the recoil add up; nothing gains energy; the mean loss is the form factor's."""
+    energy = np.array([60.0, 150.0, 220.0])
+    e = whole_helium(energy, nodes=400)
+    helium = e.species == INDEX["4He"]
+    mean = 0.5 * (e.low + e.high)
+    assert np.all(e.low >= 0) and np.all(e.high <= np.maximum(energy[:, None], 0.64 * 4 * energy[:, None]) + 1e-9)
+    np.testing.assert_allclose(e.number[:, helium].sum(1), 1.0)
+    lost = 4 * (energy - (mean * e.number)[:, helium].sum(1))
+    recoils = (mean * e.number)[:, ~helium].sum(1) / e.number[:, ~helium].sum(1)
+    np.testing.assert_allclose(lost, recoils, rtol=1e-9)
+    np.testing.assert_allclose(lost, helium_recoil(), rtol=0.02)
+
+
+def test_slow_stopping_joins_the_formula_smoothly() -> None:
+    for ion in ("He", "C", "O", "Ne", "7Li", "11B"):
+        energy = np.geomspace(0.05, 20, 4000)
+        slope = np.gradient(np.log(stopping_power(ion, energy).values), np.log(energy))
+        assert np.abs(np.diff(slope)).max() < 0.01  # a jump of the value would be a spike of the slope
+
+
+def test_neutrons_of_helium_give_energy_and_the_balance_closes() -> None:
+    """What the neutrals take along falls with every slab that they cross; `test_energy_is_accounted_for` closes it."""
+    short, long = (transport("He", 120.0, depth=np.arange(0, end, 0.1)) for end in (130.0, 330.0))
+    assert long.attrs["energy_neutral"] < short.attrs["energy_neutral"]

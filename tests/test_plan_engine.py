@@ -11,13 +11,13 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
 from ionrt.beam import base_data
 from ionrt.plan import GANTRY_1, Beam, Plan, field, influence, wepl
-from ionrt.plan.engine import Influence, beam_influence
-from ionrt.plan.geometry import beam_direction, bev_axes
-from ionrt.plan.kernels import BATCH, MOST_ENERGIES, gauss
-from ionrt.plan.lattice import every_second_ray
-from ionrt.plan.machine import make_machine
-from ionrt.plan.scene import make_scene
-from ionrt.plan.spots import Spots, make_view
+from ionrt.plan.engine.influence import Influence, beam_influence
+from ionrt.plan.engine.kernels import BATCH, MOST_ENERGIES, gauss
+from ionrt.plan.engine.lattice import every_second_ray
+from ionrt.plan.setup.geometry import beam_direction, bev_axes
+from ionrt.plan.setup.machine import make_machine
+from ionrt.plan.setup.scene import make_scene
+from ionrt.plan.setup.spots import Spots, make_view
 
 BASE = {"C": synthetic_base("C")}
 PARALLEL = replace(POINT_ROOM, source_distance=(1e7, 1e7))

@@ -11,10 +11,10 @@ from plan_fixtures import POINT_ROOM, simple_plan, water_box
 
 from ionrt.beam import base_data
 from ionrt.plan import Beam, field
-from ionrt.plan.engine import Influence, beam_influence
-from ionrt.plan.machine import WIDEST, make_machine
-from ionrt.plan.scene import make_scene
-from ionrt.plan.spots import Spots, make_view
+from ionrt.plan.engine.influence import Influence, beam_influence
+from ionrt.plan.setup.machine import WIDEST, make_machine
+from ionrt.plan.setup.scene import make_scene
+from ionrt.plan.setup.spots import Spots, make_view
 
 PARALLEL = replace(POINT_ROOM, source_distance=(1e7, 1e7))
 GRID = 2.0  # mm; a voxel is the mean over two slabs

@@ -29,7 +29,7 @@ from ionrt.plan import (
     scenarios_random,
     scenarios_single,
 )
-from ionrt.plan.objectives import ROBUST
+from ionrt.plan.setup.objectives import ROBUST
 
 
 def test_the_sets_hold_what_they_say():

@@ -19,15 +19,17 @@ import pytest
 import xarray as xr
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
-from ionrt.plan import Beam, blocks, field, influence, store
-from ionrt.plan.products import whole
+from ionrt.plan import Beam, field, influence
+from ionrt.plan.engine import blocks, store
+from ionrt.plan.solve.products import whole
 from ionrt.quantities import IonrtError
 
 BASE = {"C": synthetic_base("C")}
 KILLED = """
 import os, signal, sys
 from plan_fixtures import simple_plan, synthetic_base, water_box
-from ionrt.plan import influence, store
+from ionrt.plan import influence
+from ionrt.plan.engine import store
 keep, kept = store.Keeper.keep, []
 def counting(self, key, chunk):
     out = keep(self, key, chunk)
@@ -133,7 +135,7 @@ def test_memory_budget_maps_blocks_or_says_what_is_needed(case, tmp_path):
 HALF = """
 import os, signal, sys
 import numpy as np
-from ionrt.plan import store
+from ionrt.plan.engine import store
 save, written = np.save, []
 def dying(path, array):
     save(path, array)
@@ -201,8 +203,8 @@ def test_blocks_at_a_time_are_those_of_the_scheduler(how):
         given = {
             "sync": {"scheduler": "sync"},
             "workers": {"num_workers": 3},
-            "pool": {"pool": pool},
-            "executor": {"scheduler": pool},
+            "pool": {"pool": pool, "num_workers": 2},
+            "executor": {"scheduler": pool, "num_workers": 5},
         }
         stack.enter_context(dask.config.set(given[how]))
         assert blocks.at_once() == seen_at_once() == expected

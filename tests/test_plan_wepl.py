@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from ionrt.patient import read_dicom, regrid, stopping_power_ratio, write_phantom
 from ionrt.plan import NOMINAL, Beam, Plan, Scenario, influence
-from ionrt.plan.geometry import Grid, bev_axes
-from ionrt.plan.raytrace import trace
+from ionrt.plan.setup.geometry import Grid, bev_axes
+from ionrt.plan.setup.raytrace import trace
 
 GANTRY_NEAR, GANTRY_FAR = (2000.0, 2560.0), (7000.0, 6500.0)
 DIRECTIONS = [

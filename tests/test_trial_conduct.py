@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def test_blocks_are_balanced_in_every_stratum():
 
 
 def test_list_is_reproducible_and_strata_are_independent():
-    assert make(3).commitment == make(3).commitment != make(4).commitment
+    assert make(3).reveal().equals(make(3).reveal())
+    assert not make(3).reveal().equals(make(4).reveal())
     one = trial.permuted_blocks(ARMS, seed=3, n_per_stratum=30, strata={"centre": ["A"]}).reveal()
     two = trial.permuted_blocks(ARMS, seed=3, n_per_stratum=30, strata={"centre": ["A", "B"]}).reveal()
     assert one.arm.tolist() == two[two.centre == "A"].arm.tolist()
@@ -56,6 +58,69 @@ def test_the_rest_stays_concealed():
     for store in (pickle.dumps, copy.deepcopy):
         with pytest.raises(IonrtError, match="not stored"):
             store(lists)
+
+
+LONG = 0x9C1F5AB0D1E3447788AA55CC33771199
+
+
+def test_commitment_is_proved_at_unblinding():
+    """Published before: 64 digits; published after: salt and list, through JSON; nothing else fits."""
+    lists = make(LONG)
+    published = lists.commitment
+    for i in range(6):
+        lists.allocate(f"p{i}", centre="B", head="no")
+    proof = json.loads(json.dumps(lists.proof()))
+    assert published == make(LONG).commitment != make(LONG + 1).commitment
+    assert trial.verify_randomisation(published, proof)
+    assert trial.verify_randomisation(published.upper() + " ", proof, lists.open)
+    swapped = lists.open.assign(arm=lambda d: d.arm.map({"photon": "carbon", "carbon": "photon"}))
+    assert not trial.verify_randomisation(published, proof, swapped)
+    assert not trial.verify_randomisation(published, proof, lists.open.assign(centre="C"))
+    for change in (
+        lambda p: p["lists"][0]["arms"].__setitem__(0, "carbon" if p["lists"][0]["arms"][0] == "photon" else "photon"),
+        lambda p: p.update(salt="00" * 32),
+        lambda p: p["ratio"].update(photon=2),
+        lambda p: p["lists"].pop(),
+        lambda p: p.update(factors=["head", "centre"]),
+    ):
+        forged = json.loads(json.dumps(proof))
+        change(forged)
+        assert not trial.verify_randomisation(published, forged)
+    for broken in ({}, {"salt": "xy"}, proof | {"salt": "00"}, proof | {"lists": 3}, []):
+        with pytest.raises(IonrtError, match="proof: expected"):
+            trial.verify_randomisation(published, broken)
+
+
+def test_a_short_list_is_not_found_by_trying():
+    """Two patients, four possible lists: no hash of a list, plain or under a salt made from the list, is the commitment."""
+    seeds = [LONG + i for i in range(40)]
+    short = [trial.permuted_blocks({"a": 1, "b": 1}, seed=s, n_per_stratum=2, block_sizes=(2,)) for s in seeds]
+    by_list: dict[str, set[str]] = {}
+    for one in short:
+        by_list.setdefault("".join(one.reveal().arm), set()).add(one.commitment)
+    assert set(by_list) == {"ab", "ba"}
+    assert sum(len(c) for c in by_list.values()) == 40, "the same list under another seed has another commitment"
+    for one in short:  # the salt has its bits from the seed, and is not shown before unblinding
+        assert one.proof()["salt"] not in repr(one) + str(one.open)
+        assert len({s.proof()["salt"] for s in short}) == 40
+
+
+def test_a_short_seed_commits_to_nothing():
+    for seed in (0, 1, 2**64, 2**95 - 1):
+        with pytest.raises(IonrtError, match="secret_seed"):
+            _ = make(seed).commitment
+        assert "seed of a simulation" in repr(make(seed))
+    drawn = make(trial.secret_seed())
+    assert trial.verify_randomisation(drawn.commitment, drawn.proof())
+
+
+def test_levels_that_join_to_the_same_text_have_lists_of_their_own():
+    strata = {"one": ["a|b", "a"], "two": ["c", "b|c"]}
+    whole = trial.permuted_blocks(ARMS, seed=LONG, n_per_stratum=60, strata=strata).reveal()
+    first, second = (whole[(whole.one == a) & (whole.two == b)].arm.tolist()[:60] for a, b in (("a|b", "c"), ("a", "b|c")))
+    assert first != second
+    with pytest.raises(IonrtError, match="combinations of levels"):
+        trial.permuted_blocks(ARMS, seed=1, n_per_stratum=1, strata={f"f{i}": ["0", "1"] for i in range(30)})
 
 
 def test_open_part_leaves_the_next_allocation_open():

@@ -16,16 +16,17 @@ import xarray as xr
 from ionrt.adapt.depth import check_entry
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, move_points
+from ionrt.files import content_hash
 from ionrt.patient import check_transform, find_structure, matrix_transform, same_scanner
+from ionrt.patient.names import is_external, is_target
 from ionrt.plan import Influence, field
-from ionrt.plan.assemble import in_scenario
 from ionrt.plan.fields import field_moments
-from ionrt.plan.geometry import Grid
-from ionrt.plan.objectives import is_external, is_target
-from ionrt.plan.provenance import of_patient
-from ionrt.plan.scenarios import NOMINAL
-from ionrt.plan.scene import on_spacing, scene_without_target
-from ionrt.quantities import IonrtError, content_hash, stamp
+from ionrt.plan.setup.geometry import Grid
+from ionrt.plan.setup.provenance import of_patient
+from ionrt.plan.setup.scenarios import NOMINAL
+from ionrt.plan.setup.scene import on_spacing, scene_without_target
+from ionrt.plan.solve.assemble import in_scenario
+from ionrt.quantities import IonrtError, stamp
 
 DIMS = ("z", "y", "x")
 AIR_HU = -1000.0
@@ -258,7 +259,7 @@ def _turned(daily: xr.Dataset, matrix: np.ndarray) -> xr.Dataset:
     there = Grid.of(daily, what="daily CT")
     middle = np.array([o + 0.5 * s * (n - 1) for o, s, n in zip(there.origin, there.spacing, there.shape, strict=True)])[::-1]
     way = middle - np.linalg.solve(matrix[:3, :3], middle - matrix[:3, 3])
-    grid = Grid(tuple(o - w for o, w in zip(there.origin, way[::-1], strict=True)), there.spacing, there.shape)  # type: ignore[arg-type]
+    grid = Grid(tuple(o - w for o, w in zip(there.origin, way[::-1], strict=True)), there.spacing, there.shape)
     points = move_points(matrix_transform(matrix), centres(grid))
     coords = grid.coords()
 

@@ -7,11 +7,11 @@ import xarray as xr
 
 from ionrt.adapt.sampling import at_points
 from ionrt.plan import Influence
-from ionrt.plan.engine import BeamInfluence
-from ionrt.plan.geometry import Grid, bev_axes
-from ionrt.plan.raytrace import trace
-from ionrt.plan.scene import AIR, Scene, stopping_power, structure_fractions
-from ionrt.plan.spots import View, make_view
+from ionrt.plan.engine.influence import BeamInfluence
+from ionrt.plan.setup.geometry import Grid, bev_axes
+from ionrt.plan.setup.raytrace import trace
+from ionrt.plan.setup.scene import AIR, Scene, stopping_power, structure_fractions
+from ionrt.plan.setup.spots import View, make_view
 from ionrt.quantities import IonrtError, stamp
 
 RAY = 2.0  # mm between the rays, in the isocentre plane
@@ -35,7 +35,7 @@ def check_entry(one: BeamInfluence, scene: Scene, seen: np.ndarray | None = None
     cut = ~known[:, -1] | (met > AIR)
     if cut.any():
         raise IonrtError(
-            f"beam {one.beam.name}: {int(cut.sum())} of {cut.size} rays enter the daily CT inside the patient; the CT is cut off"
+            f"beam {one.beam.name}: {int(cut.sum())} of {cut.size} rays enter the daily CT inside the patient; it is cut off"
             " there and the depth unknown: image a larger field, or use another correction"
         )
 
@@ -55,8 +55,8 @@ def depth_change(
 
     Returns
     -------
-    Dataset (beam, v, u) of ``wepl_change`` and ``wepl_distal`` [mm] (the planned depth) on rays 2 mm apart [mm, isocentre plane]; NaN
-    where a ray misses the target on either day.
+    Dataset (beam, v, u) of ``wepl_change`` and ``wepl_distal`` (the planned depth) [mm] on rays 2 mm apart at the isocentre;
+    NaN where a ray misses the target on either day.
 
     Raises
     ------

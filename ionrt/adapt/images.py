@@ -1,4 +1,4 @@
-"""What a registration looks at: a common grid, the body without couch and gas, masks; to and from SimpleITK, its only importer."""
+"""What a registration looks at: a common grid, the body without couch and gas, masks; the only importer of SimpleITK."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, la
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.lazy import needed
 from ionrt.patient import find_structure, regrid
-from ionrt.plan.geometry import Grid
-from ionrt.plan.objectives import is_external
+from ionrt.patient.names import is_external
+from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, check
 
 DIMS = ("z", "y", "x")
@@ -60,8 +60,6 @@ def common_grid(patient: xr.Dataset) -> Grid:
     return coarser(Grid.of(patient, what="CT"), 1.0)
 
 
-
-
 def averaged(values: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
     """Volume averages on the common grid; nothing is skipped, so nothing is shifted."""
     steps = tuple(max(SPACING, s) for s in grid.spacing)
@@ -79,7 +77,9 @@ def coarser(grid: Grid, level: float) -> Grid:
     return Grid(tuple(low), steps, shape)  # type: ignore[arg-type]
 
 
-def resampled(values: np.ndarray, there: Grid, here: Grid, points: np.ndarray | None = None, outside: float = AIR) -> np.ndarray:
+def resampled(
+    values: np.ndarray, there: Grid, here: Grid, points: np.ndarray | None = None, outside: float = AIR
+) -> np.ndarray:
     """Values on another grid by trilinear interpolation, at its voxels or at `points`; float32."""
     at = centres(here) if points is None else points
     found = at_points(np.ascontiguousarray(values, np.float32)[None], there, at)[0]

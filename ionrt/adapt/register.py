@@ -28,7 +28,7 @@ from ionrt.adapt.images import (
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import move_points
 from ionrt.patient import check_transform, field_transform, find_structure, matrix_transform
-from ionrt.plan.geometry import Grid
+from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, one_of
 
 LEVELS = (4, 2, 1)
@@ -39,7 +39,7 @@ BONE = 150.0  # HU
 NEAR_BONE, NEAR_STRUCTURE, NEAR_BODY = 6.0, 10.0, 6.0  # mm
 IMAGE_SMOOTHING = (6.0, 4.0, 3.0)  # mm
 ITERATIONS = (40, 40, 15)
-THRESHOLD = 20.0  # HU: smaller differences are noise
+THRESHOLD = 5.0  # HU: smaller differences are noise, after the smoothing
 START_STEP, LEAST_STEP, STEPS = 2.0, 1e-3, 100
 
 
@@ -99,8 +99,8 @@ def register_rigid(
     before, after = (_mismatch(pair, seen, m) for m in (begin, matrix))
     if after > 1.01 * before:
         raise IonrtError(
-            f"register_rigid: the match on {on!r} got worse ({before:.1f} to {after:.1f} HU); check that both CTs show it, or give"
-            " another start"
+            f"register_rigid: the match on {on!r} got worse ({before:.1f} to {after:.1f} HU); check that both CTs show it,"
+            " or give another start"
         )
     moved = matrix[:3, :3] @ middle + matrix[:3, 3] - middle
     about = _about(fixed, moving, f"rigid on {on}") | {
@@ -132,8 +132,8 @@ def register_deformable(
     start : rigid transform; default `register_rigid` on the body.
     smoothing : Gaussian of the displacement [voxels of each level]; several values give a band.
     window : HU outside which differences do not count.
-    fill_gas : take gas pockets in the body (HU < -300, less than 300 cm3) as tissue, in the registration only: for bowel or rectal
-        gas that comes and goes. Where air is anatomy (head), its edges are what the registration holds on to.
+    fill_gas : take gas pockets in the body (HU < -300, less than 300 cm3) as tissue, in the registration only: for bowel
+        or rectal gas that comes and goes. Where air is anatomy (head), its edges are what the registration holds on to.
 
     Returns
     -------
@@ -181,7 +181,8 @@ def register_deformable(
     before, after = (float(np.abs(pair[0] - b).ravel()[inside].mean()) for b in (pair[1], moved))
     if after > before:
         raise IonrtError(
-            f"register_deformable: the result is worse than its start ({before:.1f} to {after:.1f} HU in the body); check the two CTs"
+            f"register_deformable: the result is worse than its start ({before:.1f} to {after:.1f} HU in the body); check the"
+            " two CTs"
         )
     about = _about(fixed, moving, f"deformable, smoothing {smoothing:g}, from {start.attrs.get('method', 'a rigid start')}") | {
         "hu_before": before,

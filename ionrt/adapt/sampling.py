@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ionrt.plan.geometry import Grid
+from ionrt.plan.setup.geometry import Grid
 
 SNAP = 1e-6  # voxels: a point this close to a voxel's centre is there, so that whole-voxel shifts are exact
 
@@ -25,7 +25,7 @@ def _lower(place, size):
 
 @njit(nogil=True, cache=True)
 def pull(values, points, origin, spacing, out):
-    """`values` (variable, z, y, x) at `points` (n, 3: x, y, z mm) by trilinear weights into `out` (variable, n); NaN outside."""
+    """`values` (variable, z, y, x) at `points` (n, 3: x, y, z mm) by trilinear weights, into `out`; NaN outside."""
     shape = values.shape
     for n in range(points.shape[0]):
         k, wk = _lower((points[n, 2] - origin[0]) / spacing[0], shape[1])

@@ -7,7 +7,7 @@ import xarray as xr
 
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.patient import check_transform, field_transform, matrix_transform
-from ionrt.plan.geometry import Grid
+from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, stamp
 
 AXES = ("x", "y", "z")
@@ -110,7 +110,8 @@ def invert(transform: xr.Dataset, *, like: xr.Dataset | xr.DataArray | None = No
     mean = float(np.nanmean(residual)) if np.isfinite(residual).any() else np.nan
     if not mean < 1.0:
         raise IonrtError(
-            f"invert: no inverse found, {mean:.2f} mm are left on average; the displacement is too steep: register again, smoother"
+            f"invert: no inverse found, {mean:.2f} mm are left on average; the displacement is too steep: register it"
+            " again, smoother"
         )
     return _on_grid(v, grid_of_day, **_carried(transform, turned=True), inverse_residual=mean)
 

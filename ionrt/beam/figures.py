@@ -11,9 +11,9 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.beam import validation as val
-from ionrt.beam.broad_beam import transport
-from ionrt.beam.nuclear import charge_changing, multiplicities, reaction
-from ionrt.beam.stopping import csda_range
+from ionrt.beam.physics.nuclear import charge_changing, multiplicities, reaction
+from ionrt.beam.physics.stopping import csda_range
+from ionrt.beam.physics.water.broad_beam import transport
 from ionrt.ions import ELEMENTS, IONS, ISOTOPES
 from ionrt.quantities import LET_DEFINITIONS
 

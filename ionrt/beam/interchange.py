@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -14,9 +13,10 @@ from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatReadError
 
 from ionrt.beam.check import check_base_data
-from ionrt.beam.stopping import Array, energy_for_range, stopping_power
+from ionrt.beam.physics.stopping import Array, energy_for_range, stopping_power
 from ionrt.beam.store import save
-from ionrt.quantities import LET_DEFINITIONS, IonrtError, content_hash, one_of, stamp
+from ionrt.files import atomic, content_hash
+from ionrt.quantities import LET_DEFINITIONS, IonrtError, one_of, stamp
 
 RADIATION = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}  # neon: no matRad data set exists
 MEV_PER_MM = 10.0  # MeV cm2/g in water to MeV/mm: divide
@@ -138,14 +138,8 @@ def _struct_array(entries: list[dict[str, Any]]) -> np.ndarray:
 
 
 def _write(path: Path, content: dict[str, Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            savemat(file, content, do_compression=True, long_field_names=True)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as place, place.open("wb") as file:
+        savemat(file, content, do_compression=True, long_field_names=True)
     return path
 
 

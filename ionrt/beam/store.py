@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import xarray as xr
 
-from ionrt.beam.cells import CHARGES
 from ionrt.beam.check import check_base_data
+from ionrt.beam.physics.water.cells import CHARGES
+from ionrt.files import atomic, cache_folder, content_hash
 from ionrt.ions import IONS
-from ionrt.quantities import cache_folder, content_hash
 
-_NO_PHYSICS = ("interchange.py", "check.py", "validation.py", "figures.py", "store.py", "__init__.py")
 _FOLDER = "basedata"
 _NAME = re.compile(rf"({'|'.join(IONS)})-([0-9a-f]{{16}})\.nc")
 
 
 @cache
 def physics_hash() -> str:
-    """Hash of everything the numbers depend on: the sources and tables of this room and the isotopes."""
-    parts: list[object] = []
-    for folder in (files("ionrt.beam"), files("ionrt.beam") / "tables"):
-        for item in sorted(folder.iterdir(), key=lambda p: p.name):
-            if item.name.endswith((".py", ".csv", ".toml")) and item.name not in _NO_PHYSICS:
-                parts += [item.name, item.read_bytes()]
-    parts.append((files("ionrt") / "ions.py").read_bytes())
-    return content_hash(*parts)
+    """Hash of everything the numbers depend on: the folder `physics` with its tables, and the isotopes."""
+    folder = Path(str(files("ionrt.beam"))) / "physics"
+    files_ = sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".csv", ".toml"))
+    named = [part for p in files_ for part in (p.relative_to(folder).as_posix(), p.read_bytes())]
+    return content_hash(*named, (folder.parents[1] / "ions.py").read_bytes())
 
 
 def path_of(ion: str, key: str) -> Path:
@@ -53,14 +47,9 @@ def load(ion: str, key: str) -> xr.Dataset | None:
 
 def save(ds: xr.Dataset, path: Path) -> None:
     """Write base data as netCDF-3 (needs no HDF5 library) so that a killed run leaves nothing half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     slim = ds.sel(charge=slice(1, IONS[ds.attrs["ion"]].charge)) if "charge" in ds.dims else ds
-    try:
-        slim.to_netcdf(temporary, engine="scipy", format="NETCDF3_64BIT")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as place:
+        slim.to_netcdf(place, engine="scipy", format="NETCDF3_64BIT")
 
 
 def _all_charges(ds: xr.Dataset) -> xr.Dataset:

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ionrt.beam import broad_beam as bb
-from ionrt.beam import primary as pr
-from ionrt.beam.shower import Mesh, mesh_of
-from ionrt.beam.stopping import csda_range, energy_for_range, stopping_power
+from ionrt.beam.physics.stopping import csda_range, energy_for_range, stopping_power
+from ionrt.beam.physics.water import broad_beam as bb
+from ionrt.beam.physics.water import primary as pr
+from ionrt.beam.physics.water.shower import Mesh, mesh_of
 from ionrt.ions import IONS
 
 FOLDER = "reference/transport"

@@ -9,15 +9,16 @@ import xarray as xr
 
 from ionrt.biology.specific import particle_coords, particles
 from ionrt.biology.tissues import Lem1, get_tissue
-from ionrt.biology.track import CONV
-from ionrt.quantities import content_hash, stamp
+from ionrt.files import content_hash
+from ionrt.ions import GY_UM2
+from ionrt.quantities import stamp
 
 
 def track_lethal_events(energy: np.ndarray, let: np.ndarray, tissue: Lem1) -> np.ndarray:
     """Integral of -ln S over the central track's cross-section within the nucleus [um2], zone by zone in closed form."""
     core, ax, bx, s, dt = tissue.core_radius, tissue.alpha_x, tissue.beta_x, tissue.s_max, tissue.threshold
     r_max = np.maximum(tissue.r_max_coefficient * energy**1.7, core)
-    k = CONV * let / (np.pi * (1.0 + 2.0 * np.log(r_max / core)))
+    k = GY_UM2 * let / (np.pi * (1.0 + 2.0 * np.log(r_max / core)))
     peak = k / core**2
     inside = np.where(peak < dt, ax * peak + bx * peak**2, s * peak - bx * dt**2) * np.pi * core**2
     r_max = np.minimum(r_max, tissue.nucleus_radius)  # what falls outside the nucleus kills nobody
@@ -31,7 +32,7 @@ def lem1(charge: Any, energy: Any, *, let: Any, tissue: str | Lem1) -> xr.Datase
     """Linear-quadratic coefficients of ions in the local effect model I (rapid scheme).
 
     Local dose D(r) = k / r^2 between core radius and r_max = c E^1.7, flat core; N = (1/A) int -ln S_photon(D(r)) 2 pi r dr
-    over the nucleus (area A, track through its centre), d1 = CONV LET / A; alpha_z = N / d1, beta_z = max(0, (s_max -
+    over the nucleus (area A, track through its centre), d1 = GY_UM2 LET / A; alpha_z = N / d1, beta_z = max(0, (s_max -
     alpha_z) / (2 D_t)); then alpha = (1 - exp(-alpha_z d1)) / d1 and beta = (alpha / alpha_z)^2 beta_z.
 
     Parameters: `charge` [e] (labels the result; the track depends on energy and LET), `energy` [MeV/u], `let` [keV/um] as in
@@ -44,7 +45,7 @@ def lem1(charge: Any, energy: Any, *, let: Any, tissue: str | Lem1) -> xr.Datase
     cell = get_tissue(tissue, Lem1)
     z, e, s = particles(charge, energy, let)
     area = np.pi * cell.nucleus_radius**2
-    d1 = CONV * s.values / area
+    d1 = GY_UM2 * s.values / area
     alpha_z = track_lethal_events(e.values, s.values, cell) / area / d1
     beta_z = np.maximum(0.0, (cell.s_max - alpha_z) / (2.0 * cell.threshold))
     alpha = -np.expm1(-alpha_z * d1) / d1

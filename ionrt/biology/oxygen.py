@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from ionrt.biology.tissues import Osmk21, Osmk23, Smk, get_tissue
-from ionrt.quantities import IonrtError, check, content_hash, stamp
+from ionrt.files import content_hash
+from ionrt.quantities import IonrtError, check, stamp
 
 
 def _pressure(po2: Any) -> Any:

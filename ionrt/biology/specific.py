@@ -10,7 +10,8 @@ import xarray as xr
 
 from ionrt.biology import track as kc
 from ionrt.biology.track import KieferChatterjee
-from ionrt.quantities import IonrtError, content_hash, stamp
+from ionrt.files import content_hash
+from ionrt.quantities import IonrtError, stamp
 
 TRACK = KieferChatterjee()
 OUTER, INNER = 16, 24  # Gauss-Legendre points per piece of b, and along the disk's edge
@@ -90,7 +91,7 @@ def specific_energy(
     """Dose-mean specific energies of single ions in a domain and in the nucleus.
 
     z_d = int z1^2 b db / int z1 b db and z* = int z0^2 [1 - exp(-z1^2/z0^2)] b db / int z1 b db in a cylinder of the
-    domain's radius, z_n as z_d in one of the nucleus's; int z1 b db = CONV LET / (2 pi) exactly.
+    domain's radius, z_n as z_d in one of the nucleus's; int z1 b db = GY_UM2 LET / (2 pi) exactly.
 
     Parameters: `charge` [e] and `energy` [MeV/u], numbers, arrays that broadcast like numpy (last dimension energy) or labelled
     arrays; `let` [keV/um] unrestricted in water, of their shape; `domain_radius`, `nucleus_radius` [um]; `z0` [Gy]; `track`
@@ -140,7 +141,7 @@ def single_event_dose(
 
 
 def closure(charge: Any, energy: Any, *, let: Any, radius: float, track: KieferChatterjee = TRACK) -> xr.DataArray:
-    """Integrated single-event energy over its exact value CONV LET / (2 pi): 1 where the quadrature is right.
+    """Integrated single-event energy over its exact value GY_UM2 LET / (2 pi): 1 where the quadrature is right.
 
     Parameters as for `specific_energy`; `radius` [um]. Returns: ratio [1] of the common shape.
     """

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-CONV = 0.1602176634  # Gy um2 per keV/um in water of 1 g/cm3
+from ionrt.ions import GY_UM2
+
 _U = 931.494  # MeV, as the track model was published
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 
@@ -41,7 +42,7 @@ def _track(charge, energy, let, core, penumbra, exponent, k, barkas):
     rp = max(penumbra * energy**exponent, rc)
     effective = charge * -expm1(-barkas * beta * charge ** (-2.0 / 3.0))
     kp = k * (effective / beta) ** 2
-    return rc, rp, kp, (CONV * let - 2.0 * pi * kp * log(rp / rc)) / (pi * rc * rc)
+    return rc, rp, kp, (GY_UM2 * let - 2.0 * pi * kp * log(rp / rc)) / (pi * rc * rc)
 
 
 @njit(**_OPTIONS)
@@ -140,11 +141,11 @@ def _moments(radius, z0, rc, rp, kp, dc, outer, outer_w, inner, inner_w):
 
 @njit(**_OPTIONS)
 def integrals(charge, energy, let, radius, z0, constants, outer, outer_w, inner, inner_w, out):
-    """`out[i]` = (closure, z_d, z*) of particle i in a cylinder of `radius`; the exact denominator is CONV LET / (2 pi)."""
+    """`out[i]` = (closure, z_d, z*) of particle i in a cylinder of `radius`; the exact denominator is GY_UM2 LET / (2 pi)."""
     for i in range(charge.size):
         rc, rp, kp, dc = _track(charge[i], energy[i], let[i], *constants)
         first, second, saturated = _moments(radius, z0, rc, rp, kp, dc, outer, outer_w, inner, inner_w)
-        exact = CONV * let[i] / (2.0 * pi)
+        exact = GY_UM2 * let[i] / (2.0 * pi)
         out[i, 0], out[i, 1], out[i, 2] = first / exact, second / exact, saturated / exact
 
 

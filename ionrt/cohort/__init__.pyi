@@ -1,3 +1,4 @@
+from .doors import read_table as read_table
 from .schema import CohortError as CohortError
 from .schema import dictionary as dictionary
 from .schema import load as load
@@ -33,4 +34,4 @@ from .federated import summary as summary
 from .redcap import from_redcap as from_redcap
 from .redcap import to_redcap as to_redcap
 from .features import patient_features as patient_features
-from .recomputed import recomputed as recomputed
+from .recomputation import recomputed as recomputed

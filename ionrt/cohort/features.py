@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ionrt.cohort.schema import dictionary, write_text
-from ionrt.quantities import IonrtError, content_hash
+from ionrt.cohort.schema import dictionary
+from ionrt.files import content_hash, write_text
+from ionrt.quantities import IonrtError
 
 METRICS = ("Mean", "D98", "D50", "D2")
 METRIC = re.compile(r"(?P<kind>[DV])(?P<value>\d+(?:\.\d+)?)(?P<unit>cc|Gy|keV/um)?|Mean|Min|Max")

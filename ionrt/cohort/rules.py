@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ionrt.cohort.dates import holds_date
+
 Violation = tuple[Any, ...]
 Tables = dict[str, pd.DataFrame]
 IONS = ("p", "He", "C", "O", "Ne")
-_YEAR, _MONTH, _DAY = r"(?:19|20)\d{2}", r"(?:0?[1-9]|1[0-2])", r"\d{1,2}"
-DATE = rf"\b(?:{_YEAR}[-/.]{_MONTH}[-/.]{_DAY}|{_DAY}[-/.]{_DAY}[-/.]{_YEAR}|{_YEAR}(?:0[1-9]|1[0-2])[0-3]\d)\b"
 
 
 def cross_table(tables: Tables, spec: Mapping[str, Any]) -> list[Violation]:
@@ -37,13 +38,17 @@ def _rows(name: str, column: str, table: pd.DataFrame, bad: Any) -> Iterator[Vio
 
 
 def relative_days(tables: Tables) -> Iterator[Violation]:
+    dated = functools.cache(holds_date)
     for name, table in tables.items():
         for column in table.columns:
             cells = table[column]
             if pd.api.types.is_datetime64_any_dtype(cells):
                 yield from _rows(name, column, table, cells.notna())
-            elif not pd.api.types.is_numeric_dtype(cells):
-                yield from _rows(name, column, table, cells.astype("str").str.contains(DATE, regex=True) & cells.notna())
+            elif not pd.api.types.is_numeric_dtype(cells) or str(column).startswith("x_"):
+                cells = cells if cells.dtype == "str" else cells.map(str, na_action="ignore")  # x_ columns may hold anything
+                found = {v for v in cells.dropna().unique() if dated(v.removesuffix(".0"))}
+                if found:
+                    yield from _rows(name, column, table, cells.isin(found))
 
 
 def one_origin(tables: Tables) -> Iterator[Violation]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,35 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from ionrt.cohort.doors import decimal_comma, numbers, read_table
+from ionrt.files import write_text
 from ionrt.quantities import IonrtError
 
 Tables = dict[str, pd.DataFrame]
 COLUMNS = ["table", "row", "column", "rule", "value"]
-SHOWN = 200  # violations spelled out in the message; all of them are in the exception
+SHOWN = 200  # kinds of violation spelled out in the message; all violations are in the exception
+ROWS_SHOWN = 5
+MAX_CELL = 10_000  # characters
 
 
 class CohortError(IonrtError):
-    """Tables that break the dictionary; `violations` lists every one: table, row, column, rule, value."""
+    """Tables that break the dictionary; `violations` lists every place: table, row, column, rule. No cell is repeated."""
 
     def __init__(self, violations: pd.DataFrame) -> None:
-        self.violations = violations
-        lines = [
-            f"  {v.table}, row {v.row}, {v.column}: {v.rule}; found {v.value!r}" for v in violations.head(SHOWN).itertuples()
-        ]
-        more = f"\n  ... and {len(violations) - SHOWN} more (see .violations)" if len(violations) > SHOWN else ""
-        super().__init__(f"the cohort breaks its dictionary in {len(violations)} places:\n" + "\n".join(lines) + more)
+        self.violations = violations.drop(columns="value", errors="ignore")
+        kinds = violations.groupby(["table", "column", "rule"], sort=False)["row"].agg(list)
+        lines = [f"  {table}, {column}: {_where(rows)}{rule}" for (table, column, rule), rows in kinds.head(SHOWN).items()]
+        more = f"\n  ... and {len(kinds) - SHOWN} more kinds (see .violations)" if len(kinds) > SHOWN else ""
+        places = f"{len(violations)} place{'s' if len(violations) > 1 else ''}"
+        super().__init__(f"the cohort breaks its dictionary in {places}:\n" + "\n".join(lines) + more)
+
+
+def _where(rows: list[Any]) -> str:
+    """ "row 4: ", "120 rows (0, 1, 2, 3, 4, ...): ", or nothing where a whole column or table is meant."""
+    if rows == ["-"]:
+        return ""
+    first = ", ".join(map(str, rows[:ROWS_SHOWN])) + (", ..." if len(rows) > ROWS_SHOWN else "")
+    return f"row {first}: " if len(rows) == 1 else f"{len(rows)} rows ({first}): "
 
 
 @functools.cache
@@ -54,24 +65,26 @@ def dictionary() -> dict[str, Any]:
     return copy.deepcopy(_shipped_dictionary())
 
 
-def load(path: str | Path) -> Tables:
+def load(path: str | Path, *, encoding: str | None = None) -> Tables:
     """Read and validate a folder with one file per table (``patient.csv`` or ``patient.parquet``, ...).
 
     path : folder; ``dose_metric`` and ``toxicity`` may be absent, the other tables may not. Parquet needs the package pyarrow,
-    which ionrt does not bring.
+    which ionrt does not bring. encoding : of the CSV files (default: as `read_table` finds it; decimal commas are understood
+    where a table has no decimal point).
     Returns a dict of data frames in the order of the dictionary, one row per record.
-    Raises IonrtError where a table is missing, CohortError with every violation where the content is wrong.
+    Raises IonrtError where a table is missing or is no such file (file, row, column), CohortError with every violation where
+    the content is wrong.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise IonrtError(f"expected a folder with patient.csv, course.csv, event.csv, followup.csv; {folder} is none")
+        raise IonrtError(f"expected a folder with patient.csv, course.csv, event.csv, followup.csv; {folder.name!r} is none")
     tables, missing = {}, []
     for name, spec in _shipped_dictionary()["tables"].items():
         files = [f for f in (folder / f"{name}.parquet", folder / f"{name}.csv") if f.exists()]
         if len(files) > 1:
             raise IonrtError(f"{name}: both {files[0].name} and {files[1].name} are there; keep one")
         if files:
-            tables[name] = _read(files[0])
+            tables[name] = _read(files[0], encoding)
         elif not spec.get("optional"):
             missing.append(name)
     if missing:
@@ -79,18 +92,20 @@ def load(path: str | Path) -> Tables:
     return validate(tables)
 
 
-def _read(file: Path) -> pd.DataFrame:
+def _read(file: Path, encoding: str | None) -> pd.DataFrame:
     """A table as text: only an empty cell is missing (NONE is a dose system, NA may be a stage)."""
     if file.suffix == ".csv":
-        return pd.read_csv(file, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8-sig")
+        return read_table(file, encoding=encoding)
     try:
         return pd.read_parquet(file)
     except ImportError as error:
         raise IonrtError(
             f"{file.name}: reading parquet needs the package pyarrow; install it, or export {file.stem} as CSV"
         ) from error
-    except (OSError, ValueError) as error:
-        raise IonrtError(f"{file.name}: is no readable parquet file ({error}); export {file.stem} as CSV") from error
+    except Exception as error:  # whatever the library says of a damaged file
+        raise IonrtError(
+            f"{file.name}: is no readable parquet file ({type(error).__name__}); export {file.stem} as CSV"
+        ) from error
 
 
 def save(tables: Mapping[str, pd.DataFrame], path: str | Path, *, digits: int = 4) -> None:
@@ -105,40 +120,33 @@ def save(tables: Mapping[str, pd.DataFrame], path: str | Path, *, digits: int = 
         write_text(folder / f"{name}.csv", table.round(digits).to_csv(index=False, lineterminator="\n"))
 
 
-def write_text(file: Path, text: str) -> None:
-    """Write through a temporary file, so that a killed run leaves the old file or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def validate(tables: Mapping[str, pd.DataFrame], *, dictionary: Mapping[str, Any] | None = None) -> Tables:
     """Check all tables against the dictionary and return them with proper types; nothing is dropped or repaired.
 
     tables : dict of data frames (patient, course, dose_metric, event, toxicity, followup; one row per record);
     dictionary : another dictionary of the same form (default: the shipped one).
     Returns new frames: columns in the order of the dictionary, own ``x_`` columns last, numbers as int64 or float64.
-    Raises CohortError that lists every violation with table, row (0 is the first record), column, rule and value.
+    Raises CohortError that lists every violation with table, row (0 is the first record), column and rule; no cell is repeated.
     """
     found, clean = _examine(tables, dictionary or _shipped_dictionary())
     if len(found):
         raise CohortError(found)
     origin = str(clean["patient"]["origin"].iloc[0]) if len(clean["patient"]) else "clinical"
     for name, table in clean.items():
-        table.attrs = {**dict(tables[name].attrs if name in tables else {}), "origin": origin}
+        table.attrs = {**dict(tables[name].attrs if name in tables else {}), **table.attrs, "origin": origin}
     return clean
 
 
-def violations(tables: Mapping[str, pd.DataFrame], *, dictionary: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """Every violation of the dictionary as a table: table, row, column, rule, value (empty where all is well).
+def violations(
+    tables: Mapping[str, pd.DataFrame], *, dictionary: Mapping[str, Any] | None = None, values: bool = False
+) -> pd.DataFrame:
+    """Every violation of the dictionary as a table: table, row, column, rule (empty where all is well).
 
-    Parameters as in `validate`; raises nothing but for objects that are not tables.
+    Parameters as in `validate`; values : add the column `value` with the cells, which may be a patient's. Raises IonrtError for
+    objects that are not tables.
     """
-    return _examine(tables, dictionary or _shipped_dictionary())[0]
+    found = _examine(tables, dictionary or _shipped_dictionary())[0]
+    return found if values else found.drop(columns="value")
 
 
 def _examine(tables: Mapping[str, pd.DataFrame], spec: Mapping[str, Any]) -> tuple[pd.DataFrame, Tables]:
@@ -158,8 +166,11 @@ def _examine(tables: Mapping[str, pd.DataFrame], spec: Mapping[str, Any]) -> tup
             continue
         if not isinstance(tables[name], pd.DataFrame):
             raise IonrtError(f"{name}: expected a pandas.DataFrame, got {type(tables[name]).__name__}")
+        if not tables[name].columns.is_unique:
+            twice = ", ".join(sorted({str(c) for c in tables[name].columns[tables[name].columns.duplicated()]}))
+            raise IonrtError(f"{name}: column {twice} stands twice; every column needs a name of its own")
         clean[name], wrong = typed(name, tables[name].reset_index(drop=True), table_spec)
-        found += wrong + _with_pandera(name, clean[name], table_spec, {(r, c) for _, r, c, *_ in wrong})
+        found += wrong + list(_columns_hold(name, clean[name], table_spec, {(r, c) for _, r, c, *_ in wrong}))
     found += cross_table(clean, spec)
     listed = pd.DataFrame(found, columns=COLUMNS).drop_duplicates(["table", "row", "column", "rule"], ignore_index=True)
     return listed, clean
@@ -172,32 +183,55 @@ def _empty(spec: Mapping[str, Any]) -> pd.DataFrame:
 
 def typed(name: str, table: pd.DataFrame, spec: Mapping[str, Any]) -> tuple[pd.DataFrame, list[tuple[Any, ...]]]:
     """Numbers as numbers, text as text; what cannot become its type is listed and left empty."""
+    known = [c for c in spec["columns"] if c in table]
+    if len(table.columns) and not known:
+        names = ", ".join(spec["columns"])
+        return _empty(spec).reindex(range(len(table))), [
+            (name, "-", "-", f"none of its columns is there ({names}); is the line of names missing?", None)
+        ]
     wrong: list[tuple[Any, ...]] = []
     out: dict[str, Any] = {}
+    is_number = [c for c in known if spec["columns"][c]["type"] != "str"]
+    comma = decimal_comma([table[c] for c in is_number])
     for column, rules in spec["columns"].items():
         if column not in table:
             if rules.get("required"):
                 wrong.append((name, "-", column, "column is missing", None))
             out[column] = _empty(spec)[column].reindex(range(len(table)))
             continue
-        cells = table[column]
+        cells = _stripped(table[column])
         if rules["type"] == "str":
-            out[column] = cells.map(_text, na_action="ignore").astype("str").where(cells.notna(), np.nan)
+            out[column] = cells
+            if cells.dtype != "str":
+                out[column] = cells.map(_text, na_action="ignore").astype("str").where(cells.notna(), np.nan)
             continue
-        numbers = pd.to_numeric(cells, errors="coerce").astype("float64")
-        bad = (numbers.isna() & cells.notna()) | np.isinf(numbers)
+        number = numbers(cells, comma=comma)
+        bad = number.isna() & cells.notna()
         rule = "a number is needed"
         if rules["type"] == "int":
-            bad, rule = bad | (numbers.notna() & (numbers % 1 != 0)), "a whole number is needed"
+            bad, rule = bad | (number.notna() & (number % 1 != 0)), "a whole number is needed"
         wrong += [(name, int(i), column, rule, cells[i]) for i in np.flatnonzero(bad)]
-        numbers = numbers.where(~bad)
-        out[column] = numbers.astype("int64") if rules["type"] == "int" and numbers.notna().all() else numbers
+        number = number.where(~bad)
+        whole = rules["type"] == "int" and number.notna().all() and (number.abs() < 2**53).all()
+        out[column] = number.astype("int64") if whole else number
     for column in table.columns.difference(list(spec["columns"]), sort=False):
         if str(column).startswith("x_"):
             out[column] = table[column]
         else:
             wrong.append((name, "-", column, "column is not in the dictionary (own columns start with x_)", None))
-    return pd.DataFrame(out, index=table.index), wrong
+    made = pd.DataFrame(out, index=table.index)
+    made.attrs["decimal"] = "," if comma else "."
+    return made, wrong
+
+
+def _stripped(cells: pd.Series) -> pd.Series:
+    """Without space around text; text of nothing but space is an empty cell."""
+    if cells.dtype == "str":
+        bare = cells.str.strip()
+        return bare.mask(bare.eq(""))
+    if cells.dtype.kind in "iufbmM":
+        return cells
+    return cells.mask(cells.map(lambda v: isinstance(v, str) and not v.strip()))
 
 
 def _text(cell: Any) -> str:
@@ -205,52 +239,46 @@ def _text(cell: Any) -> str:
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
-@functools.cache
-def _pandera() -> Any:
-    """pandera, imported at the first validation: it takes two seconds."""
-    import pandera.pandas
-
-    return pandera.pandas
-
-
-def _with_pandera(name: str, table: pd.DataFrame, spec: Mapping[str, Any], skip: set[tuple[Any, Any]]) -> list[tuple[Any, ...]]:
-    """Column rules and keys, checked by pandera; every failure case becomes one violation."""
-    pa = _pandera()
-    columns = {c: _column(pa, rules) for c, rules in spec["columns"].items() if ("-", c) not in skip}
-    key = [c for c in spec.get("key", []) if c in columns]
-    schema = pa.DataFrameSchema(columns, unique=key or None, report_duplicates="exclude_first")
-    try:
-        schema.validate(table, lazy=True)
-    except pa.errors.SchemaErrors as error:
-        cases = error.failure_cases
-    else:
-        return []
-    out: list[tuple[Any, ...]] = []
-    for case in cases.itertuples():
-        rule, value = str(case.check), case.failure_case
-        column = str(case.column)
-        if rule == "multiple_fields_uniqueness":
-            rule, column = f"{' + '.join(key)} must be unique", key[0]
-            value = ", ".join(str(table.at[int(case.index), c]) for c in key)
-        elif rule == "not_nullable":
-            rule, value = "may not be empty", None
-        if (case.index, column) not in skip:
-            out.append((name, int(case.index), column, rule, value))
-    return out
+def _columns_hold(
+    name: str, table: pd.DataFrame, spec: Mapping[str, Any], skip: set[tuple[Any, Any]]
+) -> Iterator[tuple[Any, ...]]:
+    """Rules of single columns and keys; one violation per cell. `skip` holds (row, column) that are listed already."""
+    for column, rules in spec["columns"].items():
+        if ("-", column) in skip or ("-", "-") in skip:
+            continue
+        cells = table[column]
+        there = cells.notna()
+        if rules.get("required"):
+            yield from _cells(name, column, "may not be empty", cells, ~there, skip)
+        for rule, bad in _broken(cells, rules):
+            yield from _cells(name, column, rule, cells, there & bad, skip)
+    key = [c for c in spec.get("key", []) if ("-", c) not in skip]
+    if key:
+        twice = table.duplicated(key) & table[key[0]].notna()
+        yield from _cells(name, key[0], f"{' + '.join(key)} must be unique", table[key[0]], twice, set())
 
 
-def _column(pa: Any, rules: Mapping[str, Any]) -> Any:
-    """One column of the dictionary as a pandera column."""
-    checks = []
+def _cells(
+    name: str, column: str, rule: str, cells: pd.Series, bad: pd.Series, skip: set[tuple[Any, Any]]
+) -> Iterator[tuple[Any, ...]]:
+    for row in np.flatnonzero(bad):
+        if (int(row), column) not in skip:
+            yield name, int(row), column, rule, cells.iloc[row]
+
+
+def _broken(cells: pd.Series, rules: Mapping[str, Any]) -> Iterator[tuple[str, pd.Series]]:
+    """The rules of a column of the dictionary, and where each is broken."""
     if "allowed" in rules:
-        checks.append(pa.Check.isin(rules["allowed"], error="must be one of " + ", ".join(map(str, rules["allowed"]))))
+        yield "must be one of " + ", ".join(map(str, rules["allowed"])), ~cells.isin(rules["allowed"])
     if "min" in rules:
-        checks.append(pa.Check.ge(rules["min"], error=f"must be at least {rules['min']}"))
+        yield f"must be at least {rules['min']}", cells < rules["min"]
     if "above" in rules:
-        checks.append(pa.Check.gt(rules["above"], error=f"must be greater than {rules['above']}"))
+        yield f"must be greater than {rules['above']}", cells <= rules["above"]
     if "max" in rules:
-        checks.append(pa.Check.le(rules["max"], error=f"must be at most {rules['max']}"))
-    if "pattern" in rules:
-        text = rf"^(?:{rules['pattern']})$"
-        checks.append(pa.Check.str_matches(text, error=f"must look like {rules['pattern']}"))
-    return pa.Column(None, nullable=not rules.get("required"), checks=checks)
+        yield f"must be at most {rules['max']}", cells > rules["max"]
+    if rules["type"] == "str":
+        long = cells.str.len() > MAX_CELL
+        yield f"may have at most {MAX_CELL} characters", long.eq(True)
+        if "pattern" in rules:
+            fits = cells.mask(long).str.fullmatch(rules["pattern"], na=False)
+            yield f"must look like {rules['pattern']}", ~fits.astype(bool)

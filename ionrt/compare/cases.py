@@ -13,11 +13,12 @@ from tqdm.auto import tqdm
 from ionrt import plan, rbe
 from ionrt.beam import base_data
 from ionrt.evaluate.profile import centroid
+from ionrt.files import cache_folder, content_hash
 from ionrt.let import let_d
+from ionrt.parallel import each
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
-from ionrt.plan.objectives import is_external, is_margin_of, is_target
-from ionrt.quantities import cache_folder, content_hash, stamp
-from ionrt.threads import each
+from ionrt.patient.names import is_external, is_margin_of, is_target
+from ionrt.quantities import stamp
 
 AT_ONCE = 2
 VOLUMES = ("GTV", "CTV", "ITV", "PTV", "EXTERNAL")  # types in a structure set that are no organs

@@ -27,10 +27,10 @@ from ionrt.evaluate.profile import centroid
 from ionrt.ions import IONS
 from ionrt.let import let_d
 from ionrt.patient import regrid
-from ionrt.plan.beams import ReachError
-from ionrt.plan.geometry import beam_direction
-from ionrt.plan.objectives import default_objectives
-from ionrt.plan.room import GANTRY_1
+from ionrt.plan.setup.beams import ReachError
+from ionrt.plan.setup.geometry import beam_direction
+from ionrt.plan.setup.objectives import default_objectives
+from ionrt.plan.setup.room import GANTRY_1
 from ionrt.quantities import IonrtError, one_of, stamp
 
 

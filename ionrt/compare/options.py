@@ -25,11 +25,11 @@ from ionrt.compare.cases import (
     side_by_side,
 )
 from ionrt.patient import regrid
-from ionrt.plan.assemble import in_scenario
-from ionrt.plan.beams import ReachError
-from ionrt.plan.engine import BeamInfluence
-from ionrt.plan.objectives import Objective, default_objectives
-from ionrt.plan.scene import Scene, make_scene
+from ionrt.plan.engine.influence import BeamInfluence
+from ionrt.plan.setup.beams import ReachError
+from ionrt.plan.setup.objectives import Objective, default_objectives
+from ionrt.plan.setup.scene import Scene, make_scene
+from ionrt.plan.solve.assemble import in_scenario
 from ionrt.quantities import IonrtError, one_of, stamp
 
 

@@ -16,10 +16,11 @@ from ionrt import evaluate, plan
 from ionrt.compare.cases import ION_NAMES, asked_of, nearest_organs, planned_maps
 from ionrt.ions import IONS
 from ionrt.patient import regrid, with_margin
-from ionrt.plan.objectives import Objective, default_objectives, is_external
-from ionrt.plan.room import GANTRY_1
-from ionrt.plan.scene import make_scene
-from ionrt.plan.spots import make_view
+from ionrt.patient.names import is_external
+from ionrt.plan.setup.objectives import Objective, default_objectives
+from ionrt.plan.setup.room import GANTRY_1
+from ionrt.plan.setup.scene import make_scene
+from ionrt.plan.setup.spots import make_view
 from ionrt.quantities import IonrtError, one_of
 
 PLANS = ("margin", "robust")

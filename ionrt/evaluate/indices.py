@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from ionrt.evaluate.dvh import dose_at_volume, mean_value
+from ionrt.evaluate.histograms import dose_at_volume, mean_value
 from ionrt.evaluate.sampling import GRID, kept_attrs, labelled_structures, quantity_of, voxel_volume
 from ionrt.quantities import IonrtError, check_same_grid, stamp
 

@@ -11,7 +11,9 @@ from scipy import stats
 from ionrt.outcome.columns import Names, SurvivalColumns, check_level, stratum_rows, survival_columns
 from ionrt.outcome.comparison import quadratic_form
 from ionrt.outcome.survival import at_risk_at, product_limit, risk_table
-from ionrt.quantities import IonrtError
+from ionrt.quantities import IonrtError, one_of
+
+VARIANCES = ("delta", "aalen")
 
 
 def cumulative_incidence(
@@ -24,6 +26,7 @@ def cumulative_incidence(
     start: str | None = None,
     weights: str | None = None,
     causes: Sequence[int] | None = None,
+    variance: str = "delta",
     level: float = 0.95,
 ) -> pd.DataFrame:
     r"""Aalen-Johansen cumulative incidence of every cause, by stratum, at chosen times or as curves.
@@ -36,17 +39,23 @@ def cumulative_incidence(
     event : column with 0 censored, 1, 2, ... the causes.
     causes : codes to report; default those that occur.
     weights : column of case weights; the standard error then uses the effective size of the risk set.
+    variance : "delta" (Greenwood-type, of Dinse and Larson and of Gaynor et al.; as SAS ``error=delta``) or "aalen" (counting
+        processes, as R's cmprsk ``cuminc`` and SAS ``error=aalen``; not with weights). They differ by about 1 / (2 n).
 
     Returns
     -------
     DataFrame, one row per stratum, cause and time: `stratum`, `cause`, `time`, `at_risk`, `events` of the cause since the
-    previous row, `incidence`, `se` (delta method), `lower`, `upper` (log-log scale), `event_free`, `n`, `n_events`
-    of the cause. NaN after the last follow-up.
+    previous row, `incidence`, `se`, `lower`, `upper` (log-log scale), `event_free`, `n`, `n_events` of the cause. NaN after
+    the last follow-up. ``attrs["variance"]`` says whose variance it is.
 
     References
     ----------
-    Aalen and Johansen 1978; Marubini and Valsecchi 1995 (variance).
+    Aalen and Johansen 1978; variances: Dinse and Larson 1986, doi:10.1093/biomet/73.2.379; Gaynor et al. 1993,
+    doi:10.1080/01621459.1993.10476289; Aalen 1978, doi:10.1214/aos/1176344247.
     """
+    one_of(variance, VARIANCES, what="variance")
+    if variance == "aalen" and weights is not None:
+        raise IonrtError("variance 'aalen' is that of counted patients; with weights use 'delta'")
     cols = survival_columns(df, time, event, by=by, start=start, weights=weights, competing=True)
     if causes is None:
         causes = sorted(set(cols.code[cols.code > 0].tolist())) or [1]
@@ -54,12 +63,13 @@ def cumulative_incidence(
     parts = []
     for code, label in enumerate(cols.labels):
         rows = stratum_rows(cols, code)
-        parts += [_stratum_incidence(cols, rows, label, int(cause), wanted, level) for cause in causes]
+        parts += [_stratum_incidence(cols, rows, label, int(cause), wanted, level, variance) for cause in causes]
     out = pd.concat(parts, ignore_index=True)
+    out.attrs["variance"] = variance
     return out if weights else out.astype(dict.fromkeys(["at_risk", "events"], int))
 
 
-def incidence(cols: SurvivalColumns, rows: np.ndarray, cause: int) -> tuple[np.ndarray, ...]:
+def incidence(cols: SurvivalColumns, rows: np.ndarray, cause: int, variance: str) -> tuple[np.ndarray, ...]:
     """Times, event-free survival, incidence of the cause, its standard error and its events per time."""
     table = risk_table(cols, rows)
     survival, _ = product_limit(table)
@@ -71,19 +81,24 @@ def incidence(cols: SurvivalColumns, rows: np.ndarray, cause: int) -> tuple[np.n
     curve = np.cumsum(before * d / n)
     left = n - dead
     last = left <= 1e-12 * n
-    a = np.where(last, 0.0, dead / np.where(last, 1.0, left) / m)
+    alive = np.where(last, 1.0, left)
+    if variance == "aalen":
+        m = np.maximum(n - 1.0, 1.0)
+        c = np.where(last, 0.0, before * d * (n - d) / n / alive / m)
+    else:
+        c = before * d / n / m
+    a = np.where(last, 0.0, dead / alive / m)
     b = before**2 * (n - d) * d / n**2 / m
-    c = before * d / n / m
     sums = [np.cumsum(v) for v in (a, a * curve, a * curve**2, b, c, c * curve)]
-    variance = curve**2 * sums[0] - 2 * curve * sums[1] + sums[2] + sums[3] - 2 * (curve * sums[4] - sums[5])
-    return table.time, survival, curve, np.sqrt(np.maximum(variance, 0.0)), d
+    square = curve**2 * sums[0] - 2 * curve * sums[1] + sums[2] + sums[3] - 2 * (curve * sums[4] - sums[5])
+    return table.time, survival, curve, np.sqrt(np.maximum(square, 0.0)), d
 
 
 def _stratum_incidence(
-    cols: SurvivalColumns, rows: np.ndarray, label: object, cause: int, at: np.ndarray, level: float
+    cols: SurvivalColumns, rows: np.ndarray, label: object, cause: int, at: np.ndarray, level: float, variance: str
 ) -> pd.DataFrame:
     """The rows of one stratum and cause."""
-    time, survival, curve, se, d = incidence(cols, rows, cause)
+    time, survival, curve, se, d = incidence(cols, rows, cause, variance)
     times = at if len(at) else np.unique(np.append(0.0, time))
     place = np.searchsorted(time, times, side="right")
     beyond = (times > time[-1]) & (survival[-1] > 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,11 +143,22 @@ def cox(
     return regress(ready, groups, robust, ties, level, n=len(np.unique(groups)))
 
 
-def regress(ready: Prepared, cluster: np.ndarray, robust: bool, ties: str, level: float, *, n: int) -> pd.DataFrame:
-    """Fit, and lay the result out as a table of terms."""
+def regress(
+    ready: Prepared,
+    cluster: np.ndarray,
+    robust: bool,
+    ties: str,
+    level: float,
+    *,
+    n: int,
+    estimated: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> pd.DataFrame:
+    """Fit, and lay the result out as a table of terms; `estimated`: what estimated weights add to the residuals."""
     d = ready.design
     fit = hazards.newton(d.x, ready.weight, ready.sets, d.names, ties)
     residuals = hazards.score_residuals(d.x, fit.beta, ready.weight, ready.sets, ties)
+    if estimated is not None:
+        residuals = residuals + estimated(fit.beta)
     sandwich = hazards.cluster_covariance(residuals, fit.covariance, cluster)
     covariance = sandwich if robust else fit.covariance
     out = coefficient_table(d.names, fit.beta, covariance, level=level)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ionrt.outcome import hazards
-from ionrt.outcome.columns import require, stratum_codes, survival_columns
+from ionrt.outcome.columns import SurvivalColumns, require, stratum_codes, survival_columns
 from ionrt.outcome.regression import TIES, Design, Prepared, design, regress
 from ionrt.quantities import IonrtError, one_of
 
@@ -28,7 +28,8 @@ def fine_gray(
     r"""Fine-Gray regression of the subdistribution hazard of one cause.
 
     Patients who failed from another cause stay at risk with weight :math:`\hat G(t-) / \hat G(T_i-)`, G the Kaplan-Meier
-    estimate of the censoring time, in the Cox engine with the sandwich variance per patient.
+    estimate of the censoring time, in the Cox engine. The variance is the sandwich per patient of :math:`\eta_i + \psi_i`:
+    the score residual and what the patient adds through the estimate of G (Fine and Gray 1999, eq. 7 and 8).
 
     Parameters
     ----------
@@ -39,8 +40,7 @@ def fine_gray(
 
     Returns
     -------
-    DataFrame as `cox`, with `subhazard_ratio` in place of `hazard_ratio`. The variance takes G as known, which differs by
-    up to about 0.1 % from the full one.
+    DataFrame as `cox`, with `subhazard_ratio` in place of `hazard_ratio`; ``attrs["variance"]`` says what `se` is.
 
     References
     ----------
@@ -64,10 +64,54 @@ def fine_gray(
     sets = replace(sets, factor=still_followed(sets.time))
     d = design(df, formula)
     expanded = Design(np.ascontiguousarray(d.x[source]), d.names, d.terms)
-    out = regress(Prepared(expanded, weight, sets, stop, happened), groups[source], True, ties, level, n=len(df))
+
+    def estimated(beta: np.ndarray) -> np.ndarray:
+        swept = hazards.sweep(expanded.x, beta, weight, sets, ties)
+        return _of_censoring(cols, expanded.x, beta, weight, sets, swept, cols.stop[source])
+
+    ready = Prepared(expanded, weight, sets, stop, happened)
+    out = regress(ready, groups[source], True, ties, level, n=len(df), estimated=estimated)
     del out.attrs["concordance"]  # not defined for patients who stay at risk after failing
-    out.attrs["cause"] = cause
+    out.attrs |= {"cause": cause, "variance": "sandwich with the censoring term"}
     return out.rename(columns={"hazard_ratio": "subhazard_ratio"})
+
+
+def _of_censoring(
+    cols: SurvivalColumns,
+    x: np.ndarray,
+    beta: np.ndarray,
+    weight: np.ndarray,
+    sets: hazards.RiskSets,
+    swept: hazards.Sweep,
+    failed: np.ndarray,
+) -> np.ndarray:
+    r"""What each patient adds to the score through the estimated G, on the expanded rows (0 on the carried ones).
+
+    :math:`\psi_i = \int q(u)\,dM^c_i(u) / Y(u)`: :math:`q(u)` is how the score answers a relative change of G at u, the
+    expected score after u of those who failed otherwise up to u; :math:`M^c_i` is the martingale of the censoring.
+    """
+    eta = x @ beta
+    risk = weight * np.exp(eta - eta.max())
+    carried = np.flatnonzero(sets.carried == 1)
+    carried = carried[np.argsort(failed[carried], kind="stable")]
+    at, counts = np.unique(cols.stop[cols.code == 0], return_counts=True)
+    exposed = len(cols.stop) - np.searchsorted(np.sort(cols.stop), at, side="left")
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0)])
+
+    inside = np.searchsorted(failed[carried], at, side="right")
+    later = np.searchsorted(sets.time, at, side="right")
+    hazard, hazard_mean = total(sets.factor * swept.hazard), total(sets.factor[:, None] * swept.hazard_mean)
+    q = total(risk[carried, None] * x[carried])[inside] * (hazard[-1] - hazard[later])[:, None]
+    q -= total(risk[carried])[inside][:, None] * (hazard_mean[-1] - hazard_mean[later])
+    jump = q / exposed[:, None]
+    borne = total(jump * (counts / exposed)[:, None])[np.searchsorted(at, cols.stop, side="right")]
+    out = np.zeros_like(x)
+    out[: len(cols.stop)] = -borne
+    censored = np.flatnonzero(cols.code == 0)
+    out[censored] += jump[np.searchsorted(at, cols.stop[censored])]
+    return out
 
 
 def censoring_curve(stop: np.ndarray, code: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -2,7 +2,7 @@ from .calibration import calibration_table as calibration_table
 from .calibration import stopping_power_ratio as stopping_power_ratio
 from .days import read_days as read_days
 from .days import same_scanner as same_scanner
-from .deidentify import deidentify as deidentify
+from .deidentification import deidentify as deidentify
 from .dicom import read_dicom as read_dicom
 from .dicom_dose import read_dose as read_dose
 from .dicom_write import write_rtdose as write_rtdose

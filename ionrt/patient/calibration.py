@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ionrt.quantities import IonrtError, check, content_hash, stamp
-from ionrt.threads import each, slabs
+from ionrt.files import content_hash
+from ionrt.parallel import each, slabs
+from ionrt.quantities import IonrtError, check, stamp
 
 GENERIC = "generic_ion"
 

@@ -94,8 +94,9 @@ def same_scanner(planning: xr.Dataset, daily: xr.Dataset) -> None:
     if apart:
         said = ", ".join(f"{k} {found[0].get(k, '')!s} and {found[1].get(k, '')!s}" for k in apart)
         raise IonrtError(
-            f"the daily CT is of another scanner or technique than the planning CT ({said}); a cone-beam or other CT needs its own"
-            " calibration: put spr into the Dataset with ionrt.patient.stopping_power_ratio(ct, table=...), or say calibrated=True"
+            f"the daily CT is of another scanner or technique than the planning CT ({said}); a cone-beam or other CT needs"
+            " a calibration of its own: put spr into the Dataset (ionrt.patient.stopping_power_ratio with its table), or say"
+            " calibrated=True"
         )
 
 

@@ -11,13 +11,15 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ionrt.files import content_hash
+from ionrt.parallel import each
 from ionrt.patient.coverage import Contours, spacing
 from ionrt.patient.dicom_dose import dose_on_grid
-from ionrt.patient.dicom_files import Header, in_threads, read_pixels, scan
+from ionrt.patient.dicom_files import Header, read_pixels, scan
 from ionrt.patient.dicom_struct import choose_structure_set, read_contours
 from ionrt.patient.grid import DIMS, Layout, affine, layout
 from ionrt.patient.structures import add_structures
-from ionrt.quantities import IonrtError, content_hash, stamp
+from ionrt.quantities import IonrtError, stamp
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 SLICES_PER_CHUNK = 32
@@ -137,7 +139,7 @@ def _eager_ct(slices: list[Header], form: Layout, shape: tuple[int, int]) -> tup
         stack[i], digest = _slice(slices[i], shape)
         return digest
 
-    digests = in_threads(fill, range(len(slices)))
+    digests = each(fill, range(len(slices)))
     return form.arrange(stack), b"".join(digests)
 
 
@@ -145,7 +147,7 @@ def _lazy_ct(slices: list[Header], form: Layout, shape: tuple[int, int]) -> tupl
     """The same as a dask array that reads chunks of slices when they are used."""
 
     def load(part: list[Header]) -> np.ndarray:
-        return np.stack(in_threads(lambda header: _slice(header, shape)[0], part))
+        return np.stack(each(lambda header: _slice(header, shape)[0], part))
 
     parts = [slices[i : i + SLICES_PER_CHUNK] for i in range(0, len(slices), SLICES_PER_CHUNK)]
     blocks = [da.from_delayed(dask.delayed(load)(part), (len(part), *shape), np.float32) for part in parts]

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from ionrt.files import content_hash
 from ionrt.patient.dicom_files import Header, read_all, read_header, read_pixels
 from ionrt.patient.grid import DIMS, affine, layout
-from ionrt.quantities import IonrtError, content_hash, stamp
+from ionrt.quantities import IonrtError, stamp
 
 COMMENTS = {"dose": "absorbed dose", "rbe_dose": "RBE-weighted dose, ", "let_d": "LETd [keV/um], "}  # as written
 

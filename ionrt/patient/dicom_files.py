@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -29,9 +27,6 @@ PIXELS = (
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
     "PhotometricInterpretation", "NumberOfFrames", "PixelData", "RescaleSlope", "RescaleIntercept", "DoseGridScaling",
 )  # fmt: skip
-THREADS = 4
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -101,12 +96,6 @@ def read_pixels(path: Path) -> tuple[np.ndarray, FileDataset, bytes]:
             " needs decompressing first"
         ) from error
     return values, data, hashlib.sha256(values.tobytes()).digest()
-
-
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Apply a function to many files; threads, because reading and decoding release the interpreter lock."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(function, items))
 
 
 def _is_whole(data: Dataset) -> bool:

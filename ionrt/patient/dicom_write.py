@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +16,13 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from ionrt import __version__
+from ionrt.files import atomic, content_hash
 from ionrt.patient.coverage import Contours, spacing
 from ionrt.patient.dicom import CT_IMAGE
 from ionrt.patient.dicom_dose import COMMENTS
 from ionrt.patient.dicom_files import scan
 from ionrt.patient.grid import DIMS
-from ionrt.quantities import IonrtError, check, content_hash, one_of
+from ionrt.quantities import IonrtError, check, one_of
 
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 RT_STRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -275,13 +274,6 @@ def _save(data: Dataset, path: Path) -> Path:
     meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(IMPLEMENTATION)
     meta.ImplementationVersionName = "IONRT"
     data.file_meta = meta
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            pydicom.dcmwrite(file, data, enforce_file_format=True)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic(path) as place:
+        pydicom.dcmwrite(place, data, enforce_file_format=True)
     return path

@@ -18,13 +18,27 @@ def with_margin(patient: xr.Dataset, structure: str, *, margin: float, name: str
     The margin is measured from the surface where the structure fills half a voxel; a voxel that the new edge crosses is filled
     in part, so that margins smaller than a voxel count.
 
-    Parameters: `patient` with structures (structure, z, y, x); `structure` its name; `margin` mm; `name` of the new one;
-    `within` a structure that the new one does not leave, e.g. the outline (None: none).
-    Returns the Dataset with only `structures` enlarged (lazily); contours of the new structure do not exist.
-    Errors: unknown structure, margin negative or not finite.
+    Parameters
+    ----------
+    patient : Dataset with `structures` (structure, z, y, x).
+    structure : name of the one to expand.
+    margin : mm.
+    name : of the new structure.
+    within : a structure that the new one does not leave, e.g. the outline (None: none).
+
+    Returns
+    -------
+    The Dataset with only `structures` enlarged (lazily): the new one has the type (`roi_type`) of the one it came from, and no
+    contours; images, dose and contours stay.
+
+    Raises
+    ------
+    IonrtError for an unknown structure, a `name` that exists, a margin that is negative or not finite.
     """
     for known in (structure, *([within] if within else [])):
         one_of(known, [str(s) for s in patient["structure"].values], what="structure")
+    if name in patient["structure"].values:
+        raise IonrtError(f"with_margin: {name!r} exists already; choose another name")
     if not (np.isfinite(margin) and margin >= 0.0):
         raise IonrtError(f"with_margin: expected a margin >= 0 mm, got {margin!r}")
     fractions = patient["structures"].transpose("structure", "z", "y", "x")
@@ -45,11 +59,13 @@ def with_margin(patient: xr.Dataset, structure: str, *, margin: float, name: str
     whole = da.pad(da.from_array(part, chunks=-1), outer).rechunk(-1)[None]
     values = da.concatenate([da.asarray(fractions.data), whole.astype(fractions.dtype)], axis=0)
     names = [*(str(s) for s in patient["structure"].values), name]
-    keep = [v for v in ("ct", "spr") if v in patient]
-    coords = {d: patient[d] for d in ("z", "y", "x")}
-    out = patient[keep].drop_vars([c for c in patient[keep].coords if c not in coords])
-    joined = xr.DataArray(values, dims=("structure", "z", "y", "x"), coords={"structure": names, **coords})
-    return out.assign(structures=stamp(joined, "structures"))
+    source = [str(s) for s in patient["structure"].values].index(structure)
+    told = {c: np.append(v.values, v.values[source]) for c, v in patient.coords.items() if v.dims == ("structure",)}
+    coords = {c: ("structure", v) for c, v in (told | {"structure": np.array(names)}).items()}
+    joined = xr.DataArray(values, dims=("structure", "z", "y", "x"), coords={**coords, **{d: patient[d] for d in "zyx"}})
+    frame = {k: v for k, v in patient["structures"].attrs.items() if k == "frame_of_reference_uid"}
+    out = patient.drop_vars(["structures", *told])
+    return out.assign(structures=stamp(joined, "structures", **frame))[list(patient.data_vars)]
 
 
 def _within_reach(part: np.ndarray, spacing: list[float], margin: float) -> np.ndarray:

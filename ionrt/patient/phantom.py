@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ionrt.files import atomic
 from ionrt.patient.coverage import Contours, coverage
 from ionrt.patient.dicom_write import uid, write_ct, write_structure_set
 from ionrt.patient.structures import add_structures, contours
@@ -66,18 +64,9 @@ def write_phantom(folder: str | Path, *, anatomy: str = "pelvis", pixel: float =
         if mark.is_file() and mark.read_text() == label:
             return out
         raise IonrtError(f"write_phantom: {out} is not empty; expected an empty or new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=".phantom-"))
-    try:
-        _write(temporary, anatomy, pixel, slice_distance)
-        (temporary / "SYNTHETIC.txt").write_text(label)
-        if out.exists():
-            out.rmdir()
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    out.chmod(0o755)
+    with atomic(out, folder=True) as place:
+        _write(place, anatomy, pixel, slice_distance)
+        (place / "SYNTHETIC.txt").write_text(label)
     return out
 
 

@@ -9,8 +9,9 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ionrt.files import content_hash
 from ionrt.patient.coverage import Contours, coverage, spacing
-from ionrt.quantities import IonrtError, content_hash, stamp
+from ionrt.quantities import IonrtError, stamp
 
 
 def contours(patient: xr.Dataset, name: str) -> list[np.ndarray]:

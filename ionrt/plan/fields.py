@@ -12,13 +12,14 @@ import xarray as xr
 from scipy.ndimage import binary_dilation
 from tqdm.auto import tqdm
 
-from ionrt.plan.assemble import check_nominal, in_scenario
-from ionrt.plan.engine import Influence
-from ionrt.plan.moments import Moment, merge, moment_values, moments_of
-from ionrt.plan.products import whole
-from ionrt.plan.scenarios import Scenario, check_scenarios
-from ionrt.plan.scene import make_scene, on_dose_grid, structure_fractions
-from ionrt.quantities import IonrtError, content_hash, one_of, stamp
+from ionrt.files import content_hash
+from ionrt.plan.engine.influence import Influence
+from ionrt.plan.setup.moments import Moment, merge, moment_values, moments_of
+from ionrt.plan.setup.scenarios import Scenario, check_scenarios
+from ionrt.plan.setup.scene import make_scene, on_dose_grid, structure_fractions
+from ionrt.plan.solve.assemble import check_nominal, in_scenario
+from ionrt.plan.solve.products import whole
+from ionrt.quantities import IonrtError, one_of, stamp
 
 Values = Mapping[str, list[np.ndarray]]
 

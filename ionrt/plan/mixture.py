@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.let import ions_of
-from ionrt.plan.beams import Beam, Plan
-from ionrt.plan.engine import BeamInfluence, Influence
+from ionrt.plan.engine.influence import BeamInfluence, Influence
+from ionrt.plan.setup.beams import Beam, Plan
 from ionrt.quantities import QUANTITIES, IonrtError, check, one_of, shared_attr, stamp
 
 

@@ -4,14 +4,14 @@ from .biology import curves as curves
 from .cohort import coverage as coverage
 from .cohort import forest as forest
 from .cohort import lines as lines
-from .curves import depth_profiles as depth_profiles
-from .curves import histograms as histograms
+from .drawn_lines import depth_profiles as depth_profiles
+from .drawn_lines import histograms as histograms
 from .planning import directions as directions
 from .planning import option_slices as option_slices
 from .planning import reach_curves as reach_curves
 from .planning import spot_weights as spot_weights
 from .planning import trade_offs as trade_offs
-from .slices import slices as slices
+from .slice_views import slices as slices
 from .style import ION_COLOURS as ION_COLOURS
 from .style import Figure as Figure
 from .style import setup as setup

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ionrt.plot.slices import slices
+from ionrt.plot.slice_views import slices
 from ionrt.plot.style import ION_COLOURS, ION_DASHES, ION_NAMES, LOOK, PANEL_COLOURS, Figure, in_columns, label, panel
 from ionrt.quantities import IonrtError
 

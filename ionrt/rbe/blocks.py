@@ -12,10 +12,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ionrt.parallel import each, slabs
 from ionrt.quantities import IonrtError
 from ionrt.rbe.definition import Definition
 from ionrt.rbe.kernels import BIG
-from ionrt.threads import each, slabs, thread_count
 
 Axes = tuple[tuple[str, np.ndarray | None], ...]
 
@@ -66,14 +66,14 @@ def evaluate(
     arrays: tuple[Any, ...],
     constants: tuple[Any, ...],
     *,
-    threads: int = 1,
+    most: int | None = None,
     where: Callable[[int], str] = str,
 ) -> tuple[np.ndarray, int]:
     """The kernel on whole arrays; raises on an unusable voxel, counts those outside the declared range."""
     flat, maps = prepare(model, arrays, constants)
     out = np.empty_like(flat[0])
     limits = tuple(out.dtype.type(x) for x in model.validity.limits)
-    counts = each(lambda p: model.value(out[p], *(a[p] for a in flat), *cut(maps, p), *limits), slabs(out.size), threads)
+    counts = each(lambda p: model.value(out[p], *(a[p] for a in flat), *cut(maps, p), *limits), slabs(out.size), most)
     if sum(c[0] for c in counts):
         _refuse(model, flat, where)
     return out.reshape(np.shape(arrays[0])), sum(c[1] for c in counts)
@@ -128,7 +128,7 @@ def _at_once(model: Definition, arrays: list[xr.DataArray], params: dict, given:
         return _voxel(index, first.shape, (0,) * first.ndim, _axes(first))
 
     fields, constants = _split(model, tuple(np.asarray(a.values) for a in arrays), params, given)
-    return evaluate(model, fields, constants, threads=thread_count(), where=where)
+    return evaluate(model, fields, constants, where=where)
 
 
 def _block(
@@ -145,7 +145,7 @@ def _block(
     """
     start = tuple(a[0] for a in block_info[0]["array-location"])
     where = partial(_voxel, shape=blocks[0].shape, start=start, axes=axes)
-    out, outside = evaluate(model, *_split(model, blocks, params, given), where=where)
+    out, outside = evaluate(model, *_split(model, blocks, params, given), most=1, where=where)
     if once is None:
         return np.full((1,) * out.ndim, outside)
     if outside and once():

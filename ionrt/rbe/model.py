@@ -11,11 +11,12 @@ import numpy as np
 import xarray as xr
 
 from ionrt.biology.tissues import Tissue
+from ionrt.files import content_hash
 from ionrt.let import ions_of
-from ionrt.quantities import IonrtError, check, check_same_grid, content_hash, stamp
+from ionrt.parallel import slabs
+from ionrt.quantities import IonrtError, check, check_same_grid, stamp
 from ionrt.rbe import blocks
 from ionrt.rbe.definition import Definition
-from ionrt.threads import each, slabs, thread_count
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -51,7 +52,7 @@ class Model(Definition):
     def kernel(self, dose: np.ndarray, *moments: np.ndarray, **params: Any) -> np.ndarray:
         """RBE-weighted dose [Gy (RBE)] of plain arrays of one shape; float32 in, float32 out. Bad values raise."""
         constants = self.resolve(**self.parameters(params))
-        return blocks.evaluate(self, (dose, *moments), constants, threads=thread_count())[0]
+        return blocks.evaluate(self, (dose, *moments), constants)[0]
 
     def partials(self, dose: np.ndarray, *moments: np.ndarray, **params: Any) -> Arrays:
         """Slopes of the RBE-weighted dose by dose and by each moment, each of the shape of `dose`; finite at zero dose."""
@@ -59,8 +60,8 @@ class Model(Definition):
         arrays, maps = blocks.prepare(self, (dose, *moments), constants)
         maps = tuple(m if isinstance(m, np.ndarray) else float(c) for m, c in zip(maps, constants, strict=True))
         outs = tuple(np.empty_like(arrays[0]) for _ in arrays)
-        parts = slabs(arrays[0].size)
-        each(lambda p: self.slopes(*(o[p] for o in outs), *(a[p] for a in arrays), *blocks.cut(maps, p)), parts, threads=1)
+        for p in slabs(arrays[0].size):
+            self.slopes(*(o[p] for o in outs), *(a[p] for a in arrays), *blocks.cut(maps, p))
         return tuple(o.reshape(np.shape(dose)) for o in outs)
 
     def __call__(self, field: xr.Dataset, **params: Any) -> xr.DataArray:

@@ -12,7 +12,7 @@ import pandas as pd
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
 from ionrt.trial.axis import level_values
-from ionrt.trial.crm import Crm
+from ionrt.trial.continual_reassessment import Crm
 from ionrt.trial.kernels import boin_trials, crm_trials
 from ionrt.trial.phase1 import Boin, select_isotonic, three_plus_three
 

@@ -17,13 +17,13 @@ from ionrt.quantities import IonrtError, one_of
 from ionrt.resources import files
 from ionrt.trial import limits
 from ionrt.trial.axis import Axis
-from ionrt.trial.crm import crm, tite_crm
+from ionrt.trial.continual_reassessment import crm, tite_crm
+from ionrt.trial.fixed_time import survival_rate
 from ionrt.trial.noninferiority import noninferiority_rates
 from ionrt.trial.phase1 import boin
 from ionrt.trial.phase2 import ahern, simon
 from ionrt.trial.sequential import spending_bounds
 from ionrt.trial.survival_design import dropout_hazard, hazard, survival_sample_size
-from ionrt.trial.survival_rate import survival_rate
 
 TYPES: dict[str, tuple[type, ...]] = {
     "text": (str,),

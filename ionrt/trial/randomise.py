@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import itertools
+import json
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +18,8 @@ from ionrt.quantities import IonrtError, one_of
 from ionrt.trial import limits
 
 SEED_BITS = 128  # a shorter seed can be found by trying all of them against the open part of the list
+LEAST_BITS = 96  # below this a seed is one of a simulation (a drawn one is shorter once in 2^32)
+MOST_STRATA = 1000  # combinations of levels
 
 
 def secret_seed() -> int:
@@ -25,19 +30,54 @@ def secret_seed() -> int:
 class Randomisation:
     """A concealed list: shows an allocation only when a patient has been entered; make one with `permuted_blocks`.
 
-    `commitment` is a hash of the whole list. It can be published at the start; with the seed, anyone can verify after the trial
-    that the list was not changed.
+    Publish `commitment` before the first patient, keep the seed where the list is kept, publish `proof` at unblinding; then
+    anyone can tell with `verify_randomisation` that the list was not changed. The commitment says nothing about the list, short
+    as it may be: it is HMAC-SHA256(salt, list), and the salt of 256 bits comes from the seed and stays secret until then.
     """
 
-    def __init__(self, lists: Mapping[tuple, list[str]], factors: Sequence[str], arms: Sequence[str]) -> None:
+    def __init__(
+        self, lists: Mapping[tuple, list[str]], factors: Sequence[str], arms: Mapping[str, int], seed: int | None = None
+    ) -> None:
         self.__lists = {key: tuple(value) for key, value in lists.items()}
         self.__used: list[dict[str, Any]] = []
+        self.__seed = seed
         self.factors = tuple(factors)
         self.arms = tuple(arms)
-        self.commitment = hashlib.sha256(repr(sorted(self.__lists.items())).encode()).hexdigest()
+        self.__ratio = dict(arms)
 
     def __repr__(self) -> str:
-        return f"Randomisation({len(self.__used)} allocated, {len(self.__lists)} strata, commitment {self.commitment[:12]})"
+        shown = f"commitment {self.commitment[:12]}" if self.__long else "seed of a simulation"
+        return f"Randomisation({len(self.__used)} allocated, {len(self.__lists)} strata, {shown})"
+
+    @property
+    def __long(self) -> bool:
+        return self.__seed is not None and self.__seed.bit_length() >= LEAST_BITS
+
+    @property
+    def commitment(self) -> str:
+        """64 hexadecimal digits to publish before the first patient.
+
+        Raises IonrtError for a seed below 96 bits: whoever tries them all would find the list.
+        """
+        return _commitment(self.proof())
+
+    def proof(self) -> dict[str, Any]:
+        """What to publish at unblinding, not before: the salt and the whole list, plain values for JSON.
+
+        `verify_randomisation` takes it.
+
+        Raises IonrtError for a seed below 96 bits, as `commitment` does.
+        """
+        if not self.__long:
+            raise IonrtError(
+                f"seed: a list of a seed below {LEAST_BITS} bits can be found by trying them all, so nothing commits to it;"
+                " draw the seed of a real trial with secret_seed()"
+            )
+        assert self.__seed is not None
+        secret = self.__seed.to_bytes((self.__seed.bit_length() + 7) // 8, "big")
+        salt = hmac.new(secret, b"ionrt randomisation: salt of the commitment", hashlib.sha256).hexdigest()
+        lists = [{"stratum": list(key), "arms": list(arms)} for key, arms in sorted(self.__lists.items())]
+        return {"salt": salt, "ratio": self.__ratio, "factors": list(self.factors), "lists": lists}
 
     def __getstate__(self) -> None:
         raise IonrtError("a randomisation list is not stored with its concealed part; keep the seed and make it again")
@@ -78,6 +118,54 @@ class Randomisation:
         return pd.DataFrame(rows)
 
 
+def _commitment(proof: Mapping[str, Any]) -> str:
+    """HMAC of the proof's list under its salt; the text is JSON with sorted keys, so it can be made by any program."""
+    opened = {key: value for key, value in proof.items() if key != "salt"}
+    text = json.dumps(opened, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hmac.new(bytes.fromhex(proof["salt"]), text.encode("ascii"), hashlib.sha256).hexdigest()
+
+
+def verify_randomisation(commitment: str, proof: Mapping[str, Any], allocated: pd.DataFrame | None = None) -> bool:
+    """Whether a list shown at unblinding is the one that was committed to, and the allocations were taken from it in order.
+
+    Parameters
+    ----------
+    commitment : published before the first patient (`Randomisation.commitment`).
+    proof : published at unblinding (`Randomisation.proof`), also after a round trip through JSON.
+    allocated : table of the allocations in their order, with the columns of the factors and `arm` (`Randomisation.open`).
+
+    Returns
+    -------
+    bool, True where everything fits.
+
+    Raises
+    ------
+    IonrtError : a proof that is not of this form.
+
+    References
+    ----------
+    Commitment by HMAC with a secret salt: Halevi & Micali 1996, doi:10.1007/3-540-68697-5_16; RFC 2104, doi:10.17487/RFC2104.
+    """
+    try:
+        if len(bytes.fromhex(proof["salt"])) != 32:
+            raise ValueError("the salt has not 32 bytes")
+        same = hmac.compare_digest(_commitment(proof), str(commitment).strip().lower())
+        lists = {tuple(one["stratum"]): list(one["arms"]) for one in proof["lists"]}
+        factors = list(proof["factors"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise IonrtError(f"proof: expected salt, ratio, factors and lists as of Randomisation.proof(); {error}") from None
+    if allocated is None or not same:
+        return same
+    absent = [c for c in (*factors, "arm") if c not in allocated]
+    if absent:
+        raise IonrtError(f"allocated: column {absent[0]!r} is missing; expected {[*factors, 'arm']}")
+    keys = [tuple(str(v) for v in row) for row in allocated[factors].itertuples(index=False)]
+    taken: dict[tuple, list[str]] = {}
+    for key, arm in zip(keys, allocated["arm"], strict=True):
+        taken.setdefault(key, []).append(arm)
+    return all(key in lists and arms == lists[key][: len(arms)] for key, arms in taken.items())
+
+
 def permuted_blocks(
     arms: Mapping[str, int],
     *,
@@ -110,16 +198,22 @@ def permuted_blocks(
     sizes, chance = _sizes(block_sizes, unit)
     factors = _factors(strata or {})
     n = limits.count(n_per_stratum, "n_per_stratum")
+    seed = limits.count(seed, "seed", least=0)
+    combinations = math.prod(len(levels) for levels in factors.values())
+    if combinations > MOST_STRATA:
+        raise IonrtError(
+            f"strata: {combinations} combinations of levels; expected at most {MOST_STRATA}, with patients in each"
+        )
     lists: dict[tuple, list[str]] = {}
     for key in itertools.product(*factors.values()):
-        rng = np.random.default_rng([limits.count(seed, "seed", least=0), *_words("|".join(key))])
+        rng = np.random.default_rng([seed, *_words(_text(key))])
         chosen: list[str] = []
         while len(chosen) < n:
             size = int(rng.choice(sizes, p=chance))
             block = np.repeat(list(ratio), [r * size // unit for r in ratio.values()])
             chosen += [str(a) for a in rng.permutation(block)]
         lists[key] = chosen
-    return Randomisation(lists, list(factors), list(ratio))
+    return Randomisation(lists, list(factors), ratio, seed)
 
 
 def _sizes(block_sizes: Sequence[int] | None, unit: int) -> tuple[list[int], np.ndarray]:
@@ -131,6 +225,11 @@ def _sizes(block_sizes: Sequence[int] | None, unit: int) -> tuple[list[int], np.
     if not sizes or any(s % unit for s in sizes):
         raise IonrtError(f"block_sizes: expected multiples of {unit}, the sum of the ratios, got {sizes}")
     return sizes, np.full(len(sizes), 1.0 / len(sizes))
+
+
+def _text(key: tuple[str, ...]) -> str:
+    """The levels in one text, no two keys the same."""
+    return json.dumps(key) if any("|" in level for level in key) else "|".join(key)
 
 
 def _words(text: str) -> list[int]:

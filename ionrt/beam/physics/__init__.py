@@ -1,0 +1,1 @@
+"""What the numbers of base data depend on, and nothing else: the hash of this folder is their key."""

@@ -1,0 +1,1 @@
+"""Directions: what each reaches, and which are good."""

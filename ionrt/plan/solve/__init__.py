@@ -1,0 +1,1 @@
+"""From entries to weights: products, the problem, its solution."""
