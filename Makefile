@@ -5,33 +5,46 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# make report PATIENT=/path/to/dicom TARGET=CTV IONS="p C" NOTEBOOK=01_compare_ions
+# make report PATIENT=/path/to/dicom TARGET=CTV PARAM='ions=[p,C] spacing=5' NOTEBOOK=01_compare_ions
 NOTEBOOK ?= $(if $(COHORT),08_exchange_cohort 09_outcomes 10_ntcp,01_compare_ions)
 ARGS := $(if $(PATIENT),--patient "$(PATIENT)") $(if $(TARGET),--target "$(TARGET)") $(if $(COHORT),--cohort "$(COHORT)") $(foreach p,$(PARAM),-p "$(p)")
+
+# a variable that nothing reads would be ignored without a word
+KNOWN := PATIENT TARGET COHORT PARAM NOTEBOOK PYTHON PYTEST_ARGS
+GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))),$(v)))
+UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MFLAGS MAKEOVERRIDES -%,$(GIVEN))
+ifneq ($(strip $(UNKNOWN)),)
+$(error $(strip $(UNKNOWN)): not known here; there are $(KNOWN). Parameters of a notebook: PARAM='ions=[p,C] spacing=5')
+endif
 
 .PHONY: help setup report test lab lint lock benchmark clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@printf '\nmake report takes\n  PATIENT=dicom folder   TARGET=structure   COHORT=folder of tables   NOTEBOOK=07_gantry_or_fixed\n'
+	@printf "  PARAM='name=value name=value'   any parameter of the notebook, without blanks within a value: PARAM='ions=[p,C] spacing=5'\n"
+	@printf 'make setup takes PYTHON=python3.13; without make: README, "Without make".\n'
 
-setup: $(READY)  ## environment in .venv, pinned by constraints.txt
+setup: $(READY)  ## environment in .venv, pinned by constraints.txt, compiled
 
+# Compiled here, once: where Python may write no bytecode, every kernel would compile everything again.
 $(READY): constraints.txt pyproject.toml
-	@echo "Setting up $(VENV) (once; less than a minute with a warm package cache)"
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (once; a minute or two with a warm package cache)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "uv is not to be had: using pip (slower)"
-	@if $(BIN)/python -m uv --version >/dev/null 2>&1; then \
-	  VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/python -m uv pip install --quiet --require-hashes -r constraints.txt && \
-	  VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/python -m uv pip install --quiet --no-deps -e . ; \
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; then \
+	  $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r constraints.txt && \
+	  $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
 	else \
+	  echo "uv is not to be had: the same packages with the same hashes by pip, which is slower"; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . ; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
 	fi
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q ionrt
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@printf '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}\n' > $(VENV)/share/jupyter/lab/settings/overrides.json
 	@touch $@
 
-report: $(READY)  ## reports/compare_ions.html; PATIENT=dicom folder, TARGET=structure, COHORT=tables folder
+report: $(READY)  ## reports/compare_ions.html; PATIENT= TARGET= COHORT= NOTEBOOK= PARAM=, see below
 	@$(BIN)/python -m ionrt report $(NOTEBOOK) $(ARGS)
 
 test: $(READY)  ## all tests and notebooks

@@ -33,6 +33,7 @@ from .plan import field as field
 from .plan import influence as influence
 from .plan import optimise as optimise
 from .plan import recompute as recompute
+from .plan import write_ion_plan as write_ion_plan
 from .quantities import IonrtError as IonrtError
 
 __version__: str

@@ -1,17 +1,22 @@
-"""Files that are whole or not there: one way to write, one hash of content, one folder for what is kept on disk."""
+"""Files that are whole or not there: one way to write, one door for YAML, one hash of content, one cache folder."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import platformdirs
+
+from ionrt.lazy import IonrtError
 
 
 @contextmanager
@@ -69,3 +74,122 @@ def content_hash(*parts: object) -> str:
 def cache_folder(name: str) -> Path:
     """The folder of that name among what ionrt keeps on disk: in $IONRT_CACHE or the user's cache directory."""
     return Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt")) / name
+
+
+MOST_BYTES, MOST_DEPTH = 100_000, 12
+_NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]{1,15}(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?"
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """One YAML document of a person's hand as plain values: dict with text keys, list, text, int, float, bool, None.
+
+    What a file of settings has no use for is refused instead of interpreted: aliases and anchors, tags, a key that stands
+    twice, several documents, more than 100 kB or twelve levels. Only ``true`` and ``false`` are truth values (``no`` stays a
+    text), only decimal numbers are numbers (``1:30``, ``0x10`` and ``2024-01-01`` stay texts), ``1e-3`` is one.
+
+    Parameters
+    ----------
+    path : the file, UTF-8.
+
+    Returns
+    -------
+    The document; None where it is empty.
+
+    Raises
+    ------
+    IonrtError : one line with the file's name, the line, and the key where there is one.
+    """
+    import yaml
+
+    name = Path(path).name
+    text = _text_of(Path(path))
+    try:
+        return _Document(name).read(yaml.parse(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise IonrtError(f"{name}: not a readable YAML file: {where}{what}") from None
+
+
+def _text_of(path: Path) -> str:
+    """Content of a regular file of bounded size, UTF-8."""
+    try:
+        if not path.is_file():
+            raise IonrtError(f"{path.name}: there is no such file")
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise IonrtError(f"{path.name}: expected at most {MOST_BYTES // 1000} kB of settings, got {size // 1000} kB")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise IonrtError(f"{path.name}: not UTF-8 text (byte {error.start}); save the file with the encoding UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise IonrtError(f"{path.name}: cannot be read: {error}") from None
+
+
+class _Document:
+    """Builds the values from PyYAML's events; nothing is constructed that was not asked for, and nothing recurses."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def read(self, events: Iterator[Any]) -> Any:
+        top: list[Any] = []
+        open_: list[Any] = [top]  # containers, innermost last
+        keys: list[Any] = [None]  # the key that waits for its value, per container
+        for event in events:
+            kind = type(event).__name__.removesuffix("Event")
+            if kind in ("StreamStart", "StreamEnd", "DocumentStart", "DocumentEnd"):
+                if kind == "DocumentStart" and top:
+                    self._refuse(event, "a second document; give one per file")
+                continue
+            if kind in ("SequenceEnd", "MappingEnd"):
+                open_.pop()
+                keys.pop()
+                continue
+            if kind == "Alias" or event.anchor is not None:
+                self._refuse(event, f"{'alias *' if kind == 'Alias' else 'anchor &'}{event.anchor}; write the value out")
+            if event.tag is not None:
+                self._refuse(event, f"tag {event.tag}; write the plain value")
+            value = {"SequenceStart": list, "MappingStart": dict}.get(kind, lambda e=event: self._scalar(e))()
+            self._put(event, open_[-1], keys, value)
+            if kind != "Scalar":
+                if len(open_) > MOST_DEPTH:
+                    self._refuse(event, f"more than {MOST_DEPTH} levels")
+                open_.append(value)
+                keys.append(None)
+        return top[0] if top else None
+
+    def _put(self, event: Any, inside: Any, keys: list[Any], value: Any) -> None:
+        if isinstance(inside, list):
+            inside.append(value)
+        elif keys[-1] is None:
+            if isinstance(value, (dict, list)):
+                self._refuse(event, "a key that is a list or a mapping; keys are text")
+            if event.value in inside:
+                self._refuse(event, f"key {event.value!r} stands twice; keep one")
+            if event.value == "<<":
+                self._refuse(event, "merge key <<; write the values out")
+            keys[-1] = event.value
+        else:
+            inside[keys[-1]] = value
+            keys[-1] = None
+
+    def _scalar(self, event: Any) -> Any:
+        text = event.value
+        if not event.implicit[0]:
+            return text  # quoted or a block
+        if text.lower() in ("", "~", "null"):
+            return None
+        if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
+            return text.lower() == "true"
+        if not re.fullmatch(_NUMBER, text):
+            return text
+        if re.fullmatch(r"[-+]?[0-9]+", text):
+            return int(text)
+        number = float(text)
+        if not math.isfinite(number):
+            self._refuse(event, f"number {text} is too large")
+        return number
+
+    def _refuse(self, event: Any, what: str) -> None:
+        raise IonrtError(f"{self.name}: line {event.start_mark.line + 1}: {what}")

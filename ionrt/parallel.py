@@ -19,7 +19,7 @@ getattr(os, "register_at_fork", dict)(after_in_child=_helpers.cache_clear)  # a 
 
 def thread_count() -> int:
     """Threads for the caller: those of its dask worker, one where dask runs synchronously, else `num_workers` or the cores."""
-    with suppress(KeyError, ValueError):  # no task of a cluster
+    with suppress(AttributeError, KeyError, ValueError):  # no task of a cluster; `distributed` may be half imported
         return int(sys.modules["distributed"].get_worker().state.nthreads)
     if dask.config.get("scheduler", None) in ("synchronous", "sync", "single-threaded", dask.get):
         return 1  # as one of several processes has one core:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import datetime
 import html
+import importlib
 import json
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,6 @@ from typing import Any
 
 import nbformat
 import papermill
-from latex2mathml.converter import convert as to_mathml
-from nbconvert import HTMLExporter
 
 import ionrt
 from ionrt import resources
@@ -95,16 +95,33 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
 
 
 def _parameters(source: Path) -> dict[str, Any]:
-    """Names and default values of the cell tagged ``parameters``, which holds plain assignments."""
+    """Names and default values of the cell tagged ``parameters``, one ``name = value`` per line, nothing else."""
     cells = nbformat.read(source, as_version=4).cells
     tagged = [c.source for c in cells if "parameters" in c.metadata.get("tags", ())]
     if len(tagged) != 1:
         raise IonrtError(f"{source.name}: expected one cell tagged `parameters`, found {len(tagged)}")
-    lines = [node for node in ast.parse(tagged[0]).body if isinstance(node, ast.Assign)]
-    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in lines}
+    found: dict[str, Any] = {}
+    for node in ast.parse(tagged[0]).body:
+        plain = isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+        try:
+            value = ast.literal_eval(node.value) if plain else None
+        except ValueError:
+            plain = False
+        if not plain:
+            raise IonrtError(
+                f"{source.name}: the cell tagged `parameters` may hold `name = value` only, one per line, each a number,"
+                f" a text, a list or a dictionary, got `{ast.unparse(node)}`; what is computed belongs in the next cell"
+            )
+        name = node.targets[0].id
+        if name in found:
+            raise IonrtError(f"{source.name}: the cell tagged `parameters` gives {name!r} twice")
+        found[name] = value
+    return found
 
 
 def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
+    # what writes the page loads while the kernel computes
+    threading.Thread(target=importlib.import_module, args=("nbconvert",), daemon=True).start()
     try:
         papermill.execute_notebook(
             str(source),
@@ -138,6 +155,8 @@ def to_html(executed: Path, parameters: Mapping[str, Any]) -> str:
     """The page of an executed notebook, as text; raises if it would load anything from elsewhere."""
     book = nbformat.read(executed, as_version=4)
     _prepare(book)
+    from nbconvert import HTMLExporter
+
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
     title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
@@ -156,7 +175,13 @@ def external_resources(page: str) -> list[str]:
 
 
 def _prepare(book: Any) -> None:
-    """MathML for formulas, no progress bars, no printed key numbers (they stand in a table)."""
+    """MathML for formulas, no progress bars, no printed key numbers (they stand in a table).
+
+    Cells tagged `synthetic` leave the page together where none of them shows anything: the data are not SYNTHETIC.
+    """
+    about = [cell for cell in book.cells if "synthetic" in cell.metadata.get("tags", ())]
+    if not any(cell.get("outputs") for cell in about):
+        book.cells = [cell for cell in book.cells if cell not in about]
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = math_to_mathml(cell.source)
@@ -169,6 +194,7 @@ def _prepare(book: Any) -> None:
 
 def math_to_mathml(text: str) -> str:
     """Replace ``$…$`` and ``$$…$$`` outside code by MathML."""
+    from latex2mathml.converter import convert as to_mathml
 
     def one(match: re.Match[str]) -> str:
         formula, display = (match.group(1), "block") if match.group(1) else (match.group(2), "inline")

@@ -76,12 +76,41 @@ def test_other_physics_or_options_are_other_files(monkeypatch: pytest.MonkeyPatc
         base_data("C", energy=ENERGY)
 
 
+def test_no_flipped_bit_is_used(base: xr.Dataset, cache: Path) -> None:
+    """Whatever bit of the file flips, the cache says that it has nothing."""
+    path = cache / "basedata" / f"C-{base.attrs['content_key']}.nc"
+    whole = path.read_bytes()
+    rng = np.random.default_rng(5)
+    for at in (*range(0, 400, 3), *rng.integers(len(whole), size=60), len(whole) - 1):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :])
+        assert store.load("C", base.attrs["content_key"]) is None
+    path.write_bytes(whole)
+    xr.testing.assert_identical(store.load("C", base.attrs["content_key"]), base)
+
+
+@pytest.mark.parametrize("place", ["a file", "read-only"])
+def test_a_cache_that_cannot_be_written_costs_time_and_no_result(place: str, base: xr.Dataset, tmp_path, monkeypatch) -> None:
+    spoilt = tmp_path / "spoilt"
+    if place == "a file":
+        spoilt.write_text("not a folder")
+    else:
+        monkeypatch.setattr(store, "atomic", _no_space)
+    monkeypatch.setenv("IONRT_CACHE", str(spoilt))
+    with pytest.warns(UserWarning, match="IONRT_CACHE"):
+        again = base_data("C", energy=ENERGY, progress=False)
+    xr.testing.assert_identical(again, base)
+
+
+def _no_space(*_: object, **__: object) -> object:
+    raise OSError(28, "No space left on device")
+
+
 @pytest.mark.parametrize("damage", [b"", b"no netCDF", "cut", "renamed"])
 def test_damaged_cache_is_rebuilt(damage: bytes | str, base: xr.Dataset, cache: Path) -> None:
     path = cache / "basedata" / f"C-{base.attrs['content_key']}.nc"
     whole = path.read_bytes()
     if damage == "renamed":  # right name, other contents
-        store.save(base.assign_attrs(content_key="other"), path)
+        store.save(base.assign_attrs(content_key="other"), path, sealed=True)
     else:
         path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else damage)  # type: ignore[arg-type]
     xr.testing.assert_identical(base_data("C", energy=ENERGY, progress=False), base)
@@ -134,13 +163,13 @@ def test_clear_takes_only_what_other_physics_wrote(tmp_path: Path, monkeypatch: 
     now = base_data("p", energy=[60.0], progress=False)
     keep = folder / f"p-{now.attrs['content_key']}.nc"
     old = folder / f"C-{'0' * 16}.nc"
-    store.save(now.assign_attrs(ion="C", content_key="0" * 16, physics="another"), old)
-    foreign = [folder / "mine.nc", folder / f"He-{'1' * 16}.nc", folder / f"O-{'2' * 16}.nc", folder / "notes.txt"]
-    for path in foreign[:2]:
+    store.save(now.assign_attrs(ion="C", content_key="0" * 16, physics="another"), old, sealed=True)
+    damaged = folder / f"He-{'1' * 16}.nc"
+    damaged.write_bytes(keep.read_bytes()[:40] + b"\xff" * 40 + keep.read_bytes()[80:])  # a header that no reader survives
+    foreign = [folder / "mine.nc", folder / f"Fe-{'1' * 16}.nc", folder / "notes.txt"]
+    for path in foreign:
         path.write_bytes(b"not ours")
-    store.save(now, foreign[2])  # its name and its contents contradict each other
-    foreign[3].write_text("kept")
-    size = old.stat().st_size
-    assert clear() == ([old], size) and keep.exists()
+    size = old.stat().st_size + damaged.stat().st_size
+    assert clear() == ([old, damaged], size) and keep.exists()
     assert clear(everything=True)[0] == [keep]
     assert all(path.exists() for path in foreign) and clear() == ([], 0)

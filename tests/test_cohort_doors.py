@@ -200,3 +200,54 @@ def test_mutated_cohorts_are_refused_or_right(tmp_path):
         return text.encode("utf-8", "replace"), *rest
 
     fuzz.hold(attempt, seeds=(1, 2, 3), n=None if os.environ.get("IONRT_FUZZ") else 12)
+
+
+def mutate_frame(rng, frame):
+    """A cell, a column or a row of a frame of text becomes something else."""
+    frame = frame.astype(object).copy()
+    row, column = int(rng.integers(len(frame))), int(rng.integers(frame.shape[1]))
+    kind = ("cell", "cell", "cell", "swap", "lost", "double", "name", "column")[rng.integers(8)]
+    bad = (*fuzz.BAD_NUMBERS, *fuzz.BAD_VALUES)
+    if kind == "cell":
+        frame.iat[row, column] = bad[rng.integers(len(bad))]
+    elif kind == "swap":
+        other = int(rng.integers(frame.shape[1]))
+        frame.iat[row, column], frame.iat[row, other] = frame.iat[row, other], frame.iat[row, column]
+    elif kind == "lost":
+        frame = frame.drop(columns=frame.columns[column])
+    elif kind == "double":
+        frame = pd.concat([frame, frame.iloc[[row]]])
+    elif kind == "name":
+        frame.columns = [*frame.columns[:column], frame.columns[column - 1], *frame.columns[column + 1 :]]
+    else:
+        frame[frame.columns[column]] = [bad[rng.integers(len(bad))]] * len(frame)
+    return frame
+
+
+def test_mutated_adtte_is_refused_or_right():
+    whole = cohort.to_adtte(cohort.synthetic(30, 7), study="S").astype(str)
+
+    def attempt(rng):
+        event = cohort.from_adtte(mutate_frame(rng, whole))
+        if not (event["day"].between(0, 36500).all() and event["code"].isin([0, 1, 2]).all()):
+            return "day or code absurd"
+        return "pid empty" if event["pid"].isna().any() else ""
+
+    fuzz.hold(attempt, seeds=(1, 2))
+
+
+def test_mutated_redcap_dictionaries_are_refused_or_checks():
+    whole = cohort.to_redcap()
+
+    def attempt(rng):
+        read = cohort.from_redcap(mutate_frame(rng, whole))
+        for table in read["tables"].values():
+            for rules in table["columns"].values():
+                if rules["type"] not in ("int", "float", "str") or not all(
+                    np.isfinite(rules[k]) for k in ("min", "max", "above") if k in rules
+                ):
+                    return "limits are none"
+        cohort.violations({}, dictionary=read)
+        return ""
+
+    fuzz.hold(attempt, seeds=(1, 2), n=None if os.environ.get("IONRT_FUZZ") else 20)

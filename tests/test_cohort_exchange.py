@@ -223,6 +223,90 @@ def test_adtte_from_elsewhere():
         cohort.from_adtte(adtte.drop(columns="CNSR"))
 
 
+def test_what_competes_is_said_never_guessed(tmp_path):
+    adtte = pd.DataFrame(
+        {"USUBJID": list("abcd"), "PARAMCD": "PFS", "AVAL": ["100,5", "2", "3", "4"], "CNSR": ["0", "1", "2", "3"]}
+    )
+    adtte["EVNTDESC"] = ["PROGRESSION", "LAST VISIT", "NEW THERAPY", "Competing event: death"]
+    adtte["SRCDOM"], adtte["TRTP"] = "AE", "A"  # the domain a row comes from is no centre
+    adtte.to_csv(tmp_path / "adtte.csv", index=False, sep=";")
+    event = cohort.from_adtte(tmp_path / "adtte.csv")
+    assert event["code"].tolist() == [1, 0, 0, 2] and event["cause"].tolist()[2:] == ["NEW THERAPY", "death"]
+    assert event["day"].tolist() == [100, 2, 3, 4] and event["site"].isna().all()
+    assert event.attrs["not_read"] == ["SRCDOM", "TRTP"]
+    assert cohort.from_adtte(adtte.assign(AVAL=1), competing=[2])["code"].tolist() == [1, 0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"AVAL": -1}, "AVAL must be a time"),
+        ({"AVAL": np.inf}, "AVAL must be a time"),
+        ({"AVAL": None}, "AVAL must be a time"),
+        ({"AVAL": 1e9}, "AVAL must be a time"),
+        ({"AVALU": 5.0}, "AVALU must be one of"),
+        ({"AVALU": None}, "AVALU must be one of"),
+        ({"USUBJID": "same"}, "stands twice"),
+        ({"CNSR": "one"}, "CNSR must be"),
+        ({"ORIGIN": "somewhere"}, "ORIGIN must be"),
+    ],
+)
+def test_adtte_that_is_none_names_column_and_rows(change, words):
+    adtte = pd.DataFrame({"USUBJID": ["a1", "a2"], "PARAMCD": "OS", "AVAL": 100.0, "CNSR": 1, "AVALU": "DAYS"})
+    with pytest.raises(ionrt.IonrtError, match=words) as error:
+        cohort.from_adtte(adtte.assign(**change))
+    assert "row" in str(error.value) and "same" not in str(error.value) and "somewhere" not in str(error.value)
+    with pytest.raises(ionrt.IonrtError, match="competing"):
+        cohort.from_adtte(adtte, competing=[0])
+
+
+def redcap_field(name, kind="text", **cells):
+    names = list(cohort.to_redcap().columns)
+    row = dict.fromkeys(names, "") | {names[0]: name, names[1]: "form", names[3]: kind, names[4]: name}
+    places = {"choices": 5, "check": 7, "low": 8, "high": 9, "branching": 11, "required": 12, "annotation": 17}
+    return row | {names[places[key]]: value for key, value in cells.items()}
+
+
+def test_fields_of_other_redcap_projects():
+    fields = [
+        redcap_field("record_id"),
+        redcap_field("dose", check="number_2dp_comma_decimal", low="0,5", high="80"),
+        redcap_field("late", "checkbox", choices="A1, Skin | -99, Unknown | b.2, Other"),
+        redcap_field("stage", "radio", choices="1, I | 2, II", required="y", branching="[late___a1] = '1'"),
+        redcap_field("total", "calc", choices="[a] + [b]"),
+        redcap_field("logo", "descriptive"),
+        redcap_field("weight", check="number", low="[floor]", annotation="@HIDDEN type=foo above=bar"),
+    ]
+    read = cohort.from_redcap(pd.DataFrame(fields))
+    columns = read["tables"]["form"]["columns"]
+    assert list(columns) == ["record_id", "dose", "late___a1", "late____99", "late___b_2", "stage", "total", "weight"]
+    assert columns["dose"] | {"label": ""} == {"type": "float", "label": "", "min": 0.5, "max": 80}
+    assert "required" not in columns["stage"]  # branching may hide it
+    assert read["left_out"] == ["weight: min [floor] is another field's value"]
+    data = pd.DataFrame(
+        {"record_id": ["1", "2"], "dose": ["60", "90"], "late___a1": [1, 0], "late____99": 0, "late___b_2": 0, "total": "x"}
+    )
+    found = cohort.violations({"form": data.assign(stage=None, weight="70.5")}, dictionary=read)
+    assert found[["row", "column", "rule"]].to_numpy().tolist() == [[1, "dose", "must be at most 80"]]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        redcap_field("x", "radio", choices="1, a | 1, b"),
+        redcap_field("x", "radio", choices=""),
+        redcap_field("x", check="integer", low="many"),
+        redcap_field("x", annotation="ionrt=nodot type=int"),
+        redcap_field("x", annotation="ionrt=a.b type=complex"),
+        redcap_field("x", annotation="ionrt=a.b type=str pattern=(a+)+$"),
+        redcap_field("1 x"),
+    ],
+)
+def test_redcap_fields_that_are_none_are_named(field):
+    with pytest.raises(ionrt.IonrtError, match="REDCap"):
+        cohort.from_redcap(pd.DataFrame([redcap_field("record_id"), field]))
+
+
 def test_redcap_dictionary_round_trip(tmp_path):
     redcap = cohort.to_redcap()
     assert redcap.shape[1] == 18 and redcap.iloc[0, 0] == "pid"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import product
 
+import fuzz
 import numpy as np
 import pandas as pd
 import pytest
@@ -197,8 +198,23 @@ def test_rows_are_exported_only_with_k_anonymity_and_consent(tmp_path):
         cohort.export_rows(alike, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     alike["patient"].loc[0, "consent_scope"] = "exchange"
+    alike["dose_metric"].loc[0, "structure"] = "Kim_left"
+    with pytest.raises(ionrt.IonrtError, match=r"values of .* fewer than 5"):
+        cohort.export_rows(alike, tmp_path / "out")
+    alike["toxicity"]["term"], alike["dose_metric"]["structure"] = "Pain", "Lungs"
+    alike["toxicity"] = alike["toxicity"].drop_duplicates(["pid", "day_from"])
+    alike["patient"]["histology"], alike["patient"]["x_note"] = "call 02-1234-5678", "Mr K"
     cohort.export_rows(alike, tmp_path / "out")
-    assert (tmp_path / "out" / "patient.csv").exists()
+    written = "".join(f.read_text() for f in (tmp_path / "out").glob("*.csv"))
+    assert "call" not in written and "Mr K" not in written and "in 16 fr" not in written
+    again = cohort.load(tmp_path / "out")
+    assert again["patient"]["histology"].isna().all() and (again["course"]["rx_verbatim"] == "left out").all()
+    assert again["course"]["gtv_volume"].nunique() < 30 < alike["course"]["gtv_volume"].nunique()
+    assert set(again["event"]["cause"].dropna()) <= {"death", "cancer", "toxicity", "other"}
+    cohort.export_rows(alike, tmp_path / "named", free_text=["patient.histology"])
+    assert "call" in (tmp_path / "named" / "patient.csv").read_text()
+    with pytest.raises(ionrt.IonrtError, match="no column patient"):
+        cohort.export_rows(alike, tmp_path / "named", free_text=["patient.histologie"])
 
 
 def counts_in(node):
@@ -213,36 +229,129 @@ def counts_in(node):
             yield from counts_in(value)
 
 
+KEY = "a secret of the site for this test"
+
+
 def test_a_summary_is_json_without_small_counts_or_patients():
     tables = cohort.synthetic(500, 12)
     effects = pd.DataFrame(
-        {"term": ["let_d_mean", "rare"], "estimate": [-0.03, 1.0], "se": [0.01, 0.5], "n": [701, 700], "events": [123, 4]}
+        {"term": ["let_d_mean", "rare"], "estimate": [-0.03, 1.0], "se": [0.01, 0.5], "n": [500, 500], "events": [123, 4]}
     )
-    made = cohort.summary(tables, site="centre_B", effects=effects)
+    made = cohort.summary(tables, site="centre_B", effects=effects, key=KEY)
     text = json.dumps(made)
     assert "SYN-" not in text and made["origin"] == "SYNTHETIC"
-    assert min(counts_in(made)) >= 10
-    assert [e["term"] for e in made["effects"]] == ["let_d_mean"] and made["effects"][0]["n"] == 700
+    assert min(counts_in(made)) >= 10 and all(n % 10 == 0 for n in counts_in(made))
+    assert [e["term"] for e in made["effects"]] == ["let_d_mean"]
     assert any("kidney" in note for note in made["notes"]) and any("rare" in note for note in made["notes"])
     assert not any(s["indication"] == "kidney" for s in made["survival"] + made["rates"])
+    assert cohort.summary(tables, site="centre_B", effects=effects, key=KEY) == made  # nothing to average over
+    assert cohort.summary(tables, site="centre_B", effects=effects, key=KEY + "2") != made
+
+
+def test_what_is_there_tells_nobody(monkeypatch):
+    """A value that one patient has alone (an indication, a dose system) leaves no trace by being listed."""
+    tables = cohort.synthetic(120, 12, indication="lung")
+    other = {name: table.copy() for name, table in tables.items()}
+    other["patient"].loc[0, "indication"] = "chordoma"
+    other["course"].loc[0, "rbe_model"] = "LEM_IV"
+    a, b = (cohort.summary(t, site="s", key=KEY) for t in (tables, other))
+    assert [(r["indication"], r["sex"]) for r in a["patients"]] == [(r["indication"], r["sex"]) for r in b["patients"]]
+    assert a["rbe_model"] == b["rbe_model"] == ["NIRS_MMKM"] and a["notes"] == b["notes"]
+
+
+def test_patients_who_consented_to_their_site_only_do_not_leave_it():
+    tables = cohort.synthetic(200, 5, indication="sarcoma")
+    tables["patient"].loc[:99, "consent_scope"] = "site"
+    made = cohort.summary(tables, site="s", key=KEY)
+    assert made["n"] <= 140 and made["consent"]["site"] is not None and made["consent"]["exchange"] is None
+    tables["patient"]["consent_scope"] = "site"
+    with pytest.raises(ionrt.IonrtError, match="consented"):
+        cohort.summary(tables, site="s", key=KEY)
+
+
+def test_noise_averages_to_the_truth_and_is_in_the_standard_error():
+    tables = cohort.synthetic(400, 3, indication="sarcoma")
+    rows = cohort.endpoint_table(tables, "OS")
+    true = np.log(rows["event"].sum() / rows["time"].sum())
+    made = [cohort.summary(tables, site="s", key=KEY + str(i)) for i in range(60)]
+    rate = np.array([next(r["log_rate"] for r in m["rates"] if r["endpoint"] == "OS") for m in made])
+    se = np.array([next(r["se"] for r in m["rates"] if r["endpoint"] == "OS") for m in made])
+    events = int(rows["event"].sum())
+    assert abs(rate.mean() - true) < 3 * rate.std() / 60**0.5 + 0.5 * (6 / events) ** 2  # the logarithm of noise: second order
+    assert np.median(se) ** 2 == pytest.approx(1 / events + rate.var(), rel=0.3)
+    n = np.array([m["n"] for m in made])
+    assert abs(n.mean() - 400) < 3 * n.std() / 60**0.5
 
 
 def test_the_survival_of_a_summary_is_the_published_one():
     tables = cohort.synthetic(20000, 3, indication="sarcoma")
-    pooled = cohort.combine([cohort.summary(tables, site="centre_B")])
+    pooled = cohort.combine([cohort.summary(tables, site="centre_B", key=KEY)])
     row = pooled.query("kind == 'survival' and endpoint == 'OS' and years == 5").iloc[0]
     assert row["lower"] < 0.52 < row["upper"] and row["upper"] - row["lower"] < 0.03
 
 
-def one_effect(site, estimate, se, **labels):
-    effects = pd.DataFrame([{"term": "x", "estimate": estimate, "se": se, "n": 200, "events": 100, **labels}])
-    return cohort.summary(cohort.synthetic(20, 1, indication="lung"), site=site, effects=effects)
+def rare_term(d):
+    """An effect of a binary term whose standard error is that of `d` events among its few patients."""
+    return pd.DataFrame([{"term": "rare", "estimate": 1.2, "se": (1 / d + 1 / 150) ** 0.5, "n": 500, "events": 150 + d}])
+
+
+def test_a_rare_term_does_not_give_its_number_of_events():
+    tables = cohort.synthetic(500, 12)
+    for d in (2, 5, 9):
+        assert cohort.summary(tables, site="s", effects=rare_term(d), key=KEY)["effects"] == []
+    told = []
+    for d in (30, 31):
+        made = [cohort.summary(tables, site="s", effects=rare_term(d), key=KEY + str(i))["effects"] for i in range(40)]
+        told.append([1 / (e[0]["se"] ** 2) for e in made if e])
+    spread = np.std(told[0])
+    one = np.diff([1 / rare_term(d)["se"].iloc[0] ** 2 for d in (30, 31)])[0]  # what one event more adds
+    assert spread > 2.5 * one and abs(np.mean(told[0]) - np.mean(told[1])) < spread
+
+
+def test_a_continuous_term_of_little_information_may_be_said_to_be_one():
+    tables = cohort.synthetic(500, 12)
+    row = {"term": "log_gtv", "estimate": 0.4, "se": 0.35, "n": 500, "events": 60}
+    assert cohort.summary(tables, site="s", effects=pd.DataFrame([row]), key=KEY)["effects"] == []
+    made = cohort.summary(tables, site="s", effects=pd.DataFrame([row | {"smaller_group": np.nan}]), key=KEY)["effects"]
+    assert made[0]["estimate"] == pytest.approx(0.4, abs=4 * 0.35 / 60**0.5)
+    assert cohort.summary(tables, site="s", effects=pd.DataFrame([row | {"smaller_group": 4}]), key=KEY)["effects"] == []
+
+
+def attack(tables, whole, pid):
+    """The cell (indication, sex) that an outsider names who subtracts the summary without one patient from that with it."""
+    less = cohort.summary(cohort.select(tables, set(tables["patient"]["pid"]) - {pid}), site="s", key=KEY)
+    cells = [{(r["indication"], r["sex"]): r["n"] or 0 for r in s["patients"]} for s in (whole, less)]
+    gain = {cell: cells[0][cell] - cells[1][cell] for cell in cells[0] if cells[0][cell] or cells[1][cell]}
+    return max(gain, key=lambda cell: (gain[cell], cells[0][cell])), less
+
+
+def test_two_summaries_one_patient_apart_do_not_tell_who():
+    """Before, the indication and sex followed in every try and the event in half of them. Over 200 patients: decision 0091."""
+    tables = cohort.synthetic(500, 21)
+    whole = cohort.summary(tables, site="s", key=KEY)
+    patient = tables["patient"].set_index("pid")
+    who = np.random.default_rng(2).choice(patient.index, 24, replace=False)
+    share = patient.groupby(["indication", "sex"]).size().max() / len(patient)
+    hits, same = 0, 0
+    for pid in who:
+        cell, less = attack(tables, whole, pid)
+        hits += cell == (patient.loc[pid, "indication"], patient.loc[pid, "sex"])
+        same += less["rates"] == whole["rates"] or less["patients"] == whole["patients"]
+    assert hits <= 24 * share + 3 * (24 * share * (1 - share)) ** 0.5
+    assert same == 0  # all is drawn anew, so what stays does not point at what moved
+
+
+def effect_file(site, estimate, se, **labels):
+    """A site's summary as it comes by mail: one effect, no noise."""
+    effect = {"term": "x", "estimate": estimate, "se": se, "n": 200, "events": 100, **labels}
+    made = {"format": "ionrt.cohort.summary/2", "site": site, "origin": "SYNTHETIC", "n": 200}
+    return made | {"survival": [], "rates": [], "effects": [effect]}
 
 
 def test_meta_analysis_agrees_with_metafor(shared):
     reference = pd.read_csv(shared("reference/statistics/reference.csv")).query("case == 'D12'").set_index("quantity")
     trials = pd.read_csv(shared("data/statistics/bcg.csv"))
-    sites = [one_effect(f"trial {i}", y, v**0.5) for i, (y, v) in enumerate(trials.to_numpy())]
+    sites = [effect_file(f"trial {i}", y, v**0.5) for i, (y, v) in enumerate(trials.to_numpy())]
     pooled = cohort.combine(sites).query("kind == 'effect'").iloc[0]
     for name, value in (("est", pooled["estimate"]), ("se", pooled["se"]), ("tau2", pooled["tau2"]), ("I2", pooled["i2"])):
         row = reference.loc[f"bcg DL {name}"]
@@ -250,20 +359,116 @@ def test_meta_analysis_agrees_with_metafor(shared):
     assert pooled["sites"] == 13
 
 
-def test_meta_analysis_in_closed_form():
-    pooled = cohort.combine([one_effect("a", 0.2, 0.1), one_effect("b", 0.2, 0.2)]).query("kind == 'effect'").iloc[0]
+def test_meta_analysis_in_closed_form(tmp_path):
+    both = [effect_file("a", 0.2, 0.1), effect_file("b", 0.2, 0.2)]
+    pooled = cohort.combine(both).query("kind == 'effect'").iloc[0]
     assert pooled["tau2"] == 0 and pooled["i2"] == 0
     assert pooled["estimate"] == pytest.approx(0.2) and pooled["se"] == pytest.approx((100 + 25) ** -0.5)
-    alone = cohort.combine([one_effect("a", 0.2, 0.1)]).query("kind == 'effect'").iloc[0]
+    alone = cohort.combine(both[:1]).query("kind == 'effect'").iloc[0]
     assert (alone["estimate"], alone["se"], alone["sites"]) == (0.2, 0.1, 1)
+    for i, one in enumerate(both):
+        (tmp_path / f"{i}.json").write_text(json.dumps(one), encoding="utf-8")
+    pd.testing.assert_frame_equal(cohort.combine(sorted(tmp_path.glob("*.json"))), cohort.combine(both))
+
+
+def test_the_pooled_hazard_ratio_is_within_five_percent_of_that_without_noise():
+    worst = 0.0
+    for seed in range(3):
+        rows, made = [], []
+        for k in range(3):
+            tables = cohort.synthetic(350, 100 * seed + k)
+            table = cohort.endpoint_table(tables, "OS").dropna(subset=["ecog"])
+            fit = ionrt.outcome.cox(table, "ecog", "time", "event", strata="indication")
+            effects = fit.rename(columns={"coef": "estimate"}).assign(n=len(table), events=int(table["event"].sum()))
+            rows.append(effects)
+            made.append(cohort.summary(tables, site=f"site {k}", effects=effects, key=f"{KEY} {seed} {k}"))
+        without = ionrt.outcome.meta_analysis(pd.concat(rows), method="DL").iloc[0]
+        pooled = cohort.combine(made).query("kind == 'effect'").iloc[0]
+        worst = max(worst, abs(np.exp(pooled["estimate"] - without["estimate"]) - 1))
+        assert pooled["sites"] == 3 and pooled["se"] < 1.3 * without["se"]
+    assert worst < 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"effects": [{"term": "x", "estimate": float("nan"), "se": 0.1, "n": 20, "events": 10}]},
+            "estimate: expected a number",
+        ),
+        ({"effects": [{"term": "x", "estimate": 0.1, "se": -0.1, "n": 20, "events": 10}]}, "se: expected a number"),
+        ({"effects": [{"term": "x", "estimate": 0.1, "se": 0.1, "n": 20, "events": 30}]}, "more events than patients"),
+        ({"effects": [{"term": "x", "estimate": 0.1, "se": 0.1, "n": 2000, "events": 30}]}, "more patients than the site"),
+        ({"effects": [{"term": "x", "estimate": 0.1, "se": 0.1, "n": 20, "events": 3}] * 2}, "one result stands twice"),
+        ({"effects": 5}, "expected a list"),
+        ({"effects": [5]}, "expected an object"),
+        ({"site": ""}, "expected text"),
+        ({"origin": {}}, "origin"),
+        ({"n": True}, "whole number"),
+    ],
+)
+def test_summaries_that_are_none_name_site_and_field(change, words):
+    with pytest.raises(ionrt.IonrtError, match=words):
+        cohort.combine([effect_file("a", 0.2, 0.1) | change])
+
+
+def test_one_site_counts_once():
+    a = effect_file("a", 0.2, 0.1)
+    with pytest.raises(ionrt.IonrtError, match="stands twice"):
+        cohort.combine([a, effect_file(" A ", 0.3, 0.1)])
+    with pytest.raises(ionrt.IonrtError, match="two names"):
+        cohort.combine([a, a | {"site": "b"}])
+
+
+def test_mutated_summaries_are_refused_or_finite():
+    whole = json.loads(json.dumps([cohort.summary(cohort.synthetic(300, i), site=f"s{i}", key=KEY) for i in range(2)]))
+    for one in whole:
+        one["effects"] = [{"term": "x", "estimate": 0.2, "se": 0.1, "n": 200, "events": 100, "rbe_model": "NIRS_MMKM"}]
+        one["survival"], one["rates"], one["patients"] = one["survival"][:3], one["rates"][:3], one["patients"][:2]
+
+    def attempt(rng):
+        pooled = cohort.combine(fuzz.mutate_tree(rng, whole)[0])
+        if (pooled["se"] <= 0).any():
+            return "se not positive"
+        return fuzz.complaint(pooled, nan=("years",))
+
+    fuzz.hold(attempt, seeds=(1, 2, 3))
+
+
+def test_the_key_is_a_secret_and_made_once(tmp_path, monkeypatch):
+    tables = cohort.synthetic(60, 1, indication="lung")
+    for key in ("short", "a" * 40):
+        with pytest.raises(ionrt.IonrtError, match="key"):
+            cohort.summary(tables, site="s", key=key)
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / "data" / name))
+    one, two = (cohort.summary(tables, site="s") for _ in range(2))
+    file = tmp_path / "data" / "ionrt" / "export.key"
+    assert one == two and file.stat().st_mode & 0o077 == 0
+    assert file.read_bytes().hex()[:16] not in json.dumps(one)
+    file.write_bytes(b"")
+    with pytest.raises(ionrt.IonrtError, match="damaged"):
+        cohort.summary(tables, site="s")
+
+
+def test_a_curve_of_everybody_does_not_give_the_hidden_stratum(curve):
+    few = exact_curve(np.linspace(1, 5, 60), (np.arange(60) < 9).astype(int)).assign(stratum="few")
+    large, middle = (
+        curve.assign(stratum="large"),
+        exact_curve(np.linspace(1, 5, 80), np.ones(80, dtype=int)).assign(stratum="middle"),
+    )
+    shown = cohort.safe_curve(pd.concat([few, large, middle]), time_step=0.5)
+    assert set(shown["stratum"]) == {"large"} and shown.attrs["not_shown"] == ["few", "middle"]  # 89 events, 9 of them few's?
+    assert cohort.safe_curve(pd.concat([few, large]), time_step=0.5).empty  # large and everybody would give few
+    causes = pd.concat([large.assign(cause=1), few.assign(cause=1), large.assign(cause=2), middle.assign(cause=2)])
+    assert set(cohort.safe_curve(causes, time_step=0.5)["cause"]) == {2}
 
 
 def test_combine_refuses_two_meanings():
     with pytest.raises(ionrt.IonrtError, match="rbe_model"):
-        cohort.combine([one_effect("a", 0.2, 0.1, rbe_model="LEM_I"), one_effect("b", 0.2, 0.1, rbe_model="NIRS_MMKM")])
-    clinical = one_effect("b", 0.2, 0.1) | {"origin": "clinical"}
+        cohort.combine([effect_file("a", 0.2, 0.1, rbe_model="LEM_I"), effect_file("b", 0.2, 0.1, rbe_model="NIRS_MMKM")])
+    clinical = effect_file("b", 0.3, 0.1) | {"origin": "clinical"}
     with pytest.raises(ionrt.IonrtError, match="SYNTHETIC"):
-        cohort.combine([one_effect("a", 0.2, 0.1), clinical])
+        cohort.combine([effect_file("a", 0.2, 0.1), clinical])
     with pytest.raises(ionrt.IonrtError, match="at least one"):
         cohort.combine([])
     with pytest.raises(ionrt.IonrtError, match="format"):
@@ -276,4 +481,5 @@ def test_summary_refuses_what_it_cannot_protect_or_read():
     with pytest.raises(ionrt.IonrtError, match="columns estimate"):
         cohort.summary(cohort.synthetic(30, 1), site="a", effects=pd.DataFrame({"term": ["x"], "se": [1.0]}))
     with pytest.raises(ionrt.IonrtError, match="finite"):
-        one_effect("a", np.inf, 1.0)
+        effects = pd.DataFrame([{"term": "x", "estimate": np.inf, "se": 1.0, "n": 20, "events": 10}])
+        cohort.summary(cohort.synthetic(30, 1), site="a", effects=effects)

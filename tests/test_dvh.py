@@ -192,6 +192,7 @@ def test_another_planning_system(shared):
     from ionrt.patient import read_dose
     from ionrt.patient.dicom_files import read_header
     from ionrt.patient.dicom_struct import read_contours
+    from ionrt.patient.notes import Notes
     from ionrt.patient.structures import add_structures
 
     folder = shared("data/dicom/rt_ion_plans/plan03_ramp_full")
@@ -199,7 +200,7 @@ def test_another_planning_system(shared):
     header = read_header(next(folder.glob("RS*.dcm")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        found, types = read_contours(header, set())
+        found, types = read_contours(header, dose.attrs["frame_of_reference_uid"], set(), Notes())
     patient = add_structures(xr.Dataset(coords={d: dose[d] for d in GRID}), found, types)
     table = evaluate.statistics(dose, patient, percent=(95, 2))
     cube = table.loc["Cube101010"]

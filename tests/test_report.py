@@ -138,3 +138,12 @@ def test_command_line_says_it_in_one_line(arguments, message):
     done = run(*arguments)
     assert done.returncode == 2 and message in done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line", ["a, b = 1, 2", "a = {}\na |= {'x': 1}", "a = b = 1", "a: int = 1", "a = 2 * 3", "import os", "a = 1\na = 2"]
+)
+def test_parameters_that_a_reader_could_not_set_are_refused(tmp_path, line):
+    with pytest.raises(IonrtError, match="the cell tagged `parameters`"):
+        report(write(tmp_path / "bad.ipynb", parameters=line), tmp_path / "x.html")
+    assert not (tmp_path / "x.html").exists()

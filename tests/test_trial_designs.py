@@ -8,7 +8,7 @@ from scipy import integrate, optimize, stats
 
 from ionrt import trial
 from ionrt.quantities import IonrtError
-from ionrt.trial.noninferiority import _restricted
+from ionrt.trial.rates import _restricted
 
 LET = trial.Axis("let_d", (70, 80, 90), let_definition="charged")
 CURVE = [0.10, 0.25, 0.45]

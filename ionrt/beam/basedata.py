@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
@@ -74,5 +76,10 @@ def base_data(
         "physics": physics,
         "ionrt_version": __version__,
     }
-    store.save(ds, store.path_of(ion, key))
+    try:
+        store.save(ds, store.path_of(ion, key), sealed=True)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        text = f"base data of {ion} could not be kept ({why}) and will be computed again; set IONRT_CACHE to a folder with room"
+        warnings.warn(text, stacklevel=2)
     return ds

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.io import loadmat, savemat
-from scipy.io.matlab import MatReadError
+from scipy.io import savemat
 
 from ionrt.beam.check import check_base_data
+from ionrt.beam.mat_file import read_mat
 from ionrt.beam.physics.stopping import Array, energy_for_range, stopping_power
 from ionrt.beam.store import save
 from ionrt.files import atomic, content_hash
@@ -24,6 +24,7 @@ SOURCE_DISTANCE = 10000.0  # mm
 SPOT_SIGMA = 3.0  # mm at the isocentre; the beam in air is the room's matter, a machine file cannot do without one
 DEPTH_STEP = 0.1  # mm, of base data that are read
 _NEGLIGIBLE = 1e-6  # weight of a halo that is none
+_DEEPEST = 2000.0  # mm of water
 
 
 def export_netcdf(base: xr.Dataset, path: str | os.PathLike[str]) -> Path:
@@ -188,7 +189,7 @@ def read_matrad(
     if not entries:
         raise IonrtError(f"{file.name}: machine.data is empty; expected one element per energy")
     repaired: set[str] = set()
-    if missing_let == "primary" and not any(np.size(e.get("LET", ())) for e in entries):
+    if missing_let == "primary" and not any(_numbers(e.get("LET")).size for e in entries):
         entries = [e | {"LET": _of_primaries(ion, e)} for e in entries]
         let_definition = "primary"
         repaired.add("LET computed for the primaries alone")
@@ -236,15 +237,12 @@ def _dataset(
 def _load(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise IonrtError(f"{file}: no such file; expected a matRad machine file (.mat)")
-    try:
-        content = loadmat(file, simplify_cells=True)
-    except NotImplementedError:
-        raise IonrtError(f"{file.name}: .mat version 7.3 (HDF5); save it with `save(..., '-v7')`") from None
-    except (ValueError, TypeError, OSError, MatReadError, KeyError, EOFError) as error:
-        raise IonrtError(f"{file.name}: not a .mat file of version 5 to 7 ({error})") from None
+    content = read_mat(file)
     machine = content.get("machine")
     if not isinstance(machine, dict) or not {"meta", "data"} <= machine.keys():
         raise IonrtError(f"{file.name}: expected the structure `machine` with `meta` and `data`; got {_names(content)}")
+    if not isinstance(machine["meta"], dict):
+        raise IonrtError(f"{file.name}: machine.meta is no structure")
     return machine
 
 
@@ -268,21 +266,32 @@ def _entries(machine: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield entry
 
 
+def _numbers(value: object) -> Array:
+    """Real numbers of a field; an empty array where it is absent, text, a structure or ragged."""
+    try:
+        numbers = np.asarray(value)
+        return np.asarray(numbers if numbers.dtype.kind in "biuf" else [], float)
+    except (ValueError, TypeError):  # ragged
+        return np.empty(0)
+
+
 def _number(entry: dict[str, Any], *names: str) -> float:
-    """The first of `names` that is a positive number."""
+    """The first of `names` that is there, a positive number."""
     for name in names:
-        value = np.asarray(entry.get(name, np.nan), float)
-        if value.size == 1 and np.isfinite(value) and value > 0:
-            return float(value)
+        value = np.ravel(_numbers(entry.get(name)))
+        if value.size == 1 and np.isfinite(value[0]) and value[0] > 0:
+            return float(value[0])
+        if name in entry and np.size(entry[name]):
+            raise IonrtError(f"machine.data: {name} is not a positive number")
     raise IonrtError(f"machine.data: {' or '.join(names)} missing or not a positive number")
 
 
 def _column(entry: dict[str, Any], name: str, size: int | None = None) -> Array:
     """A column of numbers, finite and not negative, as long as the depths."""
     what = f"machine.data at {entry.get('energy')} MeV/u: {name}"
-    if name not in entry or np.size(entry[name]) == 0:
-        raise IonrtError(f"{what} is missing; got {_names(entry)}" + (_LET_HINT if name == "LET" else ""))
-    value = np.ravel(np.asarray(entry[name], float))
+    value = np.ravel(_numbers(entry.get(name)))
+    if value.size == 0:
+        raise IonrtError(f"{what} is missing or no numbers; got {_names(entry)}" + (_LET_HINT if name == "LET" else ""))
     if size is not None and value.size != size:
         raise IonrtError(f"{what} has {value.size} values for {size} depths")
     if not np.all(np.isfinite(value)):
@@ -297,7 +306,16 @@ def _table(entry: dict[str, Any], repaired: set[str]) -> dict[str, Array]:
     depth = _column(entry, "depths")
     if depth.size < 3 or np.any(np.diff(depth) <= 0):
         raise IonrtError(f"machine.data at {entry['energy']} MeV/u: depths must be ascending, at least three")
-    offset = float(np.asarray(entry.get("offset", 0.0), float)) if np.size(entry.get("offset", 0.0)) == 1 else 0.0
+    if depth[-1] > _DEEPEST or depth[0] < -_DEEPEST:
+        raise IonrtError(
+            f"machine.data at {entry['energy']} MeV/u: depths reach {depth[-1]:.3g}; expected mm up to {_DEEPEST:g}"
+        )
+    shift = np.ravel(_numbers(entry.get("offset", 0.0)))
+    if shift.size != 1 or not abs(shift[0]) < _DEEPEST:
+        raise IonrtError(
+            f"machine.data at {entry['energy']} MeV/u: offset {entry['offset']!r}; expected one finite number in mm"
+        )
+    offset = float(shift[0])
     dose = _column(entry, "Z", depth.size) / MEV_PER_MM
     _plausible(entry, depth, dose)
     core, weight, halo = _gaussians(entry, depth.size, repaired)
@@ -325,9 +343,9 @@ def _plausible(entry: dict[str, Any], depth: Array, dose: Array) -> None:
 
 def _gaussians(entry: dict[str, Any], size: int, repaired: set[str]) -> tuple[Array, Array, Array]:
     """Core sigma, halo weight and halo sigma from one, two or several Gaussians."""
-    if np.size(entry.get("sigmaMulti", ())):
+    if _numbers(entry.get("sigmaMulti")).size:
         return _several(entry, size)
-    if np.size(entry.get("sigma1", ())):
+    if _numbers(entry.get("sigma1")).size:
         core, halo, weight = (_column(entry, n, size) for n in ("sigma1", "sigma2", "weight"))
         empty = (weight < _NEGLIGIBLE) & (halo > 10 * np.maximum(core, 1.0))
         if empty.any():
@@ -338,7 +356,7 @@ def _gaussians(entry: dict[str, Any], size: int, repaired: set[str]) -> tuple[Ar
 
 
 def _several(entry: dict[str, Any], size: int) -> tuple[Array, Array, Array]:
-    sigma, weight = (np.asarray(entry[n], float) for n in ("sigmaMulti", "weightMulti"))
+    sigma, weight = (_numbers(entry.get(n)) for n in ("sigmaMulti", "weightMulti"))
     sigma, weight = (a if a.ndim == 2 and a.shape[0] == size else np.atleast_2d(a).T for a in (sigma, weight))
     if sigma.shape[0] != size or weight.shape[0] != size or not (np.isfinite(sigma).all() and np.isfinite(weight).all()):
         raise IonrtError(f"machine.data at {entry['energy']} MeV/u: sigmaMulti and weightMulti need finite values per depth")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import cache
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from ionrt.files import atomic, cache_folder, content_hash
 from ionrt.ions import IONS
 
 _FOLDER = "basedata"
+_SEAL = hashlib.sha256().digest_size
 _NAME = re.compile(rf"({'|'.join(IONS)})-([0-9a-f]{{16}})\.nc")
 
 
@@ -35,21 +38,34 @@ def path_of(ion: str, key: str) -> Path:
 
 def load(ion: str, key: str) -> xr.Dataset | None:
     """The cached dataset, or None where the file is absent, damaged or of other physics."""
-    path = path_of(ion, key)
-    if not path.exists():
+    content = _sound(path_of(ion, key))
+    if content is None:
         return None
-    try:
-        ds = read(path)
-        return check_base_data(ds) if ds.attrs.get("content_key") == key else None
-    except (OSError, KeyError, TypeError, ValueError):
-        return None
+    ds = read(BytesIO(content))
+    return check_base_data(ds) if ds.attrs.get("content_key") == key else None
 
 
-def save(ds: xr.Dataset, path: Path) -> None:
-    """Write base data as netCDF-3 (needs no HDF5 library) so that a killed run leaves nothing half-written."""
+def save(ds: xr.Dataset, path: Path, *, sealed: bool = False) -> None:
+    """Write base data as netCDF-3 (needs no HDF5 library) so that a killed run leaves nothing half-written.
+
+    `sealed` appends the hash of all before it, which `load` compares before anything of the file is believed.
+    """
     slim = ds.sel(charge=slice(1, IONS[ds.attrs["ion"]].charge)) if "charge" in ds.dims else ds
     with atomic(path) as place:
         slim.to_netcdf(place, engine="scipy", format="NETCDF3_64BIT")
+        if sealed:
+            content = place.read_bytes()
+            place.write_bytes(content + hashlib.sha256(content).digest())
+
+
+def _sound(path: Path) -> bytes | None:
+    """The content of a sealed file; None where it cannot be read or is not what was written."""
+    try:
+        whole = path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return None
+    content, seal = whole[:-_SEAL], whole[-_SEAL:]
+    return content if content and hashlib.sha256(content).digest() == seal else None
 
 
 def _all_charges(ds: xr.Dataset) -> xr.Dataset:
@@ -62,9 +78,9 @@ def _all_charges(ds: xr.Dataset) -> xr.Dataset:
     return rest.assign(dose_spectrum=(stored.dims, whole, stored.attrs))
 
 
-def read(path: Path) -> xr.Dataset:
+def read(source: BytesIO) -> xr.Dataset:
     """Read what `save` wrote, with all charges 1..10 again."""
-    with xr.open_dataset(path, engine="scipy") as stored:
+    with xr.open_dataset(source, engine="scipy") as stored:
         ds = stored.load()
     if "charge" in ds.dims:
         ds = _all_charges(ds)
@@ -76,23 +92,19 @@ def read(path: Path) -> xr.Dataset:
     return ds
 
 
-def _ours(path: Path) -> str | None:
-    """Hash of the physics of a file that `base_data` wrote; None for anything else."""
-    name = _NAME.fullmatch(path.name)
-    if not name or path.is_symlink():
+def _physics_of(path: Path) -> str | None:
+    """Hash of the physics of a file that has a name of ours, "damaged" where it is not whole; None for anything else."""
+    if not _NAME.fullmatch(path.name) or path.is_symlink() or not path.is_file():
         return None
-    try:
-        with xr.open_dataset(path, engine="scipy") as stored:
-            attrs = dict(stored.attrs)
-    except (OSError, KeyError, TypeError, ValueError):
-        return None
-    if attrs.get("ion") != name[1] or attrs.get("content_key") != name[2] or "ionrt_version" not in attrs:
-        return None
-    return str(attrs.get("physics", "before"))
+    content = _sound(path)
+    if content is None:
+        return "damaged"
+    with xr.open_dataset(BytesIO(content), engine="scipy") as stored:
+        return str(stored.attrs.get("physics", "before"))
 
 
 def clear(*, everything: bool = False) -> tuple[list[Path], int]:
-    """Delete cached base data that other versions of the physics wrote.
+    """Delete cached base data that other versions of the physics wrote, and those that are damaged.
 
     Parameters
     ----------
@@ -100,12 +112,12 @@ def clear(*, everything: bool = False) -> tuple[list[Path], int]:
 
     Returns
     -------
-    Paths of the deleted files and their bytes in all. Files that `base_data` did not write are never touched.
+    Paths of the deleted files and their bytes in all. Files whose names are not those of `base_data` are never touched.
     """
     folder = cache_folder(_FOLDER)
     gone, size = [], 0
     for path in sorted(folder.glob("*.nc")) if folder.is_dir() else ():
-        physics = _ours(path)
+        physics = _physics_of(path)
         if physics is not None and (everything or physics != physics_hash()):
             size += path.stat().st_size
             path.unlink()

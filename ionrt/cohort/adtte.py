@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ionrt.cohort.doors import decimal_comma, numbers, table_of
 from ionrt.quantities import IonrtError
 
 CNSR_OF_CODE = {1: 0, 0: 1, 2: 2}  # event, censored, competing
-CODE_OF_CNSR = {cnsr: code for code, cnsr in CNSR_OF_CODE.items()}
+COMPETING = "COMPETING EVENT"
+MAX_DAY = 36500
 DAYS = {"DAYS": 1.0, "WEEKS": 7.0, "MONTHS": 365.25 / 12, "YEARS": 365.25}
+ORIGINS = ("clinical", "SYNTHETIC")
 PARAM = {
     "OS": "Overall Survival",
     "LC": "Local Control",
@@ -25,11 +29,12 @@ def to_adtte(tables: Mapping[str, pd.DataFrame], *, study: str) -> pd.DataFrame:
     """The event table as CDISC ADaM time-to-event rows (ADTTE).
 
     tables : as from `load`; study : STUDYID. Returns STUDYID, USUBJID, PARAMCD, PARAM, AVAL (days elapsed since day 0),
-    AVALU, CNSR (0 event, 1 censored, 2 competing event), EVNTDESC, SRCDOM, ORIGIN; one row per patient and endpoint.
-    No dates: ADT and STARTDT do not exist for relative days.
+    AVALU, CNSR (0 event, 1 censored, 2 competing event), EVNTDESC (competing events begin with COMPETING EVENT), SITEID (centre
+    that observed it), ORIGIN; one row per patient and endpoint. No dates: ADT and STARTDT do not exist for relative days.
     """
     event = tables["event"]
-    said = event["code"].map({1: "EVENT", 0: "CENSORED", 2: "COMPETING EVENT"})
+    said = event["code"].map({1: "EVENT", 0: "CENSORED", 2: COMPETING})
+    named = event["cause"].where(event["code"].ne(2), COMPETING + ": " + event["cause"].astype("str"))
     return pd.DataFrame(
         {
             "STUDYID": study,
@@ -39,50 +44,84 @@ def to_adtte(tables: Mapping[str, pd.DataFrame], *, study: str) -> pd.DataFrame:
             "AVAL": event["day"],
             "AVALU": "DAYS",
             "CNSR": event["code"].map(CNSR_OF_CODE).astype("int64"),
-            "EVNTDESC": event["cause"].where(event["cause"].notna(), said),
-            "SRCDOM": event["site"],
+            "EVNTDESC": named.where(event["cause"].notna(), said),
+            "SITEID": event["site"],
             "ORIGIN": event["origin"],
         }
     )
 
 
-def from_adtte(adtte: pd.DataFrame, *, origin: str = "clinical") -> pd.DataFrame:
+def from_adtte(
+    adtte: pd.DataFrame | str | Path, *, origin: str = "clinical", competing: Sequence[int] = (), encoding: str | None = None
+) -> pd.DataFrame:
     """The event table from ADTTE rows.
 
-    adtte : USUBJID, PARAMCD, AVAL, CNSR; AVALU (DAYS, WEEKS, MONTHS, YEARS; default DAYS), EVNTDESC, SRCDOM, ORIGIN where
-    present; origin : taken where there is no ORIGIN. Returns pid, origin, endpoint, day [d], code (1 event, 0 censored, 2
-    competing), cause, site. CNSR above 2 are further reasons of censoring and become 0, the reason stays in `cause`.
-    Raises IonrtError for missing columns, unknown units or endpoints, and CNSR that is no whole number >= 0.
+    Every CNSR above 0 is censored, as CDISC has it: the number is the reason. What competes is said by `competing`, or by an
+    EVNTDESC that begins with COMPETING EVENT, as `to_adtte` writes it.
+    adtte : frame or CSV file with USUBJID, PARAMCD, AVAL, CNSR; AVALU (DAYS, WEEKS, MONTHS, YEARS; default DAYS), EVNTDESC,
+    SITEID, ORIGIN where present; origin : taken where there is no ORIGIN; competing : values of CNSR that are competing events;
+    encoding : of the file. Returns pid, origin, endpoint, day [d] (rounded), code (1 event, 0 censored, 2 competing), cause
+    (the description, of censored rows the reason), site; ``attrs["not_read"]`` names the columns that were not used.
+    Raises IonrtError, with row and column, for missing columns, unknown units or endpoints, CNSR that is no whole number
+    >= 0, AVAL that is no number from 0 to 100 years, a patient twice under one endpoint.
     """
-    missing = [c for c in ("USUBJID", "PARAMCD", "AVAL", "CNSR") if c not in adtte]
+    frame = table_of(adtte, "ADTTE", encoding=encoding)
+    missing = [c for c in ("USUBJID", "PARAMCD", "AVAL", "CNSR") if c not in frame]
     if missing:
-        raise IonrtError(f"ADTTE: columns {', '.join(missing)} are missing; found {', '.join(map(str, adtte.columns))}")
-    unit = adtte["AVALU"].astype("str").str.upper() if "AVALU" in adtte else pd.Series("DAYS", index=adtte.index)
+        raise IonrtError(f"ADTTE: columns {', '.join(missing)} are missing")
+    codes = set(_whole(competing))
+    text = {c: _plain(frame[c]) for c in ("USUBJID", "PARAMCD", "AVALU", "EVNTDESC", "SITEID", "ORIGIN") if c in frame}
+    unit = text["AVALU"].str.upper() if "AVALU" in text else pd.Series("DAYS", index=frame.index)
+    endpoint = text["PARAMCD"].str.upper()
+    comma = decimal_comma([frame["AVAL"], frame["CNSR"]])
+    cnsr, value = numbers(frame["CNSR"], comma=comma), numbers(frame["AVAL"], comma=comma)
     names = {name.upper(): name for name in PARAM}
-    _refuse_unknown("AVALU", unit, DAYS)
-    _refuse_unknown("PARAMCD", adtte["PARAMCD"].astype("str").str.upper(), names)
-    cnsr = pd.to_numeric(adtte["CNSR"], errors="coerce")
-    bad = cnsr.isna() | (cnsr < 0) | (cnsr % 1 != 0)
-    if bad.any():
-        raise IonrtError(f"ADTTE: CNSR must be 0 (event) or a whole number above; row {int(np.flatnonzero(bad)[0])} is not")
-    code = cnsr.map(CODE_OF_CNSR).fillna(0).astype("int64")
-    plain = {"EVENT", "CENSORED", "COMPETING EVENT"}
-    described = adtte["EVNTDESC"] if "EVNTDESC" in adtte else pd.Series(None, index=adtte.index, dtype="str")
-    day = pd.to_numeric(adtte["AVAL"], errors="coerce") * unit.map(DAYS)
-    return pd.DataFrame(
+    day = (value * unit.map(DAYS).astype("float64")).round()
+    given = text["ORIGIN"] if "ORIGIN" in text else pd.Series(origin, index=frame.index)
+    for column, bad, rule in (
+        ("USUBJID", text["USUBJID"].isna(), "may not be empty"),
+        ("AVALU", ~unit.isin(DAYS), f"must be one of {', '.join(DAYS)}"),
+        ("PARAMCD", ~endpoint.isin(names), f"must be one of {', '.join(names)}"),
+        ("CNSR", cnsr.isna() | (cnsr < 0) | (cnsr % 1 != 0), "must be 0 (event) or a whole number above"),
+        ("AVAL", value.isna() | ~day.between(0, MAX_DAY), f"must be a time from 0 to {MAX_DAY} days"),
+        ("ORIGIN", ~given.isin(ORIGINS), f"must be one of {', '.join(ORIGINS)}"),
+        ("USUBJID", frame.assign(p=endpoint).duplicated(["USUBJID", "p"]), "stands twice under one PARAMCD"),
+    ):
+        _refuse(column, bad, rule)
+    said = text.get("EVNTDESC", pd.Series(pd.NA, index=frame.index, dtype="str"))
+    competes = (cnsr > 0) & (cnsr.isin(codes) | said.str.upper().str.startswith(COMPETING).eq(True))
+    cause = said.str.replace(rf"(?i)^{COMPETING}\s*:?\s*", "", regex=True)
+    out = pd.DataFrame(
         {
-            "pid": adtte["USUBJID"],
-            "origin": adtte.get("ORIGIN", origin),
-            "endpoint": adtte["PARAMCD"].astype("str").str.upper().map(names),
-            "day": day.round(),
-            "code": code,
-            "cause": described.where(~described.isin(plain), None),
-            "site": adtte.get("SRCDOM", None),
+            "pid": text["USUBJID"],
+            "origin": given,
+            "endpoint": endpoint.map(names),
+            "day": day,
+            "code": np.select([cnsr == 0, competes], [1, 2], 0),
+            "cause": cause.mask(cause.isin(["EVENT", "CENSORED", ""])),
+            "site": text.get("SITEID"),
         }
     ).reset_index(drop=True)
+    used = ("STUDYID", "PARAM", "AVAL", "CNSR", *text)
+    out.attrs = {"not_read": [str(c) for c in frame.columns if c not in used]}
+    return out
 
 
-def _refuse_unknown(column: str, cells: pd.Series, allowed: Mapping[str, object]) -> None:
-    unknown = sorted(set(cells) - set(allowed))
-    if unknown:
-        raise IonrtError(f"ADTTE: {column} {', '.join(map(repr, unknown))} is not known; there are {', '.join(allowed)}")
+def _plain(cells: pd.Series) -> pd.Series:
+    """Text without space around it; empty cells are missing."""
+    text = cells.map(lambda v: str(v).strip(), na_action="ignore").astype("str")
+    return text.where(cells.notna() & text.ne(""))
+
+
+def _whole(values: Sequence[int]) -> list[int]:
+    listed: list[int] = [values] if isinstance(values, int) else list(values)
+    if not all(isinstance(v, (int, np.integer)) and v > 0 for v in listed):
+        raise IonrtError("ADTTE: competing takes values of CNSR above 0; 0 is the event")
+    return listed
+
+
+def _refuse(column: str, bad: pd.Series, rule: str) -> None:
+    rows = np.flatnonzero(bad.to_numpy(dtype=bool))
+    if rows.size:
+        first = ", ".join(map(str, rows[:5])) + (", ..." if rows.size > 5 else "")
+        raise IonrtError(f"ADTTE: {column} {rule}; row{'s' if rows.size > 1 else ''} {first} ({rows.size} in all)")

@@ -82,6 +82,17 @@ def read_table(path: str | Path, *, encoding: str | None = None, delimiter: str 
     return out
 
 
+def table_of(source: pd.DataFrame | str | Path, what: str, *, encoding: str | None = None) -> pd.DataFrame:
+    """A frame as it is (columns named once, rows counted from 0), or the table of a file."""
+    if isinstance(source, (str, Path)):
+        return read_table(source, encoding=encoding)
+    if not isinstance(source, pd.DataFrame):
+        raise IonrtError(f"{what}: expected a pandas.DataFrame or a CSV file, got {type(source).__name__}")
+    if not source.columns.is_unique:
+        raise IonrtError(f"{what}: two columns have one name")
+    return source.reset_index(drop=True)
+
+
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file of at most 16 MB: no NaN or infinity, no key twice.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -40,7 +41,8 @@ def patient_features(
     """Dose and LET metrics of many studies, as rows of the table `dose_metric`.
 
     studies : folder with one sub-folder per course (CT, RTSTRUCT, RTDOSE); its name is the `cid`, so it must be a pseudonym;
-    out : folder for ``dose_metric.csv`` and ``failures.csv``; finished courses are kept there and not computed again;
+    out : folder for ``dose_metric.csv`` and ``failures.csv``; finished courses are kept there and not computed again
+    while the files of their study stay as they are;
     metrics : Mean, Min, Max, D98, D2cc, V40Gy, V55keV/um, ...: one list, or one per structure;
     structures : ROI names (default: all); rbe_model, let_definition : what imported RBE-weighted dose and LET mean, where the
     file does not say it in the terms of the dictionary; origin : clinical or SYNTHETIC;
@@ -62,14 +64,42 @@ def patient_features(
     plan = _Plan(metrics, structures, rbe_model, let_definition, origin, max_outside, recompute)
     done = target / "courses"
     done.mkdir(parents=True, exist_ok=True)
-    parts = {folder.name: done / f"{folder.name}.{plan.key}.csv" for folder in folders}
-    todo = [folder for folder in folders if not parts[folder.name].exists()]
+    parts = {folder.name: done / f"{folder.name}.{plan.key}.{_content(folder)}.csv" for folder in folders}
+    todo = [folder for folder in folders if _kept(parts[folder.name]) is None]
     with TqdmCallback(desc="studies", disable=None):
         failed = dask.compute(
             *[dask.delayed(_one)(folder, parts[folder.name], plan) for folder in todo], **_scheduler(processes)
         )
     failures = pd.DataFrame([row for rows in failed for row in rows], columns=FAILED)
     return _collected(list(parts.values()), target, failures)
+
+
+def _content(folder: Path) -> str:
+    """What tells one study from another that takes its folder: names, sizes and times of the files, and how they begin."""
+    parts: list[object] = []
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        said = file.stat()
+        with file.open("rb") as stream:
+            parts += [str(file.relative_to(folder)), said.st_size, said.st_mtime_ns, stream.read(4096)]
+    return content_hash(*parts)[:8]
+
+
+def _keep(part: Path, rows: pd.DataFrame) -> None:
+    """Rows with the hash of their text as last line."""
+    text = rows.to_csv(index=False, lineterminator="\n")
+    write_text(part, f"{text}# {content_hash(text)}\n")
+
+
+def _kept(part: Path) -> pd.DataFrame | None:
+    """The rows that were kept, or None where there are none or the file is not as it was written."""
+    try:
+        text = part.read_text(encoding="utf-8")
+    except (OSError, UnicodeError):
+        return None
+    body, _, said = text.rpartition("# ")
+    if not body or said != content_hash(body) + "\n":
+        return None
+    return pd.read_csv(io.StringIO(body), keep_default_na=False, na_values=[""])
 
 
 def _scheduler(processes: int) -> dict[str, Any]:
@@ -128,9 +158,9 @@ def _one(folder: Path, part: Path, plan: _Plan) -> list[tuple[str, str, str]]:
     except Exception as error:
         return [*failures, (folder.name, "study", f"{type(error).__name__}: {error}")]
     if not failures:  # an incomplete course is computed again next time
-        write_text(part, _frame(rows, plan).to_csv(index=False, lineterminator="\n"))
+        _keep(part, _frame(rows, plan))
         return []
-    write_text(part.with_suffix(".partial"), _frame(rows, plan).to_csv(index=False, lineterminator="\n"))
+    _keep(part.with_suffix(".partial"), _frame(rows, plan))
     return failures
 
 
@@ -151,16 +181,24 @@ def _read(folder: Path, plan: _Plan) -> tuple[xr.Dataset, list[xr.DataArray]]:
 
 
 def imported_doses(patient: xr.Dataset, folder: Path) -> dict[str, xr.DataArray]:
-    """Every plan dose of the folder by its quantity, each on its own grid."""
-    from ionrt.patient import read_dose
+    """Every plan dose of the folder by its quantity, each on its own grid, in the patient's frame of reference."""
+    from ionrt.patient import check_frame, read_dose
 
-    found = {name: patient[name] for name in UNIT if name in patient}
+    found, left = {name: patient[name] for name in UNIT if name in patient}, []
     for name in patient.attrs.get("doses_elsewhere", ()):
-        dose = read_dose(next(folder.rglob(name)))
-        if dose.name in UNIT and dose.attrs["dose_summation_type"] == "PLAN":
-            if str(dose.name) in found:
-                raise IonrtError(f"two plan doses of {dose.name}; leave one in the folder")
-            found[str(dose.name)] = dose
+        try:
+            dose = read_dose(folder / name)
+            if dose.name not in UNIT or dose.attrs["dose_summation_type"] != "PLAN":
+                continue
+            check_frame(patient, dose, what=name)
+        except IonrtError as error:
+            left.append(str(error))
+            continue
+        if str(dose.name) in found:
+            raise IonrtError(f"two plan doses of {dose.name}; leave one in the folder")
+        found[str(dose.name)] = dose
+    if left and not found:
+        raise IonrtError("; ".join(left))
     return {name: da.assign_attrs(source="imported") for name, da in found.items()}
 
 
@@ -255,8 +293,8 @@ def _frame(rows: list[dict[str, Any]], plan: _Plan) -> pd.DataFrame:
 def _collected(parts: list[Path], target: Path, failures: pd.DataFrame) -> pd.DataFrame:
     """All finished and partial courses in one table."""
     columns = list(dictionary()["tables"]["dose_metric"]["columns"])
-    files = [p if p.exists() else p.with_suffix(".partial") for p in parts]
-    tables = [pd.read_csv(p, keep_default_na=False, na_values=[""]) for p in files if p.exists()]
+    found = [_kept(p) if p.exists() else _kept(p.with_suffix(".partial")) for p in parts]
+    tables = [rows for rows in found if rows is not None]
     out = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     write_text(target / "dose_metric.csv", out.to_csv(index=False, lineterminator="\n"))
     write_text(target / "failures.csv", failures.to_csv(index=False, lineterminator="\n"))

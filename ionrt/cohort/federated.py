@@ -1,8 +1,12 @@
-"""Summaries that travel instead of rows, and the meta-analysis that puts them together."""
+"""Summaries that travel instead of rows, and the meta-analysis that puts them together.
+
+A summary hides one patient also from somebody who holds two of them: see `docs/decisions/0091`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +14,18 @@ import pandas as pd
 
 from ionrt import __version__
 from ionrt.cohort.analysis import endpoint_table
-from ionrt.cohort.safe import MIN_CELL, safe_table
+from ionrt.cohort.doors import read_json
+from ionrt.cohort.exchange import select
+from ionrt.cohort.perturb import Noise
+from ionrt.cohort.safe import MIN_CELL
+from ionrt.cohort.schema import dictionary
+from ionrt.cohort.summaries import DEFINITIONS, FORMATS, checked
 from ionrt.outcome import kaplan_meier, meta_analysis
 from ionrt.quantities import IonrtError
 
-FORMAT = "ionrt.cohort.summary/1"
 EFFECT_COLUMNS = ("term", "estimate", "se", "n", "events")
-DEFINITIONS = ("rbe_model", "let_definition")
+SPREAD = 0.6  # standard deviation of the noise of counts of events, in `min_cell` patients
+LIMIT = 0.4  # mean of what a count has to have above `min_cell`
 
 
 def summary(
@@ -26,126 +35,203 @@ def summary(
     effects: pd.DataFrame | None = None,
     horizons: Sequence[float] = (1.0, 2.0, 3.0, 5.0),
     min_cell: int = MIN_CELL,
+    key: str | bytes | None = None,
 ) -> dict[str, Any]:
-    """What a site exports instead of rows: counts, survival, event rates and effects without small cells; JSON-safe.
+    """What a site exports instead of rows: counts, survival, rates and effects in which no patient can be seen; JSON-safe.
 
-    tables : as from `load`; site : name of the site; effects : fitted effects to be pooled, one row per term with term,
-    estimate, se (log hazard or odds ratios), n, events, and rbe_model or let_definition where the term depends on it;
-    horizons : times [a] of the Kaplan-Meier estimates; min_cell : smallest count.
-    Returns a dict of plain numbers and text (`json.dumps` takes it): format, site, origin, n, rbe_model, let_definition,
-    patients (indication by sex, suppressed), survival and rates per indication and endpoint, effects (sizes rounded down to
-    multiples of `min_cell`), notes on what is too small. Nothing comes from fewer than `min_cell` patients, events or
-    event-free patients. Raises IonrtError for malformed effects and for a cohort below `min_cell`.
+    Every number carries noise that hides one patient (of about 0.6 `min_cell` patients or events; it is part of each standard
+    error) and is drawn anew for data that differ anywhere: subtracting two summaries of a site tells nothing about the
+    patient by whom they differ. The same data give the same summary.
+    tables : as from `load`; patients whose consent covers the site only are left out; site : name of the site; effects : fitted
+    effects to be pooled, one row per term with term, estimate, se (log hazard or odds ratios), n, events, rbe_model or
+    let_definition where the term depends on it, and, where known, smaller_group: the events in the smaller group of a term with
+    two values, empty for a continuous one (default: every term may be a rare one, of 1 / se^2 events); horizons : times [a]
+    of the Kaplan-Meier estimates; min_cell : smallest count; key : secret of the site, 16 characters or more (default: one
+    made once and kept in the user's data folder).
+    Returns a dict of plain numbers and text (`json.dumps` takes it): format, site, origin, n, consent, rbe_model,
+    let_definition, patients (indication by sex, multiples of `min_cell`), survival and rates per indication and endpoint,
+    effects, notes on what is too small. Nothing comes from fewer than `min_cell` patients, events, event-free
+    patients or events in the smaller group of a term.
+    Raises IonrtError for malformed effects and for a cohort below `min_cell`.
     Survival: Kaplan and Meier 1958, doi 10.1080/01621459.1958.10501452.
     """
-    patient, course = tables["patient"], tables["course"]
-    n, notes = len(patient), []
-    if n < min_cell:
-        raise IonrtError(f"a cohort of fewer than {min_cell} patients has no summary that protects them")
-    survival, rates = [], []
-    for endpoint in tables["event"]["endpoint"].unique():
-        rows = endpoint_table(tables, endpoint)
-        for indication, group in rows.groupby("indication", sort=True):
-            label = {"indication": str(indication), "endpoint": str(endpoint)}
-            curve, counted = _survival(group, horizons, min_cell)
-            survival += [label | s for s in curve]
-            rates += [label | r for r in _rate(group, counted, min_cell)]
-    for indication, size in patient["indication"].value_counts().items():
-        if size < 2 * min_cell:
-            notes.append(f"{indication}: too few patients for any result with min_cell = {min_cell}")
-    counts = safe_table(pd.crosstab(patient["indication"], patient["sex"]), min_cell, totals=True)
+    scope = tables["patient"]["consent_scope"]
+    kept = select(tables, tables["patient"].loc[scope.ne("site"), "pid"])
+    if len(kept["patient"]) < min_cell or min_cell < 1:
+        raise IonrtError(
+            f"a cohort of fewer than {min_cell} patients (without those who consented to the site only) has no summary that"
+            " protects them"
+        )
+    export = _Export(Noise(tables, key), min_cell)
+    words = {
+        c: spec.get("allowed", []) for t in ("patient", "event") for c, spec in dictionary()["tables"][t]["columns"].items()
+    }
+    survival, rates, notes = [], [], []
+    for endpoint in words["endpoint"]:
+        rows = (
+            endpoint_table(kept, endpoint) if kept["event"]["endpoint"].eq(endpoint).any() else pd.DataFrame({"indication": []})
+        )
+        for indication in words["indication"]:
+            label = {"indication": indication, "endpoint": endpoint}
+            group = rows[rows["indication"].eq(indication)]
+            survival += [label | s for s in export.survival(group, horizons, (indication, endpoint))] if len(group) else []
+            rates += [label | r for r in export.rate(group, (indication, endpoint))] if len(group) else []
+    shown = {r["indication"] for r in survival + rates}
+    notes += [f"{i}: no result with min_cell = {min_cell}" for i in words["indication"] if i not in shown]
+    patient, n = kept["patient"], export.count(len(kept["patient"]), "n") or min_cell
+    counts = pd.crosstab(patient["indication"], patient["sex"]).reindex(
+        index=words["indication"], columns=words["sex"], fill_value=0
+    )
+    export.most = n
     return {
-        "format": FORMAT,
+        "format": FORMATS[-1],
         "ionrt_version": __version__,
         "site": site,
         "origin": str(patient["origin"].iloc[0]),
         "min_cell": min_cell,
         "n": n,
-        **{d: sorted(map(str, course[d].dropna().unique())) for d in DEFINITIONS},
+        "consent": {s: export.count(int(scope.eq(s).sum()), "consent", s) for s in words["consent_scope"]},
+        **{d: export.common(kept["course"][d], d) for d in DEFINITIONS},
         "patients": [
-            {"indication": str(i), "sex": str(s), "n": None if pd.isna(v) else int(v)} for (i, s), v in counts.stack().items()
+            {"indication": str(i), "sex": str(s), "n": export.count(int(v), "patients", i, s)}
+            for (i, s), v in counts.stack().items()
         ],
         "survival": survival,
-        "rates": rates,
-        "effects": _effects(effects, min_cell, notes),
+        "rates": [r | {"events": min(r["events"], n)} for r in rates],
+        "effects": export.effects(effects, notes),
         "notes": notes,
     }
 
 
-def _survival(group: pd.DataFrame, horizons: Sequence[float], min_cell: int) -> tuple[list[dict[str, Any]], int]:
-    """Kaplan-Meier at the horizons, with at least `min_cell` events since the last one shown and as many at risk; events."""
-    day, event = group["day"].to_numpy(dtype=float), group["event"].to_numpy()
-    out, shown = [], 0
-    for horizon in sorted(horizons):
-        before = int(event[day <= horizon * 365.25].sum())
-        at_risk = int((day > horizon * 365.25).sum())
-        if before - shown < min_cell or at_risk < min_cell:
-            continue
-        row = kaplan_meier(group, "day", "event", at=[horizon * 365.25]).iloc[0]
-        s = float(row["survival"])
-        if not 0 < s < 1:
-            continue
-        se = float(row["se"]) / (s * -np.log(s))  # of log(-log S)
-        out.append({"years": float(horizon), "cloglog": round(float(np.log(-np.log(s))), 3), "se": round(se, 3)})
-        shown = before
-    return out, shown
+class _Export:
+    """Numbers with the noise that hides one patient."""
+
+    def __init__(self, noise: Noise, min_cell: int) -> None:
+        self.noise, self.min_cell, self.sd, self.most = noise, min_cell, SPREAD * min_cell, np.inf
+
+    def enough(self, count: float, *label: object) -> bool:
+        """At least `min_cell`, from a limit above it that nobody knows: what vanishes or appears does not tell a count."""
+        return count - LIMIT * self.min_cell * self.noise.exponential("limit", *label) >= self.min_cell
+
+    def count(self, true: float, *label: object) -> int | None:
+        """A multiple of `min_cell` near the count (Laplace noise), or None."""
+        rounded = round((true + 0.5 * self.min_cell * self.noise.laplace("count", *label)) / self.min_cell) * self.min_cell
+        return int(min(max(rounded, self.min_cell), self.most)) if self.enough(true, "count", *label) else None
+
+    def common(self, cells: pd.Series, what: str) -> list[str]:
+        """The values that enough courses have."""
+        return sorted(str(v) for v, k in cells.dropna().value_counts().items() if self.enough(int(k), what, v))
+
+    def survival(self, group: pd.DataFrame, horizons: Sequence[float], label: tuple[str, str]) -> list[dict[str, Any]]:
+        """Kaplan-Meier at the horizons, with enough events since the last one shown and as many at risk.
+
+        Cumulative hazard gains noise from one horizon to the next: of `sd` events among those at risk at its end.
+        """
+        day, event = group["day"].to_numpy(dtype=float), group["event"].to_numpy()
+        out: list[dict[str, Any]] = []
+        shown, exact, noisy, variance = 0, 0.0, 0.0, 0.0
+        for horizon in sorted(horizons):
+            before, risk = int(event[day <= horizon * 365.25].sum()), int((day > horizon * 365.25).sum())
+            if not (self.enough(before - shown, "bin", label, horizon) and self.enough(risk, "risk", label, horizon)):
+                continue
+            row = kaplan_meier(group, "day", "event", at=[horizon * 365.25]).iloc[0]
+            s, se = float(row["survival"]), float(row["se"])
+            gain, width = -np.log(s) - exact, self.sd / risk
+            noisy += max(gain + width * self.noise.normal("bin", label, horizon), 0.25 * self.min_cell / risk)
+            variance += width**2
+            exact, shown = exact + gain, before
+            information = self._coarse((s * np.log(s) / se) ** 2, before, "se", label, horizon)
+            error = float(np.sqrt(1 / information + variance / noisy**2))
+            out.append({"years": float(horizon), "cloglog": round(float(np.log(noisy)), 3), "se": round(error, 3)})
+        return out
+
+    def rate(self, group: pd.DataFrame, label: tuple[str, str]) -> list[dict[str, Any]]:
+        """Log event rate per year: events and time under observation, each with its noise."""
+        events, n = int(group["event"].sum()), len(group)
+        if not (self.enough(events, "rate", label) and self.enough(n - events, "free", label)):
+            return []
+        seen = max(events + self.sd * self.noise.normal("events", label), 0.5 * self.min_cell)
+        people = max(n + self.sd * self.noise.normal("people", label), seen)
+        time = float(group["time"].sum()) * np.exp(1.5 * self.sd / n * self.noise.normal("time", label))
+        error = float(np.sqrt(1 / seen + (self.sd / seen) ** 2 + (1.5 * self.sd / people) ** 2))
+        rounded = int(max(round(seen / self.min_cell), 1) * self.min_cell)
+        return [{"events": rounded, "log_rate": round(float(np.log(seen / time)), 3), "se": round(error, 3)}]
+
+    def effects(self, effects: pd.DataFrame | None, notes: list[str]) -> list[dict[str, Any]]:
+        """Effects with the noise of one patient's influence, se / sqrt(events)."""
+        out = []
+        for row in _effect_rows(effects):
+            events, information = float(row["events"]), float(row["se"]) ** -2
+            label = ("effect", row["term"], float(row["estimate"]), float(row["se"]))
+            smaller = row.get("smaller_group", information)  # of a term with two values the information is about its events
+            bound = min(events, events if pd.isna(smaller) else float(smaller))
+            if not (self.enough(bound, *label) and self.enough(row["n"] - events, "free", *label)):
+                notes.append(f"effect {row['term']}: too few events, or too little information, for min_cell = {self.min_cell}")
+                continue
+            width = 0.1 * self.min_cell * float(row["se"]) / np.sqrt(bound)
+            estimate = float(row["estimate"]) + width * self.noise.normal(*label)
+            error = float(np.sqrt(1 / self._coarse(information, bound, *label) + width**2))
+            # digits beyond a patient's influence would only carry the noise
+            digits = max(0, int(np.ceil(-np.log10(width))) + 1)
+            sizes = {c: self.count(row[c], c, *label) or self.min_cell for c in ("n", "events")}
+            sizes["events"] = min(sizes.values())
+            definitions = {d: str(row[d]) for d in DEFINITIONS if not pd.isna(row.get(d))}
+            numbers = {"estimate": round(estimate, digits), "se": float(f"{error:.3g}")}
+            out.append({"term": str(row["term"]), **numbers, **sizes, **definitions})
+        return out
+
+    def _coarse(self, information: float, events: float, *label: object) -> float:
+        """Information (1 / se^2) on a logarithmic grid of half a `min_cell` of the events, up or down at random."""
+        step = 0.5 * self.min_cell / events
+        return float(np.exp(step * np.floor(np.log(information) / step + self.noise.uniform("grid", *label))))
 
 
-def _rate(group: pd.DataFrame, counted: int, min_cell: int) -> list[dict[str, Any]]:
-    """Log event rate per year; the number of events is its precision and therefore known.
-
-    `counted` events stand before the last survival shown: what is left after it must not be a small count either.
-    """
-    events, n = int(group["event"].sum()), len(group)
-    if events < min_cell or n - events < min_cell or 0 <= events - counted < min_cell:
-        return []
-    rate = events / float(group["time"].sum())
-    return [{"events": events, "log_rate": round(float(np.log(rate)), 4), "se": round(events**-0.5, 4)}]
-
-
-def _effects(effects: pd.DataFrame | None, min_cell: int, notes: list[str]) -> list[dict[str, Any]]:
+def _effect_rows(effects: pd.DataFrame | None) -> list[dict[str, Any]]:
     if effects is None:
         return []
     missing = [c for c in EFFECT_COLUMNS if c not in effects]
     if missing:
         raise IonrtError(f"effects: columns {', '.join(missing)} are missing; needed are {', '.join(EFFECT_COLUMNS)}")
-    if not (np.isfinite(effects[["estimate", "se"]].to_numpy(dtype=float)).all() and (effects["se"] > 0).all()):
-        raise IonrtError("effects: estimate and se must be finite and se positive; leave out terms that did not converge")
-    out = []
-    for row in effects.to_dict("records"):
-        if row["events"] < min_cell or row["n"] - row["events"] < min_cell:
-            notes.append(f"effect {row['term']}: too few events for min_cell = {min_cell}")
-            continue
-        definitions = {d: str(row[d]) for d in DEFINITIONS if not pd.isna(row.get(d))}
-        # exact numbers could be subtracted from those of the indications
-        rounded = {c: int(row[c] // min_cell * min_cell) for c in ("n", "events")}
-        numbers = {"estimate": float(row["estimate"]), "se": float(row["se"]), **rounded}
-        out.append({"term": str(row["term"]), **numbers, **definitions})
-    return out
+    try:
+        numbers = effects[list(EFFECT_COLUMNS[1:])].to_numpy(dtype=float)
+    except (TypeError, ValueError):
+        raise IonrtError("effects: estimate, se, n and events must be numbers") from None
+    if not (np.isfinite(numbers).all() and (numbers[:, 1:] > 0).all()):
+        raise IonrtError(
+            "effects: all numbers must be finite and se, n, events positive; leave out terms that did not converge"
+        )
+    if effects["term"].duplicated().any():
+        raise IonrtError("effects: a term stands twice")
+    return [{str(k): v for k, v in row.items()} for row in effects.to_dict("records")]
 
 
-def combine(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def combine(summaries: Sequence[Mapping[str, Any] | str | Path]) -> pd.DataFrame:
     """Random-effects meta-analysis of the sites' summaries; the rows stay where they are.
 
     DerSimonian-Laird: weights 1 / (se^2 + tau^2), tau^2 from Cochran's Q.
-    summaries : dicts from `summary` (also read back from JSON). Returns one row per result: kind (survival, rate, effect),
-    term, indication, endpoint, years [a], sites, estimate, se, lower, upper (95 %, normal), tau2, i2 [%], q. Survival is
-    pooled as log(-log S) and shown as S (se stays on that scale), rates as logarithms and shown per year, effects as given.
-    One site alone passes through with tau2 = 0. Raises IonrtError for other formats, for SYNTHETIC beside clinical, and for
-    one term under two dose systems or LET definitions. Reference: DerSimonian and Laird 1986,
-    doi 10.1016/0197-2456(86)90046-2.
+    summaries : dicts from `summary` (also read back from JSON), or their files. Returns one row per result: kind (survival,
+    rate, effect), term, indication, endpoint, years [a], sites, estimate, se, lower, upper (95 %, normal), tau2, i2 [%], q.
+    Survival is pooled as log(-log S) and shown as S (se stays on that scale), rates as logarithms and shown per year, effects
+    as given. One site alone passes through with tau2 = 0. Raises IonrtError, with site and field, for what is no such summary
+    (numbers not finite, standard errors not positive, counts that do not fit, a result twice), for one site twice, for
+    SYNTHETIC beside clinical, and for one term under two dose systems or LET definitions. Reference: DerSimonian and Laird
+    1986, doi 10.1016/0197-2456(86)90046-2.
     """
-    if not summaries:
-        raise IonrtError("combine: expected at least one summary")
-    formats = {s.get("format") for s in summaries}
-    if formats != {FORMAT}:
-        raise IonrtError(f"combine: expected format {FORMAT}, got {', '.join(map(repr, formats))}")
-    origins = {s["origin"] for s in summaries}
+    if isinstance(summaries, (str, Path, Mapping)) or not isinstance(summaries, Sequence) or not summaries:
+        raise IonrtError("combine: expected at least one summary, in a list")
+    given = [checked(read_json(s) if isinstance(s, (str, Path)) else s, i) for i, s in enumerate(summaries)]
+    names = [s["site"].strip().casefold() for s in given]
+    if len(set(names)) < len(names):
+        raise IonrtError("combine: one site stands twice; give each site's latest summary once")
+    contents = [repr((s["survival"], s["rates"], s["effects"])) for s in given if s["survival"] or s["rates"] or s["effects"]]
+    if len(set(contents)) < len(contents):
+        raise IonrtError("combine: two sites have the same results to the last digit; it is one summary under two names")
+    origins = {s["origin"] for s in given}
     if len(origins) > 1:
         raise IonrtError("combine: one summary is SYNTHETIC and another clinical; they cannot be pooled")
-    _refuse_two_meanings(summaries)
+    _refuse_two_meanings(given)
     rows = []
-    for key, values in _collected(summaries).items():
+    for key, values in _collected(given).items():
         kind, term, indication, endpoint, years = key
         result = _dersimonian_laird(np.array([v[0] for v in values]), np.array([v[1] for v in values]))
         rows.append(
@@ -167,7 +253,7 @@ def combine(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         "q",
     ]
     out = pd.DataFrame(rows, columns=columns)
-    out.attrs = {"origin": next(iter(origins)), "sites": [s["site"] for s in summaries]}
+    out.attrs = {"origin": next(iter(origins)), "sites": [s["site"] for s in given]}
     return out
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ionrt.cohort.doors import numbers, table_of
 from ionrt.cohort.schema import dictionary as _dictionary
 from ionrt.quantities import IonrtError
 
@@ -30,8 +33,8 @@ COLUMNS = (
     "Matrix Ranking?",
     "Field Annotation",
 )
-NAME, FORM, KIND, LABEL, CHOICES, NOTE, CHECK, LOW, HIGH, IDENTIFIER, REQUIRED, ANNOTATION = (
-    COLUMNS[i] for i in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 12, 17)
+NAME, FORM, KIND, LABEL, CHOICES, NOTE, CHECK, LOW, HIGH, IDENTIFIER, BRANCHING, REQUIRED, ANNOTATION = (
+    COLUMNS[i] for i in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 17)
 )
 RECORD = "pid"
 
@@ -72,57 +75,113 @@ def _field(table: str, column: str, rules: Mapping[str, Any]) -> dict[str, str]:
     return field
 
 
-def from_redcap(redcap: pd.DataFrame) -> dict[str, Any]:
+def from_redcap(redcap: pd.DataFrame | str | Path, *, encoding: str | None = None) -> dict[str, Any]:
     """A dictionary for `validate` from a REDCap data dictionary.
 
-    redcap : frame with REDCap's 18 columns (read with ``dtype=str``). Fields written by `to_redcap` come back as they were;
-    in others the form is the table, the field the column, dropdown, radio and yesno give allowed values, integer and number
-    their limits. Descriptive and calculated fields are left out. Returns ``{"tables": ..., "rules": ...}``: the rules and
-    keys of the shipped dictionary where all its tables and columns are there.
-    Raises IonrtError for missing columns, and for date fields: only days since day 0 are kept.
+    redcap : frame with REDCap's 18 columns (read with ``dtype=str``) or its CSV file. Fields written by `to_redcap` come back
+    as they were; in others the form is the table, the field the column. Dropdown, radio, yesno give allowed values; a
+    checkbox one column of 0 or 1 per choice, named as in REDCap's exports; every validation as integer or number its limits
+    as numbers. A field that branching may hide is never required; descriptive fields have no column.
+    encoding : of the file. Returns ``{"tables": ..., "rules": ..., "left_out": [...]}``: the rules and keys of the shipped
+    dictionary where all its tables and columns are there; `left_out` says which limits are none (piped from other fields).
+    Raises IonrtError that names the field: missing columns, date fields (only days since day 0 are kept), limits and choices
+    that are none, a field twice, a pattern of its own (patterns from outside are not run; those of the shipped dictionary are).
     """
-    missing = [c for c in COLUMNS if c not in redcap]
+    frame = table_of(redcap, "REDCap dictionary", encoding=encoding)
+    missing = [c for c in COLUMNS if c not in frame]
     if missing:
         raise IonrtError(f"a REDCap data dictionary has 18 columns; {', '.join(missing)} are missing")
-    cells = redcap.astype("object").where(redcap.notna(), "").astype("str")
-    dates = cells.loc[cells[CHECK].str.startswith(("date", "time")), NAME]
+    cells = frame.astype("object").where(frame.notna(), "").map(lambda v: str(v).strip())
+    wrong = cells.loc[~cells[NAME].str.fullmatch(r"[A-Za-z]\w{0,99}", flags=re.ASCII)]
+    if len(wrong):
+        raise IonrtError(f"REDCap dictionary, row {wrong.index[0]}: the field has no name, or not one of letters, digits and _")
+    dates = cells.loc[cells[CHECK].str.lower().str.startswith(("date", "time")), NAME]
     if len(dates):
         raise IonrtError(f"fields {', '.join(dates)} are dates; turn them into days since the first fraction")
     tables: dict[str, Any] = {}
-    for _, field in cells[~cells[KIND].isin(["descriptive", "calc", "file"])].iterrows():
-        said = dict(part.split("=", 1) for part in field[ANNOTATION].split(" ") if "=" in part)
-        table, column = said.get("ionrt", f"{field[FORM]}.{field[NAME]}").split(".", 1)
-        spec = tables.setdefault(table, {"label": table, "columns": {}})
-        spec["columns"][column] = _rules(field, said)
-    return _with_keys(tables)
+    left_out: list[str] = []
+    for _, field in cells[~cells[KIND].str.lower().isin(["descriptive"])].iterrows():
+        table, made = _columns(field, left_out)
+        columns = tables.setdefault(table, {"label": table, "columns": {}})["columns"]
+        for column, rules in made.items():
+            if column in columns:
+                raise IonrtError(f"REDCap field {field[NAME]}: column {column} of table {table} stands twice")
+            columns[column] = rules
+    return _with_keys(tables) | {"left_out": left_out}
 
 
-def _rules(field: pd.Series, said: Mapping[str, str]) -> dict[str, Any]:
-    kinds = {"integer": "int", "number": "float"}
-    kind = said.get("type", kinds.get(field[CHECK], "str"))
-    readers: dict[str, Callable[[str], Any]] = {"int": int, "float": _number}
-    number = readers.get(kind, str)
+def _columns(field: pd.Series, left_out: list[str]) -> tuple[str, dict[str, Any]]:
+    """The table of a field and the columns that its data have."""
+    words = [part.split("=", 1) for part in field[ANNOTATION].split(" ") if "=" in part]
+    said = dict(words)
+    if "ionrt" not in said:  # another one's annotation says nothing to us
+        table = field[FORM] or "form"
+        if field[KIND].lower() == "checkbox":
+            return table, {
+                f"{field[NAME]}___{checkbox_code(code)}": {
+                    "type": "int",
+                    "allowed": [0, 1],
+                    "label": f"{field[LABEL]}: {label}",
+                }
+                for code, label in choices(field[NAME], field[CHOICES])
+            }
+        return table, {field[NAME]: _rules(field, {}, left_out)}
+    table, dot, column = said["ionrt"].partition(".")
+    if not (dot and re.fullmatch(r"\w+", table) and re.fullmatch(r"\w+", column)):
+        raise IonrtError(f"REDCap field {field[NAME]}: the annotation ionrt= needs table.column")
+    return table, {column: _rules(field, said, left_out)}
+
+
+def choices(field: str, text: str) -> list[tuple[str, str]]:
+    """(code, label) of the choices of a field: ``1, Yes | 2, No``."""
+    out = [(code.strip(), label.strip()) for code, _, label in (c.partition(",") for c in text.split("|"))]
+    if not all(code for code, _ in out) or len({code for code, _ in out}) < len(out):
+        raise IonrtError(f"REDCap field {field}: the choices need codes, each once (1, Yes | 2, No)")
+    return out
+
+
+def checkbox_code(code: str) -> str:
+    """The end of a checkbox column's name as REDCap exports it: -99 is _99, all else than letters and digits _."""
+    return re.sub(r"[^a-z0-9_]", "_", code.lower())
+
+
+def _rules(field: pd.Series, said: Mapping[str, str], left_out: list[str]) -> dict[str, Any]:
+    check, form = field[CHECK].lower(), field[KIND].lower()
+    kind = said.get("type") or ("int" if check == "integer" else "float" if check.startswith("number") else "str")
+    if kind not in ("int", "float", "str"):
+        raise IonrtError(f"REDCap field {field[NAME]}: the annotation type= is int, float or str")
     rules: dict[str, Any] = {"type": kind, "label": field[LABEL]}
-    if field[REQUIRED]:
+    if field[REQUIRED].lower() in ("y", "yes", "1") and not field[BRANCHING]:
         rules["required"] = True
     if field[IDENTIFIER]:
         rules["identifier"] = True
-    if field[KIND] in ("dropdown", "radio"):
-        rules["allowed"] = [number(choice.split(",")[0].strip()) for choice in field[CHOICES].split("|")]
-    elif field[KIND] in ("yesno", "truefalse"):
+    if form in ("dropdown", "radio"):
+        codes = [code for code, _ in choices(field[NAME], field[CHOICES])]
+        rules["allowed"] = codes if kind == "str" else [_limit(field[NAME], "a choice", code) for code in codes]
+    elif form in ("yesno", "truefalse"):
         rules |= {"type": "int", "allowed": [0, 1]}
-    for name, cell in (("min", field[LOW]), ("max", field[HIGH]), ("above", said.get("above", ""))):
-        if cell:
-            rules[name] = number(cell)
+    if kind != "str":
+        for name, cell in (("min", field[LOW]), ("max", field[HIGH]), ("above", said.get("above", ""))):
+            if "[" in cell:
+                left_out.append(f"{field[NAME]}: {name} {cell} is another field's value")
+            elif cell:
+                rules[name] = _limit(field[NAME], name, cell)
     if "pattern" in said:
+        known = {c.get("pattern") for t in _dictionary()["tables"].values() for c in t["columns"].values()}
+        if said["pattern"] not in known:
+            raise IonrtError(
+                f"REDCap field {field[NAME]}: its pattern is not one of the shipped dictionary; patterns are not run"
+            )
         rules["pattern"] = said["pattern"]
     if field[NOTE]:
         rules["unit"] = field[NOTE]
     return rules
 
 
-def _number(text: str) -> float:
-    value = float(text)
+def _limit(field: str, name: str, text: str) -> float:
+    value = float(numbers(pd.Series([text]), comma="," in text).iloc[0])
+    if not abs(value) < 1e15:
+        raise IonrtError(f"REDCap field {field}: {name} is no number")
     return int(value) if value.is_integer() else value
 
 

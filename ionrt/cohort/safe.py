@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,12 @@ from ionrt.quantities import IonrtError
 MIN_CELL = 10
 TOTALS = ("Total", "All")
 QUASI_IDENTIFIERS = ("indication", "age_band", "sex", "treat_centre", "treat_year")
+CAUSES = ("death", "cancer", "toxicity", "other")
+FREE_TEXT: dict[str, dict[str, str | None]] = {  # and what stands there instead
+    "patient": {"histology": None, "stage": None, "strata": None},
+    "course": {"rx_verbatim": "left out"},
+    "event": {"cause": "other"},
+}
 CURVE_VALUES = ("survival", "cif", "incidence", "lower", "upper")
 
 
@@ -183,7 +190,8 @@ def safe_curve(
     may have one, before the others are chosen (multiples of `time_step`). A table of estimates at these times beside the curve
     has to be read off the result: two sets of points of one curve could be subtracted.
     Returns time, the estimates, at_risk (rounded down to a multiple of `min_cell`), stratum and cause;
-    ``attrs["not_shown"]`` names the strata with too few events or patients. Raises IonrtError for missing columns.
+    ``attrs["not_shown"]`` names the strata with too few events or patients, and the next smallest where one alone would be
+    hidden: a curve of everybody beside the strata must not tell it. Raises IonrtError for missing columns.
     """
     missing = [c for c in ("time", "at_risk", "events") if c not in curve]
     values = [c for c in CURVE_VALUES if c in curve]
@@ -194,18 +202,32 @@ def safe_curve(
     if not time_step > 0:
         raise IonrtError(f"time_step: expected a positive time, got {time_step}")
     by = [c for c in ("stratum", "cause") if c in curve]
-    parts, hidden = [], []
+    drawn, events = {}, {}
     for label, group in curve.groupby(by, sort=False, dropna=False) if by else [((), curve)]:
         points = _points(group.sort_values("time"), values, time_step, min_cell, prefer)
-        if len(points) < 2:
-            hidden.append(" ".join(map(str, label)) or "all")
-            continue
-        parts.append(points.assign(**dict(zip(by, label, strict=True))))
+        drawn[label] = points.assign(**dict(zip(by, label, strict=True))) if len(points) > 1 else None
+        events[label] = float(group["events"].sum())
+    _hide_beside_all(drawn, events, by, min_cell)
+    hidden = [" ".join(map(str, label)) or "all" for label, points in drawn.items() if points is None]
+    parts = [points for points in drawn.values() if points is not None]
     columns = [*by, "time", *values, "at_risk"]
     out = pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
     out[values] = out[values].astype("float64").round(digits)
     out.attrs = {**curve.attrs, "min_cell": min_cell, "time_step": time_step, "not_shown": hidden}
     return out
+
+
+def _hide_beside_all(drawn: dict[Any, Any], events: Mapping[Any, float], by: Sequence[str], min_cell: int) -> None:
+    """One hidden stratum would follow from the others and a curve of everybody: hide the smallest with it, until enough are."""
+    causes = {label[by.index("cause")] if "cause" in by else None for label in drawn} if "stratum" in by else ()
+    for cause in causes:
+        labels = [label for label in drawn if cause is None or label[by.index("cause")] == cause]
+        while True:
+            gone = [label for label in labels if drawn[label] is None]
+            left = sorted((label for label in labels if drawn[label] is not None), key=lambda label: events[label])
+            if not gone or not left or (len(gone) > 1 and sum(events[label] for label in gone) >= min_cell):
+                break
+            drawn[left[0]] = None
 
 
 def _points(group: pd.DataFrame, values: Sequence[str], step: float, min_cell: int, prefer: Sequence[float]) -> pd.DataFrame:
@@ -256,14 +278,25 @@ def k_anonymity(tables: Mapping[str, pd.DataFrame], *, columns: Sequence[str] = 
     return classes[classes["patients"] < k].reset_index(drop=True)
 
 
-def export_rows(tables: Mapping[str, pd.DataFrame], path: str | Path, *, k: int = 5) -> None:
+def export_rows(tables: Mapping[str, pd.DataFrame], path: str | Path, *, k: int = 5, free_text: Sequence[str] = ()) -> None:
     """Write patient-level tables for a partner, if every patient hides among `k` and agreed to it.
 
-    tables : as from `load`; path : folder; k : smallest class on {indication, age band, sex, centre, year}.
-    Raises IonrtError, and writes nothing, where a class is smaller or where consent covers the site only.
+    Free text stays at home: own columns (``x_...``), histology, stage, strata, the prescription as written, and causes other
+    than death, cancer and toxicity (then "other"). GTV volumes, by which a row could be found again, are rounded to a tenth
+    of a decade.
+    tables : as from `load`; path : folder; k : smallest class on {indication, age band, sex, centre, year};
+    free_text : columns to be exported all the same, each by its name (``"patient.histology"``), after somebody has read them.
+    Raises IonrtError, and writes nothing, where a class is smaller, where consent covers the site only, and where fewer than
+    `k` patients have a structure or a toxicity term that is not in `free_text`.
     """
     from ionrt.cohort.schema import save
 
+    if isinstance(free_text, str):
+        raise IonrtError("free_text: expected a list of columns such as 'patient.histology'")
+    there = {f"{name}.{column}" for name, table in tables.items() for column in table.columns}
+    unknown = [c for c in free_text if c not in there]
+    if unknown:
+        raise IonrtError(f"free_text: there is no column {', '.join(map(str, unknown))}; write table.column")
     at_home = int(tables["patient"]["consent_scope"].eq("site").sum())
     if at_home:
         raise IonrtError(f"{at_home} patients consented to use at their site only; take them out before the export")
@@ -274,4 +307,29 @@ def export_rows(tables: Mapping[str, pd.DataFrame], path: str | Path, *, k: int 
             f" ({small['patients'].sum()} patients);"
             " group years or ages, or leave them out, or share a summary instead of rows (ionrt.cohort.summary)"
         )
-    save(tables, path)
+    pid_of = tables["course"].set_index("cid")["pid"]
+    for name, column in (("toxicity", "term"), ("dose_metric", "structure")):
+        table = tables.get(name, pd.DataFrame())
+        if len(table) and f"{name}.{column}" not in free_text:
+            who = table["pid"] if "pid" in table else table["cid"].map(pid_of)
+            rare = int((who.groupby(table[column]).nunique() < k).sum())
+            if rare:
+                raise IonrtError(
+                    f"{rare} values of {name}.{column} stand with fewer than {k} patients; join or take them out, or name the"
+                    " column in free_text="
+                )
+    save({name: _without_free_text(name, table, free_text) for name, table in tables.items()}, path)
+
+
+def _without_free_text(name: str, table: pd.DataFrame, named: Sequence[str]) -> pd.DataFrame:
+    """The table as it may go to a partner."""
+    out = table.drop(columns=[c for c in table.columns if str(c).startswith("x_") and f"{name}.{c}" not in named])
+    for column, instead in FREE_TEXT.get(name, {}).items():
+        if column in out and f"{name}.{column}" not in named:
+            cells = out[column]
+            kept = cells.isna() | (cells.isin(CAUSES) if instead == "other" else False)
+            out[column] = cells.where(kept, instead).astype("str").where(cells.notna() & (instead is not None))
+    if "gtv_volume" in out:
+        decade = np.log10(out["gtv_volume"].astype("float64"))
+        out["gtv_volume"] = (10 ** (decade.mul(10).round() / 10)).round(1)
+    return out

@@ -131,7 +131,8 @@ def validate(tables: Mapping[str, pd.DataFrame], *, dictionary: Mapping[str, Any
     found, clean = _examine(tables, dictionary or _shipped_dictionary())
     if len(found):
         raise CohortError(found)
-    origin = str(clean["patient"]["origin"].iloc[0]) if len(clean["patient"]) else "clinical"
+    first = clean.get("patient", pd.DataFrame()).get("origin", pd.Series(dtype="str"))
+    origin = str(first.iloc[0]) if len(first) else "clinical"
     for name, table in clean.items():
         table.attrs = {**dict(tables[name].attrs if name in tables else {}), **table.attrs, "origin": origin}
     return clean

@@ -28,7 +28,6 @@ from ionrt.ions import IONS
 from ionrt.let import let_d
 from ionrt.patient import regrid
 from ionrt.plan.setup.beams import ReachError
-from ionrt.plan.setup.geometry import beam_direction
 from ionrt.plan.setup.objectives import default_objectives
 from ionrt.plan.setup.room import GANTRY_1
 from ionrt.quantities import IonrtError, one_of, stamp
@@ -188,7 +187,7 @@ class Comparison:
 
     def _axis(self, beam: int) -> tuple[np.ndarray, np.ndarray]:
         first = next(iter(self.plans.values())).plan.beams[beam]
-        return centroid(self.grid["structures"].sel(structure=self.target)), beam_direction(first.gantry, first.couch)
+        return centroid(self.grid["structures"].sel(structure=self.target)), -first.axes[2]
 
     def _crossings(self, beam: int) -> tuple[float, float, float]:
         """Distance [mm] along the axis of skin, near and far end of the target; 0 at the centre of the target."""
@@ -208,7 +207,7 @@ class Comparison:
         found = []
         for k, beam in enumerate(one.plan.beams):
             alone = _rbe_dose(one.field.isel(beam=k, drop=True), one.plan)
-            found.append(float(of(alone, target, self.body, direction=beam_direction(beam.gantry, beam.couch))))
+            found.append(float(of(alone, target, self.body, direction=-beam.axes[2])))
         return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 import xarray as xr
 
 from ionrt.quantities import QUANTITIES, IonrtError, check, stamp
+
+if TYPE_CHECKING:
+    from ionrt.patient.coverage import Contours
 
 GRID = ("z", "y", "x")
 Structures = xr.DataArray | xr.Dataset
@@ -101,9 +104,18 @@ def _interpolate(values, z, y, x):
 
 
 def _fractional_index(centres: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Index of each point between the voxel centres; NaN where there is nothing to interpolate between."""
+    """Index of each point between the voxel centres; NaN where there is nothing to interpolate between.
+
+    On a side where all points lie within the outermost voxels, their value holds to their edge: a structure on the last slice
+    is covered by a dose grid that ends with it. Where points go beyond, the grid ends at its last centres.
+    """
     index = np.interp(points, centres, np.arange(centres.size, dtype=float))
-    return np.where((points < centres[0] - 1e-6) | (points > centres[-1] + 1e-6), np.nan, index)
+    low, high = 1e-6, 1e-6
+    if centres.size > 1 and points.size:
+        edges = 0.5 * (centres[1] - centres[0]) + 1e-6, 0.5 * (centres[-1] - centres[-2]) + 1e-6
+        low = edges[0] if points.min() >= centres[0] - edges[0] else low
+        high = edges[1] if points.max() <= centres[-1] + edges[1] else high
+    return np.where((points < centres[0] - low) | (points > centres[-1] + high), np.nan, index)
 
 
 def _spread(n: int) -> np.ndarray:
@@ -176,16 +188,14 @@ def _refuse_nan(values: np.ndarray, name: str) -> None:
         raise IonrtError(f"{name}: NaN at voxel z={k}, y={j}, x={i}; every voxel of the grid needs a value")
 
 
-def _fine_grid(drawn: list[np.ndarray]) -> list[np.ndarray]:
-    """Voxel centres (z, y, x) around contours, about 50,000 voxels of 0.1 to 2 mm; voxel faces on the end caps."""
-    points = np.concatenate(drawn)
-    low, high = points.min(axis=0), points.max(axis=0)
+def _fine_grid(one: Contours) -> list[np.ndarray]:
+    """Voxel centres (z, y, x) around contours, about 50,000 voxels of 0.1 to 2 mm; voxel faces on the ends of the prisms."""
+    low, high = one.points.min(axis=0), one.points.max(axis=0)
     step = float(np.clip((0.5 * np.prod(np.maximum(high - low, 1.0)) / 5e4) ** (1 / 3), 0.1, 2.0))
     margin = np.full(3, step)
-    levels = [np.unique([part[0, axis] for part in drawn]) for axis in range(3)]
-    flat = [axis for axis in range(3) if all(np.ptp(part[:, axis]) < 1e-3 for part in drawn) and len(levels[axis]) > 1]
-    for axis in flat[:1]:
-        margin[axis] = 0.5 * float(np.median(np.diff(levels[axis])))
+    if one.bounds is not None:
+        axis = one.axis()
+        low[axis], high[axis], margin[axis] = one.bounds.min(), one.bounds.max(), 0.0
     grid = []
     for axis in (2, 1, 0):
         start, extent = low[axis] - margin[axis], high[axis] - low[axis] + 2 * margin[axis]
@@ -196,13 +206,13 @@ def _fine_grid(drawn: list[np.ndarray]) -> list[np.ndarray]:
 
 def from_contours(patient: xr.Dataset) -> list[xr.DataArray]:
     """Fractions of each structure on a fine grid of its own, lazily, from the contours that `read_dicom` keeps."""
-    from ionrt.patient.structures import contours, lazy_fractions
+    from ionrt.patient.structures import contours_of, lazy_fractions
 
     out = []
     for name in (str(n) for n in patient["structure"].values):
-        drawn = contours(patient, name)
-        grid = _fine_grid(drawn) if drawn else [np.array([0.0, 1.0])] * 3
-        keep = patient[["contour_points", "contour_lengths", "contour_structure"]].drop_vars(GRID, errors="ignore")
+        one = contours_of(patient, name)
+        grid = _fine_grid(one) if len(one.lengths) else [np.array([0.0, 1.0])] * 3
+        keep = patient[[v for v in patient.data_vars if str(v).startswith("contour_")]].drop_vars(GRID, errors="ignore")
         fine = keep.drop_vars(["structure", "roi_type"], errors="ignore").assign_coords(structure=[name])
         out.append(lazy_fractions(fine.assign_coords(dict(zip(GRID, grid, strict=True)))))
     return out

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ionrt.outcome.columns import Names, check_level, names_of, number, numbers, require, stratum_codes
 from ionrt.outcome.competing import cumulative_incidence
 from ionrt.quantities import IonrtError, one_of
 
-INTERVALS = ("clopper-pearson", "wilson")
+INTERVALS = {"clopper-pearson": "beta", "wilson": "wilson"}
 
 
 def binomial_ci(
@@ -33,20 +32,15 @@ def binomial_ci(
     ----------
     Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404; Wilson 1927, doi:10.1080/01621459.1927.10502953.
     """
-    one_of(method, INTERVALS, what="method")
+    one_of(method, list(INTERVALS), what="method")
     x, size = np.broadcast_arrays(np.atleast_1d(np.asarray(events, dtype=float)), np.atleast_1d(np.asarray(n, dtype=float)))
     if (size <= 0).any() or (x < 0).any() or (x > size).any() or (x != np.round(x)).any():
         raise IonrtError("expected whole numbers 0 <= events <= n with n > 0")
-    tail, p = (1 - check_level(level)) / 2, x / size
-    if method == "clopper-pearson":
-        lower = np.where(x > 0, stats.beta.ppf(tail, np.maximum(x, 1), size - x + 1), 0.0)
-        upper = np.where(x < size, stats.beta.isf(tail, x + 1, np.maximum(size - x, 1)), 1.0)
-    else:
-        z2 = stats.norm.isf(tail) ** 2
-        centre, half = p + z2 / (2 * size), np.sqrt(z2 * (p * (1 - p) + z2 / (4 * size)) / size)
-        lower, upper = (centre - half) / (1 + z2 / size), (centre + half) / (1 + z2 / size)
-        lower, upper = np.where(x == 0, 0.0, lower), np.where(x == size, 1.0, upper)
-    return pd.DataFrame({"events": x.astype(int), "n": size.astype(int), "rate": p, "lower": lower, "upper": upper})
+    from statsmodels.stats.proportion import proportion_confint
+
+    lower, upper = proportion_confint(x, size, alpha=1 - check_level(level), method=INTERVALS[method])
+    lower, upper = np.where(x == 0, 0.0, lower), np.where(x == size, 1.0, upper)  # Wilson's ends are there up to rounding
+    return pd.DataFrame({"events": x.astype(int), "n": size.astype(int), "rate": x / size, "lower": lower, "upper": upper})
 
 
 def _one_scale(toxicity: pd.DataFrame) -> None:

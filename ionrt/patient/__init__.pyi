@@ -6,11 +6,13 @@ from .deidentification import deidentify as deidentify
 from .dicom import read_dicom as read_dicom
 from .dicom_dose import read_dose as read_dose
 from .dicom_write import write_rtdose as write_rtdose
+from .frames import check_frame as check_frame
 from .grid import crop as crop
 from .grid import regrid as regrid
 from .ionplan import IonPlan as IonPlan
 from .ionplan import read_ion_plan as read_ion_plan
 from .margins import with_margin as with_margin
+from .notes import IncompleteWarning as IncompleteWarning
 from .phantom import add_ellipsoid as add_ellipsoid
 from .phantom import recipe as recipe
 from .phantom import write_phantom as write_phantom

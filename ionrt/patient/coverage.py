@@ -1,30 +1,36 @@
 """Contours to volume fractions: exact polygon area per pixel, prisms between planes. Plain arrays, no labels.
 
 A contour covers a pixel by the area it cuts out of it (even-odd rule over all contours of a plane, so that nested
-contours and keyholes make holes), and a plane stands for a prism that reaches half way to its neighbours. The sum of
+contours and keyholes make holes), and a plane stands for a prism as thick as the CT's slice (`plane_bounds`). The sum of
 the fractions is therefore the volume of the prism model to rounding, whatever the voxel size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
 
+from ionrt.patient.notes import Notes
 from ionrt.quantities import IonrtError
 
-SAME_PLANE = 0.01  # mm; contours closer than this lie in one plane
+ON_SLICE = (0.06, 0.02)  # mm, share of the slice distance: positions written to 0.1 mm still lie on their slice
+SAME_PLANE = 0.1  # mm; contours off the slices and closer than this lie in one plane
 GAP = 1.5  # planes further apart than this times the usual distance are not joined
+SKIPPED = 4  # a structure may be drawn on every second to fourth slice throughout
 
 
 @dataclass(frozen=True)
 class Contours:
-    """The closed planar contours of one structure: `points` (n, 3) in mm, LPS; `lengths` vertices per contour."""
+    """The closed planar contours of one structure: `points` (n, 3) in mm, LPS; `lengths` vertices per contour; `bounds`
+    (contour, 2) from where to where each stands along its axis, mm (None: not yet worked out)."""
 
     name: str
     points: np.ndarray
     lengths: np.ndarray
+    bounds: np.ndarray | None = None
 
     def axis(self) -> int:
         """The patient axis (0 x, 1 y, 2 z) along which every contour is flat."""
@@ -39,6 +45,23 @@ class Contours:
             f"structure {self.name!r}: expected contours in planes across x, y or z, got oblique or non-planar ones;"
             " export it on the slices of an axis-aligned CT"
         )
+
+    def is_flat(self) -> bool:
+        """Whether every contour is flat along one patient axis."""
+        try:
+            self.axis()
+        except IonrtError:
+            return False
+        return True
+
+    def on_slices(self, x: np.ndarray, y: np.ndarray, z: np.ndarray, *, notes: Notes | None = None) -> Contours:
+        """The same contours with the bounds that the slices of this grid (the CT's own) give them; see `plane_bounds`."""
+        if not len(self.lengths):
+            return replace(self, bounds=np.empty((0, 2)))
+        bounds, word = plane_bounds(self, (x, y, z)[self.axis()])
+        if word and notes is not None:
+            notes.assume(f"structure {self.name!r} {word}", quiet=True)
+        return replace(self, bounds=bounds)
 
 
 def spacing(coordinate: np.ndarray) -> float:
@@ -57,11 +80,11 @@ def coverage(one: Contours, z: np.ndarray, y: np.ndarray, x: np.ndarray, *, end_
     across, v_axis, u_axis = {2: (z, 1, 0), 1: (y, 2, 0), 0: (x, 2, 1)}[axis]
     u, v = (x, y, z)[u_axis], (x, y, z)[v_axis]
     view = np.moveaxis(out, {2: 0, 1: 1, 0: 2}[axis], 0)  # (plane, v, u)
-    planes = _planes(one, axis, spacing(across), end_caps)
+    bounds = one.bounds if one.bounds is not None else plane_bounds(one, across, end_caps)[0]
     box_u, box_v = _box(one.points[:, u_axis], u), _box(one.points[:, v_axis], v)
     if box_u.stop <= box_u.start or box_v.stop <= box_v.start:
         return out
-    for low, high, points, lengths in planes:
+    for low, high, points, lengths in _planes(one, bounds):
         weights, first = _overlap(low, high, across)
         if not len(weights):
             continue
@@ -73,23 +96,50 @@ def coverage(one: Contours, z: np.ndarray, y: np.ndarray, x: np.ndarray, *, end_
     return np.clip(out, 0.0, 1.0, out=out)
 
 
-def _planes(one: Contours, axis: int, slice_spacing: float, end_caps: bool) -> list[tuple]:
-    """(low, high, points, lengths) of the prism of each plane: half way to the neighbours, capped where there is none."""
+def plane_bounds(one: Contours, slices: np.ndarray, end_caps: bool = True) -> tuple[np.ndarray, str]:
+    """Where each contour's prism begins and ends along its axis (contour, 2), mm, and a word where the rule had to guess.
+
+    Contours that lie on the CT's slices stand for their slice, whatever their neighbours. Two exceptions, both said: drawn on
+    every second to fourth slice throughout (three planes or more), they reach half way to each other; off the slices (drawn on
+    another image of the same frame of reference), their own distance counts, and the CT's where there is only one plane.
+    """
     parts = np.split(one.points, np.cumsum(one.lengths)[:-1])
+    axis, step, word = one.axis(), spacing(slices), ""
     level = np.array([part[:, axis].mean() for part in parts])
-    order = np.argsort(level, kind="stable")
-    groups = np.split(order, np.nonzero(np.diff(level[order]) > SAME_PLANE)[0] + 1)
-    at = np.array([level[group].mean() for group in groups])
-    usual = float(np.median(np.diff(at))) if len(at) > 1 else slice_spacing
+    number = np.rint((level - slices[0]) / step)
+    nearest = slices[0] + step * number
+    if np.abs(level - nearest).max() <= max(ON_SLICE[0], ON_SLICE[1] * step):
+        at, which = np.unique(nearest, return_inverse=True)
+        gaps = np.rint(np.diff(at) / step)
+        skipped = int(gaps.min()) if len(at) > 2 else 1
+        usual = step
+        if 2 <= skipped <= SKIPPED and np.median(gaps) == skipped:
+            usual, word = skipped * step, f"is drawn on every {skipped}. slice; its planes reach half way to each other"
+    else:
+        order = np.argsort(level, kind="stable")
+        group = np.concatenate(([0], np.cumsum(np.diff(level[order]) > SAME_PLANE)))
+        which = np.empty(len(level), dtype=np.int64)
+        which[order] = group
+        at = np.array([level[which == k].mean() for k in range(group[-1] + 1)])
+        near = np.diff(at)
+        near = near[near <= GAP * near.min()] if len(near) else near
+        usual = float(np.median(near)) if len(near) and near.min() <= SKIPPED * step else step
+        word = f"is not drawn on the CT's slices; its planes are taken to be {usual:g} mm thick"
     half = np.diff(at) / 2.0
     joined = np.diff(at) <= GAP * usual
     cap = usual / 2.0 if end_caps else 0.0
-    below = np.concatenate(([cap], np.where(joined, half, cap)))
-    above = np.concatenate((np.where(joined, half, cap), [cap]))
-    return [
-        (at[i] - below[i], at[i] + above[i], np.concatenate([parts[k] for k in group]), one.lengths[group])
-        for i, group in enumerate(groups)
-    ]
+    low = at - np.concatenate(([cap], np.where(joined, half, cap)))
+    high = at + np.concatenate((np.where(joined, half, cap), [cap]))
+    return np.column_stack([low, high])[which], word
+
+
+def _planes(one: Contours, bounds: np.ndarray) -> Iterator[tuple[float, float, np.ndarray, np.ndarray]]:
+    """(low, high, points, lengths) of each plane's prism."""
+    parts = np.split(one.points, np.cumsum(one.lengths)[:-1])
+    planes, which = np.unique(bounds, axis=0, return_inverse=True)
+    for i, (low, high) in enumerate(planes):
+        group = np.flatnonzero(which.ravel() == i)
+        yield float(low), float(high), np.concatenate([parts[k] for k in group]), one.lengths[group]
 
 
 def _overlap(low: float, high: float, centres: np.ndarray) -> tuple[np.ndarray, int]:

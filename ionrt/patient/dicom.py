@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,32 +13,44 @@ import xarray as xr
 from ionrt.files import content_hash
 from ionrt.parallel import each
 from ionrt.patient.coverage import Contours, spacing
-from ionrt.patient.dicom_dose import dose_on_grid
-from ionrt.patient.dicom_files import Header, read_pixels, scan
+from ionrt.patient.ct import Scaling, Slice, check_mixed, hounsfield, is_ct, note_scaling, padding_of, slices_of
+from ionrt.patient.dicom_dose import doses_of
+from ionrt.patient.dicom_files import Header, scan
 from ionrt.patient.dicom_struct import choose_structure_set, read_contours
 from ionrt.patient.grid import DIMS, Layout, affine, layout
+from ionrt.patient.notes import Notes
 from ionrt.patient.structures import add_structures
 from ionrt.quantities import IonrtError, stamp
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 SLICES_PER_CHUNK = 32
+READ_HERE = ("RTSTRUCT", "RTDOSE", "RTPLAN", "REG")  # by this or another function of the room
 
 
 def read_dicom(
-    folder: str | Path, *, series: str | None = None, structure_set: str | None = None, lazy: bool = False
+    folder: str | Path,
+    *,
+    series: str | None = None,
+    structure_set: str | None = None,
+    dose: str | None = None,
+    lazy: bool = False,
+    strict: bool = False,
 ) -> xr.Dataset:
     """Read a patient: CT, structures as volume fractions, dose.
 
-    HU = slope * stored + intercept. Objects belong together by frame of reference; references by instance UID that lead
-    nowhere only warn. Slices are sorted by position; a stack whose axes are a permutation of the patient axes is turned
-    without interpolation, and attribute `orientation` says so.
+    HU = slope * stored + intercept; padding is air. Objects belong together by frame of reference; references by instance UID
+    that lead nowhere only warn. Slices are sorted by position; a stack whose axes are a permutation of the patient axes is
+    turned without interpolation, and attribute `orientation` says so. Of the doses in the CT's frame the one plan dose of each
+    quantity on the CT's grid is taken; where there are two, none. What is damaged is refused; what is valid and cannot be used
+    is left out by name.
 
     Parameters
     ----------
     folder : folder with the DICOM files (sub-folders included, any file names).
     series : SeriesInstanceUID of the CT to read; needed where the folder holds more than one.
     structure_set : SOPInstanceUID of the structure set; needed where more than one fits the CT.
+    dose : SOPInstanceUID of the plan dose to take where several of one quantity lie on the CT's grid.
     lazy : leave the CT on disk until it is used; the content hash then covers UIDs and geometry, not pixels.
+    strict : raise where something would be left out or assumed.
 
     Returns
     -------
@@ -47,134 +58,158 @@ def read_dicom(
     (structure, z, y, x), fractions 0..1, lazy, one block per structure; `dose`, `rbe_dose` or `let_d` where an RTDOSE lies
     on the same grid (`read_dose` reads the others on their own grid); the contours as ragged arrays (see `contours`).
     Attributes: `frame_of_reference_uid`, `series_instance_uid`, `study_instance_uid`,
-    `affine` (16 numbers, row by row, voxel x, y, z to mm), `content_hash`, `orientation`, `source`.
+    `affine` (16 numbers, row by row, voxel x, y, z to mm), `content_hash`, `orientation`, `source`; `doses_elsewhere` (files
+    below the folder) and `doses_elsewhere_why`; `left_out` and `assumed`, which also warn (`IncompleteWarning`) unless they
+    are routine.
 
     Raises
     ------
-    IonrtError for an empty folder, no CT, several CT series, missing or duplicate slices, non-uniform spacing, gantry tilt,
-    oblique or mixed orientation, truncated files, a structure set of another frame of reference.
+    IonrtError for an empty folder, no CT, several CT series, two patients, missing or duplicate slices, non-uniform spacing,
+    gantry tilt, oblique or mixed orientation, no rescale slope or intercept, damaged files, a structure set of another frame
+    of reference.
 
-    Valid for single-frame CT; reference: DICOM PS3.3 C.7.6.2 (image plane), C.8.8.5-6 (structure set).
+    Valid for CT and enhanced multi-frame CT; reference: DICOM PS3.3 C.7.6.2 (image plane), C.8.8.5-6 (structure set).
     """
-    headers = scan(folder)
-    slices = _choose_series(headers, series, folder)
-    _check_mixed(slices)
-    positions = np.array([[float(v) for v in h.need("ImagePositionPatient")] for h in slices])
+    notes = Notes()
+    headers = scan(folder, notes)
+    slices = _choose_series(headers, series, folder, notes)
+    check_mixed(slices)
     first = slices[0]
-    shape = (int(first.need("Rows")), int(first.need("Columns")))
-    form = layout(positions, _numbers(first, "ImageOrientationPatient"), _numbers(first, "PixelSpacing"), shape)
+    form = layout(np.array([s.position for s in slices]), first.orientation, first.spacing, first.shape)
     ordered = [slices[i] for i in form.order]
-    values, digest = _lazy_ct(ordered, form, shape) if lazy else _eager_ct(ordered, form, shape)
-    patient = _dataset(values, form, first, folder)
-    chosen = choose_structure_set(headers, patient.attrs["frame_of_reference_uid"], structure_set, _frames(headers))
+    values, digest, scalings = _lazy_ct(ordered, form) if lazy else _eager_ct(ordered, form)
+    note_scaling(scalings, notes)
+    patient = _dataset(values, form, first.header, folder, padding_of(scalings), notes)
+    frame = patient.attrs["frame_of_reference_uid"]
+    chosen = choose_structure_set(headers, frame, structure_set, _frames(headers), notes)
+    doses = [h for h in headers if h.code("Modality") == "RTDOSE"]
+    _check_one_patient([first.header, *([chosen] if chosen else []), *doses], headers, series is not None)
     if chosen is not None:
-        found, types = read_contours(chosen, {h.get("SOPInstanceUID") for h in slices})
+        found, types = read_contours(chosen, frame, {s.header.code("SOPInstanceUID") for s in slices}, notes)
+        found = [one.on_slices(*(form.coords[d] for d in ("x", "y", "z")), notes=notes) for one in found]
         patient = add_structures(patient, found, types)
-        _warn_outside(found, form)
-    patient = dose_on_grid(patient, headers)
+        _note_outside(found, form, notes)
+    patient = doses_of(patient, doses, Path(folder), dose, notes)
     contours = [patient[name].values for name in ("contour_points", "contour_lengths") if name in patient]
     patient.attrs["content_hash"] = content_hash(digest, patient.attrs["affine"], *contours)
+    patient.attrs |= notes.tell(strict=strict)
     return patient
 
 
-def _choose_series(headers: list[Header], series: str | None, folder: str | Path) -> list[Header]:
+def _choose_series(headers: list[Header], series: str | None, folder: str | Path, notes: Notes) -> list[Slice]:
     """The slices of the one CT series, or of the one asked for."""
     found: dict[str, list[Header]] = defaultdict(list)
+    others: dict[str, int] = defaultdict(int)
     for header in headers:
-        if header.get("SOPClassUID") == CT_IMAGE and "LOCALIZER" not in (header.get("ImageType") or ()):
-            found[str(header.need("SeriesInstanceUID"))].append(header)
+        if is_ct(header):
+            uid = header.code("SeriesInstanceUID")
+            if not uid:
+                raise header.error("SeriesInstanceUID", "is missing; the file is truncated or damaged, export it again")
+            found[uid].append(header)
+        elif header.code("Modality") not in READ_HERE:
+            others[header.code("Modality", "?")] += 1
     if not found:
-        kinds = ", ".join(sorted({str(h.get("Modality", "?")) for h in headers}))
-        raise IonrtError(f"{folder}: no CT series (single-frame CT images); the folder holds {kinds}")
-    listing = "; ".join(f"{uid} ({len(s)} slices, {s[0].get('SeriesDescription', 'no name')})" for uid, s in found.items())
+        kinds = ", ".join(sorted({h.code("Modality", "?") for h in headers}))
+        raise IonrtError(f"{folder}: no CT series (CT or enhanced CT images); the folder holds {kinds}")
+    listing = "; ".join(f"{uid} ({len(s)} slices, {s[0].text('SeriesDescription', 'no name')})" for uid, s in found.items())
     if series is None and len(found) > 1:
         raise IonrtError(f"{folder}: expected one CT series, found {len(found)}: {listing}; choose one with series=<its UID>")
     if series is not None and series not in found:
         raise IonrtError(f"{folder}: no CT series {series!r}; there are {listing}")
     chosen = found[series] if series is not None else next(iter(found.values()))
-    if len(chosen) < 2:
+    for kind, n in sorted(others.items()):
+        notes.leave_out(
+            f"{n} file{'s' if n > 1 else ''} of modality {kind} (scouts, secondary captures, other images)", quiet=True
+        )
+    if len(found) > 1:
+        notes.leave_out(f"{len(found) - 1} other CT series", quiet=True)
+    slices = [one for header in chosen for one in slices_of(header)]
+    if len(slices) < 2:
         raise IonrtError(f"{folder}: the CT series has one slice only; expected a stack of at least two")
-    return chosen
+    return slices
 
 
-def _check_mixed(slices: list[Header]) -> None:
-    """All slices must share orientation, pixel spacing, matrix and frame of reference."""
-    first = slices[0]
-    for header in slices[1:]:
-        for keyword in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "FrameOfReferenceUID"):
-            one, other = first.get(keyword), header.get(keyword)
-            if one == other:
-                continue
-            numbers = keyword in ("ImageOrientationPatient", "PixelSpacing") and one is not None and other is not None
-            if numbers and np.allclose(np.array(one, float), np.array(other, float), atol=1e-4):
-                continue
-            raise IonrtError(
-                f"CT: mixed {keyword} in one series: {one} in {first.path.name}, {other} in {header.path.name};"
-                " expected one stack of equal slices: separate them or choose another series"
-            )
+def _check_one_patient(used: list[Header], headers: list[Header], chosen: bool) -> None:
+    """One folder, one patient: no object of another may be combined with this CT; ids and names stay out of the message."""
+    first: dict[tuple[str, ...], Header] = {}
+    for header in used if chosen else [*used, *headers]:
+        who = header.text("PatientID").casefold()
+        if who:
+            first.setdefault((who,), header)
+    if len(first) > 1:
+        one, other, *_ = first.values()
+        raise IonrtError(
+            f"two patients in one folder: {one.where} and {other.where} have different patient IDs; expected one patient:"
+            " separate them, or correct the ID if it is one person"
+        )
 
 
-def _numbers(header: Header, keyword: str) -> list[float]:
-    """The numbers of a multi-valued element."""
-    return [float(value) for value in header.need(keyword)]
-
-
-def _slice(header: Header, shape: tuple[int, int]) -> tuple[np.ndarray, bytes]:
-    """One slice in HU and the digest of its stored values and scaling."""
-    stored, data, digest = read_pixels(header.path)
-    if stored.shape != shape:
-        raise IonrtError(f"{header.path.name}: expected a {shape} matrix, got {stored.shape}")
-    slope, intercept = float(data.get("RescaleSlope", 1.0)), float(data.get("RescaleIntercept", 0.0))
-    hounsfield = stored.astype(np.float32)
-    hounsfield *= np.float32(slope)
-    hounsfield += np.float32(intercept)
-    return hounsfield, digest + np.array([slope, intercept]).tobytes()
-
-
-def _eager_ct(slices: list[Header], form: Layout, shape: tuple[int, int]) -> tuple[np.ndarray, bytes]:
+def _eager_ct(slices: list[Slice], form: Layout) -> tuple[np.ndarray | da.Array, bytes, list[Scaling]]:
     """All slices in HU on the grid, read in threads."""
-    stack = np.empty((len(slices), *shape), dtype=np.float32)
+    stack = np.empty((len(slices), *slices[0].shape), dtype=np.float32)
+    places = _by_file(slices)
 
-    def fill(i: int) -> bytes:
-        stack[i], digest = _slice(slices[i], shape)
-        return digest
+    def fill(where: list[int]) -> list[tuple[bytes, Scaling]]:
+        made = hounsfield([slices[i] for i in where])
+        for i, (values, _, _) in zip(where, made, strict=True):
+            stack[i] = values
+        return [(digest, scaling) for _, digest, scaling in made]
 
-    digests = each(fill, range(len(slices)))
-    return form.arrange(stack), b"".join(digests)
+    done = dict(zip((i for part in places for i in part), (x for part in each(fill, places) for x in part), strict=True))
+    rows = [done[i] for i in range(len(slices))]
+    return form.arrange(stack), b"".join(digest for digest, _ in rows), [scaling for _, scaling in rows]
 
 
-def _lazy_ct(slices: list[Header], form: Layout, shape: tuple[int, int]) -> tuple[da.Array, bytes]:
-    """The same as a dask array that reads chunks of slices when they are used."""
+def _by_file(slices: list[Slice]) -> list[list[int]]:
+    """Places of the slices of each file, so that a file of many frames is read once."""
+    files: dict[Path, list[int]] = defaultdict(list)
+    for i, one in enumerate(slices):
+        files[one.header.path].append(i)
+    return list(files.values())
 
-    def load(part: list[Header]) -> np.ndarray:
-        return np.stack(each(lambda header: _slice(header, shape)[0], part))
+
+def _lazy_ct(slices: list[Slice], form: Layout) -> tuple[da.Array, bytes, list[Scaling]]:
+    """The same as a dask array that reads chunks of slices when they are used; their scaling is not known before."""
+
+    def load(part: list[Slice]) -> np.ndarray:
+        out = np.empty((len(part), *part[0].shape), dtype=np.float32)
+
+        def fill(where: list[int]) -> None:
+            for i, (values, _, _) in zip(where, hounsfield([part[i] for i in where]), strict=True):
+                out[i] = values
+
+        each(fill, _by_file(part))
+        return out
 
     parts = [slices[i : i + SLICES_PER_CHUNK] for i in range(0, len(slices), SLICES_PER_CHUNK)]
-    blocks = [da.from_delayed(dask.delayed(load)(part), (len(part), *shape), np.float32) for part in parts]
+    blocks = [da.from_delayed(dask.delayed(load)(part), (len(part), *part[0].shape), np.float32) for part in parts]
     stack = da.flip(da.transpose(da.concatenate(blocks), form.axes), form.flips)
-    return stack, "".join(str(h.need("SOPInstanceUID")) for h in slices).encode()
+    return stack, "".join(one.uid for one in slices).encode(), []
 
 
-def _dataset(values: np.ndarray | da.Array, form: Layout, first: Header, folder: str | Path) -> xr.Dataset:
+def _dataset(
+    values: np.ndarray | da.Array, form: Layout, first: Header, folder: str | Path, padding: str | None, notes: Notes
+) -> xr.Dataset:
     """The Dataset with `ct` and the attributes of its series."""
-    frame = first.get("FrameOfReferenceUID")
-    if frame is None:
-        warnings.warn("CT: no frame of reference UID; objects are associated by geometry only", stacklevel=3)
-    series = str(first.need("SeriesInstanceUID"))
+    frame = first.code("FrameOfReferenceUID")
+    if not frame:
+        notes.assume("CT: no frame of reference UID; objects are associated by geometry only")
+    series = first.code("SeriesInstanceUID")
     ct = stamp(
         xr.DataArray(values, dims=DIMS, coords=form.coords),
         "ct",
-        frame_of_reference_uid=str(frame or ""),
+        frame_of_reference_uid=frame,
         series_instance_uid=series,
+        padding=padding,
     )
     patient = ct.to_dataset()
     for dim in DIMS:
         patient[dim].attrs = {"units": "mm", "long_name": f"{dim} of the voxel centre, DICOM patient system (LPS)"}
     patient.attrs = {
-        "frame_of_reference_uid": str(frame or ""),
+        "frame_of_reference_uid": frame,
         "series_instance_uid": series,
-        "study_instance_uid": str(first.get("StudyInstanceUID", "")),
-        "patient_position": str(first.get("PatientPosition", "")),
+        "study_instance_uid": first.code("StudyInstanceUID"),
+        "patient_position": first.code("PatientPosition"),
         "affine": affine(form.coords),
         "orientation": form.note or "as stored",
         "source": str(folder),
@@ -182,7 +217,7 @@ def _dataset(values: np.ndarray | da.Array, form: Layout, first: Header, folder:
     return patient
 
 
-def _warn_outside(found: list[Contours], form: Layout) -> None:
+def _note_outside(found: list[Contours], form: Layout, notes: Notes) -> None:
     """Say which structures reach beyond the CT by more than a voxel: that part has no voxels to be counted in."""
     for one in found:
         if not len(one.points):
@@ -193,11 +228,9 @@ def _warn_outside(found: list[Contours], form: Layout) -> None:
             edge = 1.5 * spacing(at)  # half a voxel to the edge of the grid, one of grace
             beyond = max(beyond, float(at[0] - edge - values.min()), float(values.max() - at[-1] - edge))
         if beyond > 0.0:
-            warnings.warn(
-                f"structure {one.name!r} reaches {beyond:.1f} mm or more beyond the CT; that part is not seen", stacklevel=3
-            )
+            notes.leave_out(f"structure {one.name!r} reaches {beyond:.1f} mm or more beyond the CT; that part is not seen")
 
 
 def _frames(headers: list[Header]) -> set[str]:
     """Frames of reference of all CT images of the folder."""
-    return {str(h.get("FrameOfReferenceUID", "")) for h in headers if h.get("SOPClassUID") == CT_IMAGE}
+    return {h.code("FrameOfReferenceUID") for h in headers if is_ct(h)}

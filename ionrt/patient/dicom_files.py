@@ -3,99 +3,178 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from dataclasses import dataclass
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 
+from ionrt.patient.door import DAMAGED, Fields, files_of, in_short, read_dataset
+from ionrt.patient.notes import Notes
 from ionrt.quantities import IonrtError
 
 HEADER = (
-    "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
-    "SeriesDescription", "SeriesNumber", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "PatientPosition", "ReferencedFrameOfReferenceSequence",
-    "StructureSetLabel", "BurnedInAnnotation", "PatientName",
+    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID",
+    "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "FrameOfReferenceUID", "ImagePositionPatient",
+    "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "PatientPosition",
+    "ReferencedFrameOfReferenceSequence", "StructureSetLabel", "BurnedInAnnotation", "PatientName",
     "DoseType", "DoseUnits", "DoseSummationType", "RTPlanLabel", "RadiationType",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 PIXELS = (
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
-    "PhotometricInterpretation", "NumberOfFrames", "PixelData", "RescaleSlope", "RescaleIntercept", "DoseGridScaling",
+    "PhotometricInterpretation", "NumberOfFrames", "PixelData", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "DoseGridScaling", "PixelPaddingValue", "PixelPaddingRangeLimit",
 )  # fmt: skip
+MOST_PIXELS = 1 << 30  # bytes of one file's decoded pixels
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(Fields):
     """What the reader needs to know of one file before it looks at pixels or contours."""
 
-    path: Path
-    data: FileDataset
+    def __init__(self, path: Path, data: Dataset, notes: Notes | None = None) -> None:
+        super().__init__(data, path.name, notes=notes)
+        self.path = path
 
     def get(self, keyword: str, default: Any = None) -> Any:
-        """Value of an element, `default` where it is absent or empty."""
-        value = self.data.get(keyword, default)
+        """Value of an element as pydicom converts it, `default` where it is absent or empty."""
+        try:
+            value = self.data.get(keyword, default)
+        except Exception as error:
+            raise self.error(keyword, f"cannot be read ({in_short(error)}); {DAMAGED}") from error
         return default if value is None or value == "" else value
 
     def need(self, keyword: str) -> Any:
         """Value of an element that must be there."""
         value = self.get(keyword)
         if value is None:
-            raise IonrtError(f"{self.path.name}: {keyword} is missing; the file is truncated or damaged, export it again")
+            raise self.error(keyword, f"is missing; {DAMAGED}, export it again")
         return value
 
 
-def scan(folder: str | Path) -> list[Header]:
+def scan(folder: str | Path, notes: Notes | None = None) -> list[Header]:
     """Headers of all DICOM files below a folder, whatever their names; other files are passed over."""
     root = Path(folder)
     if not root.is_dir():
         raise IonrtError(f"{root}: expected a folder with DICOM files, and it does not exist or is not a folder")
-    paths = sorted(Path(base) / name for base, _, names in os.walk(root) for name in names if name != "DICOMDIR")
-    found = [header for header in map(read_header, paths) if header is not None]
+    paths = list(files_of(root))
+    found = [header for path in paths if (header := read_header(path, notes)) is not None]
     if not found:
         state = "is empty" if not paths else f"holds {len(paths)} files, none of them DICOM"
         raise IonrtError(f"{root}: the folder {state}; expected CT slices and a structure set")
     return found
 
 
-def read_header(path: Path) -> Header | None:
+def read_header(path: Path, notes: Notes | None = None) -> Header | None:
     """The header of a file, None where it is not DICOM."""
-    try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(HEADER), force=_starts_bare(path))
-    except InvalidDicomError:
-        return None
-    except Exception as error:  # whatever a damaged file makes the parser raise
-        raise IonrtError(f"{path.name}: cannot be read as DICOM ({error}); the file is truncated or damaged") from error
-    return Header(path, data) if "SOPClassUID" in data or "Modality" in data else None
+    data = read_dataset(path, HEADER, pixels=False)
+    return Header(path, data, notes) if data is not None and ("SOPClassUID" in data or "Modality" in data) else None
 
 
 def read_all(path: Path) -> FileDataset:
     """A whole file; one that ends early is refused, where the parser would hand over a shorter one."""
+    data = read_dataset(path)
+    if data is None:
+        raise IonrtError(f"{path.name}: cannot be read as DICOM; {DAMAGED}")
     try:
-        data = pydicom.dcmread(path, force=_starts_bare(path))
         whole = _is_whole(data)
     except Exception as error:
-        raise IonrtError(f"{path.name}: cannot be read as DICOM ({error}); the file is truncated or damaged") from error
+        raise IonrtError(f"{path.name}: cannot be read as DICOM ({in_short(error)}); {DAMAGED}") from error
     if not whole:
         raise IonrtError(f"{path.name}: the file is truncated: an element is shorter than it says; export it again")
     return data
 
 
-def read_pixels(path: Path) -> tuple[np.ndarray, FileDataset, bytes]:
-    """Stored pixel values of a file, the elements that scale them, and a digest of the values."""
+def read_fields(path: Path, notes: Notes | None = None) -> Header:
+    """A whole file as checked values."""
+    return Header(path, read_all(path), notes)
+
+
+def read_pixels(path: Path) -> tuple[np.ndarray, Fields, bytes]:
+    """Stored values (frame, row, column) of a file, the elements that scale them, and a digest of the values.
+
+    Bits that are not part of the stored value (overlays, rubbish) are cut off.
+    """
+    data = read_dataset(path, PIXELS)
+    if data is None:
+        raise IonrtError(f"{path.name}: the pixels cannot be read; {DAMAGED}")
+    fields = Fields(data, path.name)
+    shape = (
+        fields.integer("NumberOfFrames", 1, low=1, high=100_000),
+        fields.integer("Rows", low=1, high=65_535),
+        fields.integer("Columns", low=1, high=65_535),
+    )
+    bits = fields.integer("BitsAllocated", low=1, high=64)
+    stored = fields.integer("BitsStored", bits, low=1, high=64)
+    high = fields.integer("HighBit", stored - 1, low=0, high=63)
+    signed = fields.integer("PixelRepresentation", 0, low=0, high=1)
+    if fields.integer("SamplesPerPixel", 1, low=1, high=9) != 1 or bits not in (8, 16, 32) or not stored <= high + 1 <= bits:
+        raise IonrtError(
+            f"{path.name}: expected one sample of 8, 16 or 32 bits per pixel, got {fields.integer('SamplesPerPixel', 1)} of"
+            f" {bits} ({stored} stored, high bit {high}); {DAMAGED}, or it is a colour image"
+        )
+    if math.prod(shape) * bits // 8 > MOST_PIXELS:
+        raise IonrtError(f"{path.name}: declares {shape} voxels of {bits} bits, more than {MOST_PIXELS >> 20} MB; {DAMAGED}")
+    raw = _decoded(data, fields, shape, bits, path) if _is_compressed(data) else _native(data, fields, shape, bits)
+    values = _stored(raw, bits, stored, high, bool(signed))
+    return values, fields, hashlib.sha256(values.tobytes()).digest()
+
+
+def _is_compressed(data: FileDataset) -> bool:
+    """Whether the pixels are encapsulated; a file without meta information is not."""
+    syntax = _syntax(data)
+    return bool(syntax) and (not syntax.is_transfer_syntax or syntax.is_compressed)
+
+
+def _syntax(data: FileDataset) -> UID:
     try:
-        data = pydicom.dcmread(path, specific_tags=list(PIXELS), force=_starts_bare(path))
-        values = data.pixel_array
+        return UID(str(data.file_meta.get("TransferSyntaxUID") or ""))
+    except Exception:
+        return UID("")
+
+
+def _native(data: FileDataset, fields: Fields, shape: tuple[int, ...], bits: int) -> np.ndarray:
+    """Pixels that stand in the file as they are."""
+    element = data.get_item("PixelData")
+    value = getattr(element, "value", None)
+    if not isinstance(value, bytes) or not value:
+        raise fields.error("PixelData", "is missing: the pixels cannot be read; the file is truncated or holds no image")
+    expected = math.prod(shape) * bits // 8
+    if len(value) != expected + expected % 2 and len(value) != expected:
+        state = "the file is truncated" if len(value) < expected else DAMAGED
+        raise fields.error("PixelData", f"has {len(value)} bytes; expected {expected} for {shape} of {bits} bits; {state}")
+    little = element.is_little_endian if isinstance(element, RawDataElement) else True
+    if not little and bits == 8:
+        raise fields.error("PixelData", "is 8 bit in big-endian order; expected little-endian: convert the file")
+    return np.frombuffer(value, f"{'<' if little else '>'}u{bits // 8}", math.prod(shape)).reshape(shape)
+
+
+def _decoded(data: FileDataset, fields: Fields, shape: tuple[int, ...], bits: int, path: Path) -> np.ndarray:
+    """Pixels of an encapsulated file; the decoders are those that pydicom finds (python-gdcm is a dependency)."""
+    codec = _syntax(data).name
+    try:
+        values = np.asarray(data.pixel_array)
     except Exception as error:
         raise IonrtError(
-            f"{path.name}: the pixels cannot be read ({error}); the file is truncated, damaged or compressed in a way that"
-            " needs decompressing first"
+            f"{path.name}: the pixels cannot be read: {codec} ({in_short(error)}); {DAMAGED}, or its decoder (python-gdcm) is"
+            " not installed"
         ) from error
-    return values, data, hashlib.sha256(values.tobytes()).digest()
+    if values.size != math.prod(shape) or values.dtype.kind not in "iu":
+        raise fields.error("PixelData", f"decodes to {values.shape}; expected {shape}; {DAMAGED}")
+    return values.reshape(shape).astype(f"<i{bits // 8}", copy=False).view(f"<u{bits // 8}")
+
+
+def _stored(raw: np.ndarray, bits: int, stored: int, high: int, signed: bool) -> np.ndarray:
+    """Cut out the stored bits and give them their sign."""
+    kind = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
+    if stored == bits:
+        return raw.astype(raw.dtype.newbyteorder("=")).view(kind)
+    up = bits - 1 - high
+    shifted = np.left_shift(raw.astype(raw.dtype.newbyteorder("=")), np.array(up, raw.dtype.newbyteorder("=")))
+    return np.right_shift(shifted.view(kind), np.array(bits - stored, kind))
 
 
 def _is_whole(data: Dataset) -> bool:
@@ -108,10 +187,3 @@ def _is_whole(data: Dataset) -> bool:
         elif element.VR == "SQ" and not all(_is_whole(item) for item in element.value or ()):
             return False
     return True
-
-
-def _starts_bare(path: Path) -> bool:
-    """Whether a file starts with a data element instead of the 128-byte preamble (old exports)."""
-    with path.open("rb") as file:
-        start = file.read(132)
-    return start[128:] != b"DICM" and start[:2] in (b"\x02\x00", b"\x08\x00") and start[2:4] < b"\xff\x00"

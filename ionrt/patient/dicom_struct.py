@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-import warnings
+from collections import Counter, defaultdict
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from ionrt.patient.coverage import Contours
-from ionrt.patient.dicom_files import Header, read_all
+from ionrt.patient.dicom_files import Header, read_fields
+from ionrt.patient.door import DAMAGED, Fields
+from ionrt.patient.frames import frame_fault
+from ionrt.patient.notes import Notes
 from ionrt.quantities import IonrtError
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
+OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
+LONGEST_NAME = 64  # characters, as many as the standard allows
+SAME = 0.05  # mm; two contours whose boxes differ by less and whose areas by less than SAME_AREA are one contour twice
+SAME_AREA = 2e-3
 
 
-def choose_structure_set(headers: list[Header], frame: str, wanted: str | None, ct_frames: set[str]) -> Header | None:
+def choose_structure_set(
+    headers: list[Header], frame: str, wanted: str | None, ct_frames: set[str], notes: Notes
+) -> Header | None:
     """The structure set in the CT's frame of reference; None where the folder has none that could be meant.
 
     `ct_frames` are the frames of all CTs of the folder: a structure set of another CT is left alone, one that fits no CT is
     an error.
     """
-    found = [h for h in headers if h.get("Modality") == "RTSTRUCT"]
-    listing = "; ".join(f"{h.get('SOPInstanceUID')} ({h.get('StructureSetLabel', 'no label')}, {h.path.name})" for h in found)
+    found = all_found = [h for h in headers if h.code("Modality") == "RTSTRUCT"]
+    listing = "; ".join(f"{h.code('SOPInstanceUID')} ({h.text('StructureSetLabel', 'no label')}, {h.where})" for h in found)
     if wanted is not None:
-        found = [h for h in found if h.get("SOPInstanceUID") == wanted]
+        found = [h for h in found if h.code("SOPInstanceUID") == wanted]
         if not found:
             raise IonrtError(f"no structure set {wanted!r}; there are {listing or 'none'}")
     fitting = [h for h in found if not frame or not frames_of(h) or frame in frames_of(h)]
     if len(fitting) > 1:
         raise IonrtError(f"{len(fitting)} structure sets fit the CT: {listing}; choose one with structure_set=<its UID>")
+    for header in all_found:
+        if header not in fitting:
+            notes.leave_out(f"{header.where}: structure set of another CT, or not the one asked for", quiet=True)
     if fitting:
         if not frames_of(fitting[0]):
-            warnings.warn(f"{fitting[0].path.name}: no frame of reference; associated with the CT by geometry", stacklevel=3)
+            notes.assume(f"{fitting[0].where}: no frame of reference; associated with the CT by geometry")
         return fitting[0]
     strange = [h for h in found if not (frames_of(h) & ct_frames)]
     if strange:
         raise IonrtError(
-            f"{strange[0].path.name}: the structure set belongs to frame of reference "
+            f"{strange[0].where}: the structure set belongs to frame of reference "
             f"{', '.join(sorted(frames_of(strange[0])))}, the CT to {frame}; expected the same"
             f" one: register it to this CT or remove it from the folder"
         )
@@ -45,90 +56,157 @@ def choose_structure_set(headers: list[Header], frame: str, wanted: str | None, 
 
 def frames_of(header: Header) -> set[str]:
     """Frames of reference that a structure set names."""
-    sequence = header.get("ReferencedFrameOfReferenceSequence") or []
-    named = {str(item.get("FrameOfReferenceUID", "")) for item in sequence} | {str(header.get("FrameOfReferenceUID", ""))}
-    return named - {""}
+    sequence = header.items("ReferencedFrameOfReferenceSequence")
+    return ({item.code("FrameOfReferenceUID") for item in sequence} | {header.code("FrameOfReferenceUID")}) - {""}
 
 
-def read_contours(header: Header, images: set[str]) -> tuple[list[Contours], list[str]]:
-    """All structures of the set in the order of their numbers, and their interpreted types ("" where none)."""
-    data = read_all(header.path)
+def read_contours(header: Header, frame: str, images: set[str], notes: Notes) -> tuple[list[Contours], list[str]]:
+    """All structures of the set in the CT's frame, in the order of the file, and their interpreted types ("" where none)."""
+    data = read_fields(header.path, notes)
     for keyword in ("StructureSetROISequence", "ROIContourSequence"):
-        if keyword not in data:
-            raise IonrtError(f"{header.path.name}: {keyword} is missing; the structure set is truncated, export it again")
-    names = _names(data)
+        if keyword not in data.data:
+            raise data.error(keyword, "is missing; the structure set is truncated, export it again")
+    rois, drawn = data.items("StructureSetROISequence"), _drawn(data)
+    names = _names(rois, notes, data.where)
     types = {
-        int(o.get("ReferencedROINumber", -1)): str(o.get("RTROIInterpretedType") or "")
-        for o in _sequence(data, "RTROIObservationsSequence")
+        o.integer("ReferencedROINumber", -1): o.code("RTROIInterpretedType") for o in data.items("RTROIObservationsSequence")
     }
-    items = {
-        int(item.ReferencedROINumber): _sequence(item, "ContourSequence") for item in _sequence(data, "ROIContourSequence")
-    }
-    found = [_one(name, items.get(number, []), header.path.name) for number, name in names.items()]
-    _check_references(items.values(), images, header.path.name)
-    return found, [types.get(number, "") for number in names]
+    numbers = [roi.integer("ROINumber") for roi in rois]
+    contours = _assigned(numbers, names, drawn, notes, data.where)
+    several = len(frames_of(header)) > 1
+    found, kinds = [], []
+    for roi, number, name, items in zip(rois, numbers, names, contours, strict=True):
+        if items is None:
+            continue
+        own = roi.code("ReferencedFrameOfReferenceUID")
+        if fault := frame_fault(frame, own):
+            notes.leave_out(f"{data.where}: structure {name!r} {fault}")
+            continue
+        if several and not own:
+            notes.assume(f"{data.where}: structure {name!r} does not say which of the set's frames of reference is its own")
+        one = _one(name, items, data.where, notes)
+        if not one.is_flat():
+            notes.leave_out(f"{data.where}: structure {name!r} is drawn in oblique or non-planar contours; expected slices")
+            continue
+        found.append(one)
+        kinds.append(types.get(number, ""))
+    _check_references([item for items in contours for item in items or ()], images, data.where, notes)
+    return found, kinds
 
 
-def _names(data: Dataset) -> dict[int, str]:
-    """Number to name; a name that comes twice gets its number behind it."""
-    rois = _sequence(data, "StructureSetROISequence")
-    names: dict[int, str] = {}
-    for roi in rois:
-        number, name = int(roi.ROINumber), str(roi.get("ROIName") or f"ROI {roi.ROINumber}").strip()
-        if name in names.values():
-            warnings.warn(f"structure set: the name {name!r} comes twice; the second is {name} ({number})", stacklevel=4)
-            name = f"{name} ({number})"
-        names[number] = name
+def _drawn(data: Fields) -> dict[int, list[list[Fields]]]:
+    """Number to the contours of each item that refers to it."""
+    found: dict[int, list[list[Fields]]] = defaultdict(list)
+    for item in data.items("ROIContourSequence"):
+        found[item.integer("ReferencedROINumber")].append(item.items("ContourSequence"))
+    return found
+
+
+def _assigned(
+    numbers: list[int], names: list[str], drawn: dict[int, list[list[Fields]]], notes: Notes, file: str
+) -> list[list[Fields] | None]:
+    """The contours of each structure; None where it cannot be said whose they are."""
+    count, taken = Counter(numbers), Counter[int]()
+    out: list[list[Fields] | None] = []
+    for number, name in zip(numbers, names, strict=True):
+        parts = drawn.get(number, [])
+        if count[number] == 1:
+            if len(parts) > 1:
+                notes.assume(f"{file}: structure {name!r} has {len(parts)} items of contours (number {number}); taken together")
+            out.append([contour for part in parts for contour in part])
+        elif len(parts) == count[number]:
+            notes.assume(f"{file}: number {number} belongs to {count[number]} structures; {name!r} gets its contours by order")
+            out.append(parts[taken[number]])
+            taken[number] += 1
+        else:
+            notes.leave_out(
+                f"{file}: number {number} belongs to {count[number]} structures with {len(parts)} items of contours;"
+                f" whose they are cannot be said: {name!r} is left out"
+            )
+            out.append(None)
+    for number in drawn.keys() - set(numbers):
+        if any(drawn[number]):
+            notes.leave_out(f"{file}: contours of number {number}, which belongs to no structure")
+    return out
+
+
+def _names(rois: list[Fields], notes: Notes, file: str) -> list[str]:
+    """One name per structure, no two alike: the first keeps a name, others get their number behind it."""
+    given = []
+    for i, roi in enumerate(rois):
+        name = roi.text("ROIName") or f"ROI {roi.integer('ROINumber', i + 1)}"
+        if len(name) > LONGEST_NAME:
+            notes.assume(f"{file}: a structure's name of {len(name)} characters is cut to {name[:LONGEST_NAME]!r}")
+        given.append(name[:LONGEST_NAME].strip())
+    names: list[str] = []
+    for i, (roi, name) in enumerate(zip(rois, given, strict=True)):
+        if name in names:
+            number = roi.integer("ROINumber", i + 1)
+            made, k = f"{name} ({number})", 2
+            while made in names or made in given:
+                made, k = f"{name} ({number}, {k})", k + 1
+            notes.assume(f"{file}: the name {name!r} comes twice; the second is {made}")
+            name = made
+        names.append(name)
     return names
 
 
-def _one(name: str, items: list[Dataset], file: str) -> Contours:
+def _one(name: str, items: list[Fields], file: str, notes: Notes) -> Contours:
     """The closed contours of one structure; points and open lines enclose nothing and are left out."""
-    parts = []
+    parts: list[np.ndarray] = []
+    other: Counter[str] = Counter()
+    loud = False
     for item in items:
-        if item.get("ContourGeometricType") not in CLOSED:
-            continue
-        numbers = _decimals(item)
-        if numbers.size % 3 or not np.isfinite(numbers).all():
-            raise IonrtError(f"{file}: a contour of {name!r} has {numbers.size} coordinates; expected finite x, y, z triplets")
-        if numbers.size >= 9:
+        kind = item.code("ContourGeometricType")
+        try:
+            numbers = item.numbers("ContourData", default=np.empty(0), low=-1e5, high=1e5)
+        except IonrtError as error:
+            raise IonrtError(f"{file}: structure {name!r}: {str(error).rsplit(': ', 1)[-1]}") from error
+        if numbers.size % 3:
+            raise IonrtError(
+                f"{file}: a contour of {name!r} has {numbers.size} coordinates; expected finite x, y, z triplets; {DAMAGED}"
+            )
+        stated = item.integer("NumberOfContourPoints", numbers.size // 3)
+        if stated != numbers.size // 3:
+            notes.assume(f"{file}: a contour of {name!r} has {numbers.size // 3} points and says {stated}; taken as they are")
+        if kind in CLOSED and numbers.size >= 9:
             parts.append(numbers.reshape(-1, 3))
-    lengths = np.array([len(part) for part in parts], dtype=np.int64)
-    one = Contours(name, np.concatenate(parts) if parts else np.empty((0, 3)), lengths)
-    one.axis()  # refuses oblique contours here, where the file is known
-    return one
+        else:
+            other[kind or "no type"] += 1
+            loud |= kind not in OPEN or numbers.size >= 9
+    for kind, n in other.items():
+        notes.leave_out(f"{file}: {n} contour{'s' if n > 1 else ''} of {name!r} ({kind}) enclose nothing", quiet=not loud)
+    kept = _without_copies(parts)
+    if len(kept) < len(parts):
+        notes.leave_out(f"{file}: {len(parts) - len(kept)} contours of {name!r} are in the file twice; the copies are left out")
+    lengths = np.array([len(part) for part in kept], dtype=np.int64)
+    return Contours(name, np.concatenate(kept) if kept else np.empty((0, 3)), lengths)
 
 
-def _decimals(item: Dataset) -> np.ndarray:
-    """Contour coordinates, parsed in one go: a decimal object per number would take seconds."""
-    raw = item.get_item("ContourData")
-    if raw is None:
-        return np.empty(0)
-    value = raw.value
-    if isinstance(value, bytes):
-        text = value.decode("ascii", "replace").strip(" \0")
-        return np.array(text.split("\\") if text else [], dtype=float)
-    return np.array(value if value is not None else [], dtype=float).ravel()
+def _without_copies(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Contours without those that come again (in any order of points): even-odd would cancel both."""
+    seen: dict[tuple[int, ...], list[tuple[np.ndarray, float]]] = defaultdict(list)
+    kept = []
+    for part in parts:
+        box = np.concatenate([part.min(axis=0), part.max(axis=0)])
+        area = float(np.abs(np.cross(part - part[0], np.roll(part, -1, axis=0) - part[0]).sum(axis=0)).max()) / 2.0
+        cell = tuple(int(v) for v in np.floor(box[:3] / 10.0))
+        near = [(b, a) for dz in (-1, 0, 1) for b, a in seen[(cell[0], cell[1], cell[2] + dz)]]
+        if any(np.abs(b - box).max() < SAME and abs(a - area) <= SAME_AREA * max(a, area) for b, a in near):
+            continue
+        for dx in (-1, 0, 1):
+            for dy in (-1, 0, 1):
+                seen[(cell[0] + dx, cell[1] + dy, cell[2])].append((box, area))
+        kept.append(part)
+    return kept
 
 
-def _check_references(contours, images: set[str], file: str) -> None:
-    """Warn where the referenced images are not the CT's: wrong UIDs are common and geometry decides."""
-    named = {
-        str(i.get("ReferencedSOPInstanceUID", ""))
-        for items in contours
-        for item in items
-        for i in _sequence(item, "ContourImageSequence")
-    }
-    named.discard("")
+def _check_references(items: list[Fields], images: set[str], file: str, notes: Notes) -> None:
+    """Say where the referenced images are not the CT's: wrong UIDs are common and geometry decides."""
+    named = {i.code("ReferencedSOPInstanceUID") for item in items for i in item.items("ContourImageSequence")} - {""}
     strange = len(named - images)
     if strange:
-        warnings.warn(
+        notes.assume(
             f"{file}: {strange} of {len(named)} referenced image UIDs are not among the CT slices;"
-            " the frame of reference fits, geometry decides",
-            stacklevel=4,
+            " the frame of reference fits, geometry decides"
         )
-
-
-def _sequence(data: Dataset, keyword: str) -> list[Dataset]:
-    """Items of a sequence, none where it is absent or empty."""
-    return list(data.get(keyword) or [])

@@ -18,7 +18,7 @@ from pydicom.valuerep import DSfloat
 from ionrt import __version__
 from ionrt.files import atomic, content_hash
 from ionrt.patient.coverage import Contours, spacing
-from ionrt.patient.dicom import CT_IMAGE
+from ionrt.patient.ct import CT_IMAGE, is_ct
 from ionrt.patient.dicom_dose import COMMENTS
 from ionrt.patient.dicom_files import scan
 from ionrt.patient.grid import DIMS
@@ -183,7 +183,7 @@ def _source_header(patient: xr.Dataset, source: str | Path | None) -> Dataset:
     """Identity and study of the patient's CT series, from the files; a Dataset carries no names."""
     folder, series = source or patient.attrs.get("source", ""), patient.attrs.get("series_instance_uid")
     for header in scan(folder):
-        if header.get("SOPClassUID") == CT_IMAGE and header.get("SeriesInstanceUID") == series:
+        if is_ct(header) and header.code("SeriesInstanceUID") == series:
             return pydicom.dcmread(header.path, stop_before_pixels=True)
     raise IonrtError(
         f"write_rtdose: {folder} holds no CT series {series}; say where the patient's CT lies with source=<folder>"

@@ -17,6 +17,9 @@ from ionrt.quantities import IonrtError
 DIMS = ("z", "y", "x")
 AXIS_TOLERANCE = 0.1  # degrees; 0.4 mm at the edge of a 50 cm field
 SPACING_TOLERANCE = 0.01  # share of the slice distance, and mm
+ROUNDED = 0.051  # mm; positions written to 0.1 mm lie so far from a uniform stack
+SIDEWAYS = 0.15  # mm; twice that rounding, in two directions
+COSINE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Layout:
 
 def layout(
     positions: np.ndarray,
-    orientation: Sequence[float],
-    pixel_spacing: Sequence[float],
+    orientation: Sequence[float] | np.ndarray,
+    pixel_spacing: Sequence[float] | np.ndarray,
     shape: Sequence[int],
     *,
     what: str = "CT",
@@ -53,11 +56,12 @@ def layout(
     `orientation` are the six direction cosines of ImageOrientationPatient, `pixel_spacing` (row, column) distances in mm,
     `shape` (rows, columns). A stack whose axes are a permutation of the patient axes is turned without interpolation.
     """
-    along_row, along_column = np.asarray(orientation[:3], float), np.asarray(orientation[3:], float)
+    along_row, along_column = _directions(orientation, what)
     normal = np.cross(along_row, along_column)
     depth = positions @ normal
     order = np.argsort(depth, kind="stable")
-    step = _uniform_step(depth[order], positions[order], normal, what)
+    start, step = _uniform(depth[order], positions[order], normal, what)
+    first = positions[order[0]] + (start - depth[order[0]]) * normal
     directions = (normal * step, along_column * pixel_spacing[0], along_row * pixel_spacing[1])
     axes_of = [_patient_axis(d, what) for d in directions]  # patient axis (0 x, 1 y, 2 z) of each stored axis
     if sorted(axes_of) != [0, 1, 2]:
@@ -67,11 +71,22 @@ def layout(
     coords, flips = {}, []
     for dim, axis, stored in zip(DIMS, (2, 1, 0), axes, strict=True):
         delta = directions[stored][axis]
-        values = positions[order[0]][axis] + delta * np.arange(sizes[stored])
+        values = first[axis] + delta * np.arange(sizes[stored])
         coords[dim] = values if delta > 0 else values[::-1].copy()
         if delta < 0:
             flips.append(DIMS.index(dim))
     return Layout(order, axes, tuple(flips), coords)
+
+
+def _directions(orientation: Sequence[float] | np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column direction as unit vectors; cosines come rounded, and a length or angle beyond that is damage."""
+    cosines = np.asarray(orientation, float).reshape(2, 3)
+    lengths = np.linalg.norm(cosines, axis=1)
+    if not (np.abs(lengths - 1.0) < COSINE_TOLERANCE).all() or abs(cosines[0] @ cosines[1]) > COSINE_TOLERANCE:
+        shown = tuple(float(c) for c in cosines.ravel())
+        raise IonrtError(f"{what}: direction cosines {shown} are not orthogonal unit vectors; the file is damaged")
+    along_row, along_column = cosines / lengths[:, None]
+    return along_row, along_column
 
 
 def affine(coords: dict[str, np.ndarray]) -> tuple[float, ...]:
@@ -150,10 +165,10 @@ def crop(patient: xr.Dataset, name: str, *, margin: float) -> xr.Dataset:
     return out
 
 
-def _uniform_step(depth: np.ndarray, positions: np.ndarray, normal: np.ndarray, what: str) -> float:
-    """Slice distance of the sorted stack; refuses duplicates, gaps, changing distances and shear."""
+def _uniform(depth: np.ndarray, positions: np.ndarray, normal: np.ndarray, what: str) -> tuple[float, float]:
+    """Depth of the first slice and slice distance of the sorted stack; refuses duplicates, gaps, changing distances, shear."""
     if len(depth) == 1:
-        return 1.0
+        return float(depth[0]), 1.0
     gaps = np.diff(depth)
     usual = float(np.median(gaps))
     same = np.nonzero(gaps < 1e-3)[0]
@@ -163,7 +178,8 @@ def _uniform_step(depth: np.ndarray, positions: np.ndarray, normal: np.ndarray, 
             " expected one slice per position: remove the copies or name one series"
         )
     off = np.nonzero(np.abs(gaps - usual) > max(SPACING_TOLERANCE * usual, SPACING_TOLERANCE))[0]
-    if off.size:
+    fit = _rounded(depth) if off.size else None
+    if off.size and fit is None:
         i = int(off[0])
         raise IonrtError(
             f"{what}: slice distance is {usual:g} mm, but {gaps[i]:g} mm between {depth[i]:g} and {depth[i + 1]:g} mm"
@@ -177,7 +193,25 @@ def _uniform_step(depth: np.ndarray, positions: np.ndarray, normal: np.ndarray, 
             f"{what}: slices are sheared by {tilt:.1f} degrees (gantry tilt); expected a straight stack: resample the series"
             " without tilt before reading it"
         )
-    return float(depth[-1] - depth[0]) / (len(depth) - 1)
+    sideways = positions - positions[0] - np.outer((depth - depth[0]) / (depth[-1] - depth[0]), shift)
+    sideways -= np.outer(sideways @ normal, normal)
+    far = np.linalg.norm(sideways, axis=1)
+    if far.max() > SIDEWAYS:
+        i = int(far.argmax())
+        raise IonrtError(
+            f"{what}: the slice at {depth[i]:g} mm lies {far[i]:.2g} mm sideways of the others; expected a straight stack"
+        )
+    return fit or (float(depth[0]), float(depth[-1] - depth[0]) / (len(depth) - 1))
+
+
+def _rounded(depth: np.ndarray) -> tuple[float, float] | None:
+    """First depth and distance of positions that are uniform but for their last digit; None where they are not."""
+    places = np.arange(len(depth))
+    step, start = np.polyfit(places, depth, 1)
+    left = depth - start - step * places
+    start += (left.max() + left.min()) / 2.0
+    off = (left.max() - left.min()) / 2.0
+    return (float(start), float(step)) if off <= ROUNDED and off < 0.2 * step else None
 
 
 def _patient_axis(direction: np.ndarray, what: str) -> int:

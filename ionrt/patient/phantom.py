@@ -13,7 +13,7 @@ import xarray as xr
 from ionrt.files import atomic
 from ionrt.patient.coverage import Contours, coverage
 from ionrt.patient.dicom_write import uid, write_ct, write_structure_set
-from ionrt.patient.structures import add_structures, contours
+from ionrt.patient.structures import add_structures, contours_of
 from ionrt.quantities import IonrtError, one_of
 
 AIR = -1000.0
@@ -108,14 +108,9 @@ def add_ellipsoid(
     values = dict(zip(("x", "y", "z", "rx", "ry", "rz"), (*map(float, centre), *size), strict=True))
     drawn = _contours(pd.Series({"name": name, **values, "low": -np.inf, "high": np.inf}), z)
     kinds = [str(k) for k in patient["roi_type"].values] if "roi_type" in patient.coords else [""] * len(names)
-    have = [Contours(n, *_ragged(contours(patient, n))) for n in names]
+    have = [contours_of(patient, n) for n in names]
     bare = patient.drop_dims(["structure", "contour", "point"], errors="ignore")
     return add_structures(bare, [*have, drawn], [*kinds, kind])
-
-
-def _ragged(loops: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Points and lengths of a list of contours."""
-    return np.concatenate([np.empty((0, 3)), *loops]), np.array([len(one) for one in loops], dtype=np.int64)
 
 
 def recipe(anatomy: str = "pelvis") -> pd.DataFrame:

@@ -30,7 +30,7 @@ def contours(patient: xr.Dataset, name: str) -> list[np.ndarray]:
     ------
     IonrtError if the structure does not exist (the message lists those that do, nearest first).
     """
-    one = _contours_of(patient, _known(patient, name))
+    one = contours_of(patient, _known(patient, name))
     return np.split(one.points, np.cumsum(one.lengths)[:-1]) if len(one.lengths) else []
 
 
@@ -71,7 +71,10 @@ def volumes(patient: xr.Dataset) -> xr.DataArray:
 
 
 def add_structures(patient: xr.Dataset, found: list[Contours], types: list[str]) -> xr.Dataset:
-    """Put contours into the Dataset (ragged: points, lengths, owner) and their lazy fractions on its grid."""
+    """Put contours into the Dataset (ragged: points, lengths, bounds, owner) and their lazy fractions on its grid."""
+    slices = [patient[dim].values for dim in ("x", "y", "z")]
+    found = [one if one.bounds is not None else one.on_slices(*slices) for one in found]
+    bounds = np.concatenate([np.empty((0, 2)), *(one.bounds for one in found if one.bounds is not None)])
     names = [one.name for one in found]
     out = patient.assign_coords(structure=("structure", np.array(names, dtype=str)))
     out = out.assign_coords(roi_type=("structure", np.array(types, dtype=str)))
@@ -80,6 +83,11 @@ def add_structures(patient: xr.Dataset, found: list[Contours], types: list[str])
     lengths = np.concatenate([np.empty(0, np.int64), *(one.lengths for one in found)]).astype(np.int64)
     out["contour_points"] = (("point", "axis"), points, {"units": "mm", "long_name": "contour vertices x, y, z (LPS)"})
     out["contour_lengths"] = (("contour",), lengths, {"long_name": "vertices of the contour"})
+    out["contour_bounds"] = (
+        ("contour", "edge"),
+        bounds,
+        {"units": "mm", "long_name": "where the contour's prism begins, ends"},
+    )
     out["contour_structure"] = (("contour",), owner, {"long_name": "structure that the contour belongs to"})
     return out.assign(structures=lazy_fractions(out))
 
@@ -91,8 +99,8 @@ def lazy_fractions(patient: xr.Dataset) -> xr.DataArray:
     shape = tuple(len(c) for c in grid)
     blocks = []
     for name in names:
-        one = _contours_of(patient, name)
-        key = f"fractions-{content_hash(one.points, one.lengths, *grid)}"
+        one = contours_of(patient, name)
+        key = f"fractions-{content_hash(one.points, one.lengths, one.bounds, *grid)}"
         block = dask.delayed(coverage, pure=True)(one, *grid, dask_key_name=key)
         blocks.append(da.from_delayed(block, shape, dtype=np.float32))
     data = da.stack(blocks) if blocks else da.zeros((0, *shape), dtype=np.float32)
@@ -104,13 +112,14 @@ def lazy_fractions(patient: xr.Dataset) -> xr.DataArray:
     return stamp(labelled, "structures", **_frame(patient))
 
 
-def _contours_of(patient: xr.Dataset, name: str) -> Contours:
+def contours_of(patient: xr.Dataset, name: str) -> Contours:
     """Cut the contours of one structure out of the ragged arrays."""
     if "contour_structure" not in patient:
         return Contours(name, np.empty((0, 3)), np.empty(0, np.int64))
     mine = patient["contour_structure"].values == name
     lengths = patient["contour_lengths"].values
-    return Contours(name, patient["contour_points"].values[np.repeat(mine, lengths)], lengths[mine])
+    bounds = patient["contour_bounds"].values[mine] if "contour_bounds" in patient else None
+    return Contours(name, patient["contour_points"].values[np.repeat(mine, lengths)], lengths[mine], bounds)
 
 
 def _known(patient: xr.Dataset, name: str) -> str:

@@ -2,6 +2,8 @@ from .setup.beams import Beam as Beam
 from .setup.beams import Plan as Plan
 from .setup.beams import ReachError as ReachError
 from .setup.beams import beam_set as beam_set
+from .delivery import ion_plan_of as ion_plan_of
+from .delivery import write_ion_plan as write_ion_plan
 from .engine.influence import Influence as Influence
 from .engine.influence import influence as influence
 from .fields import field as field

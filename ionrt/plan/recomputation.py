@@ -15,18 +15,17 @@ from ionrt.patient import IonPlan
 from ionrt.plan.engine.influence import BeamInfluence, Influence, beam_influence
 from ionrt.plan.fields import field
 from ionrt.plan.setup.beams import Beam, Plan
+from ionrt.plan.setup.geometry import POSITIONS
 from ionrt.plan.setup.machine import Machine, make_machine
 from ionrt.plan.setup.provenance import of_base, of_patient
-from ionrt.plan.setup.room import GANTRY_1, RADIATION_LENGTH_WATER, Room, highland
+from ionrt.plan.setup.room import FWHM, GANTRY_1, RADIATION_LENGTH_WATER, Room, highland
 from ionrt.plan.setup.scene import Scene, scene_without_target
-from ionrt.plan.setup.spots import View, given_spots, make_view
-from ionrt.quantities import IonrtError, check
+from ionrt.plan.setup.spots import given_spots, make_view
+from ionrt.quantities import IonrtError, check, one_of
 
-FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 LEAST_SIGMA = 1.0  # mm in vacuum, where the stated spot size leaves nothing beside the range shifter
 NEAR_ISOCENTRE = 6.0  # mm: the mean dose there is compared with the stated beam dose
-LEVEL = 0.01  # degrees: a table or gantry tilted by less is level
-TURNED = ("table_eccentric", "gantry_pitch")  # further angles that would turn the beam in the patient
+LEVEL = 0.01  # degrees: a gantry that leans, or angles that change during a beam, by less stand still
 HIGH_DOSE = 0.5  # of the largest reference dose: voxels that set the factor
 
 
@@ -55,14 +54,14 @@ def recompute(
     `base_data` at them); `spacing` mm of the dose grid; `models` whose moments are wanted; `let_definition`;
     `reference` dose (z, y, x) Gy per fraction; `particles_per_mu` at the plan's highest energy; `lateral_loss` as in `Plan`.
     Returns a field (z, y, x); attribute `normalisation` says what k rests on, `particles_per_mu` its value.
-    Validity: scanned beams; patients head first and supine (HFS; assumed with a warning where the plan does not say) on a level
-    table. The stated spot size is taken as that in air at the isocentre behind the range shifter; the
-    scattering of the shifter over the gap to the patient is added to that in water.
+    Validity: scanned beams, one direction each; any patient position (HFS with a warning where the plan does not say), table
+    angle and tilt, an isocentre per beam. The stated spot size is taken as that in air at the isocentre, behind the range
+    shifter; the scattering of the shifter over the gap to the patient is added to that in water.
     Errors: an ion that ionrt does not know, energies without base data, no meterset, isocentre or dose to go by, beams that
-    miss the patient, another patient position than HFS, a table with pitch, roll or eccentric angle, a pitched
-    gantry, an arc.
+    miss the patient, an unknown patient position, a pitched gantry, an arc, a patient in another frame of reference.
     Reference: Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.
     """
+    _same_patient(patient, ion_plan)
     beams = [_beam(row) for _, row in ion_plan.beams.iterrows()]
     energies = {
         b.ion: [float(e) for e in np.unique(_layers(ion_plan, [k for k in beams if k.ion == b.ion])["energy"])] for b in beams
@@ -92,6 +91,16 @@ def recompute(
     return _normalised(result, ion_plan, beams, reference, particles_per_mu)
 
 
+def _same_patient(patient: xr.Dataset | None, ion_plan: IonPlan) -> None:
+    """Raise where plan and patient name different frames of reference."""
+    own = "" if patient is None else str(patient.attrs.get("frame_of_reference_uid", ""))
+    if own and ion_plan.frame_of_reference_uid and own != ion_plan.frame_of_reference_uid:
+        raise IonrtError(
+            f"the plan {ion_plan.label!r} belongs to frame of reference {ion_plan.frame_of_reference_uid}, the patient's CT to"
+            f" {own}: plan of another patient, or of another scan; expected the same"
+        )
+
+
 def _layers(ion_plan: IonPlan, beams: Sequence[Beam]) -> pd.DataFrame:
     ions = {b.ion for b in beams}
     return ion_plan.layers[ion_plan.layers["beam"].isin(ion_plan.beams.loc[ion_plan.beams["ion"].isin(ions), "beam"])]
@@ -99,7 +108,7 @@ def _layers(ion_plan: IonPlan, beams: Sequence[Beam]) -> pd.DataFrame:
 
 def _beam(row: pd.Series) -> Beam:
     """A row of the plan's beams as a beam in a room of its own."""
-    _check_position(row)
+    position = _position(row)
     if not row["ion"]:
         raise IonrtError(f"beam {row['beam']}: Z {row['z']}, A {row['a']} is no ion that ionrt has beams of")
     place = tuple(float(row[f"isocentre_{a}"]) for a in "xyz")
@@ -109,29 +118,32 @@ def _beam(row: pd.Series) -> Beam:
         raise IonrtError(f"beam {row['beam']}: isocentre, gantry or couch angle is missing in the plan")
     distance = source if np.isfinite(source).all() and min(source) > 500.0 else GANTRY_1.source_distance
     room = Room(f"as planned, beam {row['beam']}", energies={row["ion"]: (1.0, 1000.0)}, source_distance=distance)
-    return Beam(row["ion"], given[0], given[1], isocentre=place, room=room, range_shifter=float(row["range_shifter"]))  # type: ignore[arg-type]
+    return Beam(
+        row["ion"],
+        given[0],
+        given[1] + float(row.get("table_eccentric", 0.0)),  # about a vertical axis elsewhere: the isocentre is the patient's
+        isocentre=place,  # type: ignore[arg-type]
+        room=room,
+        range_shifter=float(row["range_shifter"]),
+        position=position,
+        pitch=float(row.get("table_pitch", 0.0)),
+        roll=float(row.get("table_roll", 0.0)),
+    )
 
 
-def _check_position(row: pd.Series) -> None:
-    """Raise unless the patient lies head first and supine on a level table, turned with its support only, under an upright
-    gantry."""
+def _position(row: pd.Series) -> str:
+    """The patient's position; raises where the gantry leans or an angle changes during the beam."""
     position = str(row.get("patient_position", ""))
     if not position:
         warnings.warn(f"beam {row['beam']}: the plan states no patient position; taken as HFS", stacklevel=4)
-    if position not in ("", "HFS"):
-        raise IonrtError(f"beam {row['beam']}: patient position {position}; only HFS (head first, supine) can be recomputed")
-    turned = {k.replace("_", " "): float(row.get(k, 0.0)) for k in ("table_pitch", "table_roll", *TURNED)}
-    if max(map(abs, turned.values())) > LEVEL:
-        raise IonrtError(
-            f"beam {row['beam']}: expected a level table and an upright gantry, got"
-            f" {' and '.join(f'{k} {a:g} degrees' for k, a in turned.items() if abs(a) > LEVEL)}; recompute a plan whose"
-            " directions are all given by gantry angle and patient support angle"
-        )
+    if abs(lean := float(row.get("gantry_pitch", 0.0))) > LEVEL:
+        raise IonrtError(f"beam {row['beam']}: expected an upright gantry, got gantry pitch {lean:g} degrees")
     if (change := float(row.get("angle_change", 0.0))) > LEVEL:
         raise IonrtError(
-            f"beam {row['beam']}: gantry or couch turns by {change:g} degrees during the beam; expected one direction per beam:"
+            f"beam {row['beam']}: gantry or table turns by {change:g} degrees during the beam; expected one direction per beam:"
             " split an arc into its directions"
         )
+    return one_of(position or "HFS", tuple(POSITIONS), what=f"beam {row['beam']}: patient position")
 
 
 def _base(ion: str, energies: list[float], base: Mapping[str, xr.Dataset] | None) -> xr.Dataset:
@@ -183,7 +195,7 @@ def _recomputed(
     )
     table = table.assign_coords(beam_index=("spot", np.zeros(len(spots), int)))
     view, machine = make_view(beam, scene), make_machine(beam, base)
-    machine = replace(machine, air=_in_air(beam, row, ion_plan, machine, _surface(view, scene)))
+    machine = replace(machine, air=_in_air(beam, row, ion_plan, machine, view.surface(scene)))
     places, order = given_spots(table, 0, beam, machine)
     particles = meterset[order]
     if row["meterset_unit"] != "NP":
@@ -191,15 +203,6 @@ def _recomputed(
         energy = places.per_spot()[2]
         particles = 1e6 * particles * power[-1] / power[energy]  # the last energy is the plan's highest of this ion
     return beam_influence(plan, beam, scene, view, machine, places), particles
-
-
-def _surface(view: View, scene: Scene) -> float:
-    """Where the beam's axis enters the body, mm from the isocentre towards the source."""
-    bev = view.bev(np.flatnonzero(scene.body), scene.grid)
-    near = np.abs(bev[:, :2]).max(axis=1) <= 2.0 * max(scene.grid.spacing)
-    if not near.any():
-        raise IonrtError("the axis of the beam misses the patient: check that plan and CT have the same frame of reference")
-    return float(bev[near, 2].max())
 
 
 def _in_air(beam: Beam, row: pd.Series, ion_plan: IonPlan, machine: Machine, surface: float) -> np.ndarray:

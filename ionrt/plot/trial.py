@@ -108,12 +108,20 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
 
 
 def survival_steps(
-    table: pd.DataFrame, *, unit: str, label: str, steps: bool = True, width: int = 640, caption: str = ""
+    table: pd.DataFrame,
+    *,
+    unit: str,
+    label: str,
+    steps: bool = True,
+    origin: str = "SYNTHETIC",
+    width: int = 640,
+    caption: str = "",
 ) -> Figure:
     """Kaplan-Meier curves with their pointwise limits, one per stratum, without marks of single patients.
 
     Parameters: `table` of `ionrt.outcome.kaplan_meier` (or `ionrt.cohort.safe_curve`); `unit` of time; `label` of the endpoint.
     `steps`: False joins the points by lines, for a safe curve: with one point per several events, steps would come late.
+    `origin`: SYNTHETIC or clinical.
     """
     lines: list[Any] = []
     for (stratum, part), colour, dash in zip(table.groupby("stratum", observed=True), BAR_COLOURS, DASHES, strict=False):
@@ -135,4 +143,7 @@ def survival_steps(
         ylabel=f"{label} [%]",
         legend_position="top_right",
     )
-    return Figure(hv.Overlay(lines).opts(layout), f"{caption} Shaded: pointwise 95 % limits. {NOT_DATA}".strip())
+    return Figure(
+        hv.Overlay(lines).opts(layout),
+        f"{caption} Shaded: pointwise 95 % limits. {NOT_DATA if origin == 'SYNTHETIC' else ''}".strip(),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -55,8 +55,8 @@ class Crm:
         method : "bayes" (posterior mean of the parameter) or "mle".
 
         Returns a DataFrame indexed by level: value, n, toxicities, prior, p_toxicity, recommended; attrs estimate, level, and
-        untried (nobody was treated there so far).
-        Raises IonrtError for unknown levels, toxicities that are not 0 or 1, and for "mle" before both outcomes were seen.
+        untried (nobody was treated there so far). Raises IonrtError for unknown levels, toxicities that are not 0 or 1, and
+        for "mle" before both outcomes were seen.
         """
         index, y, weight = self._patients(level, toxicity, follow_up)
         estimate = self._posterior_mean(index, y, weight) if method == "bayes" else self._mle(index, y, weight, method)
@@ -144,8 +144,7 @@ def crm(
     """Continual reassessment method with one parameter b ~ N(0, scale^2).
 
     empiric: p_k = s_k^exp(b); logistic: logit p_k = 3 + exp(b) (logit s_k - 3). Recommended: the level with p_k at the
-    posterior mean of b
-    nearest to the target.
+    posterior mean of b nearest to the target.
 
     Parameters
     ----------
@@ -162,7 +161,7 @@ def crm(
     """
     values = limits.skeleton(skeleton)
     level_values(axis, values.size)
-    if limits.count(cohort, "cohort") > limits.count(n_max, "n_max"):
+    if limits.count(cohort, "cohort") > limits.count(n_max, "n_max", most=limits.MOST):
         raise IonrtError(f"cohort: expected at most n_max = {n_max} patients, got {cohort}")
     return Crm(
         tuple(values.tolist()),
@@ -176,7 +175,18 @@ def crm(
     )
 
 
-def tite_crm(skeleton: Sequence[float], target: float, *, window: float, cohort: int = 1, **options) -> Crm:
+def tite_crm(
+    skeleton: Sequence[float],
+    target: float,
+    *,
+    window: float,
+    axis: Axis | None = None,
+    n_max: int = 30,
+    cohort: int = 1,
+    model: str = "empiric",
+    scale: float = 1.34**0.5,
+    cutoff: float = 0.95,
+) -> Crm:
     """Time-to-event continual reassessment: a patient still under observation counts with weight follow-up / window.
 
     Likelihood prod (w p)^y (1 - w p)^(1 - y) with w = 1 after a toxicity. Other parameters as in `crm`.
@@ -187,8 +197,8 @@ def tite_crm(skeleton: Sequence[float], target: float, *, window: float, cohort:
 
     Returns a Crm whose `fit` needs `follow_up`. Reference: Cheung & Chappell 2000, doi:10.1111/j.0006-341X.2000.01177.x.
     """
-    design = crm(skeleton, target, cohort=cohort, **options)
-    return Crm(**{**design.__dict__, "window": limits.positive(window, "window")})
+    design = crm(skeleton, target, axis=axis, n_max=n_max, cohort=cohort, model=model, scale=scale, cutoff=cutoff)
+    return replace(design, window=limits.positive(window, "window"))
 
 
 def indifference_skeleton(half_width: float, target: float, prior_level: int, levels: int) -> Array:

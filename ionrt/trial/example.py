@@ -7,7 +7,8 @@ import pandas as pd
 
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
-from ionrt.trial.protocol import Protocol, design_of
+from ionrt.trial.designs import DESIGNS, design_of
+from ionrt.trial.protocol import Protocol
 from ionrt.trial.randomise import permuted_blocks
 
 SCREENED_OUT = {"not eligible": 0.12, "declined": 0.08}
@@ -29,8 +30,9 @@ def synthetic_participants(protocol: Protocol, seed: int, *, hr: float | None = 
     and time (unit of the protocol), event, worst_grade (of toxicity, 0-4); attrs["data"] = "SYNTHETIC". Raises IonrtError for
     other designs.
     """
-    if protocol.design != "two_arm_survival":
-        raise IonrtError(f"synthetic_participants: expected a two_arm_survival protocol, got {protocol.design!r}")
+    if not DESIGNS[protocol.design].event_driven:
+        names = [name for name, design in DESIGNS.items() if design.event_driven]
+        raise IonrtError(f"synthetic_participants: expected a protocol of {' or '.join(names)}, got {protocol.design!r}")
     rng = np.random.default_rng(limits.count(seed, "seed", least=0))
     out = sum(SCREENED_OUT.values())
     reasons = rng.choice(["", *SCREENED_OUT], 3 * protocol.n, p=[1 - out, *SCREENED_OUT.values()])

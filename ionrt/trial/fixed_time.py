@@ -45,9 +45,9 @@ def survival_rate(
     """Patients to show that survival at `time` exceeds s0.
 
     exact: with follow-up of at least `time` for everybody and no loss, survival at `time` is a binomial proportion (see
-    `ahern`).
-    Otherwise a Kaplan-Meier estimate tested on a transformed scale h: n = ((z_alpha v0 + z_power v1) / (h(s1) - h(s0)))^2,
-    v = h'(s) s sqrt(int_0^time hazard / (S(u) G(u)) du), exponential survival S, uniform entry and exponential loss G.
+    `ahern`). Otherwise a Kaplan-Meier estimate tested on a transformed scale h: n = ((z_alpha v0 + z_power v1) / (h(s1) -
+    h(s0)))^2, v = h'(s) s sqrt(int_0^time hazard / (S(u) G(u)) du), exponential survival S, uniform entry and exponential
+    loss G.
 
     Parameters
     ----------

@@ -21,8 +21,8 @@ def consort(
     """Flow of participants from assessment to analysis.
 
     Must hold: assessed = excluded + randomised; randomised = sum of allocated; in every arm allocated = received +
-    not_received =
-    analysed + excluded_from_analysis, and lost + discontinued <= allocated. Counts with reasons are the sum of their reasons.
+    not_received = analysed + excluded_from_analysis, and lost + discontinued <= allocated. Counts with reasons are the sum of
+    their reasons.
 
     Parameters
     ----------

@@ -10,6 +10,8 @@ import numpy as np
 from ionrt.outcome.columns import numbers
 from ionrt.quantities import IonrtError
 
+MOST = 1000  # patients and levels of a dose-finding design, whose decision table has a row for each
+
 
 def probability(value: float, name: str) -> float:
     """A number strictly between 0 and 1."""

@@ -1,35 +1,19 @@
-"""Replicates in batches: dask over independent random streams, so that the result does not depend on the machine."""
+"""Operating characteristics of dose-finding designs, simulated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import dask
 import numpy as np
 import pandas as pd
 
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
 from ionrt.trial.axis import level_values
+from ionrt.trial.batches import in_batches
 from ionrt.trial.continual_reassessment import Crm
 from ionrt.trial.kernels import boin_trials, crm_trials
 from ionrt.trial.phase1 import Boin, select_isotonic, three_plus_three
-
-BATCHES = 16  # fixed: the same seed gives the same replicates on one core and on many
-
-
-def in_batches(replicates: Callable[..., Any], n_sim: int, seed: int | Sequence[int], *arguments: Any) -> list[Any]:
-    """Run `replicates(rng, size, *arguments)` in batches with spawned streams; a running distributed client is used."""
-    n_sim = limits.count(n_sim, "n_sim")
-    sizes = np.diff(np.linspace(0, n_sim, min(BATCHES, n_sim) + 1).round().astype(int))
-    streams = np.random.SeedSequence(seed).spawn(sizes.size)
-    tasks = [dask.delayed(_seeded)(replicates, s, int(m), *arguments) for s, m in zip(streams, sizes, strict=True)]
-    return list(dask.compute(*tasks))
-
-
-def _seeded(replicates, stream, size, *arguments):
-    return replicates(np.random.default_rng(stream), size, *arguments)
 
 
 def dose_finding(
@@ -50,10 +34,8 @@ def dose_finding(
     accrual_interval : mean time between patients, TITE-CRM only, in the unit of its window (default: a quarter of it).
 
     Returns a DataFrame, one row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the
-    replicates),
-    se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the truth come
-    uniformly
-    over the window. Raises IonrtError where the curve does not fit the design.
+    replicates), se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the
+    truth come uniformly over the window. Raises IonrtError where the curve does not fit the design.
     """
     p = limits.toxicity(p_true)
     k = design.n_levels if isinstance(design, Boin) else len(design.skeleton)

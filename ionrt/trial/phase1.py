@@ -18,9 +18,8 @@ def three_plus_three(p: Sequence[float], *, axis: Axis | None = None, confirm: b
     """Operating characteristics of the 3+3 rule, exact.
 
     Three patients; 0 toxicities: next level; 1: three more, then next level if still 1; otherwise stop. After a stop the
-    level below
-    is recommended; with `confirm` it must show at most 1 toxicity in 6, else one goes further down. Each level's outcome is
-    independent of the others', so the path probabilities multiply.
+    level below is recommended; with `confirm` it must show at most 1 toxicity in 6, else one goes further down. Each level's
+    outcome is independent of the others', so the path probabilities multiply.
 
     Parameters
     ----------
@@ -31,8 +30,7 @@ def three_plus_three(p: Sequence[float], *, axis: Axis | None = None, confirm: b
     Returns
     -------
     DataFrame, one row per level plus level 0 ("none tolerated"): value, p_toxicity, selected (probability), n (expected
-    patients),
-    toxicities (expected).
+    patients), toxicities (expected).
 
     Raises IonrtError for probabilities out of [0, 1] or decreasing ones. Reference: Storer 1989, doi:10.2307/2531693.
     """
@@ -122,10 +120,8 @@ def boin(
     """Bayesian optimal interval design with its whole decision table.
 
     lambda_e = ln((1 - p_saf) / (1 - target)) / ln(target (1 - p_saf) / (p_saf (1 - target))), lambda_d likewise with p_tox;
-    escalate
-    while the observed rate is <= lambda_e, de-escalate at >= lambda_d, and close a level where P(p > target | data) > cutoff
-    under a
-    uniform prior (from 3 patients on).
+    escalate while the observed rate is <= lambda_e, de-escalate at >= lambda_d, and close a level where P(p > target | data)
+    > cutoff under a uniform prior (from 3 patients on).
 
     Parameters
     ----------
@@ -137,8 +133,7 @@ def boin(
     cutoff : probability above which a level is closed.
 
     Returns a Boin with `table` indexed by patients treated at a level: escalate (largest count), deescalate, eliminate
-    (smallest count).
-    Raises IonrtError for rates that are not in order p_saf < target < p_tox. Reference: Liu & Yuan 2015,
+    (smallest count). Raises IonrtError for rates that are not in order p_saf < target < p_tox. Reference: Liu & Yuan 2015,
     doi:10.1111/rssc.12089.
     """
     target = limits.probability(target, "target")
@@ -146,12 +141,12 @@ def boin(
     p_tox = limits.probability(1.4 * target if p_tox is None else p_tox, "p_tox")
     if not p_saf < target < p_tox:
         raise IonrtError(f"boin: expected p_saf < target < p_tox, got {p_saf:g}, {target:g}, {p_tox:g}")
-    cutoff, n_max = limits.probability(cutoff, "cutoff"), limits.count(n_max, "n_max")
+    cutoff, n_max = limits.probability(cutoff, "cutoff"), limits.count(n_max, "n_max", most=limits.MOST)
     if limits.count(cohort, "cohort") > n_max:
         raise IonrtError(f"cohort: expected at most n_max = {n_max} patients, got {cohort}")
     lambda_e = np.log((1 - p_saf) / (1 - target)) / np.log(target * (1 - p_saf) / (p_saf * (1 - target)))
     lambda_d = np.log((1 - target) / (1 - p_tox)) / np.log(p_tox * (1 - target) / (target * (1 - p_tox)))
-    n_levels = limits.count(len(axis.levels) if axis else levels, "levels", least=2)
+    n_levels = limits.count(len(axis.levels) if axis else levels, "levels", least=2, most=limits.MOST)
     n = np.arange(1, n_max + 1)
     x = np.arange(n_max + 1)
     closes = (stats.beta.sf(target, x[None, :] + 1, n[:, None] - np.minimum(x, n[:, None]) + 1) > cutoff) & (x <= n[:, None])

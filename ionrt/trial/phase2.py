@@ -10,6 +10,8 @@ from ionrt.outcome.toxicity import binomial_ci
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
 
+MOST_SIMON = 200
+
 
 def simon(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_max: int = 100) -> pd.DataFrame:
     """Optimal and minimax two-stage designs with a stop for futility.
@@ -22,7 +24,7 @@ def simon(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     ----------
     p0, p1 : uninteresting and interesting response rate, p1 > p0.
     alpha, beta : one-sided type I error and type II error.
-    n_max : largest n searched.
+    n_max : largest n searched, at most 200 (the search grows with its fourth power).
 
     Returns
     -------
@@ -35,8 +37,8 @@ def simon(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     limits.alternative_above(p0, p1)
     alpha, power = limits.error_rates(alpha, 1.0 - limits.probability(beta, "beta"))
     found: dict[str, tuple] = {}
-    n_max = limits.count(n_max, "n_max", least=2)
-    tables = _tables(n_max, p0), _tables(n_max, p1)
+    n_max = limits.count(n_max, "n_max", least=2, most=MOST_SIMON)
+    tables = reject_tables(n_max, p0), reject_tables(n_max, p1)
     for n in range(2, n_max + 1):
         _search_n(n, tables, alpha, power, found)
     if not found:
@@ -51,7 +53,7 @@ def simon(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
 _SIMON = ["r1", "n1", "r", "n", "en_p0", "pet_p0", "type1", "power"]
 
 
-def _tables(n_max: int, p: float) -> tuple[np.ndarray, np.ndarray]:
+def reject_tables(n_max: int, p: float) -> tuple[np.ndarray, np.ndarray]:
     """pmf[n, x] and tail[n, x + n_max + 1] = P(Bin(n, p) > x) for x from -n_max - 1 up, all n at once."""
     n, x = np.arange(n_max + 1)[:, None], np.arange(n_max + 1)[None, :]
     tail = np.hstack([np.ones((n_max + 1, n_max + 1)), stats.binom.sf(x, n, p)])
@@ -64,7 +66,7 @@ def _search_n(n: int, tables: tuple, alpha: float, power: float, found: dict[str
         bound = found["optimal"][4] if "optimal" in found else np.inf
         if n1 >= bound and found["minimax"][3] < n:
             break
-        reject0, reject1 = _reject(n1, n, *tables[0]), _reject(n1, n, *tables[1])
+        reject0, reject1 = rejection(n1, n, *tables[0]), rejection(n1, n, *tables[1])
         r = np.argmax(reject0 <= alpha, axis=1)  # smallest r that holds alpha, for every r1; r = n always holds it
         r1 = np.arange(n1 + 1)
         good = (reject1[r1, r] >= power) & (r1 <= r)
@@ -80,7 +82,7 @@ def _search_n(n: int, tables: tuple, alpha: float, power: float, found: dict[str
             found["minimax"] = row
 
 
-def _reject(n1: int, n: int, pmf: np.ndarray, tail: np.ndarray) -> np.ndarray:
+def rejection(n1: int, n: int, pmf: np.ndarray, tail: np.ndarray) -> np.ndarray:
     """P(reject) for every (r1, r): shape (n1 + 1, n + 1)."""
     x, r = np.arange(n1 + 1), np.arange(n + 1)
     joint = pmf[n1, : n1 + 1, None] * tail[n - n1, r[None, :] - x[:, None] + tail.shape[0]]
@@ -105,7 +107,7 @@ def ahern(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     p0, p1 = limits.probability(p0, "p0"), limits.probability(p1, "p1")
     limits.alternative_above(p0, p1)
     alpha, power = limits.error_rates(alpha, 1.0 - limits.probability(beta, "beta"))
-    n = np.arange(1, limits.count(n_max, "n_max") + 1)
+    n = np.arange(1, limits.count(n_max, "n_max", most=100_000) + 1)
     r = stats.binom.isf(alpha, n, p0)
     attained = stats.binom.sf(r, n, p1)
     good = np.flatnonzero(attained >= power)

@@ -90,9 +90,8 @@ class Randomisation:
     def allocate(self, pid: str, **stratum: str) -> str:
         """Enter a patient and reveal the arm.
 
-        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``. Raises IonrtError for a
-        patient entered
-        twice, an unknown stratum, or a stratum whose list is used up.
+        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``. Raises IonrtError for a patient
+        entered twice, an unknown stratum, or a stratum whose list is used up.
         """
         if any(row["pid"] == pid for row in self.__used):
             raise IonrtError(f"pid {pid!r} was allocated before; an allocation is final")
@@ -177,10 +176,9 @@ def permuted_blocks(
     """Stratified permuted blocks of randomly varying size.
 
     In every block each arm appears in its ratio. By default a block holds 2, 3, 4, ... times the sum of the ratios with
-    probability
-    1/2, 1/4, 1/8, ...: as longer blocks are always possible, no open part of the list makes the next allocation certain (with a
-    closed set of sizes some are, see `predictability`). Each stratum has a random stream of its own, so adding a stratum leaves
-    the others as they were.
+    probability 1/2, 1/4, 1/8, ...: as longer blocks are always possible, no open part of the list makes the next allocation
+    certain (with a closed set of sizes some are, see `predictability`). Each stratum has a random stream of its own, so
+    adding a stratum leaves the others as they were.
 
     Parameters
     ----------
@@ -269,10 +267,8 @@ def minimise(
     """Allocate patients in their order so that the factors stay balanced (Pocock and Simon, with unequal ratios).
 
     For each arm the imbalance is the weighted sum over factors of the range of (patients of the same level) / ratio if the
-    patient went
-    there. The arm with the smallest imbalance has `probability`, or for unequal ratios the biased-coin value that keeps the
-    ratio;
-    the others share the rest in their ratio.
+    patient went there. The arm with the smallest imbalance has `probability`, or for unequal ratios the biased-coin value
+    that keeps the ratio; the others share the rest in their ratio.
 
     Parameters
     ----------
@@ -284,8 +280,7 @@ def minimise(
     weights : weight per factor, 1 by default.
 
     Returns the table with a column `arm`. Raises IonrtError for missing columns or values, and a probability that balances
-    nothing.
-    References: Pocock & Simon 1975, doi:10.2307/2529712; Han et al. 2009, doi:10.1002/sim.3710.
+    nothing. References: Pocock & Simon 1975, doi:10.2307/2529712; Han et al. 2009, doi:10.1002/sim.3710.
     """
     ratio = _ratio(arms)
     names, r = list(ratio), np.array(list(ratio.values()), float)
@@ -346,12 +341,10 @@ def predictability(
     """How well the next allocation can be guessed from the open part of a permuted-block list.
 
     The guesser knows the ratio and the possible block sizes, follows every position in a block that is consistent with what
-    was seen,
-    and names the most probable arm.
+    was seen, and names the most probable arm.
 
     Returns a Series: correct (share of right guesses), chance (share by always naming the largest arm), certain (share of
-    allocations
-    that could be known for sure). Reference: Blackwell & Hodges 1957, doi:10.1214/aoms/1177706973.
+    allocations that could be known for sure). Reference: Blackwell & Hodges 1957, doi:10.1214/aoms/1177706973.
     """
     ratio = _ratio(arms)
     names, unit = list(ratio), sum(ratio.values())

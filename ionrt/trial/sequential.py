@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ Array = NDArray[np.float64]
 Density = tuple[Array, Array] | None  # score at the nodes, probability mass there
 SPENDING = ("lan_demets_obrien_fleming", "lan_demets_pocock", "obrien_fleming", "pocock")
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
+MOST_LOOKS, NEAREST = 50, 1e-3  # closer looks are one look, and the quadrature would need a node for every step between
 _TAIL = 8.5  # standard deviations beyond which nothing is left
 _PANEL = 1.0  # width of a quadrature panel in units of the next step's standard deviation
 
@@ -53,9 +55,8 @@ def spending_bounds(
     """Boundaries of a one-sided group-sequential test with optional futility bounds.
 
     Z_k has drift theta sqrt(t_k) and independent increments. Efficacy bounds u_k solve P(first Z_k >= u_k | 0) = alpha spent
-    at look
-    k; with `beta_spending`, l_k solves P(first Z_k < l_k | theta) = beta spent, where theta makes the two bounds meet at the
-    end.
+    at look k; with `beta_spending`, l_k solves P(first Z_k < l_k | theta) = beta spent, where theta makes the two bounds meet
+    at the end.
 
     Parameters
     ----------
@@ -70,8 +71,7 @@ def spending_bounds(
     Returns
     -------
     DataFrame indexed by look: information, z_efficacy, p_efficacy (one-sided nominal), alpha_spent, and, with `power`,
-    z_futility
-    (-inf without futility bound), power_spent, with attrs drift, inflation (maximum over fixed information),
+    z_futility (-inf without futility bound), power_spent, with attrs drift, inflation (maximum over fixed information),
     expected_information_h1, _h0.
 
     Raises IonrtError for fractions that do not increase to 1, error rates out of range, unknown names.
@@ -97,14 +97,95 @@ def spending_bounds(
     return _table(t, upper, lower, drift, alpha, target if power is not None else None)
 
 
+def interim_bounds(
+    information: Sequence[float],
+    *,
+    alpha: float,
+    spending: str = "lan_demets_obrien_fleming",
+    planned: Sequence[float] | int = 1,
+    power: float | None = None,
+    beta_spending: str | None = None,
+    binding: bool = False,
+) -> tuple[Array, Array]:
+    """Bounds (efficacy, futility) in force at looks before the last one, at the information that each really had.
+
+    A spending function gives the bound of look k from the looks up to k; the constant shapes keep the values that were
+    planned for looks 1, 2, ... (`planned`), as they have no rule for other times.
+    """
+    rules: dict[str, Any] = {"alpha": alpha, "spending": spending, "power": power, "beta_spending": beta_spending}
+    rules["binding"] = binding
+    upper, lower = np.empty(len(information)), np.full(len(information), -np.inf)
+    if spending not in SPENDING[:2]:
+        table = spending_bounds(planned, **rules)
+        if len(information) >= len(table):
+            raise IonrtError(
+                f"looks: {spending!r} has values for the {len(table)} planned looks only, the last of them the final one; use a"
+                " spending function for looks that were not planned"
+            )
+    for k in range(len(information)):
+        row = (spending_bounds([*information[: k + 1], 1.0], **rules) if spending in SPENDING[:2] else table).iloc[k]
+        upper[k], lower[k] = row["z_efficacy"], row.get("z_futility", -np.inf)
+    return upper, lower
+
+
+def final_bound(
+    information: Sequence[float],
+    *,
+    alpha: float,
+    spending: str = "lan_demets_obrien_fleming",
+    planned: Sequence[float] | int = 1,
+    power: float | None = None,
+    beta_spending: str | None = None,
+    binding: bool = False,
+) -> float:
+    """Critical value of the last look, which may have less or more information than was planned.
+
+    Earlier looks keep the bounds that were in force (`interim_bounds`), and c solves P(no crossing before, Z >= c | 0) = alpha
+    minus what was spent, with the correlations sqrt(t_j / t_k) of the information really there: all of alpha is used, no more.
+
+    Parameters
+    ----------
+    information : information at all looks over the *planned* maximum, increasing, below 1 before the last; the last is free.
+    alpha, spending, power, beta_spending, binding : as in `spending_bounds`.
+    planned : information fractions (or number of looks) of the plan; needed by the constant shapes.
+
+    Returns
+    -------
+    Critical value on the Z scale; z(1 - alpha) where there was no look before.
+
+    Raises
+    ------
+    IonrtError : information that does not increase, or a look before the last at full information.
+
+    References
+    ----------
+    Lan & DeMets 1983, doi:10.1093/biomet/70.3.659; over- and underrunning: Wassmer & Brannath 2016,
+    doi:10.1007/978-3-319-32562-0, section 3.3.
+    """
+    t = limits.increasing(information, "information", least=1)
+    if t[0] <= 0 or (t.size > 1 and t[-2] >= 1.0):
+        raise IonrtError(
+            f"information: expected shares of the planned maximum, below 1 before the last look, got {information!r}"
+        )
+    rules: dict[str, Any] = {"alpha": alpha, "spending": spending, "planned": planned, "power": power}
+    upper, lower = interim_bounds(t[:-1].tolist(), **rules, beta_spending=beta_spending, binding=binding)
+    t, last, density, left = t / t[-1], t.size - 1, None, alpha
+    for k in range(last):
+        left -= _tail(t, k, 0.0, density, 1)(upper[k])
+        density = _propagate(t, k, 0.0, density, lower[k] if binding else -np.inf, upper[k])
+    return _solve_bound(_tail(t, last, 0.0, density, 1), left, 0.0, 1)
+
+
 def _fractions(information: Sequence[float] | int) -> Array:
     """Check the information fractions; an integer gives equal spacing."""
     if isinstance(information, (int, np.integer)) and not isinstance(information, bool):
-        looks = limits.count(int(information), "information")
+        looks = limits.count(int(information), "information", most=MOST_LOOKS)
         return np.arange(1, looks + 1) / looks
-    t = np.asarray(information, float)
-    if t.ndim != 1 or t.size == 0 or t[0] <= 0 or np.any(np.diff(t) <= 0) or abs(t[-1] - 1.0) > 1e-12:
+    t = limits.finite(np.atleast_1d(information).tolist(), "information")
+    if t.size == 0 or t[0] <= 0 or np.any(np.diff(t) <= 0) or abs(t[-1] - 1.0) > 1e-12:
         raise IonrtError(f"information: expected fractions above 0 that increase to 1, got {information!r}")
+    if t.size > MOST_LOOKS or np.diff(t, prepend=0.0).min() < NEAREST:
+        raise IonrtError(f"information: expected at most {MOST_LOOKS} looks, {NEAREST:g} or more apart, got {information!r}")
     return t
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -118,14 +119,18 @@ def dropout_hazard(share: float, time: float) -> float:
 def survival_sample_size(
     hr: float,
     *,
-    control_hazard: float,
     accrual: float,
     follow_up: float,
+    control_hazard: float | None = None,
+    control_median: float | None = None,
+    control_survival: Sequence[float] | None = None,
     alpha: float = 0.05,
     power: float = 0.80,
     sided: int = 2,
     allocation: float = 1.0,
     dropout: float = 0.0,
+    dropout_share: float = 0.0,
+    dropout_time: float = 1.0,
     margin: float = 1.0,
     method: str = "schoenfeld",
     inflation: float = 1.0,
@@ -137,21 +142,32 @@ def survival_sample_size(
     Parameters
     ----------
     hr : hazard ratio experimental to control under the alternative.
-    control_hazard : rate of the control arm (see `hazard`), per unit time.
+    control_hazard, control_median, control_survival : the control arm, by one of them: rate per unit time, median, or
+        (survival, time).
     accrual, follow_up : duration of accrual, and of follow-up after the last entry, in that unit of time.
     alpha, power, sided, allocation, margin : as in `schoenfeld`.
-    dropout : rate of loss to follow-up (see `dropout_hazard`).
+    dropout : rate of loss to follow-up; or dropout_share, lost by dropout_time.
     method : "schoenfeld", "freedman" or "logrank" (numerical drift of the log-rank statistic, see `logrank_drift`).
     inflation : maximum information of a group-sequential design over the fixed one (see `spending_bounds`).
 
     Returns
     -------
     Series: events, n (not rounded); n_control, n_experimental (whole, in the allocation ratio); n_planned (their sum);
-    events_planned (rounded up); p_control, p_experimental, p_event; duration.
+    events_planned (rounded up); p_control, p_experimental, p_event; duration; control_hazard, dropout (rates).
 
     Raises IonrtError for impossible rates and durations. Reference: doi:10.2307/2531021, doi:10.2307/2531201.
     """
     one_of(method, ("schoenfeld", "freedman", "logrank"), what="method")
+    if control_hazard is None:
+        if control_survival is not None and np.shape(control_survival) != (2,):
+            raise IonrtError(f"control_survival: expected (survival, time), got {control_survival!r}")
+        at = None if control_survival is None else (control_survival[0], control_survival[1])
+        control_hazard = hazard(median=control_median, survival=at)
+    elif control_median is not None or control_survival is not None:
+        raise IonrtError("control arm: give one of control_hazard, control_median and control_survival")
+    if dropout and dropout_share:
+        raise IonrtError("dropout: give a rate, or dropout_share and dropout_time, not both")
+    dropout = dropout or dropout_hazard(dropout_share, dropout_time)
     follow_up, k = limits.non_negative(follow_up, "follow_up"), limits.positive(allocation, "allocation")
     limits.positive(accrual, "accrual")
     total = accrual + follow_up
@@ -186,6 +202,8 @@ def survival_sample_size(
             "p_experimental": p_experimental,
             "p_event": p_event,
             "duration": total,
+            "control_hazard": control_hazard,
+            "dropout": dropout,
         },
         name=method,
         dtype=object,

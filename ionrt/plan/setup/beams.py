@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ionrt import ions
+from ionrt.plan.setup.geometry import POSITIONS, bev_axes
 from ionrt.plan.setup.objectives import Objective
 from ionrt.plan.setup.room import GANTRY_1, Room
 from ionrt.quantities import IonrtError, one_of
@@ -24,7 +27,8 @@ class ReachError(IonrtError):
 @dataclass(frozen=True)
 class Beam:
     """One beam: `ion` name, `gantry` and `couch` angle (degrees, IEC 61217), `isocentre` (x, y, z) mm LPS
-    (None: centroid of the target), `room`, `range_shifter` mm of water before the patient."""
+    (None: centroid of the target), `room`, `range_shifter` mm of water before the patient, `position` of the patient on the
+    table ("HFS", "FFP", "HFDR", ...), `pitch` and `roll` of the table top (degrees)."""
 
     ion: str
     gantry: float
@@ -32,10 +36,14 @@ class Beam:
     isocentre: tuple[float, float, float] | None = None
     room: Room = GANTRY_1
     range_shifter: float = 0.0
+    position: str = "HFS"
+    pitch: float = 0.0
+    roll: float = 0.0
 
     def __post_init__(self) -> None:
         one_of(self.ion, tuple(ions.IONS), what="ion")
-        for what in ("gantry", "couch"):
+        one_of(self.position, tuple(POSITIONS), what="patient position")
+        for what in ("gantry", "couch", "pitch", "roll"):
             if not math.isfinite(getattr(self, what)):
                 raise IonrtError(f"beam: expected a finite {what} angle in degrees, got {getattr(self, what)!r}")
         if not 0.0 <= self.range_shifter < 500.0:
@@ -50,8 +58,13 @@ class Beam:
     @property
     def name(self) -> str:
         """A label such as ``C gantry 90``."""
-        couch = f" couch {self.couch:g}" if self.couch else ""
-        return f"{self.ion} gantry {self.gantry:g}{couch}"
+        further = [f" {what} {a:g}" for what in ("couch", "pitch", "roll") if (a := getattr(self, what))]
+        return f"{self.ion} gantry {self.gantry:g}{''.join(further)}{'' if self.position == 'HFS' else f' {self.position}'}"
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Rows u, v, w of the beam's eye view in LPS (x, y, z); the beam flies along -w."""
+        return bev_axes(self.gantry, self.couch, self.position, self.pitch, self.roll)
 
 
 @dataclass(frozen=True)

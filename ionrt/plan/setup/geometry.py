@@ -1,7 +1,7 @@
-"""The one place that turns IEC 61217 gantry and couch angles into DICOM patient coordinates (LPS, head first supine).
+"""The one place that turns IEC 61217 gantry and table angles and the patient's position into DICOM patient coordinates (LPS).
 
-Beam's eye view (BEV): origin in the isocentre, w towards the source, u to the gantry's right-hand side (patient left at
-gantry 0), v = w x u (superior at couch 0).
+Beam's eye view (BEV): origin in the isocentre, w towards the source, u to the gantry's right-hand side (left of a supine
+patient at gantry 0), v = w x u (to the gantry; superior head first at couch 0).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numba import njit
 
-from ionrt.quantities import IonrtError
+from ionrt.quantities import IonrtError, one_of
 
 
 @dataclass(frozen=True)
@@ -59,23 +59,40 @@ class Grid:
         }
 
 
-def bev_axes(gantry: float, couch: float) -> np.ndarray:
+# Axes X, Y, Z of the table top (IEC 61217: X to the right of one who faces the gantry, Y to it, Z up) as patient axes (LPS);
+# the last letter of a decubitus says which side lies on the table.
+LEFT, POSTERIOR, SUPERIOR = np.eye(3)
+POSITIONS = {
+    "HFS": (LEFT, SUPERIOR, -POSTERIOR),
+    "HFP": (-LEFT, SUPERIOR, POSTERIOR),
+    "HFDR": (POSTERIOR, SUPERIOR, LEFT),
+    "HFDL": (-POSTERIOR, SUPERIOR, -LEFT),
+    "FFS": (-LEFT, -SUPERIOR, -POSTERIOR),
+    "FFP": (LEFT, -SUPERIOR, POSTERIOR),
+    "FFDR": (-POSTERIOR, -SUPERIOR, LEFT),
+    "FFDL": (POSTERIOR, -SUPERIOR, -LEFT),
+}
+
+
+def bev_axes(gantry: float, couch: float, position: str = "HFS", pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
     """Rows u, v, w of the beam's eye view in LPS (x, y, z); angles in degrees.
 
-    Gantry 0 comes from anterior, 90 from the patient's left. A couch turned by theta turns the patient, seen from above,
-    counter-clockwise: in the patient's system the beam turns the other way about the vertical.
+    r_patient = P' R_Y(roll)' R_X(pitch)' R_Z(couch)' R_Y(gantry) r_gantry. Of a patient head first and supine, gantry 0 comes
+    from anterior and 90 from the left. A couch turned by theta turns the patient, seen from above, counter-clockwise: in the
+    patient's system the beam turns the other way about the vertical. The table top pitches about its X and then rolls about its
+    own Y axis (positive: clockwise, seen along the axis); in the other order two tilts of 3 degrees differ by 0.16 degrees.
+    Reference: IEC 61217; DICOM PS3.3 C.8.8.25.6.
     """
-    g, c = np.deg2rad(gantry), np.deg2rad(couch)
-    # rows in IEC fixed coordinates (x to the patient's left, y superior, z up at couch 0)
+    about_x, about_y, about_z = np.deg2rad(pitch), np.deg2rad(roll), np.deg2rad(couch)
+    g = np.deg2rad(gantry)
+    # rows in IEC fixed coordinates
     fixed = np.array([[np.cos(g), 0.0, -np.sin(g)], [0.0, 1.0, 0.0], [np.sin(g), 0.0, np.cos(g)]])
-    table = np.array([[np.cos(c), np.sin(c), 0.0], [-np.sin(c), np.cos(c), 0.0], [0.0, 0.0, 1.0]])
-    in_table = fixed @ table.T
-    return np.stack([in_table[:, 0], -in_table[:, 2], in_table[:, 1]], axis=1)
-
-
-def beam_direction(gantry: float, couch: float = 0.0) -> np.ndarray:
-    """Unit vector of flight in LPS (x, y, z)."""
-    return -bev_axes(gantry, couch)[2]
+    turned = np.array([[np.cos(about_z), np.sin(about_z), 0.0], [-np.sin(about_z), np.cos(about_z), 0.0], [0.0, 0.0, 1.0]])
+    pitched = np.array([[1.0, 0.0, 0.0], [0.0, np.cos(about_x), np.sin(about_x)], [0.0, -np.sin(about_x), np.cos(about_x)]])
+    rolled = np.array([[np.cos(about_y), 0.0, -np.sin(about_y)], [0.0, 1.0, 0.0], [np.sin(about_y), 0.0, np.cos(about_y)]])
+    return (
+        fixed @ (rolled @ pitched @ turned).T @ np.stack(POSITIONS[one_of(position, tuple(POSITIONS), what="patient position")])
+    )
 
 
 @njit(nogil=True, cache=True)

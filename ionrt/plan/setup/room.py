@@ -15,6 +15,7 @@ MINIMUM_ENERGY = {"p": 50.0, "He": 50.0, "C": 80.0, "O": 100.0, "Ne": 100.0}
 ENERGY_RANGE = tuple((ion, (MINIMUM_ENERGY[ion], ions.TOP_ENERGY[ion])) for ion in ions.IONS)
 
 RADIATION_LENGTH_WATER = 360.8  # mm, PDG (doi 10.1093/ptep/ptac097)
+FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))  # of a Gaussian, in standard deviations
 RADIATION_LENGTH_AIR = 303_900.0  # mm at 20 C and 1 atm, the same source
 
 

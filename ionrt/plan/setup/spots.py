@@ -10,7 +10,7 @@ from numba import njit
 from scipy.ndimage import distance_transform_edt
 
 from ionrt.plan.setup.beams import Beam, Plan, ReachError
-from ionrt.plan.setup.geometry import Grid, bev_axes, to_bev
+from ionrt.plan.setup.geometry import Grid, to_bev
 from ionrt.plan.setup.machine import Machine
 from ionrt.plan.setup.raytrace import trace_voxels
 from ionrt.plan.setup.scenarios import Scenario
@@ -54,6 +54,14 @@ class View:
         """(n, 3): u, v in the isocentre plane and w of voxels of a grid."""
         return to_bev(index, grid, self.axes, self.isocentre, self.source)
 
+    def surface(self, scene: Scene) -> float:
+        """Where the beam's axis enters the body, mm from the isocentre towards the source."""
+        bev = self.bev(np.flatnonzero(scene.body), scene.grid)
+        near = np.abs(bev[:, :2]).max(axis=1) <= 2.0 * max(scene.grid.spacing)
+        if not near.any():
+            raise IonrtError("the axis of the beam misses the patient: check that plan and CT have the same frame of reference")
+        return float(bev[near, 2].max())
+
 
 @dataclass(frozen=True)
 class Spots:
@@ -83,7 +91,7 @@ class Spots:
 def make_view(beam: Beam, scene: Scene) -> View:
     """Place the beam; the isocentre defaults to the target's centroid."""
     isocentre = scene.centroid() if beam.isocentre is None else np.array(beam.isocentre, dtype=np.float64)
-    return View(bev_axes(beam.gantry, beam.couch), isocentre, np.array(beam.room.source_distance, dtype=np.float64))
+    return View(beam.axes, isocentre, np.array(beam.room.source_distance, dtype=np.float64))
 
 
 def place_spots(plan: Plan, beam: Beam, scene: Scene, view: View, machine: Machine) -> Spots:

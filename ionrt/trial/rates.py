@@ -1,10 +1,10 @@
-"""Non-inferiority: rates (Farrington-Manning) and hazards."""
+"""Two success rates: superiority and non-inferiority (Farrington-Manning); non-inferiority of hazards."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
@@ -22,9 +22,8 @@ def noninferiority_rates(
 ) -> pd.Series:
     """Patients to show that a success rate is not lower than the control's by `margin` or more.
 
-    n_control = (z_alpha s0 + z_power s1)^2 / (p_experimental - p_control + margin)^2 with s^2 = p_e (1 - p_e) / k + p_c (1 -
-    p_c),
-    s0 at the rates restricted to p_e - p_c = -margin (maximum likelihood), s1 at the rates given.
+    n_control = (z_alpha s0 + z_power s1)^2 / (p_experimental - p_control + margin)^2 with s^2 = p_e (1 - p_e) / k
+    + p_c (1 - p_c), s0 at the rates restricted to p_e - p_c = -margin (maximum likelihood), s1 at the rates given.
 
     Parameters
     ----------
@@ -36,11 +35,49 @@ def noninferiority_rates(
     Returns a Series: n (not rounded), n_control, n_experimental, n_planned, p0_experimental, p0_control (restricted rates).
     Reference: Farrington & Manning 1990, doi:10.1002/sim.4780091208.
     """
+    return _two_rates(p_experimental, p_control, limits.probability(margin, "margin"), alpha, power, allocation)
+
+
+def superiority_rates(
+    p_experimental: float, p_control: float, *, alpha: float = 0.025, power: float = 0.80, allocation: float = 1.0
+) -> pd.Series:
+    """Patients to show that a success rate is higher than the control's.
+
+    `noninferiority_rates` at margin 0: s0 at the pooled rate, so the score test is Pearson's chi-squared test, one-sided. For
+    rates of harm give their complements.
+
+    Parameters
+    ----------
+    p_experimental, p_control : success rates assumed true, the experimental one higher.
+    alpha : one-sided type I error (half of a two-sided one); power.
+    allocation : experimental patients per control patient.
+
+    Returns
+    -------
+    Series as of `noninferiority_rates`.
+
+    Raises
+    ------
+    IonrtError : rates out of (0, 1), or nothing to show.
+
+    References
+    ----------
+    Fleiss, Levin & Paik 2003, doi:10.1002/0471445428, eq. 4.14 (no continuity correction); doi:10.1002/sim.4780091208.
+    """
+    return _two_rates(p_experimental, p_control, 0.0, alpha, power, allocation)
+
+
+def _two_rates(
+    p_experimental: float, p_control: float, margin: float, alpha: float, power: float, allocation: float
+) -> pd.Series:
+    """Sizes for a score test of p_experimental - p_control > -margin."""
     pe, pc = limits.probability(p_experimental, "p_experimental"), limits.probability(p_control, "p_control")
-    margin, k = limits.probability(margin, "margin"), limits.positive(allocation, "allocation")
+    k = limits.positive(allocation, "allocation")
     alpha, power = limits.error_rates(alpha, power)
     if pe - pc <= -margin:
         raise IonrtError(f"p_experimental: {pe:g} lies at or below the limit {pc - margin:g}; there is nothing to show")
+    if margin >= pc:
+        raise IonrtError(f"margin: expected less than the control's rate {pc:g}, got {margin:g}; it would tolerate any rate")
     e0, c0 = _restricted(pe, pc, k, margin)
     s0 = np.sqrt(e0 * (1 - e0) / k + c0 * (1 - c0))
     s1 = np.sqrt(pe * (1 - pe) / k + pc * (1 - pc))
@@ -56,7 +93,7 @@ def noninferiority_rates(
             "p0_experimental": e0,
             "p0_control": c0,
         },
-        name="noninferiority_rates",
+        name="noninferiority_rates" if margin else "superiority_rates",
         dtype=object,
     )
 
@@ -79,22 +116,43 @@ def _restricted(pe, pc, k, margin):
 
 
 def farrington_manning(x_experimental, n_experimental, x_control, n_control, *, margin: float):
-    """Score statistic of non-inferiority of two success rates.
+    """Score statistic of two success rates: non-inferiority, or superiority with margin 0.
 
-    z = (p_e - p_c + margin) / sqrt(p~_e (1 - p~_e) / n_e + p~_c (1 - p~_c) / n_c), p~ the rates restricted to p_e - p_c =
-    -margin.
+    z = (p_e - p_c + margin) / sqrt(p~_e (1 - p~_e) / n_e + p~_c (1 - p~_c) / n_c), p~ the rates restricted to
+    p_e - p_c = -margin.
 
     Parameters
     ----------
     x_experimental, x_control : successes, any broadcastable shape; n_experimental, n_control : patients.
-    margin : as in `noninferiority_rates`.
+    margin : as in `noninferiority_rates`, or 0.
 
-    Returns z in the broadcast shape; large values speak for non-inferiority. Reference: doi:10.1002/sim.4780091208.
+    Returns z in the broadcast shape; large values speak for the experimental arm. Reference: doi:10.1002/sim.4780091208.
     """
+    margin = margin if margin == 0 else limits.probability(margin, "margin")
+    return _score(x_experimental, n_experimental, x_control, n_control, margin)
+
+
+def _score(x_experimental, n_experimental, x_control, n_control, margin):
+    """The statistic for any margin in (-1, 1); statsmodels 0.15 has restricted rates that are not the maximum's."""
     pe, pc = np.asarray(x_experimental) / n_experimental, np.asarray(x_control) / n_control
-    e0, c0 = _restricted(pe, pc, n_experimental / n_control, limits.probability(margin, "margin"))
+    e0, c0 = _restricted(pe, pc, n_experimental / n_control, margin)
     variance = e0 * (1 - e0) / n_experimental + c0 * (1 - c0) / n_control
     return (pe - pc + margin) / np.sqrt(np.maximum(variance, 1e-12))
+
+
+def difference_limits(x_experimental: int, n_experimental: int, x_control: int, n_control: int, *, alpha: float):
+    """Limits of p_e - p_c: the differences that the score test with `alpha` on either side would just not reject (Mee 1984)."""
+    cut = float(stats.norm.isf(alpha))
+    counts = (x_experimental, n_experimental, x_control, n_control)
+    seen, edge = x_experimental / n_experimental - x_control / n_control, 1.0 - 1e-9
+
+    def bound(side: float) -> float:
+        def gap(difference: float) -> float:
+            return side * float(_score(*counts, -difference)) - cut
+
+        return float(optimize.brentq(gap, seen, -side * edge)) if gap(-side * edge) > 0 else -side
+
+    return bound(1.0), bound(-1.0)
 
 
 def exact_rejection(

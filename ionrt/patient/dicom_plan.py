@@ -1,0 +1,248 @@
+"""RT Ion Plan out: what `read_ion_plan` reads, and what other planning systems open."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from pydicom.dataset import Dataset
+
+from ionrt.files import content_hash
+from ionrt.patient.dicom_files import scan
+from ionrt.patient.dicom_struct import frames_of
+from ionrt.patient.dicom_write import IDENTITY, RT_STRUCT, _common, _ds, _item, _plain, _save, _source_header, uid
+from ionrt.patient.ionplan import ION_PLAN, IonPlan
+from ionrt.quantities import IonrtError
+
+STILL = ("GantryRotationDirection", "BeamLimitingDeviceRotationDirection", "PatientSupportRotationDirection",
+         "TableTopPitchRotationDirection", "TableTopRollRotationDirection")  # fmt: skip
+SHORT = 16  # characters of SH
+
+
+def write_plan_tables(
+    ion_plan: IonPlan,
+    patient: xr.Dataset,
+    path: str | Path,
+    *,
+    prescription: float | None = None,
+    description: str = "",
+    source: str | Path | None = None,
+) -> Path:
+    """Write beams, layers and spots as RT Ion Plan.
+
+    Per layer two control points, the second with zero weights, as planning systems write them; weights of a beam's spots add up
+    to its final cumulative weight, and meterset = weight * beam meterset / final weight.
+
+    Parameters
+    ----------
+    ion_plan : tables as `read_ion_plan` returns them; the columns that it fills from optional elements may be missing.
+    patient : Dataset of `read_dicom`; gives frame of reference, study and structure set.
+    path : file to write; replaced only by a complete one.
+    prescription : Gy (RBE) of the whole course to the target, if it shall stand in the file.
+    description : of the plan (RBE model, what it rests on).
+    source : folder with the patient's CT, by default `patient.attrs["source"]`.
+
+    Returns
+    -------
+    The path written. Spot positions, weights and sizes are 32-bit in DICOM, energies and angles decimal
+    strings of 16 characters.
+
+    Raises
+    ------
+    IonrtError for a plan without spots, spots that are not finite or negative, a beam without species, meterset or isocentre,
+    a patient of another frame of reference, a source without the patient's CT.
+
+    References
+    ----------
+    DICOM PS3.3 A.49, C.8.8.25.
+    """
+    _check(ion_plan, patient)
+    template = _source_header(patient, source)
+    identity = {key: template.get(keyword, "") for key, keyword in IDENTITY.items()}
+    digest = content_hash(*(t.to_csv(index=False) for t in (ion_plan.beams, ion_plan.layers, ion_plan.spots)), ion_plan.label)
+    data = _common(identity, ION_PLAN, "RTPLAN", uid(template.SeriesInstanceUID, "plan", digest, prescription, description))
+    for keyword in ("ContentDate", "ContentTime"):
+        delattr(data, keyword)
+    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = uid(template.SeriesInstanceUID, "plan series"), 4, 1
+    data.SeriesDescription = _plain(description or ion_plan.label)
+    data.FrameOfReferenceUID, data.PositionReferenceIndicator = template.FrameOfReferenceUID, ""
+    data.RTPlanLabel = _plain(ion_plan.label)[:SHORT] or "ionrt"
+    data.RTPlanDescription = description
+    data.RTPlanDate, data.RTPlanTime = identity["date"], identity["time"]
+    data.PlanIntent = "RESEARCH"
+    _refer(data, patient, source)
+    if prescription is not None:
+        data.DoseReferenceSequence = [
+            _item(
+                DoseReferenceNumber=1,
+                DoseReferenceUID=uid(data.SOPInstanceUID, "dose reference"),
+                DoseReferenceStructureType="SITE",
+                DoseReferenceDescription=_plain(description),
+                DoseReferenceType="TARGET",
+                TargetPrescriptionDose=_ds(prescription),
+            )
+        ]
+    rows = [row for _, row in ion_plan.beams.iterrows()]
+    positions = list(dict.fromkeys(_text(row, "patient_position") for row in rows))
+    data.FractionGroupSequence = [_fractions(ion_plan, rows)]
+    data.PatientSetupSequence = [
+        _item(PatientSetupNumber=k, PatientPosition=p, SetupTechnique="") for k, p in enumerate(positions, 1)
+    ]
+    data.IonBeamSequence = [_beam(ion_plan, row, 1 + positions.index(_text(row, "patient_position"))) for row in rows]
+    data.ApprovalStatus = "UNAPPROVED"
+    return _save(data, Path(path))
+
+
+def _check(ion_plan: IonPlan, patient: xr.Dataset) -> None:
+    frame, own = ion_plan.frame_of_reference_uid, str(patient.attrs.get("frame_of_reference_uid", ""))
+    if frame and own and frame != own:
+        raise IonrtError(f"write_ion_plan: the plan belongs to frame of reference {frame}, the patient's is {own}")
+    values = ion_plan.spots[["x", "y", "energy", "weight"]].to_numpy(float)
+    if not len(values) or not np.isfinite(values).all() or (values[:, 2] <= 0.0).any() or (values[:, 3] < 0.0).any():
+        raise IonrtError(
+            "write_ion_plan: expected spots with finite x, y, positive energies and weights >= 0; got others or none"
+        )
+    for _, row in ion_plan.beams.iterrows():
+        needed = [row["z"], row["a"], row["meterset"], row["final_weight"], row["gantry_angle"], row["couch_angle"]]
+        needed += [row[f"isocentre_{a}"] for a in "xyz"]
+        if not np.isfinite(np.array(needed, float)).all() or not row["final_weight"] > 0.0:
+            raise IonrtError(f"write_ion_plan: beam {row['beam']} lacks species, meterset, angles, isocentre or any weight")
+
+
+def _refer(data: Dataset, patient: xr.Dataset, source: str | Path | None) -> None:
+    """The structure set of the patient's frame of reference, the geometry the plan stands in."""
+    frame = str(patient.attrs.get("frame_of_reference_uid", ""))
+    sets = [h for h in scan(source or patient.attrs.get("source", "")) if h.get("SOPClassUID") == RT_STRUCT]
+    found = [str(h.need("SOPInstanceUID")) for h in sets if frame in frames_of(h)]
+    if len(found) != 1:
+        data.RTPlanGeometry = "TREATMENT_DEVICE"
+        what = "no structure set" if not found else f"{len(found)} structure sets"
+        warnings.warn(f"write_ion_plan: {what} of the patient's frame of reference; the plan refers to none", stacklevel=4)
+        return
+    data.RTPlanGeometry = "PATIENT"
+    data.ReferencedStructureSetSequence = [_item(ReferencedSOPClassUID=RT_STRUCT, ReferencedSOPInstanceUID=found[0])]
+
+
+def _fractions(ion_plan: IonPlan, rows: list[pd.Series]) -> Dataset:
+    """Number of fractions, and the meterset of each beam."""
+    beams = []
+    for row in rows:
+        beams.append(_item(ReferencedBeamNumber=int(row["beam"]), BeamMeterset=_ds(row["meterset"])))
+        if np.isfinite(dose := _float(row, "beam_dose", np.nan)):
+            beams[-1].BeamDose = _ds(dose)
+    return _item(
+        FractionGroupNumber=1,
+        NumberOfFractionsPlanned=ion_plan.fractions or None,
+        NumberOfBeams=len(beams),
+        NumberOfBrachyApplicationSetups=0,
+        ReferencedBeamSequence=beams,
+    )
+
+
+def _beam(ion_plan: IonPlan, row: pd.Series, setup: int) -> Dataset:
+    """One scanned beam."""
+    number = int(row["beam"])
+    layers = ion_plan.layers[ion_plan.layers["beam"] == number]
+    spots = ion_plan.spots[ion_plan.spots["beam"] == number]
+    proton = (int(row["z"]), int(row["a"])) == (1, 1)
+    beam = _item(
+        BeamNumber=number,
+        BeamName=_plain(_text(row, "name") or f"beam {number}"),
+        BeamType="STATIC",
+        RadiationType="PROTON" if proton else "ION",
+        TreatmentMachineName=_plain(_text(row, "machine") or "SYNTHETIC")[:SHORT],
+        PrimaryDosimeterUnit=_text(row, "meterset_unit") or "NP",
+        ReferencedPatientSetupNumber=setup,
+        TreatmentDeliveryType="TREATMENT",
+        ScanMode="MODULATED",
+        ModulatedScanModeType="STATIONARY",
+        NumberOfWedges=0,
+        NumberOfCompensators=0,
+        NumberOfBoli=0,
+        NumberOfBlocks=0,
+        NumberOfRangeShifters=0,
+        NumberOfLateralSpreadingDevices=0,
+        NumberOfRangeModulators=0,
+        PatientSupportType="TABLE",
+    )
+    if not proton:
+        beam.RadiationMassNumber, beam.RadiationAtomicNumber = int(row["a"]), int(row["z"])
+        beam.RadiationChargeState = int(row.get("q", row["z"]))
+    source = [_float(row, f"source_{k}", np.nan) for k in "xy"]
+    beam.VirtualSourceAxisDistances = source if np.isfinite(source).all() else None
+    if _text(row, "snout"):
+        beam.SnoutSequence = [_item(SnoutID=_plain(_text(row, "snout"))[:SHORT], AccessoryCode="")]
+    shifter = _float(row, "range_shifter", 0.0)
+    if shifter > 0.0:
+        beam.NumberOfRangeShifters = 1
+        name = _plain(_text(row, "range_shifters") or f"RS {shifter:g} mm")[:SHORT]
+        beam.RangeShifterSequence = [
+            _item(RangeShifterNumber=1, RangeShifterID=name, RangeShifterType="BINARY", AccessoryCode="")
+        ]
+    points: list[Dataset] = []
+    total = 0.0
+    for _, layer in layers.iterrows():
+        mine = spots[spots["layer"] == layer["layer"]]
+        weights = mine["weight"].to_numpy(np.float32)
+        for weight, after in ((weights, 0.0), (np.zeros_like(weights), float(weights.sum(dtype=float)))):
+            total += after
+            points.append(_control_point(layer, mine, weight, total, len(points), row))
+    beam.FinalCumulativeMetersetWeight = points[-1].CumulativeMetersetWeight
+    beam.NumberOfControlPoints, beam.IonControlPointSequence = len(points), points
+    return beam
+
+
+def _control_point(
+    layer: pd.Series, spots: pd.DataFrame, weights: np.ndarray, total: float, index: int, row: pd.Series
+) -> Dataset:
+    """Energy, spots and cumulative weight; the first one also says how beam and table stand."""
+    places = spots[["x", "y"]].to_numpy(np.float32).ravel().tolist()
+    point = _item(
+        ControlPointIndex=index,
+        NominalBeamEnergy=_ds(layer["energy"]),
+        CumulativeMetersetWeight=_ds(total),
+        ScanSpotTuneID=_plain(_text(layer, "tune") or "1")[:SHORT],
+        NumberOfScanSpotPositions=len(spots),
+        ScanSpotPositionMap=places,
+        ScanSpotMetersetWeights=weights.tolist() if len(weights) > 1 else float(weights[0]),
+        ScanningSpotSize=[_float(layer, f"size_{k}", 0.0) for k in "xy"],
+        NumberOfPaintings=int(_float(layer, "paintings", 1)),
+    )
+    if index:
+        return point
+    point.GantryAngle, point.PatientSupportAngle = (_ds(row[k] % 360.0) for k in ("gantry_angle", "couch_angle"))
+    point.BeamLimitingDeviceAngle = "0"
+    point.TableTopPitchAngle, point.TableTopRollAngle = (_float(row, f"table_{k}", 0.0) % 360.0 for k in ("pitch", "roll"))
+    if (eccentric := _float(row, "table_eccentric", 0.0)) != 0.0:
+        point.TableTopEccentricAngle, point.TableTopEccentricRotationDirection = _ds(eccentric % 360.0), "NONE"
+    for keyword in STILL:
+        setattr(point, keyword, "NONE")
+    for keyword in ("TableTopVerticalPosition", "TableTopLongitudinalPosition", "TableTopLateralPosition"):
+        setattr(point, keyword, None)
+    point.IsocenterPosition = [_ds(row[f"isocentre_{k}"]) for k in "xyz"]
+    position = _float(row, "snout_position", np.nan)
+    point.SnoutPosition = position if np.isfinite(position) else None
+    if (shifter := _float(row, "range_shifter", 0.0)) > 0.0:
+        point.RangeShifterSettingsSequence = [
+            _item(
+                ReferencedRangeShifterNumber=1,
+                RangeShifterSetting="IN",
+                IsocenterToRangeShifterDistance=_float(row, "range_shifter_distance", 0.0),
+                RangeShifterWaterEquivalentThickness=shifter,
+            )
+        ]
+    return point
+
+
+def _float(row: Any, name: str, default: float) -> float:
+    value = row.get(name, default)
+    return default if value is None or (isinstance(value, float) and np.isnan(value)) else float(value)
+
+
+def _text(row: Any, name: str) -> str:
+    value = row.get(name, "")
+    return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
