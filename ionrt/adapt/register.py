@@ -28,6 +28,7 @@ from ionrt.adapt.images import (
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import move_points
 from ionrt.patient import check_transform, field_transform, find_structure, matrix_transform
+from ionrt.patient.registration import image_attrs
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, one_of
 
@@ -201,10 +202,7 @@ def _different(fixed: xr.Dataset, moving: xr.Dataset) -> None:
 
 def _about(fixed: xr.Dataset, moving: xr.Dataset, method: str) -> dict[str, object]:
     """Whose images, and how."""
-    keys = {"hash": "content_hash", "frame": "frame_of_reference_uid", "series": "series_instance_uid"}
-    sides = (("fixed", fixed), ("moving", moving))
-    known = {f"{s}_{k}": str(i.attrs[long]) for s, i in sides for k, long in keys.items() if i.attrs.get(long)}
-    return {"method": method, **known, "simpleitk": sitk().Version_VersionString(), "threads": threads()}
+    return {"method": method, **image_attrs(fixed, moving), "simpleitk": sitk().Version_VersionString(), "threads": threads()}
 
 
 def _mask(patient: xr.Dataset, values: np.ndarray, grid: Grid, on: str) -> np.ndarray:

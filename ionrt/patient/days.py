@@ -6,14 +6,15 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import pydicom
 import xarray as xr
 
-from ionrt.patient.dicom import CT_IMAGE, read_dicom
+from ionrt.patient.ct import is_ct
+from ionrt.patient.dicom import read_dicom
 from ionrt.patient.dicom_files import Header, scan
+from ionrt.patient.door import read_dataset
 from ionrt.quantities import IonrtError
 
-SCANNER = ("Manufacturer", "ManufacturerModelName", "KVP")
+SCANNER = ("Manufacturer", "ManufacturerModelName", "KVP", "PatientID", "SpecificCharacterSet")
 WHEN = ("AcquisitionDate", "SeriesDate", "StudyDate", "AcquisitionTime", "SeriesTime", "StudyTime")
 
 
@@ -40,8 +41,8 @@ def read_days(folder: str | Path | Sequence[str | Path], *, planning: str | None
     series: dict[str, tuple[Header, Path]] = {}
     headers = [(h, Path(f)) for f in folders for h in scan(f)]
     for h, where in headers:
-        if h.get("SOPClassUID") == CT_IMAGE and "LOCALIZER" not in (h.get("ImageType") or ()):
-            series.setdefault(str(h.need("SeriesInstanceUID")), (h, where))
+        if is_ct(h):
+            series.setdefault(h.code("SeriesInstanceUID"), (h, where))
     if len(series) < 2:
         raise IonrtError(f"read_days: expected a planning CT and at least one more CT series, found {len(series)} in all")
     _one_patient([h for h, _ in series.values()])
@@ -88,11 +89,11 @@ def same_scanner(planning: xr.Dataset, daily: xr.Dataset) -> None:
     found = [_first_header(p) for p in (planning, daily)]
     if found[0] is None or found[1] is None:
         return
-    if found[0].get("PatientID") != found[1].get("PatientID"):
+    if found[0].text("PatientID") != found[1].text("PatientID"):
         raise IonrtError("the two CTs belong to different patients (PatientID differs); expected one patient on two days")
-    apart = [k for k in SCANNER if str(found[0].get(k, "")) != str(found[1].get(k, ""))]
+    apart = [k for k in SCANNER[:3] if found[0].text(k) != found[1].text(k)]
     if apart:
-        said = ", ".join(f"{k} {found[0].get(k, '')!s} and {found[1].get(k, '')!s}" for k in apart)
+        said = ", ".join(f"{k} {found[0].text(k)} and {found[1].text(k)}" for k in apart)
         raise IonrtError(
             f"the daily CT is of another scanner or technique than the planning CT ({said}); a cone-beam or other CT needs"
             " a calibration of its own: put spr into the Dataset (ionrt.patient.stopping_power_ratio with its table), or say"
@@ -100,19 +101,20 @@ def same_scanner(planning: xr.Dataset, daily: xr.Dataset) -> None:
         )
 
 
-def _first_header(patient: xr.Dataset) -> pydicom.Dataset | None:
+def _first_header(patient: xr.Dataset) -> Header | None:
     """The first image's header of the series a Dataset was read from."""
     folder, series = patient.attrs.get("source"), patient.attrs.get("series_instance_uid")
     if not folder or not Path(str(folder)).is_dir():
         return None
     for header in scan(str(folder)):
-        if header.get("SOPClassUID") == CT_IMAGE and header.get("SeriesInstanceUID") == series:
-            return pydicom.dcmread(header.path, stop_before_pixels=True)
+        if is_ct(header) and header.code("SeriesInstanceUID") == series:
+            data = read_dataset(header.path, SCANNER, pixels=False)
+            return None if data is None else Header(header.path, data)
     return None
 
 
 def _one_patient(headers: list[Header]) -> None:
-    known = {str(h.get("PatientID", "")) for h in headers}
+    known = {h.text("PatientID") for h in headers}
     if len(known) > 1:
         raise IonrtError(
             f"read_days: the CT series belong to {len(known)} patients; expected one: keep each patient in a folder"
@@ -121,20 +123,17 @@ def _one_patient(headers: list[Header]) -> None:
 
 def _when(header: Header) -> tuple[str, str]:
     """Date and time of a series: of the acquisition, else of the series, else of the study."""
-    data = pydicom.dcmread(header.path, stop_before_pixels=True, specific_tags=list(WHEN))
-    date = next((str(data.get(k)) for k in WHEN[:3] if data.get(k)), "")
-    time = next((str(data.get(k)) for k in WHEN[3:] if data.get(k)), "")
-    return date, time
+    data = read_dataset(header.path, WHEN, pixels=False)
+    stated = [Header(header.path, data).text(k) if data is not None else "" for k in WHEN]
+    return next(filter(None, stated[:3]), ""), next(filter(None, stated[3:]), "")
 
 
 def _structure_sets(headers: list[Header]) -> dict[str, str]:
     """{CT series: instance UID of the structure set drawn on it}, where exactly one says so."""
-    drawn: dict[str, list[str]] = {}
+    drawn: dict[str, set[str]] = {}
     for h in headers:
-        if h.get("Modality") != "RTSTRUCT":
-            continue
-        for frame in h.get("ReferencedFrameOfReferenceSequence") or []:
-            for study in frame.get("RTReferencedStudySequence") or []:
-                for one in study.get("RTReferencedSeriesSequence") or []:
-                    drawn.setdefault(str(one.get("SeriesInstanceUID", "")), []).append(str(h.need("SOPInstanceUID")))
-    return {series: sets[0] for series, sets in drawn.items() if len(set(sets)) == 1}
+        for frame in h.items("ReferencedFrameOfReferenceSequence") if h.code("Modality") == "RTSTRUCT" else []:
+            for study in frame.items("RTReferencedStudySequence"):
+                for one in study.items("RTReferencedSeriesSequence"):
+                    drawn.setdefault(one.code("SeriesInstanceUID"), set()).add(h.code("SOPInstanceUID"))
+    return {series: next(iter(sets)) for series, sets in drawn.items() if len(sets) == 1}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,10 @@ import xarray as xr
 from pydicom.dataset import Dataset
 
 from ionrt.patient.coverage import spacing
-from ionrt.patient.dicom import CT_IMAGE
-from ionrt.patient.dicom_files import read_all, scan
+from ionrt.patient.ct import CT_IMAGE, is_ct
+from ionrt.patient.dicom_files import Header, read_fields, scan
 from ionrt.patient.dicom_write import IDENTITY, _common, _ds, _item, _plain, _save, uid
+from ionrt.patient.door import Fields
 from ionrt.patient.grid import DIMS, layout
 from ionrt.quantities import IonrtError, stamp
 
@@ -154,48 +155,55 @@ def read_registration(path: str | Path, *, fixed: xr.Dataset, moving: xr.Dataset
     IonrtError for other objects, frames or series that are not those of the two CTs, several matrices, a matrix that is not
     what its type says, a grid of the other direction or of the wrong length.
     """
-    data, name = read_all(Path(path)), Path(path).name
-    if (kind := str(data.get("SOPClassUID"))) not in (SPATIAL, DEFORMABLE):
-        raise IonrtError(f"{name}: expected a (Deformable) Spatial Registration, got {data.get('Modality', 'no modality')}")
-    place = _placer(data, name, fixed, moving)
-    about = {"method": f"read from {name}", "sop_instance_uid": str(data.SOPInstanceUID), **_uids(fixed, moving)}
+    data = read_fields(Path(path))
+    if (kind := data.code("SOPClassUID")) not in (SPATIAL, DEFORMABLE):
+        raise IonrtError(
+            f"{data.where}: expected a (Deformable) Spatial Registration, got {data.code('Modality', 'no modality')}"
+        )
+    place = _placer(data, fixed, moving)
+    about = {"method": f"read from {data.where}", "sop_instance_uid": data.code("SOPInstanceUID"), **image_attrs(fixed, moving)}
     if kind == SPATIAL:
         ways: dict[str, np.ndarray] = {}
-        for item in data.get("RegistrationSequence") or []:
-            side = place(item, item.get("FrameOfReferenceUID"))
-            if side:
-                ways[side] = _only_matrix(item, name)
-        here = str(data.get("FrameOfReferenceUID", ""))
+        for item in data.items("RegistrationSequence"):
+            if side := place(item, item.code("FrameOfReferenceUID")):
+                ways[side] = _only_matrix(item)
+        here = data.code("FrameOfReferenceUID")
         for side, image in (("fixed", fixed), ("moving", moving)):
             if side not in ways and here == image.attrs.get("frame_of_reference_uid") and _two_frames(fixed, moving):
                 ways[side] = np.eye(4)
         if missing := {"fixed", "moving"} - set(ways):
             raise IonrtError(
-                f"{name}: relates no points of the {' and the '.join(sorted(missing))} CT; {_known(fixed, moving)}"
+                f"{data.where}: relates no points of the {' and the '.join(sorted(missing))} CT; {_known(fixed, moving)}"
             )
         return matrix_transform(np.linalg.inv(ways["moving"]) @ ways["fixed"], **about)
-    items = list(data.get("DeformableRegistrationSequence") or [])
-    grids = [i for i in items if i.get("DeformableRegistrationGridSequence")]
+    grids = [i for i in data.items("DeformableRegistrationSequence") if i.items("DeformableRegistrationGridSequence")]
     if len(grids) != 1:
-        raise IonrtError(f"{name}: expected one deformation grid, found {len(grids)}; write one file per pair of images")
-    side = place(grids[0], grids[0].get("SourceFrameOfReferenceUID"))
+        raise IonrtError(f"{data.where}: expected one deformation grid, found {len(grids)}; write one file per pair of images")
+    side = place(grids[0], grids[0].code("SourceFrameOfReferenceUID"))
     if side != "moving":
         whose = "maps daily to planning points" if side == "fixed" else "belongs to other images"
         raise IonrtError(
-            f"{name}: the grid {whose}; {_known(fixed, moving)}. Read it with fixed and moving exchanged and take"
+            f"{data.where}: the grid {whose}; {_known(fixed, moving)}. Read it with fixed and moving exchanged and take"
             " ionrt.adapt.invert, which says how well the inverse fits"
         )
-    return _grid_of(grids[0], name, about)
+    return _grid_of(grids[0], about)
+
+
+def image_attrs(fixed: xr.Dataset, moving: xr.Dataset) -> dict[str, str]:
+    """Whose images a transform relates: hash, frame and series of both, as attributes of the transform."""
+    keys = {"hash": "content_hash", "frame": "frame_of_reference_uid", "series": "series_instance_uid"}
+    sides = (("fixed", fixed), ("moving", moving))
+    return {f"{s}_{k}": str(i.attrs[long]) for s, i in sides for k, long in keys.items() if i.attrs.get(long)}
 
 
 def _images_of(patient: xr.Dataset) -> tuple[Dataset, list[str]]:
     """Header and instance UIDs of the CT series of a patient."""
     folder, series = patient.attrs.get("source", ""), patient.attrs.get("series_instance_uid")
-    mine = [h for h in scan(folder) if h.get("SOPClassUID") == CT_IMAGE and h.get("SeriesInstanceUID") == series]
+    mine = [h for h in scan(folder) if is_ct(h) and h.code("SeriesInstanceUID") == series]
     if not mine:
         raise IonrtError(f"write_registration: {folder} holds no CT series {series}; read the patient from where its files are")
     header = pydicom.dcmread(mine[0].path, stop_before_pixels=True)
-    return header, sorted(str(h.need("SOPInstanceUID")) for h in mine)
+    return header, sorted(h.code("SOPInstanceUID") for h in mine)
 
 
 def _image(instance: str) -> Dataset:
@@ -239,89 +247,82 @@ def _two_frames(fixed: xr.Dataset, moving: xr.Dataset) -> bool:
     return fixed.attrs.get("frame_of_reference_uid") != moving.attrs.get("frame_of_reference_uid")
 
 
-def _uids(fixed: xr.Dataset, moving: xr.Dataset) -> dict[str, str]:
-    """Frames, series and content of the two images."""
-    keys = {"frame": "frame_of_reference_uid", "series": "series_instance_uid", "hash": "content_hash"}
-    return {
-        f"{side}_{short}": str(image.attrs[long])
-        for side, image in (("fixed", fixed), ("moving", moving))
-        for short, long in keys.items()
-        if image.attrs.get(long)
-    }
-
-
 def _known(fixed: xr.Dataset, moving: xr.Dataset) -> str:
     named = [f"{s} has frame {i.attrs.get('frame_of_reference_uid')}" for s, i in (("fixed", fixed), ("moving", moving))]
     return "; ".join(named)
 
 
-def _placer(data: Dataset, name: str, fixed: xr.Dataset, moving: xr.Dataset):
+def _placer(data: Header, fixed: xr.Dataset, moving: xr.Dataset) -> Callable[[Fields, str], str]:
     """A function that says whose item an item is: "fixed", "moving" or "" (neither)."""
     sides = {"fixed": fixed.attrs, "moving": moving.attrs}
     if _two_frames(fixed, moving):
         frames = {str(a.get("frame_of_reference_uid", "")): side for side, a in sides.items()}
-        return lambda item, frame: frames.get(str(frame or ""), "")
-    series_of = {
-        str(i.get("ReferencedSOPInstanceUID", "")): str(s.get("SeriesInstanceUID", ""))
-        for s in data.get("ReferencedSeriesSequence") or []
-        for i in s.get("ReferencedInstanceSequence") or []
-    }
+        return lambda item, frame: frames.get(frame, "")
     if fixed.attrs.get("series_instance_uid") == moving.attrs.get("series_instance_uid"):
-        raise IonrtError(f"{name}: fixed and moving are the same CT series; read the two images that it relates")
+        raise IonrtError(f"{data.where}: fixed and moving are the same CT series; read the two images that it relates")
+    series_of = {
+        i.code("ReferencedSOPInstanceUID"): s.code("SeriesInstanceUID")
+        for s in data.items("ReferencedSeriesSequence")
+        for i in s.items("ReferencedInstanceSequence")
+    }
     whose = {str(a.get("series_instance_uid", "")): side for side, a in sides.items()}
 
-    def by_series(item: Dataset, frame: object) -> str:
-        images = item.get("ReferencedImageSequence") or []
-        found = {whose.get(series_of.get(str(i.get("ReferencedSOPInstanceUID", "")), ""), "") for i in images} - {""}
+    def by_series(item: Fields, frame: str) -> str:
+        images = [i.code("ReferencedSOPInstanceUID") for i in item.items("ReferencedImageSequence")]
+        found = {whose.get(series_of.get(i, ""), "") for i in images} - {""}
         if len(found) != 1:
             raise IonrtError(
-                f"{name}: both CTs have one frame of reference and the file does not say by series which of them it moves; the"
-                " direction is not known: export it with references to the images"
+                f"{data.where}: both CTs have one frame of reference and the file does not say by series which it moves;"
+                " the direction is not known: export it with references to the images"
             )
         return found.pop()
 
     return by_series
 
 
-def _only_matrix(item: Dataset, name: str) -> np.ndarray:
-    """The one matrix of an item, checked against its type."""
-    found = [m for r in item.get("MatrixRegistrationSequence") or [] for m in r.get("MatrixSequence") or []]
-    if len(found) != 1:
-        raise IonrtError(f"{name}: expected exactly one matrix, found {len(found)}; {ONE_MATRIX}")
-    matrix = np.array(found[0].FrameOfReferenceTransformationMatrix, dtype=float).reshape(4, 4)
-    kind = str(found[0].get("FrameOfReferenceTransformationMatrixType", ""))
+def _matrix(item: Fields) -> np.ndarray:
+    """The 16 numbers of an item, checked against its type."""
+    matrix = item.numbers("FrameOfReferenceTransformationMatrix", 16, low=-1e5, high=1e5).reshape(4, 4)
     off = float(np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max())
-    if kind == "RIGID" and off > RIGID:
-        raise IonrtError(f"{name}: the matrix is called RIGID, but stretches space (R'R is off by {off:.2g}); it is damaged")
-    return matrix
+    if item.code("FrameOfReferenceTransformationMatrixType") == "RIGID" and off > RIGID:
+        raise IonrtError(
+            f"{item.where}: the matrix is called RIGID, but stretches space (R'R is off by {off:.2g}); it is damaged"
+        )
+    return matrix_transform(matrix)["matrix"].values
 
 
-def _own_matrix(item: Dataset, keyword: str, name: str) -> np.ndarray:
+def _only_matrix(item: Fields) -> np.ndarray:
+    """The one matrix of an item of the Registration Sequence."""
+    found = [m for r in item.items("MatrixRegistrationSequence") for m in r.items("MatrixSequence")]
+    if len(found) != 1:
+        raise IonrtError(f"{item.where}: expected exactly one matrix, found {len(found)}; {ONE_MATRIX}")
+    return _matrix(found[0])
+
+
+def _own_matrix(item: Fields, keyword: str) -> np.ndarray:
     """The matrix before or after a grid; identity where there is none."""
-    found = list(item.get(keyword) or [])
+    found = item.items(keyword)
     if len(found) > 1:
-        raise IonrtError(f"{name}: expected at most one matrix in {keyword}, found {len(found)}; {ONE_MATRIX}")
-    return np.array(found[0].FrameOfReferenceTransformationMatrix, float).reshape(4, 4) if found else np.eye(4)
+        raise IonrtError(f"{item.where}: expected at most one matrix in {keyword}, found {len(found)}; {ONE_MATRIX}")
+    return _matrix(found[0]) if found else np.eye(4)
 
 
-def _grid_of(item: Dataset, name: str, about: dict[str, str]) -> xr.Dataset:
+def _grid_of(item: Fields, about: dict[str, str]) -> xr.Dataset:
     """The total displacement of a Deformable Registration item."""
-    grid = item.DeformableRegistrationGridSequence[0]
-    nx, ny, nz = (int(n) for n in grid.GridDimensions)
-    steps = [float(s) for s in grid.GridResolution]
-    raw = bytes(grid.VectorGridData)
-    if len(raw) != 12 * nx * ny * nz:
-        raise IonrtError(f"{name}: VectorGridData has {len(raw)} bytes, expected 12 x {nx} x {ny} x {nz}; the file is damaged")
-    cosines = [float(c) for c in grid.ImageOrientationPatient]
-    normal = np.cross(cosines[:3], cosines[3:])
-    positions = np.array(grid.ImagePositionPatient, float) + np.arange(nz)[:, None] * steps[2] * normal
-    form = layout(positions, cosines, (steps[1], steps[0]), (ny, nx), what=name)
-    vectors = np.frombuffer(raw, "<f4").reshape(nz, ny, nx, 3)[form.order]
+    grid = item.items("DeformableRegistrationGridSequence")[0]
+    nx, ny, nz = (int(n) for n in grid.numbers("GridDimensions", 3, low=1, high=1e4))
+    steps = grid.numbers("GridResolution", 3, low=1e-3, high=1e3)
+    flat = grid.numbers("VectorGridData", 3 * nx * ny * nz, low=-LARGEST, high=LARGEST, finite=False)
+    cosines = grid.numbers("ImageOrientationPatient", 6, low=-1.01, high=1.01)
+    start = grid.numbers("ImagePositionPatient", 3, low=-1e5, high=1e5)
+    positions = start + np.arange(nz)[:, None] * steps[2] * np.cross(cosines[:3], cosines[3:])
+    form = layout(positions, cosines, (steps[1], steps[0]), (ny, nx), what=grid.where)
+    vectors = flat.astype(np.float32).reshape(nz, ny, nx, 3)[form.order]
     u = np.stack([form.arrange(vectors[..., k]) for k in range(3)])
-    stored = (steps[2], steps[1], steps[0])  # of slice, row, column
-    before, after = (_own_matrix(item, f"{w}DeformationMatrixRegistrationSequence", name) for w in ("Pre", "Post"))
+    before, after = (_own_matrix(item, f"{w}DeformationMatrixRegistrationSequence") for w in ("Pre", "Post"))
     if not (np.array_equal(before, np.eye(4)) and np.array_equal(after, np.eye(4))):
         at = np.stack(np.meshgrid(*(form.coords[d] for d in DIMS), indexing="ij")[::-1]).reshape(3, -1)
         moved = before[:3, :3] @ at + before[:3, 3:] + u.reshape(3, -1)
         u = (after[:3, :3] @ moved + after[:3, 3:] - at).reshape(u.shape)
+    stored = steps[::-1]  # of slice, row, column
     return field_transform(u, form.coords, resolution=tuple(stored[a] for a in form.axes), **about)
