@@ -23,7 +23,7 @@ from ionrt.lazy import one_of
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_ONLY = {"python", "pip", "hatchling"}
-CONDA_NAMES: dict[str, str] = {}  # where conda calls a package otherwise
+CONDA_NAMES: dict[str, str] = {"gdcm": "python-gdcm"}  # where conda calls a package otherwise
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = {"lazy", "resources", "quantities", "ions", "beam", "biology", "let", "rbe", "sobp"}  # rooms that need no extra
 PEERS = {"pyRadPlan", "pymkm"}  # compared with in benchmarks, each in an environment of its own

@@ -13,11 +13,13 @@ from ionrt.beam import stopping_power
 from ionrt.biology.lem import lem1
 from ionrt.biology.specific import specific_energy
 from ionrt.biology.tissues import TISSUES, Lem1, Mkm, Osmk21, Smk, Tissue
+from ionrt.parallel import each, slabs
 from ionrt.quantities import FIELD, IonrtError, one_of, stamp
 
 NAMES = FIELD[1:]  # every additive voxel quantity but dose itself
 ISOTOPE_OF_CHARGE = ("", "1H", "4He", "7Li", "9Be", "11B", "12C", "14N", "16O", "19F", "20Ne")  # LET depends on A by < 0.1 %
 _SPECIFIC = {"zstar_x_dose": "zstar", "zd_x_dose": "zd", "zn_x_dose": "zn"}
+ENERGIES = 16  # contracted together
 _SUBDIVIDE = 16  # energies per bin when a threshold cuts through bins
 
 
@@ -31,12 +33,17 @@ def let_table(charge: Any, energy: Any) -> xr.DataArray:
     wrong = [int(c) for c in z if not 1 <= int(c) <= 10]
     if wrong:
         raise IonrtError(f"charge: expected 1 to 10, got {wrong[0]}")
-    order = np.argsort(e)
-    values = np.empty((z.size, e.size))
-    for i, c in enumerate(z):
-        values[i, order] = stopping_power(ISOTOPE_OF_CHARGE[int(c)], e[order]).values * 0.1
+    values = np.stack([_let(int(c), e.tobytes()) for c in z])
     da = xr.DataArray(values, dims=("charge", "energy"), coords={"charge": z, "energy": e})
     return stamp(da, "let_d", let_definition="primary", medium="water")
+
+
+@lru_cache(maxsize=64)
+def _let(charge: int, energy: bytes) -> np.ndarray:
+    e = np.frombuffer(energy)
+    order, values = np.argsort(e), np.empty(e.size)
+    values[order] = stopping_power(ISOTOPE_OF_CHARGE[charge], e[order]).values * 0.1
+    return values
 
 
 @lru_cache(maxsize=64)
@@ -82,19 +89,27 @@ def _above(base: xr.Dataset, threshold: float, let: xr.DataArray | None) -> np.n
 
 def contract(base: xr.Dataset, tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Dose mean over each node's spectrum, then linear in depth: name -> (energy, depth) float32."""
-    depth = base["depth"].values.astype(float)
+    depth, energy = base["depth"].values.astype(float), base["energy"].values
     stack = np.array(list(tables.values())).reshape(len(tables), -1)
-    out = {name: np.zeros((base.sizes["energy"], depth.size), np.float32) for name in tables}
-    spectra = base["dose_spectrum"].transpose("energy", "node", "charge", "kinetic_energy")
-    for i in range(base.sizes["energy"]):
-        share = spectra[i].values.reshape(base.sizes["node"], -1).astype(float)
+    out = {name: np.zeros((energy.size, depth.size), np.float32) for name in tables}
+    spectra = base["dose_spectrum"].transpose("energy", "node", "charge", "kinetic_energy").values
+    nodes = base["spectrum_depth"].transpose("energy", "node").values
+
+    def one(i: int) -> None:
+        share = spectra[i].reshape(spectra.shape[1], -1).astype(float)
         total = share.sum(axis=1)
         known = total > 0
-        node = base["spectrum_depth"][i].values[known].astype(float)
         if not known.any():
-            raise IonrtError(f"base data: no dose spectrum at {float(base['energy'][i]):g} MeV/u")
+            raise IonrtError(f"base data: no dose spectrum at {float(energy[i]):g} MeV/u")
+        node = nodes[i, known].astype(float)
         for name, mean in zip(tables, (share[known] @ stack.T / total[known, None]).T, strict=True):
             out[name][i] = np.interp(depth, node, mean)
+
+    def some(part: slice) -> None:
+        for i in range(part.start, part.stop):
+            one(i)
+
+    each(some, slabs(energy.size, ENERGIES))
     return out
 
 

@@ -10,6 +10,7 @@ from .ntcp import fit_lkb as fit_lkb
 from .ntcp import fit_ntcp as fit_ntcp
 from .ntcp import geud as geud
 from .ntcp import lkb as lkb
+from .prediction_checks import calibration as calibration
 from .regression import cox as cox
 from .regression import ph_test as ph_test
 from .selection import delta_ntcp_rule as delta_ntcp_rule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,9 +10,10 @@ import pandas as pd
 from scipy import special, stats
 
 from ionrt.outcome import likelihood
-from ionrt.outcome.columns import check_level, survival_columns
+from ionrt.outcome.columns import check_level, numbers, survival_columns
 from ionrt.outcome.ntcp import likelihood_table
 from ionrt.outcome.regression import design
+from ionrt.outcome.survival import median_follow_up
 from ionrt.quantities import IonrtError, one_of
 
 LATENCIES = ("lognormal", "weibull", "loglogistic")
@@ -76,16 +78,23 @@ def fit_actuarial_ntcp(
 
     Returns
     -------
-    DataFrame, one row per term, then ``latency_location`` (mean log time) and ``latency_log_scale``: `term`, `coef`, `se`, `p`
-    (likelihood ratio; NaN for the latency), `lower`, `upper` (profile likelihood; infinite where the data do not bound it).
-    ``attrs``: n, n_events, loglik, aic, link, latency, formula. Predictions: `predict_ntcp`.
+    DataFrame, one row per term, then ``latency_location`` (mean log time) and ``latency_log_scale``: `term`, `coef`, `se`,
+    `p` (likelihood ratio; NaN for the latency), `lower`, `upper` (profile likelihood; infinite where the data do not bound
+    it). ``attrs``: n, n_events, loglik, aic, link, latency, formula, covariance (nested lists, for `predict_ntcp`),
+    latency_scale (exp of the location), follow_up (median, by the reverse Kaplan-Meier estimate), identified (latency_scale
+    does not exceed follow_up). Predictions: `predict_ntcp`.
 
     Raises
     ------
     IonrtError : no event, an event at time 0, separation, dependent terms.
 
-    Validity: needs follow-up well beyond the usual latency, otherwise incidence and latency cannot be told apart and the limits
-    of the intercept are wide or infinite. A regression on observed LETd is no proof of an effect of LETd.
+    Warns
+    -----
+    UserWarning where the latency scale exceeds the follow-up: incidence and latency cannot be told apart then, the
+    probability of "ever" is no estimate, and only predictions up to times within the follow-up rest on data.
+
+    Validity: needs follow-up well beyond the usual latency, otherwise the limits of the intercept are wide or infinite. A
+    regression on observed LETd is no proof of an effect of LETd.
 
     References
     ----------
@@ -107,6 +116,17 @@ def fit_actuarial_ntcp(
         [*d.names, "latency_location", "latency_log_scale"], objective, best, scale, level, tested=len(d.names)
     )
     loglik = -objective(best)[0]
+    latency_scale, follow_up = float(np.exp(min(best[-2], 700.0))), median_follow_up(cols, happened)
+    if latency_scale > follow_up:
+        warnings.warn(
+            f"actuarial NTCP: the latency scale {latency_scale:.3g} exceeds the median follow-up {follow_up:.3g}: how many get"
+            " the complication ever cannot be told from how late; predict up to times within the follow-up only",
+            stacklevel=2,
+        )
+    try:
+        covariance = np.linalg.inv(likelihood.hessian(objective, best)) / np.outer(scale, scale)
+    except np.linalg.LinAlgError:
+        covariance = np.full((len(best), len(best)), np.nan)
     out.attrs = {
         "n": len(df),
         "n_events": int(happened.sum()),
@@ -115,6 +135,10 @@ def fit_actuarial_ntcp(
         "link": link,
         "latency": latency,
         "formula": formula,
+        "covariance": covariance.tolist(),
+        "latency_scale": latency_scale,
+        "follow_up": follow_up,
+        "identified": latency_scale <= follow_up,
     }
     return out
 
@@ -139,7 +163,7 @@ def _maximum(objective: likelihood.Objective, x: np.ndarray, t: np.ndarray, even
     return max(found, key=lambda f: f[1])[0]
 
 
-def predict_ntcp(fit: pd.DataFrame, df: pd.DataFrame, *, at: Sequence[float] = ()) -> pd.DataFrame:
+def predict_ntcp(fit: pd.DataFrame, df: pd.DataFrame, *, at: Sequence[float] = (), level: float = 0.95) -> pd.DataFrame:
     r"""Complication probability of new patients from `fit_actuarial_ntcp`, eventually and up to chosen times.
 
     :math:`\mathrm{NTCP}_i(t) = p_i F(t)`
@@ -148,11 +172,13 @@ def predict_ntcp(fit: pd.DataFrame, df: pd.DataFrame, *, at: Sequence[float] = (
     ----------
     fit : result of `fit_actuarial_ntcp`.
     df : one row per patient with the columns of the formula.
-    at : times in the unit of the fit.
+    at : times in the unit of the fit. level : confidence level of the limits.
 
     Returns
     -------
-    DataFrame, one row per patient (index of `df`) and time: `time` (infinity: eventually), `ntcp`.
+    DataFrame, one row per patient (index of `df`) and time: `time` (infinity: eventually), `ntcp`, `lower`, `upper` (delta
+    method on the scale of log(-log(1 - NTCP)), all parameters together; NaN where the likelihood is flat). ``attrs``:
+    identified, as in the fit; where it is False, "eventually" is an extrapolation.
     """
     if "latency" not in fit.attrs:
         raise IonrtError("fit: expected the table returned by fit_actuarial_ntcp, with its attrs")
@@ -160,10 +186,29 @@ def predict_ntcp(fit: pd.DataFrame, df: pd.DataFrame, *, at: Sequence[float] = (
     coef = fit.set_index("term").coef
     if list(coef.index[:-2]) != d.names:
         raise IonrtError(f"df: the formula gives terms {d.names}, the fit has {list(coef.index[:-2])}; use the same categories")
-    p = np.exp(likelihood.log_probabilities(d.x @ coef.to_numpy()[:-2], fit.attrs["link"])[0])
+    theta, covariance = coef.to_numpy(), np.asarray(fit.attrs["covariance"])
+    normal = stats.norm.ppf(0.5 + check_level(level) / 2)
+
+    def risk(theta: np.ndarray, t: float) -> np.ndarray:
+        p = np.exp(likelihood.log_probabilities(d.x @ theta[:-2], fit.attrs["link"])[0])
+        z = (np.log(t) - theta[-2]) / np.exp(theta[-1]) if t > 0 else -np.inf
+        return p * (1.0 if t == np.inf else float(_latency(np.asarray(z, dtype=float), fit.attrs["latency"])[0]))
+
+    def stretched(q: np.ndarray) -> np.ndarray:
+        return np.log(-np.log1p(-np.clip(q, 1e-300, 1 - 1e-16)))
+
     parts = []
-    for t in (*at, np.inf):
-        z = (np.log(t) - coef["latency_location"]) / np.exp(coef["latency_log_scale"]) if t > 0 else -np.inf
-        f = 1.0 if t == np.inf else float(_latency(np.asarray(z, dtype=float), fit.attrs["latency"])[0])
-        parts.append(pd.DataFrame({"time": float(t), "ntcp": p * f}, index=df.index))
-    return pd.concat(parts)
+    for t in (*numbers(at, "at"), np.inf):
+        q, slopes = risk(theta, t), np.empty((len(theta), len(d.x)))
+        for j, step in enumerate(1e-5 * np.sqrt(np.maximum(np.diag(covariance), 0.0))):
+            shift = np.where(np.arange(len(theta)) == j, step, 0.0)
+            slopes[j] = (
+                (stretched(risk(theta + shift, t)) - stretched(risk(theta - shift, t))) / (2 * step) if step > 0 else np.nan
+            )
+        with np.errstate(invalid="ignore"):
+            half = normal * np.sqrt(np.einsum("jp,jk,kp->p", slopes, covariance, slopes))
+        ends = [-np.expm1(-np.exp(np.minimum(stretched(q) + side * half, 700.0))) for side in (-1, 1)]
+        parts.append(pd.DataFrame({"time": float(t), "ntcp": q, "lower": ends[0], "upper": ends[1]}, index=df.index))
+    out = pd.concat(parts)
+    out.attrs["identified"] = fit.attrs["identified"]
+    return out

@@ -7,7 +7,7 @@ same everywhere. A row is at risk on (start, stop].
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -72,6 +72,19 @@ def product_limit(table: RiskTable) -> tuple[np.ndarray, np.ndarray]:
     return survival, se
 
 
+def _still_followed(table: RiskTable) -> np.ndarray:
+    """Kaplan-Meier estimate of the time under observation: censoring is the event, and who had an event leaves before it."""
+    exposed = table.at_risk - table.events
+    return np.cumprod(1.0 - np.divide(table.censored, exposed, out=np.zeros_like(exposed), where=exposed > 1e-12))
+
+
+def median_follow_up(cols: SurvivalColumns, event: np.ndarray) -> float:
+    """Median time under observation of all rows (reverse Kaplan-Meier); the longest time where half stayed to the end."""
+    table = risk_table(replace(cols, code=event.astype(np.int64)), np.arange(len(cols.stop)))
+    found = crossing(table.time, _still_followed(table))
+    return float(cols.stop.max()) if np.isnan(found) else found
+
+
 def confidence_limits(survival: np.ndarray, se: np.ndarray, *, level: float, method: str) -> tuple[np.ndarray, np.ndarray]:
     """Pointwise limits on the log-log, log or plain scale; NaN where the estimate is 0 or 1."""
     z = stats.norm.ppf(0.5 + check_level(level) / 2)
@@ -127,13 +140,15 @@ def kaplan_meier(
 
     Returns
     -------
-    DataFrame, one row per stratum and time: `stratum`, `time`, `at_risk` just before it, `events` and `censored` since
-    the previous row, `survival`, `se` (Greenwood), `lower`, `upper`; and per stratum, repeated in its rows: `n` patients,
-    `n_events`, `median`, `median_lower`, `median_upper`. NaN: not estimable (after the last follow-up, limits at 0 and 1).
+    DataFrame, one row per stratum and time: `stratum`, `time`, `at_risk` just before it, `events` and `censored` since the
+    previous row, `survival`, `se` (Greenwood), `lower`, `upper`; and per stratum, repeated in its rows: `n` patients,
+    `n_events`, `median`, `median_lower`, `median_upper`, `follow_up` (median by the reverse Kaplan-Meier estimate). NaN: not
+    estimable (after the last follow-up, limits at 0 and 1).
 
     References
     ----------
-    Kaplan and Meier 1958, doi:10.1080/01621459.1958.10501452; weighted variance: Xie and Liu 2005, doi:10.1002/sim.2174.
+    Kaplan and Meier 1958, doi:10.1080/01621459.1958.10501452; weighted variance: Xie and Liu 2005, doi:10.1002/sim.2174;
+    median follow-up: Schemper and Smith 1996, doi:10.1016/0197-2456(96)00075-X.
     """
     one_of(confidence, CONFIDENCE, what="confidence")
     cols = survival_columns(df, time, event, by=by, start=start, weights=weights)
@@ -174,6 +189,7 @@ def _stratum_curve(
             "upper": step(upper, np.nan),
             "n": len(rows),
             "n_events": int((cols.code[rows] > 0).sum()),
+            "follow_up": crossing(table.time, _still_followed(table)),
             "median": crossing(table.time, survival),
             "median_lower": crossing(table.time, lower),
             "median_upper": crossing(table.time, upper),

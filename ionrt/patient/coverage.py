@@ -130,6 +130,9 @@ def plane_bounds(one: Contours, slices: np.ndarray, end_caps: bool = True) -> tu
     cap = usual / 2.0 if end_caps else 0.0
     low = at - np.concatenate(([cap], np.where(joined, half, cap)))
     high = at + np.concatenate((np.where(joined, half, cap), [cap]))
+    edges = slices[0] - step / 2.0, slices[-1] + step / 2.0  # a plane within the CT does not reach beyond it
+    low = np.where(at > edges[0], np.maximum(low, edges[0]), low)
+    high = np.where(at < edges[1], np.minimum(high, edges[1]), high)
     return np.column_stack([low, high])[which], word
 
 

@@ -83,7 +83,7 @@ def check_mixed(slices: list[Slice]) -> None:
             ("PixelSpacing", first.spacing, one.spacing),
             ("Rows", first.shape[0], one.shape[0]),
             ("Columns", first.shape[1], one.shape[1]),
-            ("FrameOfReferenceUID", first.header.code("FrameOfReferenceUID"), one.header.code("FrameOfReferenceUID")),
+            ("FrameOfReferenceUID", first.header.uid("FrameOfReferenceUID"), one.header.uid("FrameOfReferenceUID")),
         ):
             if a is b or (np.allclose(a, b, atol=1e-4) if isinstance(a, np.ndarray) else a == b):
                 continue

@@ -191,7 +191,7 @@ def _dataset(
     values: np.ndarray | da.Array, form: Layout, first: Header, folder: str | Path, padding: str | None, notes: Notes
 ) -> xr.Dataset:
     """The Dataset with `ct` and the attributes of its series."""
-    frame = first.code("FrameOfReferenceUID")
+    frame = first.uid("FrameOfReferenceUID")
     if not frame:
         notes.assume("CT: no frame of reference UID; objects are associated by geometry only")
     series = first.code("SeriesInstanceUID")
@@ -233,4 +233,4 @@ def _note_outside(found: list[Contours], form: Layout, notes: Notes) -> None:
 
 def _frames(headers: list[Header]) -> set[str]:
     """Frames of reference of all CT images of the folder."""
-    return {h.code("FrameOfReferenceUID") for h in headers if is_ct(h)}
+    return {h.uid("FrameOfReferenceUID") for h in headers if is_ct(h)}

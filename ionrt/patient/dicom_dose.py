@@ -61,7 +61,7 @@ def doses_of(patient: xr.Dataset, doses: list[Header], folder: Path, wanted: str
     fitting: dict[str, list[tuple[str, xr.DataArray]]] = {}
     for header in doses:
         name = header.path.relative_to(folder).as_posix()
-        if fault := frame_fault(patient.attrs["frame_of_reference_uid"], header.code("FrameOfReferenceUID")):
+        if fault := frame_fault(patient.attrs["frame_of_reference_uid"], header.uid("FrameOfReferenceUID")):
             elsewhere[name] = fault
             continue
         try:
@@ -78,7 +78,7 @@ def doses_of(patient: xr.Dataset, doses: list[Header], folder: Path, wanted: str
         elif not _same_grid(dose, patient):
             elsewhere[name] = "on a grid of its own"
         else:
-            if not header.code("FrameOfReferenceUID"):
+            if not header.uid("FrameOfReferenceUID"):
                 notes.assume(f"{name}: no frame of reference; associated with the CT by geometry")
             fitting.setdefault(str(dose.name), []).append((name, dose))
     for quantity, found in fitting.items():
@@ -125,7 +125,7 @@ def _dose(header: Header, notes: Notes) -> xr.DataArray:
         "dose_type": data.code("DoseType"),
         "dose_summation_type": data.code("DoseSummationType"),
         "dose_comment": data.text("DoseComment"),
-        "frame_of_reference_uid": data.code("FrameOfReferenceUID"),
+        "frame_of_reference_uid": data.uid("FrameOfReferenceUID"),
         "sop_instance_uid": data.code("SOPInstanceUID"),
         "affine": affine(form.coords),
         "content_hash": content_hash(digest, factor, affine(form.coords)),

@@ -57,7 +57,7 @@ def choose_structure_set(
 def frames_of(header: Header) -> set[str]:
     """Frames of reference that a structure set names."""
     sequence = header.items("ReferencedFrameOfReferenceSequence")
-    return ({item.code("FrameOfReferenceUID") for item in sequence} | {header.code("FrameOfReferenceUID")}) - {""}
+    return ({item.uid("FrameOfReferenceUID") for item in sequence} | {header.uid("FrameOfReferenceUID")}) - {""}
 
 
 def read_contours(header: Header, frame: str, images: set[str], notes: Notes) -> tuple[list[Contours], list[str]]:
@@ -78,7 +78,7 @@ def read_contours(header: Header, frame: str, images: set[str], notes: Notes) ->
     for roi, number, name, items in zip(rois, numbers, names, contours, strict=True):
         if items is None:
             continue
-        own = roi.code("ReferencedFrameOfReferenceUID")
+        own = roi.uid("ReferencedFrameOfReferenceUID")
         if fault := frame_fault(frame, own):
             notes.leave_out(f"{data.where}: structure {name!r} {fault}")
             continue
@@ -88,6 +88,10 @@ def read_contours(header: Header, frame: str, images: set[str], notes: Notes) ->
         if not one.is_flat():
             notes.leave_out(f"{data.where}: structure {name!r} is drawn in oblique or non-planar contours; expected slices")
             continue
+        if not len(one.lengths):
+            notes.assume(f"{data.where}: structure {name!r} has no closed contours; it is empty", quiet=True)
+        if number not in types:
+            notes.assume(f"{data.where}: no interpreted type of structure {name!r} (no observation of it)", quiet=True)
         found.append(one)
         kinds.append(types.get(number, ""))
     _check_references([item for items in contours for item in items or ()], images, data.where, notes)

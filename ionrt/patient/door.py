@@ -145,6 +145,17 @@ class Fields:
             raise self.error(keyword, f"is no code (stored as {raw[0]}); {DAMAGED}")
         return text.decode("ascii").upper() or default
 
+    def uid(self, keyword: str) -> str:
+        """A UID, "" where it is absent; anything but digits and points raises."""
+        text = self.code(keyword)
+        if not set(text) <= set("0123456789."):
+            raise self.error(keyword, f"is no UID; {DAMAGED}")
+        return text
+
+    def is_empty(self, keyword: str) -> bool:
+        """Whether an element is there and holds nothing."""
+        return keyword in self.data and keyword not in self
+
     def codes(self, keyword: str) -> tuple[str, ...]:
         """All values of a coded element."""
         return tuple(part.strip() for part in self.code(keyword).split("\\")) if self.code(keyword) else ()

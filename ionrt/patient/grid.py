@@ -180,7 +180,7 @@ def _uniform(depth: np.ndarray, positions: np.ndarray, normal: np.ndarray, what:
     off = np.nonzero(np.abs(gaps - usual) > max(SPACING_TOLERANCE * usual, SPACING_TOLERANCE))[0]
     fit = _rounded(depth) if off.size else None
     if off.size and fit is None:
-        i = int(off[0])
+        i = int(np.abs(gaps - usual).argmax())
         raise IonrtError(
             f"{what}: slice distance is {usual:g} mm, but {gaps[i]:g} mm between {depth[i]:g} and {depth[i + 1]:g} mm"
             f" ({off.size} such place{'s' if off.size > 1 else ''}): a slice is missing or the spacing is not uniform;"
@@ -205,13 +205,19 @@ def _uniform(depth: np.ndarray, positions: np.ndarray, normal: np.ndarray, what:
 
 
 def _rounded(depth: np.ndarray) -> tuple[float, float] | None:
-    """First depth and distance of positions that are uniform but for their last digit; None where they are not."""
+    """First depth and distance of positions that are uniform but for their last digit; None where they are not.
+
+    The straight line that lies nearest to the farthest point: the spread about a line is convex in its slope.
+    """
     places = np.arange(len(depth))
-    step, start = np.polyfit(places, depth, 1)
-    left = depth - start - step * places
-    start += (left.max() + left.min()) / 2.0
-    off = (left.max() - left.min()) / 2.0
-    return (float(start), float(step)) if off <= ROUNDED and off < 0.2 * step else None
+    low, high = float(np.diff(depth).min()), float(np.diff(depth).max())
+    for _ in range(60):
+        one, other = low + (high - low) / 3.0, high - (high - low) / 3.0
+        low, high = (low, other) if np.ptp(depth - one * places) < np.ptp(depth - other * places) else (one, high)
+    step = (low + high) / 2.0
+    left = depth - step * places
+    off = float(np.ptp(left)) / 2.0
+    return (float(left.min()) + off, step) if off <= ROUNDED and off < 0.2 * step else None
 
 
 def _patient_axis(direction: np.ndarray, what: str) -> int:

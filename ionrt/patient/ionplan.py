@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,13 @@ def read_ion_plan(path: str | Path, *, strict: bool = False) -> IonPlan:
         if kind != "TREATMENT":
             notes.leave_out(f"{data.where}: beam {number} is no treatment beam ({kind})", quiet=kind == "SETUP")
             continue
-        rows = _layers(beam, number)
+        rows = _layers(beam, number, notes)
         layers += [row for row, _ in rows]
         spots += [table for _, table in rows]
         beams.append(_beam(beam, number, [row for row, _ in rows], groups.get(number), notes))
         beams[-1]["patient_position"] = _patient_position(data, beam)
+        if not beams[-1]["patient_position"]:
+            notes.assume(f"beam {number}: no patient position stated, or more than one", quiet=True)
     if not spots:
         raise IonrtError(f"{data.where}: no scan spots with a weight; expected a scanned ion plan with treatment beams")
     table = pd.DataFrame(beams)
@@ -104,7 +107,7 @@ def read_ion_plan(path: str | Path, *, strict: bool = False) -> IonPlan:
     return IonPlan(
         label=data.text("RTPlanLabel"),
         fractions=fractions.pop() if len(fractions) == 1 else 0,
-        frame_of_reference_uid=data.code("FrameOfReferenceUID"),
+        frame_of_reference_uid=data.uid("FrameOfReferenceUID"),
         beams=table,
         layers=pd.DataFrame(layers),
         spots=points,
@@ -153,7 +156,7 @@ def _groups(data: Fields) -> dict[int, tuple[float, float, int]]:
     return found
 
 
-def _layers(beam: Fields, number: int) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+def _layers(beam: Fields, number: int, notes: Notes) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """(row, spots) of each control point that delivers something; energy and spot size carry on until they change."""
     found: list[tuple[dict[str, Any], pd.DataFrame]] = []
     energy, size, tune = np.nan, np.full(2, np.nan), ""
@@ -161,6 +164,7 @@ def _layers(beam: Fields, number: int) -> list[tuple[dict[str, Any], pd.DataFram
     stated = beam.integer("NumberOfControlPoints", len(points))
     if stated != len(points) or not points:
         raise IonrtError(f"{beam.where}: {len(points)} control points, and it says {stated}; the plan is damaged")
+    _check_energies(points, number, notes)
     for point in points:
         energy = point.number("NominalBeamEnergy", energy, low=0.01, high=MOST_ENERGY)
         size = point.numbers("ScanningSpotSize", 2, default=size, low=0.0, high=1e3)
@@ -187,6 +191,15 @@ def _layers(beam: Fields, number: int) -> list[tuple[dict[str, Any], pd.DataFram
     return found
 
 
+def _check_energies(points: list[Fields], number: int, notes: Notes) -> None:
+    """An energy that is not stated goes on; where a system repeats it at each point and leaves one out, that is said."""
+    stated = [point.number("NominalBeamEnergy", None, low=0.01, high=MOST_ENERGY) for point in points]
+    if any(point.is_empty("NominalBeamEnergy") for point in points):
+        raise IonrtError(f"beam {number}: NominalBeamEnergy of a control point is empty; the plan is damaged")
+    if None in stated and any(a is not None and a == b for a, b in pairwise(stated)):
+        notes.assume(f"beam {number}: control point {stated.index(None)} states no energy; that of the one before is taken")
+
+
 def _beam(
     beam: Fields, number: int, layers: list[dict[str, Any]], group: tuple[float, float, int] | None, notes: Notes
 ) -> dict[str, Any]:
@@ -205,6 +218,14 @@ def _beam(
     z, a, q = _species(beam, number)
     isocentre = first.numbers("IsocenterPosition", 3, low=-FAR, high=FAR)
     source = beam.numbers("VirtualSourceAxisDistances", 2, default=np.full(2, np.nan), low=0.0, high=1e6)
+    for what, missing in (
+        ("spot size", any(np.isnan(row["size_x"]) for row in layers)),
+        ("virtual source distance", np.isnan(source).any()),
+        ("number of fractions", not fractions),
+        ("beam dose", np.isnan(dose)),
+    ):
+        if missing:
+            notes.assume(f"beam {number}: no {what} stated", quiet=True)
     snouts = [s.text("SnoutID") for s in beam.items("SnoutSequence")]
     gantry, couch = (first.number(k, low=-360.0, high=360.0) for k in ("GantryAngle", "PatientSupportAngle"))
     return {

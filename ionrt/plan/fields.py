@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.ndimage import binary_dilation
 from tqdm.auto import tqdm
 
 from ionrt.files import content_hash
+from ionrt.parallel import each
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.moments import Moment, merge, moment_values, moments_of
 from ionrt.plan.setup.scenarios import Scenario, check_scenarios
@@ -188,7 +190,7 @@ def field_moments(
 
 def _values(influence: Influence, wanted: Sequence[Moment]) -> Values:
     """Value per unit dose of each moment, per ion."""
-    return {ion: moment_values(base, wanted) for ion, base in influence.base.items()}
+    return dict(zip(influence.base, each(lambda base: moment_values(base, wanted), influence.base.values()), strict=True))
 
 
 def _accumulate(
@@ -198,9 +200,14 @@ def _accumulate(
     out = np.zeros((1 + len(wanted), influence.grid.size), dtype=np.float32)
     for beam, spots, chosen in zip(influence.beams, influence.slices(), use, strict=True):
         if chosen:
-            for columns in whole(beam, values[beam.beam.ion]):
-                out[:, beam.voxel] += columns.forward(w[spots]).T
+            mine = [(columns, w[spots]) for columns in whole(beam, values[beam.beam.ion])]
+            for part in each(lambda pair: pair[0].forward(pair[1]), mine):
+                each(partial(_add, out, beam.voxel, part), range(len(out)))
     return out
+
+
+def _add(out: np.ndarray, voxel: np.ndarray, part: np.ndarray, k: int) -> None:
+    out[k, voxel] += part[:, k]
 
 
 def _dataset(

@@ -1,6 +1,7 @@
 from .bands import histogram_bands as histogram_bands
 from .bands import scenario_points as scenario_points
 from .biology import curves as curves
+from .cohort import calibration as calibration
 from .cohort import coverage as coverage
 from .cohort import forest as forest
 from .cohort import lines as lines

@@ -113,3 +113,30 @@ def coverage(table: pd.DataFrame, *, label: str, width: int = 640, caption: str 
         show_legend=False,
     )
     return Figure(hv.Overlay(drawn).opts(layout), f"{caption} Grey: 93 to 97 %. {_origin('SYNTHETIC')}".strip())
+
+
+def calibration(table: pd.DataFrame, *, label: str, origin: str, width: int = 460, caption: str = "") -> Figure:
+    """Observed against predicted risk by quantile, with limits, the line of agreement, Brier score and AUC.
+
+    Parameters: `table` of `ionrt.outcome.calibration`; `label` of the event with its horizon; `origin` SYNTHETIC or clinical;
+    `width` [pixels]; `caption` first sentence, with LET definition, RBE model and ion.
+    """
+    x, y, low, high = (100 * table[c].to_numpy(float) for c in ("predicted", "observed", "lower", "upper"))
+    top = 1.1 * float(np.nanmax(np.concatenate([x, y, high]))) or 1.0
+    known = np.isfinite(low) & np.isfinite(high)
+    drawn: list[Any] = [hv.Curve(([0, top], [0, top])).opts(color="#777777", line_width=1, line_dash="dotted")]
+    drawn.append(hv.Segments((x[known], low[known], x[known], high[known])).opts(color=PANEL_COLOURS[1], line_width=2.0))
+    drawn.append(hv.Scatter((x, y)).opts(color=PANEL_COLOURS[1], size=9))
+    layout = panel(
+        frame_width=width - 120,
+        frame_height=width - 120,
+        xlim=(0, top),
+        ylim=(0, top),
+        xlabel=f"Predicted {label} [%]",
+        ylabel=f"Observed {label} [%]",
+        show_legend=False,
+    )
+    a = table.attrs
+    scores = f"Brier score {a['brier']:.3f} ({a['brier_null']:.3f} with one risk for all), AUC {a['auc']:.2f}."
+    text = f"{caption} {len(table)} groups by predicted risk, bars: 95 % limits; dotted: agreement. {scores} {_origin(origin)}"
+    return Figure(hv.Overlay(drawn).opts(layout), text.strip())

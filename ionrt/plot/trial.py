@@ -112,38 +112,73 @@ def survival_steps(
     *,
     unit: str,
     label: str,
+    y: str = "survival",
     steps: bool = True,
+    at_risk: pd.DataFrame | None = None,
+    since: str = "randomisation",
+    top: float = 103.0,
     origin: str = "SYNTHETIC",
     width: int = 640,
     caption: str = "",
 ) -> Figure:
-    """Kaplan-Meier curves with their pointwise limits, one per stratum, without marks of single patients.
+    """Kaplan-Meier or incidence curves with their pointwise limits, one per stratum, and the numbers at risk beneath.
 
-    Parameters: `table` of `ionrt.outcome.kaplan_meier` (or `ionrt.cohort.safe_curve`); `unit` of time; `label` of the endpoint.
-    `steps`: False joins the points by lines, for a safe curve: with one point per several events, steps would come late.
-    `origin`: SYNTHETIC or clinical.
+    Parameters: `table` of `ionrt.outcome.kaplan_meier` or `cumulative_incidence` (one cause), or of
+    `ionrt.cohort.safe_curve`; `unit` of time, counted `since`; `label` of the endpoint; `y`: survival or incidence; `top` of
+    the axis [%]; `at_risk` table of `ionrt.outcome.at_risk`, written under the time axis. `steps`: False joins the points by
+    lines, for a safe curve: with one point per several events, steps would come late. `origin`: SYNTHETIC or clinical. No
+    marks of single patients.
     """
+    strata = list(dict.fromkeys(table["stratum"]))
+    reach = float(table["time"].max()) if at_risk is None else max(float(table["time"].max()), float(at_risk["time"].max()))
     lines: list[Any] = []
-    for (stratum, part), colour, dash in zip(table.groupby("stratum", observed=True), BAR_COLOURS, DASHES, strict=False):
+    for k, stratum in enumerate(strata):
+        part, style = table[table["stratum"] == stratum], {"color": BAR_COLOURS[k % 7], "line_dash": DASHES[k % 4]}
         x = part["time"].to_numpy(float)
-        curve, low, high = (100 * part[c].to_numpy(float) for c in ("survival", "lower", "upper"))
+        curve, low, high = (100 * part[c].to_numpy(float) for c in (y, "lower", "upper"))
         if steps:
             x = np.repeat(x, 2)[1:]
-            curve, low, high = (np.repeat(y, 2)[:-1] for y in (curve, low, high))
+            curve, low, high = (np.repeat(v, 2)[:-1] for v in (curve, low, high))
         known = np.isfinite(low) & np.isfinite(high)
-        lines.append(
-            hv.Area((x[known], low[known], high[known]), vdims=["low", "high"]).opts(color=colour, alpha=0.15, line_alpha=0)
-        )
-        lines.append(hv.Curve((x, curve), label=str(stratum)).opts(color=colour, line_dash=dash, line_width=2.2))
+        band = hv.Area((x[known], low[known], high[known]), vdims=["low", "high"])
+        lines.append(band.opts(color=style["color"], alpha=0.15, line_alpha=0))
+        lines.append(hv.Curve((x, curve), label=str(stratum)).opts(line_width=2.2, **style))
+    shape = {"frame_width": width - 170, "xlim": (-0.03 * reach, 1.03 * reach)}
     layout = panel(
-        frame_width=width - 120,
+        **shape,
         frame_height=300,
-        ylim=(0, 103),
-        xlabel=f"Time since randomisation [{unit}]",
+        ylim=(0, top),
+        xlabel=f"Time since {since} [{unit}]",
         ylabel=f"{label} [%]",
-        legend_position="top_right",
+        legend_position="top_right" if y == "survival" else "top_left",
     )
-    return Figure(
-        hv.Overlay(lines).opts(layout),
-        f"{caption} Shaded: pointwise 95 % limits. {NOT_DATA if origin == 'SYNTHETIC' else ''}".strip(),
+    drawn: Any = hv.Overlay(lines).opts(layout)
+    if at_risk is not None:
+        drawn = in_columns([drawn, _numbers_at_risk(at_risk, strata, shape)], 1)
+    text = "At risk: patients just before the time." if at_risk is not None else ""
+    said = f"{caption} Shaded: pointwise 95 % limits. {text} {NOT_DATA if origin == 'SYNTHETIC' else ''}"
+    return Figure(drawn, " ".join(said.split()))
+
+
+def _numbers_at_risk(at_risk: pd.DataFrame, strata: list, shape: dict[str, Any]) -> hv.Overlay:
+    """The numbers as text under their times, one line per stratum, in the stratum's colour."""
+    rows: list[Any] = []
+    for k, stratum in enumerate(strata):
+        part = at_risk[at_risk["stratum"] == stratum]
+        place = np.full(len(part), float(len(strata) - 1 - k))
+        texts = [str(int(v)) if np.isfinite(v) else "" for v in part["at_risk"].to_numpy(float)]
+        rows.append(
+            hv.Labels((part["time"].to_numpy(float), place, texts)).opts(text_color=BAR_COLOURS[k % 7], text_font_size="9pt")
+        )
+    layout = panel(
+        **shape,
+        title="At risk",
+        frame_height=24 * len(strata),
+        ylim=(-0.6, len(strata) - 0.4),
+        yticks=[(len(strata) - 1 - k, str(stratum)) for k, stratum in enumerate(strata)],
+        xlabel="",
+        ylabel="",
+        show_grid=False,
+        xaxis=None,
     )
+    return hv.Overlay(rows).opts(layout)

@@ -1,7 +1,7 @@
-from .definition import Validity as Validity
+from .blocks import Validity as Validity
 from .model import Model as Model
 from .models import MODELS as MODELS
-from .functions import apply_model as apply_model
+from .model import apply_model as apply_model
 from .functions import carabe as carabe
 from .functions import chen as chen
 from .functions import constant as constant
@@ -14,7 +14,7 @@ from .functions import osmk as osmk
 from .functions import osmk23 as osmk23
 from .functions import rorvik as rorvik
 from .functions import smk as smk
-from .functions import voxels_outside as voxels_outside
+from .model import voxels_outside as voxels_outside
 from .functions import wedenberg as wedenberg
 from .functions import wilkens as wilkens
 from .course import add_fractions as add_fractions

@@ -1,39 +1,13 @@
-"""One function per RBE model: field in, stamped RBE-weighted dose out."""
+"""One function per RBE model: field in, stamped RBE-weighted dose out; its signature has parameters and defaults."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import xarray as xr
 
 from ionrt.biology.tissues import Lem1, Mkm, Osmk21, Osmk23, Smk
-from ionrt.quantities import one_of
-from ionrt.rbe.models import MODELS
+from ionrt.rbe.model import apply_model
 
 Number = float | xr.DataArray
-
-
-def apply_model(field: xr.Dataset, name: str, **params: Any) -> xr.DataArray:
-    """RBE-weighted dose of `field` under the model `name` of `MODELS`; every model answers this call.
-
-    Parameters: `field` Dataset (z, y, x) with ``dose`` [Gy] per fraction and the model's moments; `params` those of the model.
-    Returns: ``rbe_dose`` [Gy (RBE)], shape of dose, float32 where the field is; lazy where the field is chunked.
-    Validity: that of the model (attribute ``validity``); warns once with the number of voxels outside, for a chunked field
-    that of the first block that has any (`voxels_outside` counts them all).
-    Errors: IonrtError for an unknown model, a missing moment, wrong units or definitions, NaN, negative or infinite values.
-    """
-    return MODELS[one_of(name, tuple(MODELS), what="RBE model")](field, **params)
-
-
-def voxels_outside(field: xr.Dataset, name: str, **params: Any) -> xr.DataArray:
-    """How many voxels of `field` lie outside the range that the model `name` was made for.
-
-    A chunked field warns when the first such block is computed and counts that block alone; this counts all of them.
-
-    Parameters: as `apply_model`. Returns: ``voxels_outside`` [1], a number; lazy where the field is chunked.
-    Errors: as `apply_model`.
-    """
-    return MODELS[one_of(name, tuple(MODELS), what="RBE model")].outside(field, **params)
 
 
 def constant(field: xr.Dataset, *, rbe: Number = 1.1) -> xr.DataArray:

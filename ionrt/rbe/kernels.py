@@ -15,10 +15,10 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from ionrt.rbe.blocks import BIG
 from ionrt.rbe.elementary import exp, log, log1p, to_bits
 
 STAGE = 512  # voxels that go through a long formula stage by stage: short loops overlap, the cache holds what is between
-BIG = 1e12  # Gy, and every numerator: beyond it is no dose, and its square would leave single precision
 # Fused multiply-add shortens the chains of the series threefold; NaN, infinity and order of summation keep their meaning.
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 

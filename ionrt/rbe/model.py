@@ -14,9 +14,9 @@ from ionrt.biology.tissues import Tissue
 from ionrt.files import content_hash
 from ionrt.let import ions_of
 from ionrt.parallel import slabs
-from ionrt.quantities import IonrtError, check, check_same_grid, stamp
+from ionrt.quantities import IonrtError, check, check_same_grid, one_of, stamp
 from ionrt.rbe import blocks
-from ionrt.rbe.definition import Definition
+from ionrt.rbe.blocks import Definition
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -137,3 +137,30 @@ class Model(Definition):
                 f"{self.name}: made for {', '.join(self.validity.ions)}, the field holds {wrong[0]!r}; LET alone does not "
                 "determine the RBE across ions. Use a model with a table over charge and energy (nirs_mkm, smk, lem1)"
             )
+
+
+MODELS: dict[str, Model] = {}
+"""Every model by its name."""
+
+
+def apply_model(field: xr.Dataset, name: str, **params: Any) -> xr.DataArray:
+    """RBE-weighted dose of `field` under the model `name` of `MODELS`; every model answers this call.
+
+    Parameters: `field` Dataset (z, y, x) with ``dose`` [Gy] per fraction and the model's moments; `params` those of the model.
+    Returns: ``rbe_dose`` [Gy (RBE)], shape of dose, float32 where the field is; lazy where the field is chunked.
+    Validity: that of the model (attribute ``validity``); warns once with the number of voxels outside, for a chunked field
+    that of the first block that has any (`voxels_outside` counts them all).
+    Errors: IonrtError for an unknown model, a missing moment, wrong units or definitions, NaN, negative or infinite values.
+    """
+    return MODELS[one_of(name, tuple(MODELS), what="RBE model")](field, **params)
+
+
+def voxels_outside(field: xr.Dataset, name: str, **params: Any) -> xr.DataArray:
+    """How many voxels of `field` lie outside the range that the model `name` was made for.
+
+    A chunked field warns when the first such block is computed and counts that block alone; this counts all of them.
+
+    Parameters: as `apply_model`. Returns: ``voxels_outside`` [1], a number; lazy where the field is chunked.
+    Errors: as `apply_model`.
+    """
+    return MODELS[one_of(name, tuple(MODELS), what="RBE model")].outside(field, **params)

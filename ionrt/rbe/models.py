@@ -1,7 +1,9 @@
-"""The RBE models: each a `Model` in `MODELS`; `ionrt.rbe.functions` has a function of the same name for each."""
+"""The RBE models: each a `Model` in `MODELS`, made of its public function, whose signature has the defaults, and kernels."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,13 @@ import xarray as xr
 from ionrt.biology.oxygen import osmk23_at
 from ionrt.biology.tissues import INANIWA_2023, Lem1, Mkm, Osmk21, Osmk23, Smk, Tissue, get_tissue
 from ionrt.quantities import IonrtError
-from ionrt.rbe import kernels, kernels_let
-from ionrt.rbe.definition import Validity
-from ionrt.rbe.model import Model
+from ionrt.rbe import functions, kernels, kernels_let
+from ionrt.rbe.blocks import Validity
+from ionrt.rbe.model import MODELS, Model
 
 Number = float | xr.DataArray
 PROTONS = ("p",)
+on_let: Any = kernels_let  # numba functions have no types
 _TABLES = "as tabulated in doi 10.1259/bjr.20190334 and doi 10.1088/1361-6560/aad9db"
 
 
@@ -76,18 +79,26 @@ def _cell(kind: type) -> Any:
     return lambda tissue, **_: get_tissue(tissue, kind)
 
 
-def _let_model(name: str, constants: tuple[float, ...], citation: str, confidence: str = "2+") -> Model:
+def _model(function: Callable[..., Any], **definition: Any) -> Model:
+    """The model of a public function, whose name and parameters it has; None where a parameter has no default."""
+    parameters = {k: p.default for k, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    defaults = {k: None if v is inspect.Parameter.empty else v for k, v in parameters.items()}
+    return Model(name=function.__name__, defaults=defaults, **definition)
+
+
+def _let_model(
+    function: Callable[..., xr.DataArray], constants: tuple[float, ...], citation: str, confidence: str = "2+"
+) -> Model:
     """RBEmax = a0 + (a1 / ab + a2) L, RBEmin = b0 + (b1 / ab + b2 sqrt(ab)) L."""
-    return Model(
-        name=name,
+    return _model(
+        function,
         moments=("let_x_dose",),
         resolve=lambda alpha_beta: (_positive(alpha_beta, "alpha_beta"), *constants),
-        value=kernels_let.let_value,
-        slopes=kernels_let.let_slopes,
+        value=on_let.let_value,
+        slopes=on_let.let_slopes,
         validity=Validity(ions=PROTONS, let=20.0),
         citation=citation,
         confidence=confidence,
-        defaults={"alpha_beta": None},
         maps=("alpha_beta",),
         let_definition="charged",
     )
@@ -109,136 +120,128 @@ def _chen(alpha_beta: Any, alpha_x: float) -> tuple:
 
 
 _ALL = (
-    Model(
-        "constant",
-        (),
-        _constant,
-        kernels.constant_value,
-        kernels.constant_slopes,
-        Validity(dose=np.inf),
-        "ICRU Report 78 (2007)",
-        defaults={"rbe": 1.1},
+    _model(
+        functions.constant,
+        moments=(),
+        resolve=_constant,
+        value=kernels.constant_value,
+        slopes=kernels.constant_slopes,
+        validity=Validity(dose=np.inf),
+        citation="ICRU Report 78 (2007)",
         maps=("rbe",),
     ),
-    Model(
-        "nirs_mkm",
-        ("zstar_x_dose",),
-        _nirs_mkm,
-        kernels.mkm_value,
-        kernels.mkm_slopes,
-        Validity(),
-        "Inaniwa et al. 2015, doi 10.1088/0031-9155/60/8/3271",
-        defaults={"tissue": "mkm_nirs", "alpha_r": 0.764, "clinical_factor": 2.41},
+    _model(
+        functions.nirs_mkm,
+        moments=("zstar_x_dose",),
+        resolve=_nirs_mkm,
+        value=kernels.mkm_value,
+        slopes=kernels.mkm_slopes,
+        validity=Validity(),
+        citation="Inaniwa et al. 2015, doi 10.1088/0031-9155/60/8/3271",
         cell=_cell(Mkm),
     ),
-    Model(
-        "lem1",
-        ("alpha_x_dose", "sqrt_beta_x_dose"),
-        _lem1,
-        kernels.lem_value,
-        kernels.lem_slopes,
-        Validity(),
-        "Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001",
-        defaults={"tissue": "lem1_chordoma"},
+    _model(
+        functions.lem1,
+        moments=("alpha_x_dose", "sqrt_beta_x_dose"),
+        resolve=_lem1,
+        value=kernels.lem_value,
+        slopes=kernels.lem_slopes,
+        validity=Validity(),
+        citation="Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001",
         cell=_cell(Lem1),
     ),
-    Model(
-        "smk",
-        ("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
-        _smk,
-        kernels.smk_value,
-        kernels.smk_slopes,
-        Validity(correction=0.5),
-        "Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede",
-        "1",
-        defaults={"tissue": "smk_hsg", "reference": None, "scale": 1.0},
+    _model(
+        functions.smk,
+        moments=("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
+        resolve=_smk,
+        value=kernels.smk_value,
+        slopes=kernels.smk_slopes,
+        validity=Validity(correction=0.5),
+        citation="Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede",
+        confidence="1",
         cell=_cell(Smk),
     ),
-    Model(
-        "osmk",
-        ("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
-        _osmk,
-        kernels.osmk_value,
-        kernels.osmk_slopes,
-        Validity(correction=0.5),
-        "Inaniwa et al. 2021, doi 10.1088/1361-6560/ac29cc",
-        "1",
-        defaults={"tissue": "osmk21_hsg", "po2": 160.0, "reference": None, "scale": 1.0},
+    _model(
+        functions.osmk,
+        moments=("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
+        resolve=_osmk,
+        value=kernels.osmk_value,
+        slopes=kernels.osmk_slopes,
+        validity=Validity(correction=0.5),
+        citation="Inaniwa et al. 2021, doi 10.1088/1361-6560/ac29cc",
+        confidence="1",
         maps=("po2",),
         cell=_cell(Osmk21),
     ),
-    Model(
-        "osmk23",
-        ("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
-        _osmk23,
-        kernels.smk_value,
-        kernels.smk_slopes,
-        Validity(correction=0.5),
-        INANIWA_2023,
-        "?",
-        defaults={"tissue": "osmk23_cho", "po2": 160.0, "z0_exponent": None, "reference": None, "scale": 1.0},
+    _model(
+        functions.osmk23,
+        moments=("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
+        resolve=_osmk23,
+        value=kernels.smk_value,
+        slopes=kernels.smk_slopes,
+        validity=Validity(correction=0.5),
+        citation=INANIWA_2023,
+        confidence="?",
         cell=_osmk23_cell,
     ),
-    _let_model("wedenberg", (1.0, 0.434, 0.0, 1.0, 0.0, 0.0), "Wedenberg et al. 2013, doi 10.3109/0284186X.2012.705892"),
     _let_model(
-        "carabe",
+        functions.wedenberg, (1.0, 0.434, 0.0, 1.0, 0.0, 0.0), "Wedenberg et al. 2013, doi 10.3109/0284186X.2012.705892"
+    ),
+    _let_model(
+        functions.carabe,
         (0.843, 0.154 * 2.686, 0.0, 1.09, 0.006 * 2.686, 0.0),
         "Carabe-Fernandez et al. 2012, doi 10.1088/0031-9155/57/5/1159",
     ),
     _let_model(
-        "mcnamara",
+        functions.mcnamara,
         (0.99064, 0.35605, 0.0, 1.1012, 0.0, -0.0038703),
         "McNamara et al. 2015, doi 10.1088/0031-9155/60/21/8399",
     ),
-    _let_model("rorvik", (1.0, 0.645, 0.0, 1.0, 0.0, 0.0), f"Rorvik et al., unweighted fit, {_TABLES}"),
-    Model(
-        "wilkens",
-        ("let_x_dose",),
-        _wilkens,
-        kernels_let.let_value,
-        kernels_let.let_slopes,
-        Validity(ions=PROTONS, let=20.0),
-        f"Wilkens and Oelfke 2004, {_TABLES}",
-        defaults={"alpha_beta": None, "alpha_x": 0.112},
+    _let_model(functions.rorvik, (1.0, 0.645, 0.0, 1.0, 0.0, 0.0), f"Rorvik et al., unweighted fit, {_TABLES}"),
+    _model(
+        functions.wilkens,
+        moments=("let_x_dose",),
+        resolve=_wilkens,
+        value=on_let.let_value,
+        slopes=on_let.let_slopes,
+        validity=Validity(ions=PROTONS, let=20.0),
+        citation=f"Wilkens and Oelfke 2004, {_TABLES}",
         maps=("alpha_beta",),
         let_definition="charged",
     ),
-    Model(
-        "chen",
-        ("let_x_dose",),
-        _chen,
-        kernels_let.chen_value,
-        kernels_let.chen_slopes,
-        Validity(ions=PROTONS, let=20.0),
-        f"Chen and Ahmad 2012, {_TABLES}",
-        "1",
-        defaults={"alpha_beta": None, "alpha_x": 0.1},
+    _model(
+        functions.chen,
+        moments=("let_x_dose",),
+        resolve=_chen,
+        value=on_let.chen_value,
+        slopes=on_let.chen_slopes,
+        validity=Validity(ions=PROTONS, let=20.0),
+        citation=f"Chen and Ahmad 2012, {_TABLES}",
+        confidence="1",
         maps=("alpha_beta",),
         let_definition="charged",
     ),
-    Model(
-        "linear",
-        ("let_x_dose",),
-        _linear,
-        kernels_let.linear_value,
-        kernels_let.linear_slopes,
-        Validity(ions=PROTONS, let=20.0),
-        f"form of Unkelbach et al. 2016, see {_TABLES}",
-        defaults={"slope": None, "intercept": 1.0},
+    _model(
+        functions.linear,
+        moments=("let_x_dose",),
+        resolve=_linear,
+        value=on_let.linear_value,
+        slopes=on_let.linear_slopes,
+        validity=Validity(ions=PROTONS, let=20.0),
+        citation=f"form of Unkelbach et al. 2016, see {_TABLES}",
         let_definition="charged",
     ),
-    Model(
-        "mairani_helium",
-        ("let_x_dose",),
-        lambda alpha_beta: (_positive(alpha_beta, "alpha_beta"), 0.136938, 9.73154e-3, 1.51998e-2),
-        kernels_let.helium_value,
-        kernels_let.helium_slopes,
-        Validity(ions=("He",), let=140.0),
-        "Mairani et al. 2016, doi 10.1088/0031-9155/61/2/888",
-        "1",
-        defaults={"alpha_beta": None},
+    _model(
+        functions.mairani_helium,
+        moments=("let_x_dose",),
+        resolve=lambda alpha_beta: (_positive(alpha_beta, "alpha_beta"), 0.136938, 9.73154e-3, 1.51998e-2),
+        value=on_let.helium_value,
+        slopes=on_let.helium_slopes,
+        validity=Validity(ions=("He",), let=140.0),
+        citation="Mairani et al. 2016, doi 10.1088/0031-9155/61/2/888",
+        confidence="1",
         maps=("alpha_beta",),
         let_definition="charged",
     ),
 )
-MODELS: dict[str, Model] = {m.name: m for m in _ALL}
+MODELS.update({m.name: m for m in _ALL})

@@ -16,7 +16,7 @@ from ionrt.ions import IONS
 from ionrt.plan.setup.geometry import Grid, bev_axes
 from ionrt.plan.setup.raytrace import trace
 from ionrt.plan.setup.room import GANTRY_1, Room
-from ionrt.plan.setup.scene import AIR, stopping_power, structure_fractions
+from ionrt.plan.setup.scene import AIR, spr_of, structure_fractions
 from ionrt.plan.setup.spots import REACH_TOLERANCE
 from ionrt.quantities import IonrtError, one_of, stamp
 
@@ -144,7 +144,7 @@ def make_look(
     """The surface of the target, whose voxels hold its deepest and its shallowest point from any direction."""
     from ionrt.patient import regrid
 
-    spr = stopping_power(patient).transpose("z", "y", "x")
+    spr = spr_of(patient).transpose("z", "y", "x")
     values = np.ascontiguousarray(spr.values, dtype=np.float32)
     if not np.isfinite(values).all():
         raise IonrtError("patient: the CT (stopping-power ratio) has values that are not finite; repair the CT first")

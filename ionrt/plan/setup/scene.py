@@ -40,7 +40,7 @@ class Scene:
         return np.array([o + s * c for o, s, c in zip(self.grid.origin, self.grid.spacing, zyx, strict=True)])[::-1].copy()
 
 
-def stopping_power(patient: xr.Dataset) -> xr.DataArray:
+def spr_of(patient: xr.Dataset) -> xr.DataArray:
     """`spr` of the patient: its own variable, else the CT through the default calibration."""
     if "spr" in patient:
         return check(patient["spr"], "spr", dims=("z", "y", "x"))
@@ -70,10 +70,10 @@ def on_spacing(patient: xr.Dataset, spacing: tuple[float, float, float]) -> xr.D
 
 def structure_fractions(patient: xr.Dataset, name: str) -> np.ndarray:
     """Volume fractions (z, y, x) float32 of one structure."""
-    return _fractions(patient, [name])[0]
+    return fractions_of(patient, [name])[0]
 
 
-def _fractions(patient: xr.Dataset, names: list[str]) -> np.ndarray:
+def fractions_of(patient: xr.Dataset, names: list[str]) -> np.ndarray:
     """Those of several (structure, z, y, x), worked out side by side."""
     if "structures" not in patient:
         raise IonrtError("patient: expected structures (structure, z, y, x); read the RTSTRUCT together with the CT")
@@ -114,7 +114,7 @@ def _scene(patient: xr.Dataset, spacing: tuple[float, float, float], target: str
 
 def _traced(patient: xr.Dataset) -> tuple[np.ndarray, Grid]:
     """Stopping-power ratio, finite, and its grid."""
-    spr = stopping_power(patient).transpose("z", "y", "x")
+    spr = spr_of(patient).transpose("z", "y", "x")
     values = np.ascontiguousarray(spr.values, dtype=np.float32)
     if not all(each(lambda part: np.isfinite(values.reshape(-1)[part]).all(), slabs(values.size))):
         raise IonrtError("patient: the CT (stopping-power ratio) has values that are not finite; repair the CT first")
@@ -131,6 +131,6 @@ def _outlines(
     grid = Grid.of(coarse, what="dose grid")
     external = [str(s) for s in coarse["structure"].values if is_external(str(s))][:1] if "structures" in coarse else []
     wanted = [*([] if target is None else [target]), *external]
-    found = dict(zip(wanted, _fractions(coarse, wanted).reshape(len(wanted), -1), strict=True)) if wanted else {}
+    found = dict(zip(wanted, fractions_of(coarse, wanted).reshape(len(wanted), -1), strict=True)) if wanted else {}
     body = found[external[0]] > 0.0 if external else None
     return grid, np.zeros(grid.size, np.float32) if target is None else found[target].copy(), body  # not a view of both

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.ndimage import distance_transform_edt
 from tqdm.auto import tqdm
 
+from ionrt.parallel import each
 from ionrt.patient.names import is_external, is_target
 from ionrt.plan.engine.influence import BeamInfluence, Influence, beam_influence
 from ionrt.plan.setup.beams import Plan
@@ -17,7 +20,7 @@ from ionrt.plan.setup.geometry import Grid
 from ionrt.plan.setup.moments import Moment, merge, moment_values, moments_of
 from ionrt.plan.setup.objectives import Objective, default_objectives
 from ionrt.plan.setup.scenarios import Scenario, check_scenarios
-from ionrt.plan.setup.scene import Scene, make_scene, on_dose_grid, structure_fractions
+from ionrt.plan.setup.scene import Scene, fractions_of, make_scene, on_dose_grid
 from ionrt.plan.setup.spots import make_view
 from ionrt.plan.solve.problem import Delivery, Problem, Term
 from ionrt.plan.solve.products import compact
@@ -50,16 +53,19 @@ def make_problem(
     for objective in objectives:
         one_of(objective.structure, names, what="objective: structure")
     set_of = _scenario_set(objectives, scenarios)
-    terms, voxels = _terms(coarse, plan, influence, objectives, _reach(set_of), samples, np.random.default_rng(seed))
+    moments = _moments(model, plan, objectives)
+    jobs: list[Callable[[], Any]] = [partial(moment_values, base, moments) for base in influence.base.values()]
+    rng = np.random.default_rng(seed)
+    jobs.append(partial(_terms, coarse, plan, influence, objectives, _reach(set_of), samples, rng))
+    *found, (terms, voxels) = each(lambda job: job(), jobs)
     position = np.full(influence.grid.size, -1, dtype=np.int64)
     position[voxels] = np.arange(voxels.size)
     located = tuple(replace(t, rows=position[t.rows]) for t in terms)
-    moments = _moments(model, plan, objectives)
-    values = {ion: moment_values(base, moments) for ion, base in influence.base.items()}
+    values = dict(zip(influence.base, found, strict=True))
 
     def delivery(beams: Sequence[BeamInfluence]) -> Delivery:
-        columns = tuple(tuple(compact(b, values[b.beam.ion], position, voxels.size)) for b in beams)
-        return Delivery(columns, tuple(influence.slices()))
+        columns = each(lambda b: tuple(compact(b, values[b.beam.ion], position, voxels.size)), beams)
+        return Delivery(tuple(columns), tuple(influence.slices()))
 
     deliveries, members = [delivery(influence.beams)], []
     robust = np.unique(np.concatenate([voxels[:0], *(t.rows for t in terms if t.objective.robust != "nominal")]))
@@ -146,15 +152,17 @@ def _terms(
         dosed[beam.voxel] = True
     if reach > 0.0:
         dosed = (distance_transform_edt(~dosed.reshape(grid.shape), sampling=grid.spacing) <= reach).ravel()
-    target = structure_fractions(coarse, plan.target)
-    near = (distance_transform_edt(target <= 0.0, sampling=grid.spacing) <= NEAR).ravel()
-    target = target.ravel()
     limited = {o.structure for o in objectives if o.hard}
     volumes = {o.structure for o in objectives if o.asks_for_dose or is_target(o.structure)} - {plan.target}
-    covered = np.any([target > 0.0, *(structure_fractions(coarse, v).ravel() > 0.0 for v in volumes)], axis=0)
+    names = list(dict.fromkeys([plan.target, *(o.structure for o in objectives)]))
+    fractions = dict(zip(names, fractions_of(coarse, names), strict=True))
+    target = fractions[plan.target]
+    near = (distance_transform_edt(target <= 0.0, sampling=grid.spacing) <= NEAR).ravel()
+    target = target.ravel()
+    covered = np.any([target > 0.0, *(fractions[v].ravel() > 0.0 for v in volumes)], axis=0)
     chosen: dict[str, Chosen] = {}
     for name in dict.fromkeys(o.structure for o in objectives):
-        fraction = target if name == plan.target else structure_fractions(coarse, name).ravel()
+        fraction = fractions[name].ravel()
         if is_external(name):
             fraction = np.where(covered, 0.0, fraction)
         if fraction.max(initial=0.0) <= 0.0:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ionrt.parallel import each
 from ionrt.plan.setup.moments import Moment
 from ionrt.plan.setup.objectives import Objective
 from ionrt.plan.solve.products import Columns
@@ -37,11 +38,13 @@ class Delivery:
 
     def forward(self, weights: np.ndarray) -> np.ndarray:
         """Dose and moments (rows, 1 + moments) of all beams."""
-        return sum(c.forward(weights[s]) for beam, s in zip(self.columns, self.slices, strict=True) for c in beam)  # type: ignore[return-value]
+        pairs = [(c, weights[s]) for beam, s in zip(self.columns, self.slices, strict=True) for c in beam]
+        return sum(each(lambda pair: pair[0].forward(pair[1]), pairs))
 
     def backward(self, slopes: np.ndarray) -> np.ndarray:
         """Slope by every weight."""
-        return np.concatenate([sum(c.backward(slopes) for c in beam) for beam in self.columns])
+        found = iter(each(lambda c: c.backward(slopes), [c for beam in self.columns for c in beam]))
+        return np.concatenate([sum(next(found) for _ in beam) for beam in self.columns])
 
 
 @dataclass(frozen=True)
