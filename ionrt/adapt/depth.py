@@ -10,7 +10,7 @@ from ionrt.plan import Influence
 from ionrt.plan.engine.influence import BeamInfluence
 from ionrt.plan.setup.geometry import Grid, bev_axes
 from ionrt.plan.setup.raytrace import trace
-from ionrt.plan.setup.scene import AIR, Scene, stopping_power, structure_fractions
+from ionrt.plan.setup.scene import AIR, Scene, spr_of, structure_fractions
 from ionrt.plan.setup.spots import View, make_view
 from ionrt.quantities import IonrtError, stamp
 
@@ -71,7 +71,7 @@ def depth_change(
     volumes = [(structure_fractions(p, name), Grid.of(p, what="patient")) for p in patients]
     images = [
         (np.ascontiguousarray(s.transpose("z", "y", "x").values, np.float32), Grid.of(s))
-        for s in map(stopping_power, (planning, daily))
+        for s in map(spr_of, (planning, daily))
     ]
     found = {}
     for i, one in enumerate(influence.beams):
