@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ionrt.patient import field_transform
+from ionrt.patient.registration import field_transform
 
 PER_GY = {"let_x_dose": 60.0, "zstar_x_dose": 1.3, "alpha_x_dose": 0.764, "sqrt_beta_x_dose": 0.0615**0.5}
 CARRIED = {"let_x_dose": {"let_definition": "charged"}, "zstar_x_dose": {"parameter_set": "mkm_nirs"}}

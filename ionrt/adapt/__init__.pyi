@@ -1,16 +1,12 @@
 from .course import accumulate as accumulate
-from .course import shortcuts as shortcuts
 from .course import total as total
-from .course import weighted as weighted
 from .daily import daily_field as daily_field
 from .daily import deliver as deliver
 from .daily import place as place
 from .daily import propagate as propagate
 from .depth import depth_change as depth_change
 from .mapping import map_field as map_field
-from .transform import compose as compose
 from .transform import invert as invert
-from .transform import jacobian as jacobian
 from .transform import move_points as move_points
 from .register import register_deformable as register_deformable
 from .register import register_rigid as register_rigid

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import xarray as xr
 
@@ -16,6 +18,7 @@ from ionrt.quantities import IonrtError, stamp
 
 RAY = 2.0  # mm between the rays, in the isocentre plane
 STEP = 0.5  # mm along a ray, for the crossing of the edge
+CUT = 0.05  # share of a beam's rays that may enter where the CT is cut off
 TOUCH = 1.0  # mm along a ray, for what it meets first
 
 
@@ -34,10 +37,10 @@ def check_entry(one: BeamInfluence, scene: Scene, seen: np.ndarray | None = None
     met = _nearest(scene.spr, grid, start + t[first][:, None] * towards)
     cut = ~known[:, -1] | (met > AIR)
     if cut.any():
-        raise IonrtError(
-            f"beam {one.beam.name}: {int(cut.sum())} of {cut.size} rays enter the daily CT inside the patient; it is cut off"
-            " there and the depth unknown: image a larger field, or use another correction"
-        )
+        said = f"beam {one.beam.name}: {int(cut.sum())} of {cut.size} rays enter the daily CT within the patient (cut off)"
+        if cut.mean() > CUT:
+            raise IonrtError(f"{said}; their depth is unknown: image a larger field, or use another correction")
+        warnings.warn(f"{said}; what they cross before is taken as air", stacklevel=3)
 
 
 def depth_change(

@@ -8,7 +8,7 @@ import xarray as xr
 
 from ionrt.adapt.sampling import at_points, centres, scatter
 from ionrt.adapt.transform import invert, move_points
-from ionrt.patient import check_transform
+from ionrt.patient.registration import check_transform
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import QUANTITIES, IonrtError, one_of, stamp
 

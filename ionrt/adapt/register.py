@@ -27,8 +27,8 @@ from ionrt.adapt.images import (
 )
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import move_points
-from ionrt.patient import check_transform, field_transform, find_structure, matrix_transform
-from ionrt.patient.registration import image_attrs
+from ionrt.patient import find_structure
+from ionrt.patient.registration import check_transform, field_transform, image_attrs, matrix_transform
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, one_of
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.adapt.sampling import at_points, centres
-from ionrt.patient import check_transform, field_transform, matrix_transform
+from ionrt.patient.registration import check_transform, field_transform, matrix_transform
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, stamp
 
