@@ -1,3 +1,5 @@
+from .changes import anatomy_change as anatomy_change
+from .changes import measure as measure
 from .course import accumulate as accumulate
 from .course import total as total
 from .daily import daily_field as daily_field
@@ -6,7 +8,15 @@ from .daily import place as place
 from .daily import propagate as propagate
 from .depth import depth_change as depth_change
 from .mapping import map_field as map_field
-from .transform import invert as invert
-from .transform import move_points as move_points
+from .motion import Timing as Timing
+from .motion import interplay as interplay
+from .motion import itv as itv
+from .motion import phase_field as phase_field
+from .quality import registration_quality as registration_quality
 from .register import register_deformable as register_deformable
 from .register import register_rigid as register_rigid
+from .transform import invert as invert
+from .transform import move_points as move_points
+from .trigger import DEFAULT_RULES as DEFAULT_RULES
+from .trigger import Rule as Rule
+from .trigger import decide as decide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dask
@@ -22,6 +23,7 @@ SKIN = -300.0  # HU
 GAS = -300.0  # HU, inside the body
 TISSUE = 40.0  # HU, in place of gas
 AIR = -1000.0  # HU
+PAINTED = 300.0  # HU, on structures that guide
 LUNG = 300.0  # cm3: larger pockets are lung, not gas
 WORK_UNITS = 8  # pieces that every filter is cut into, whatever the number of threads: sums have one order
 
@@ -120,7 +122,9 @@ def body_of(patient: xr.Dataset, values: np.ndarray) -> np.ndarray:
     return np.stack([binary_fill_holes(layer) for layer in largest])
 
 
-def seen_by_registration(patient: xr.Dataset, *, fill_gas: bool) -> tuple[np.ndarray, np.ndarray, Grid]:
+def seen_by_registration(
+    patient: xr.Dataset, *, fill_gas: bool, guide: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray, Grid]:
     """CT numbers with air outside the body and, where asked for, tissue in gas pockets; the body; their grid."""
     values, grid = hounsfield(patient)
     body = body_of(patient, values)
@@ -129,6 +133,8 @@ def seen_by_registration(patient: xr.Dataset, *, fill_gas: bool) -> tuple[np.nda
         pockets, _ = label(out < GAS)
         large = np.bincount(pockets.ravel()) * grid.voxel_volume > 1000.0 * LUNG  # among them the air around the body
         out[(pockets > 0) & ~large[pockets]] = TISSUE
+    for name in guide:
+        out += np.float32(PAINTED) * np.asarray(find_structure(patient, name).transpose(*DIMS).values, np.float32)
     return out, body, grid
 
 

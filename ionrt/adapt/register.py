@@ -27,6 +27,7 @@ from ionrt.adapt.images import (
 )
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import move_points
+from ionrt.evaluate.profile import centroid
 from ionrt.patient import find_structure
 from ionrt.patient.registration import check_transform, field_transform, image_attrs, matrix_transform
 from ionrt.plan.setup.geometry import Grid
@@ -45,7 +46,13 @@ START_STEP, LEAST_STEP, STEPS = 2.0, 1e-3, 100
 
 
 def register_rigid(
-    fixed: xr.Dataset, moving: xr.Dataset, *, on: str = "bone", degrees: int = 6, start: xr.Dataset | None = None
+    fixed: xr.Dataset,
+    moving: xr.Dataset,
+    *,
+    on: str = "bone",
+    by: str = "image",
+    degrees: int = 6,
+    start: xr.Dataset | None = None,
 ) -> xr.Dataset:
     r"""The rigid set-up correction, :math:`x = R X + t`: least mean squared HU difference in a mask on the planning CT.
 
@@ -53,6 +60,7 @@ def register_rigid(
     ----------
     fixed : planning CT; moving : daily CT; Datasets of `read_dicom`.
     on : "bone" (HU > 150 in the body, and 6 mm around), "body", or the name of a structure (and 10 mm around): tumour match.
+    by : "image", or "contours" for a structure that both CTs have: its centroids meet, turned as `start` (default: not at all).
     degrees : 6, or 3 for a couch that does not turn.
     start : a rigid transform to begin with (the bone match before a tumour match); default the match on the
         body, for which it is the better of none and centre to centre.
@@ -73,6 +81,8 @@ def register_rigid(
     _different(fixed, moving)
     if degrees not in (3, 6):
         raise IonrtError(f"register_rigid: expected 3 or 6 degrees of freedom, got {degrees!r}")
+    if one_of(by, ("image", "contours"), what="register_rigid: by") == "contours":
+        return _centroids_meet(fixed, moving, on, start)
     values, home = hounsfield(fixed)
     other, there = hounsfield(moving)
     mask = _mask(fixed, values, home, on)
@@ -124,6 +134,7 @@ def register_deformable(
     smoothing: float = 1.5,
     window: tuple[float, float] = WINDOW,
     fill_gas: bool = False,
+    guide: Sequence[str] = (),
 ) -> xr.Dataset:
     r"""Where every planning point lies in the daily CT, :math:`x = X + u(X)`: demons with symmetric forces after a rigid start.
 
@@ -135,6 +146,8 @@ def register_deformable(
     window : HU outside which differences do not count.
     fill_gas : take gas pockets in the body (HU < -300, less than 300 cm3) as tissue, in the registration only: for bowel
         or rectal gas that comes and goes. Where air is anatomy (head), its edges are what the registration holds on to.
+    guide : structures contoured on both CTs that the images hardly show: painted denser by 300 HU on both, in the
+        registration only.
 
     Returns
     -------
@@ -157,8 +170,8 @@ def register_deformable(
     start = register_rigid(fixed, moving, on="body") if start is None else start
     if check_transform(start) != "matrix":
         raise IonrtError("register_deformable: the start is a rigid transform; got a displacement")
-    values, body, home = seen_by_registration(fixed, fill_gas=fill_gas)
-    other, _, there = seen_by_registration(moving, fill_gas=fill_gas)
+    values, body, home = seen_by_registration(fixed, fill_gas=fill_gas, guide=guide)
+    other, _, there = seen_by_registration(moving, fill_gas=fill_gas, guide=guide)
     base = common_grid(fixed)
     box = _box_around(resampled(body.astype(np.float32), home, base, outside=0.0) >= 0.5, base)
     placed = move_points(start, centres(box))
@@ -189,9 +202,20 @@ def register_deformable(
         "hu_before": before,
         "hu_after": after,
         "settings": f"symmetric demons, window {window}, levels {LEVELS}, iterations {ITERATIONS}, displacement smoothing"
-        f" {smoothing:g} voxels, image smoothing {IMAGE_SMOOTHING} mm, threshold {THRESHOLD:g} HU, gas filled: {fill_gas}",
+        f" {smoothing:g} voxels, image smoothing {IMAGE_SMOOTHING} mm, threshold {THRESHOLD:g} HU, gas filled: {fill_gas},"
+        f" guided by {tuple(guide)}",
     }
     return field_transform(total, base.coords(), **about)
+
+
+def _centroids_meet(fixed: xr.Dataset, moving: xr.Dataset, on: str, start: xr.Dataset | None) -> xr.Dataset:
+    """The rigid transform that takes the centroid of a structure to where it is that day."""
+    matrix = np.eye(4) if start is None else start["matrix"].values.copy()
+    at = [centroid(find_structure(p, on)) for p in (fixed, moving)]
+    matrix[:3, 3] = at[1] - matrix[:3, :3] @ at[0]
+    shift = tuple(float(v) for v in at[1] - at[0])
+    about = _about(fixed, moving, f"rigid on contours of {on}")
+    return matrix_transform(matrix, **about, on=on, shift=shift, rotation=_angle(matrix))
 
 
 def _different(fixed: xr.Dataset, moving: xr.Dataset) -> None:
