@@ -199,7 +199,7 @@ def test_mutated_cohorts_are_refused_or_right(tmp_path):
         text, *rest = fuzz.mutate_text(rng, raw.decode())
         return text.encode("utf-8", "replace"), *rest
 
-    fuzz.hold(attempt, seeds=(1, 2, 3), n=None if os.environ.get("IONRT_FUZZ") else 12)
+    fuzz.hold(attempt, seeds=(1, 2, 3), n=fuzz.tries(12))
 
 
 def mutate_frame(rng, frame):
@@ -250,4 +250,4 @@ def test_mutated_redcap_dictionaries_are_refused_or_checks():
         cohort.violations({}, dictionary=read)
         return ""
 
-    fuzz.hold(attempt, seeds=(1, 2), n=None if os.environ.get("IONRT_FUZZ") else 20)
+    fuzz.hold(attempt, seeds=(1, 2), n=fuzz.tries(20))

@@ -97,7 +97,7 @@ def test_other_parameters(name, chosen, monkeypatch, capsys):
     ("name", "chosen"),
     [
         ("01", {**COARSE, "ions": ["C"], "gantry_angles": [90], "prescription": 3.0, "organs": ["Bladder"]}),
-        ("06", {**COARSE, "ions": ["He"], "gantry_angles": [90], "robust": "worst", "range_error": 0.03}),
+        ("06", {**COARSE, "ions": ["C"], "gantry_angles": [90], "robust": "worst", "range_error": 0.03}),
         ("07", {**ROUGH, "ions": ["C"], "planned": "C", "organs": ["Bladder", "Rectum"]}),
     ],
 )
@@ -107,7 +107,7 @@ def test_own_patient(name, chosen, pelvis, monkeypatch, capsys):
 
 
 def test_own_patients_and_mixes(head, pelvis, monkeypatch, capsys):
-    mixes = {"helium": "He", "both": ["He", "C"]}
+    mixes = {"carbon only": "C", "both": ["He", "C"]}
     beams = {"gantry_angles": [80], "large_gantry_angles": [140], "mixes": mixes, "shown": "both"}
     own = {"patient": head, "large_patient": pelvis, "large_target": "CTV", "large_gtv": "CTV"}
     figures, printed = run("05", monkeypatch, capsys, **ROUGH, **own, **beams)

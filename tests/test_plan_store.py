@@ -265,6 +265,23 @@ def test_blocks_that_cannot_be_read_are_computed_again(case, tmp_path, monkeypat
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_no_flipped_bit_of_a_block_is_used(case, tmp_path, monkeypatch, mapped):
+    patient, plan, expected = case
+    memory = sum(needs(expected)[0]) + needs(expected)[1] - 1.0 if mapped else None
+    influence(patient, plan, base=BASE, store=tmp_path)
+    names, rng, spoilt = sorted(p.name for p in tmp_path.iterdir()), np.random.default_rng(3), []
+    for name, file in zip(names, ("dose", "rows", "entry_start", "spot"), strict=False):
+        path = tmp_path / name / f"{file}.npy"
+        whole = bytearray(path.read_bytes())
+        whole[rng.integers(128, len(whole))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(whole)
+        spoilt.append(name)
+    computed = fills(monkeypatch)
+    same(influence(patient, plan, base=BASE, store=tmp_path, memory=memory), expected)
+    assert sorted(computed) == sorted(spoilt)
+
+
 def test_blocks_of_another_format_are_computed_again(case, tmp_path, monkeypatch):
     patient, plan, expected = case
     influence(patient, plan, base=BASE, store=tmp_path)

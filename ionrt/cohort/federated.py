@@ -181,8 +181,8 @@ class _Export:
         return out
 
     def _coarse(self, information: float, events: float, *label: object) -> float:
-        """Information (1 / se^2) on a logarithmic grid of half a `min_cell` of the events, up or down at random."""
-        step = 0.5 * self.min_cell / events
+        """Information (1 / se^2) on a logarithmic grid of 0.7 `min_cell` of the events, up or down at random."""
+        step = 0.7 * self.min_cell / events
         return float(np.exp(step * np.floor(np.log(information) / step + self.noise.uniform("grid", *label))))
 
 

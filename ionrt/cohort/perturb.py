@@ -29,7 +29,7 @@ class Noise:
 
     def __init__(self, tables: Mapping[str, pd.DataFrame], key: str | bytes | None) -> None:
         rows = [int(pd.util.hash_pandas_object(tables[t][c].astype("str"), index=False).sum()) for t, c in SEEN.items()]
-        self._state = hmac.digest(_secret(key), repr(rows).encode(), "sha256")
+        self._state = hmac.digest(secret(key), repr(rows).encode(), "sha256")
 
     def _generator(self, label: tuple[object, ...]) -> np.random.Generator:
         seed = hmac.digest(self._state, repr(label).encode(), "sha256")
@@ -52,7 +52,7 @@ class Noise:
         return float(self._generator(label).random())
 
 
-def _secret(key: str | bytes | None) -> bytes:
+def secret(key: str | bytes | None) -> bytes:
     """The key of the site: the one given, or the one made once for this user and kept beside the user's data."""
     if key is not None:
         raw = key.encode() if isinstance(key, str) else bytes(key)

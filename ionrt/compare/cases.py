@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,16 @@ from ionrt.quantities import stamp
 AT_ONCE = 2
 VOLUMES = ("GTV", "CTV", "ITV", "PTV", "EXTERNAL")  # types in a structure set that are no organs
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is kept of one plan: the plan itself, its spot weights, its field, the time it took [s]."""
+
+    plan: plan.Plan
+    weights: xr.DataArray
+    field: xr.Dataset
+    seconds: float
 
 
 def open_patient(folder: str | Path | None = None, *, anatomy: str = "pelvis") -> xr.Dataset:

@@ -15,6 +15,7 @@ import xarray as xr
 from ionrt import evaluate, plan, rbe
 from ionrt.compare.cases import (
     ION_NAMES,
+    Planned,
     asked_of,
     base_of,
     body_of,
@@ -34,16 +35,6 @@ from ionrt.quantities import IonrtError, one_of, stamp
 
 
 @dataclass(frozen=True)
-class IonPlan:
-    """What is kept of one ion's plan: the plan, its field (beam, z, y, x), its spots and the time it took [s]."""
-
-    plan: plan.Plan
-    field: xr.Dataset
-    spots: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Plans of several ions for one target, on one grid.
 
@@ -57,7 +48,7 @@ class Comparison:
     organs: tuple[str, ...]
     prescription: float
     fractions: int
-    plans: Mapping[str, IonPlan]
+    plans: Mapping[str, Planned]
     unreachable: Mapping[str, str]
     maps: xr.Dataset
     body: xr.DataArray
@@ -120,7 +111,7 @@ class Comparison:
                 "entrance / target": self._ratio(ion, evaluate.entrance_to_target),
                 "tail / target": self._ratio(ion, evaluate.tail_to_target),
                 "integral dose [Gy L]": float(whole.sel(ion=ion).squeeze()),
-                "spots": one.spots,
+                "spots": one.weights.size,
                 "time [s]": round(one.seconds),
             }
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("ion")
@@ -263,7 +254,7 @@ def compare_ions(
     }
     patient_spr, data = planning_patient(patient), base_of(wanted, base)
     made = side_by_side(lambda ion: _plan(patient_spr, wanted[ion], iterations, data), wanted, "ions")
-    plans = {ion: one for ion, one in made.items() if isinstance(one, IonPlan)}
+    plans = {ion: one for ion, one in made.items() if isinstance(one, Planned)}
     unreachable = {ion: str(one) for ion, one in made.items() if isinstance(one, ReachError)}
     if not plans:
         raise IonrtError(f"no ion reaches {target!r}: {'; '.join(unreachable.values())}")
@@ -271,7 +262,7 @@ def compare_ions(
     return Comparison(patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, body_of(grid))
 
 
-def _plan(patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping[str, xr.Dataset]) -> IonPlan | ReachError:
+def _plan(patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping[str, xr.Dataset]) -> Planned | ReachError:
     """The plan of one ion, or why it does not reach."""
     start = time.perf_counter()
     try:
@@ -280,14 +271,14 @@ def _plan(patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping
         return error
     weights = plan.optimise(patient, wanted, influence, iterations=iterations)
     field = plan.field(influence, weights, by="beam", **asked_of(wanted))
-    return IonPlan(wanted, field, influence.n_spots, time.perf_counter() - start)
+    return Planned(wanted, weights, field, time.perf_counter() - start)
 
 
 def _rbe_dose(field: xr.Dataset, wanted: plan.Plan) -> xr.DataArray:
     return rbe.apply_model(field, wanted.model, **wanted.parameters)
 
 
-def _maps(one: IonPlan) -> xr.Dataset:
+def _maps(one: Planned) -> xr.Dataset:
     """Dose, LETd, RBE-weighted dose and RBE of the whole plan."""
     maps = planned_maps(one.plan, one.field.sum("beam", keep_attrs=True))
     ratio = (maps["rbe_dose"] / maps["dose"]).where(maps["dose"] > 0, 0.0)

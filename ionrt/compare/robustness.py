@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import evaluate, plan
-from ionrt.compare.cases import ION_NAMES, asked_of, nearest_organs, planned_maps
+from ionrt.compare.cases import ION_NAMES, Planned, asked_of, nearest_organs, planned_maps
 from ionrt.ions import IONS
 from ionrt.patient import regrid, with_margin
 from ionrt.patient.names import is_external
@@ -25,16 +25,6 @@ from ionrt.quantities import IonrtError, one_of
 
 PLANS = ("margin", "robust")
 SPOT_MARGIN = 5.0  # mm of spots beyond the volume that must be covered
-
-
-@dataclass(frozen=True)
-class PlanUnderErrors:
-    """One plan with its weights, its field (scenario, z, y, x) and the time it took to optimise it [s]."""
-
-    plan: plan.Plan
-    weights: xr.DataArray
-    field: xr.Dataset
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,7 @@ class Robustness:
     planned: tuple[plan.Scenario, ...]
     tested: tuple[plan.Scenario, ...]
     influence: plan.Influence
-    plans: Mapping[str, PlanUnderErrors]
+    plans: Mapping[str, Planned]
     maps: xr.Dataset
 
     @property
@@ -270,9 +260,7 @@ def compare_robustness(
         seconds[name] = time.perf_counter() - start
     both = xr.concat(list(weights.values()), pd.Index(PLANS, name="plan"), join="exact", combine_attrs="drop_conflicts")
     fields = plan.scenario_field(patient, influence, both, tested, within=(target, *chosen), **asked_of(common))
-    made = {
-        name: PlanUnderErrors(plans[name], weights[name], fields.sel(plan=name, drop=True), seconds[name]) for name in PLANS
-    }
+    made = {name: Planned(plans[name], weights[name], fields.sel(plan=name, drop=True), seconds[name]) for name in PLANS}
     maps = planned_maps(common, fields)
     return Robustness(
         patient,

@@ -185,18 +185,16 @@ def same_times(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndar
     values = stop if np.isneginf(start).all() else np.concatenate([start[np.isfinite(start)], stop])
     if values.max() < 2.0**25 and (values == np.floor(values)).all():
         return start, stop, 0.0
-    distinct = np.unique(values)
+    distinct, place = np.unique(values, return_inverse=True)
     tolerance = float(SAME_TIME * distinct.mean())
     apart = np.append(True, np.diff(distinct) > tolerance)
     if apart.all():
         return start, stop, tolerance
-    first = distinct[apart]
-
-    def moved(times: np.ndarray) -> np.ndarray:
-        known = np.isfinite(times)
-        return np.where(known, first[np.searchsorted(first, np.where(known, times, first[0]), side="right") - 1], times)
-
-    return moved(start), moved(stop), tolerance
+    moved = distinct[apart][np.cumsum(apart) - 1][place]
+    late = np.flatnonzero(np.isfinite(start)) if len(values) > len(stop) else np.zeros(0, dtype=np.int64)
+    start = start.copy()
+    start[late] = moved[: len(late)]
+    return start, moved[len(late) :], tolerance
 
 
 def stratum_rows(cols: SurvivalColumns, code: int) -> np.ndarray:

@@ -29,7 +29,7 @@ from ionrt.quantities import IonrtError
 
 ENTRIES_PER_CHUNK = 2_000_000
 LEAST_CHUNKS = 8  # of a part: enough to share
-FORMAT = 2  # of stored blocks: raise by hand when kernels or layout change what a block holds, else old folders give old doses
+FORMAT = 3  # of stored blocks: raise by hand when kernels or layout change what a block holds, else old folders give old doses
 
 
 @dataclass(frozen=True)

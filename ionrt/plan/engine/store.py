@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from ionrt.files import atomic
 from ionrt.quantities import IonrtError
 
 STALE = 3600.0  # s without a write, after which a half-written block is taken for one whose writer was killed
+_SEAL = "seal"  # file of checksums beside a chunk's arrays
 _HALF_WRITTEN = re.compile(r"\.[0-9a-f]{16}-\d+-\d+\.[0-9a-f]{32}")  # hidden names that `atomic` gives to keys, and no others
 
 
@@ -79,11 +81,13 @@ class Keeper:
         return Keeper(self.folder, self.memory, mapped=True)
 
     def find(self, key: str) -> Chunk | None:
-        """A finished chunk; one that cannot be read (power gone before the disk had it) is thrown away."""
+        """A finished chunk; one that is not as it was written (power gone, a bit flipped) is thrown away and made again."""
         if self.folder is None or not (self.folder / key).is_dir():
             return None
         path = self.folder / key
         try:
+            if (path / _SEAL).read_text(encoding="ascii") != _seal(path):
+                raise OSError("not as it was written")
             return Chunk(*(np.asarray(np.load(path / f"{f.name}.npy", mmap_mode=self._mode)) for f in fields(Chunk)))
         except (OSError, ValueError, EOFError):
             _remove(path, self.folder / f".{key}.{uuid4().hex}")
@@ -97,6 +101,7 @@ class Keeper:
             with atomic(self.folder / key, folder=True) as place:
                 for f in fields(Chunk):
                     np.save(place / f"{f.name}.npy", getattr(chunk, f.name))
+                (place / _SEAL).write_text(_seal(place), encoding="ascii")
         except OSError:
             if not (self.folder / key).is_dir():  # unless another worker was faster
                 raise
@@ -118,6 +123,18 @@ class Keeper:
     @property
     def _mode(self) -> Literal["c"] | None:
         return "c" if self.mapped else None
+
+
+def _seal(path: Path) -> str:
+    """Checksums of a chunk's files, by name; read piece by piece, so that mapped chunks need no memory for it."""
+    sums = []
+    for f in fields(Chunk):
+        total = 0
+        with (path / f"{f.name}.npy").open("rb") as file:
+            while piece := file.read(1 << 22):
+                total = zlib.crc32(piece, total)
+        sums.append(f"{f.name} {total:08x}")
+    return "\n".join(sums)
 
 
 def _remove(path: Path, taken: Path) -> None:
