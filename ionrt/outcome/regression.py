@@ -46,7 +46,7 @@ def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design
             numbers(df[name], f"formula {formula!r}, column {name!r}")
     try:
         matrix = patsy.dmatrix(text, df, NA_action=patsy.NAAction(NA_types=[]), return_type="matrix")
-    except patsy.PatsyError as error:
+    except (patsy.PatsyError, TypeError, ValueError, OverflowError) as error:
         raise IonrtError(f"formula {formula!r}: {str(error).splitlines()[0]}") from None
     info = matrix.design_info
     x = np.asarray(matrix, dtype=float)
