@@ -11,12 +11,10 @@ from .mapping import map_field as map_field
 from .motion import Timing as Timing
 from .motion import interplay as interplay
 from .motion import itv as itv
-from .motion import phase_field as phase_field
 from .quality import registration_quality as registration_quality
 from .register import register_deformable as register_deformable
 from .register import register_rigid as register_rigid
 from .transform import invert as invert
 from .transform import move_points as move_points
-from .trigger import DEFAULT_RULES as DEFAULT_RULES
 from .trigger import Rule as Rule
 from .trigger import decide as decide

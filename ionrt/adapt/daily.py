@@ -21,6 +21,7 @@ from ionrt.patient import find_structure
 from ionrt.patient.days import same_scanner
 from ionrt.patient.names import is_external, is_target
 from ionrt.patient.registration import check_transform, matrix_transform
+from ionrt.patient.structures import contours_of, lazy_fractions
 from ionrt.plan import Influence, field
 from ionrt.plan.fields import field_moments
 from ionrt.plan.setup.geometry import Grid
@@ -247,11 +248,14 @@ def _shifted(daily: xr.Dataset, way: np.ndarray) -> xr.Dataset:
     out = daily.assign_coords({d: daily[d] - way[k] for k, d in enumerate(("x", "y", "z"))})
     for d in DIMS:
         out[d].attrs = dict(daily[d].attrs)
-    if "contour_points" in out:
-        out["contour_points"] = out["contour_points"] - way
-    if "structures" in out and out["structures"].chunks is not None and "contour_points" in out:
-        from ionrt.patient.structures import lazy_fractions
-
+    if "contour_points" not in out or "structures" not in out:
+        return out
+    out["contour_points"] = out["contour_points"] - way
+    if "contour_bounds" in out:  # where each contour begins and ends, along its structure's axis
+        axis = {str(s): contours_of(daily, str(s)).axis() for s in daily["structure"].values}
+        along = np.array([way[axis[str(s)]] for s in out["contour_structure"].values])
+        out["contour_bounds"] = out["contour_bounds"] - along[:, None]
+    if out["structures"].chunks is not None:
         out["structures"] = lazy_fractions(out)
     return out
 
