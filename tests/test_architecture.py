@@ -139,8 +139,8 @@ print(changed, bare)
 
 
 def test_the_number_of_public_names():
-    """Every name is a promise; before adding one, see what it replaces. Two rooms came after 330: adapt and training."""
-    assert len({name for found in stubs().values() for _, name in found}) <= 345
+    """Every name is a promise; before adding one, see what it replaces."""
+    assert len({name for found in stubs().values() for _, name in found}) <= 380
 
 
 def folders() -> list[Path]:

@@ -184,14 +184,14 @@ class Guidance:
         return shortcuts(days, self.plan.model, self.plan.parameters, alpha_beta=self.alpha_beta, within=inside)
 
     def key_numbers(self) -> str:
-        """Rounded figures, the same on every machine."""
-        table, said = self.coverage_table(), []
+        """Rounded figures, the same on every machine: V95 in steps of 5 %."""
+        table, said = self.coverage_table()["V95 [%]"], []
         for day in self.days:
-            losses = {c: float(table.loc[(day, c), "V95 lost [%]"]) for c in ("bone match", "tumour match", "replan")}
-            shift = self.shifts[day, "bone match"]
-            found = ", ".join(f"{round(v):+d}" for v in shift)
-            order = " > ".join(f"{k}" for k in sorted(losses, key=lambda k: (round(losses[k] / 3.0), k)))
-            said.append(f"{day}: bones at ({found}) mm; coverage {order}; {self.decisions().loc[day, 'decision']}")
+            shift = ", ".join(f"{round(v):+d}" for v in self.shifts[day, "bone match"])
+            found = ", ".join(
+                f"{c} {5 * round(float(table[day, c]) / 5.0)} %" for c in ("bone match", "tumour match", "replan")
+            )
+            said.append(f"{day}: bones at ({shift}) mm; V95 about: {found}; {self.decisions().loc[day, 'decision']}")
         return "\n".join(said)
 
     def caption(self, what: str) -> str:
