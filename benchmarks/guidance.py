@@ -80,7 +80,7 @@ def pair(source: xr.Dataset, seed: int) -> tuple[xr.Dataset, xr.Dataset, xr.Data
 
 
 def accuracy() -> None:
-    print(f"{'case':10}{'seed':>5}{'rigid mean':>12}{'95 %':>7}{'deformable mean':>17}{'95 %':>7}{'largest':>9}{'min J':>8}{'inverse':>9}")
+    print("case      seed  rigid mean   95 %  deformable mean   95 %  largest   min J  inverse")
     with tempfile.TemporaryDirectory() as place:
         for kind in ("head", "pelvis"):
             source = base(kind, Path(place))
@@ -151,7 +151,7 @@ def speed() -> None:
     ours = timed(lambda: map_field(field, way, like=field), 3)
     report(f"mapping {len(field.data_vars)} variables of {field['dose'].size / 1e6:.2f} million voxels", ours, "<= 1 s for six")
     theirs = timed(lambda: _resample(field, way), 3)
-    print(f"{'ours / SimpleITK.Resample, variable by variable':60}{ours[0] / theirs[0]:8.2f}   wall {ours[1] / theirs[1]:10.2f}   CPU")
+    print(f"ours / SimpleITK.Resample, one by one: wall {ours[0] / theirs[0]:.2f}, CPU {ours[1] / theirs[1]:.2f}")
 
 
 def _resample(field: xr.Dataset, way: xr.Dataset) -> None:
@@ -173,7 +173,7 @@ def memory(days: int | None = None) -> None:
         for n in (2, 10):
             done = subprocess.run([sys.executable, __file__, "memory", str(n)], capture_output=True, text=True, check=True)
             peak[n] = float(done.stdout.split()[-1])
-        print(f"{'peak memory of ten days / of two':60}{peak[10] / peak[2]:8.2f}   ({peak[10]:.0f} and {peak[2]:.0f} MB)   target 1")
+        print(f"peak memory of ten days / of two: {peak[10] / peak[2]:.2f} ({peak[10]:.0f} and {peak[2]:.0f} MB); target 1")
         return
     with tempfile.TemporaryDirectory() as place:
         patient = read_dicom(write_phantom(Path(place) / "pelvis"))
