@@ -120,8 +120,9 @@ def speed() -> None:
     grid = Grid((-178.5, -244.0, -244.0), (3.0, 1.9140625, 1.9140625), (120, 256, 256))
     x, y, z = centres(grid).T
     hu = -1000.0 + 1040.0 / (1.0 + np.exp((np.hypot(x / 180.0, y / 120.0) - 1.0) * 60.0))
-    hu += 60.0 * np.sin(x / 11.0) * np.cos(y / 13.0) * np.sin(z / 12.0) + 600.0 * (np.hypot((x - 50.0) / 20.0, (y - 60.0) /
-    15.0) < 1.0) images = [
+    hu += 60.0 * np.sin(x / 11.0) * np.cos(y / 13.0) * np.sin(z / 12.0)
+    hu += 600.0 * (np.hypot((x - 50.0) / 20.0, (y - 60.0) / 15.0) < 1.0)
+    images = [
         xr.Dataset(
             {"ct": (("z", "y", "x"), np.roll(hu.reshape(grid.shape), n, 2).astype(np.float32), {"units": "HU"})},
             coords=grid.coords(),
