@@ -2,7 +2,7 @@
 
 Head: the shared head study (IONRT_SHARED), pelvis: the built-in phantom, both deformed by a translation and eight Gaussian
 bumps
-(sigma 18 to 30 mm, +-6 mm), 15 HU of noise on both images. Settings were frozen on seed 1 (docs/decisions/0101). Arguments:
+(sigma 18 to 30 mm, +-6 mm), 15 HU of noise on both images. Settings were frozen on seed 1, and mended on seed 14 (docs/decisions/0101). Arguments:
 names of parts ("accuracy", "speed", "memory"); none: all.
 """
 
@@ -30,7 +30,7 @@ from ionrt.patient import read_dicom, regrid, write_phantom
 from ionrt.patient.registration import field_transform, matrix_transform
 from ionrt.plan.setup.geometry import Grid
 
-SEEDS = (11, 12, 13, 14, 15)
+SEEDS = (21, 22, 23, 24, 25)
 SHARED = Path(os.environ.get("IONRT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

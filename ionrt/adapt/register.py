@@ -176,7 +176,10 @@ def register_deformable(
     box = _box_around(resampled(body.astype(np.float32), home, base, outside=0.0) >= 0.5, base)
     placed = move_points(start, centres(box))
     coarse = (averaged(values, home), averaged(other, there))
-    pair = [np.clip(resampled(*one, box, at), *window) for one, at in zip(coarse, (None, placed), strict=True)]
+    here = resampled(*coarse[0], box)
+    there_too = at_points(coarse[1][0].astype(np.float32)[None], coarse[1][1], placed)[0].reshape(box.shape)
+    there_too = np.where(np.isfinite(there_too), there_too, here)  # no force where the daily CT ends
+    pair = [np.clip(a, *window) for a in (here, there_too)]
     u: Any = None
     for level, iterations, sigma in zip(LEVELS, ITERATIONS, IMAGE_SMOOTHING, strict=True):
         grid = coarser(box, level)
