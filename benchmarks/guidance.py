@@ -1,9 +1,8 @@
 """Image guidance: registration on deformations it was not set up with, and what a day costs.
 
 Head: the shared head study (IONRT_SHARED), pelvis: the built-in phantom, both deformed by a translation and eight Gaussian
-bumps
-(sigma 18 to 30 mm, +-6 mm), 15 HU of noise on both images. Settings were frozen on seed 1, and mended on seed 14 (docs/decisions/0101). Arguments:
-names of parts ("accuracy", "speed", "memory"); none: all.
+bumps (sigma 18 to 30 mm, +-6 mm), 15 HU of noise on both images. Settings were frozen on seed 1, and mended on seed 14
+(docs/decisions/0101). Arguments: "accuracy", "speed", "memory"; none: all.
 """
 
 from __future__ import annotations
