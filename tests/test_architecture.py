@@ -24,6 +24,7 @@ HOMES = {
     "bokeh": {"plot"},
     "nbconvert": {"report"},
     "papermill": {"report"},
+    "SimpleITK": {"adapt"},
 }
 HEAVY = {"pydicom", "statsmodels", "holoviews", "bokeh", "nbconvert", "papermill", "numba", "xarray", "scipy", "pandas", "dask"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
