@@ -69,7 +69,7 @@ class Options:
         aim = self.prescription
         dose = evaluate.statistics(self.maps["rbe_dose"], self._one(self.target), percent=(95, 2))
         let = evaluate.statistics(self.maps["let_d"], self._one(self.gtv), percent=(98,))
-        whole = evaluate.integral_dose(self.maps["dose"], self.body).squeeze()
+        whole = evaluate.integral_dose(self.maps["dose"], self.body).squeeze("structure", drop=True)
         rows = {}
         for name in self.options:
             d, q = dose.loc[(name, self.target)], let.loc[(name, self.gtv)]
