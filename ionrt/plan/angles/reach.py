@@ -86,7 +86,8 @@ def reach(
     -------
     Dataset (ion, gantry, couch): ``reach_margin`` [mm], ``ion_reach`` (ion) [mm], ``wepl_distal`` and ``wepl_proximal``
         (gantry, couch) [mm], ``cut_rays`` (gantry, couch) share of rays that enter through an end of the CT, where the
-        patient goes on but the CT does not: their depth is unknown and `reach_margin` is NaN, as where the room cannot deliver. ``reaches``
+        patient goes on but the CT does not: their depth is unknown and `reach_margin` is NaN, as where the room cannot
+        deliver. ``reaches``
         is True where a plan is possible.
 
     Raises
