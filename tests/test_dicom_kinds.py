@@ -11,6 +11,7 @@ import struct
 import zlib
 
 import dicom_small as small
+import fuzz
 import gdcm
 import numpy as np
 import pydicom
@@ -21,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from ionrt import dose_at_volume, evaluate, regrid
 from ionrt.patient import IncompleteWarning, check_frame, read_dicom, read_dose, read_ion_plan, volumes
 from ionrt.patient.charset import decode
+from ionrt.patient.dicom_files import read_pixels
 from ionrt.patient.grid import layout
 from ionrt.quantities import IonrtError
 
@@ -387,23 +389,43 @@ def test_enhanced_ct_is_the_same_as_its_slices(tmp_path):
         read(rest | {"E.dcm": broken}, tmp_path / "fewer")
 
 
+def compress(path, syntax):
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+
+
 @pytest.mark.parametrize("syntax", ["JPEGLSLossless", "JPEGLosslessProcess14_1", "JPEG2000Lossless", "RLELossless"])
 def test_lossless_compression_changes_nothing(syntax, tmp_path):
     folder = small.save(small.study(), tmp_path)
     before = read_dicom(folder).ct.values
     for path in folder.glob("CT*"):
-        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-        reader.SetFileName(str(path))
-        assert reader.Read()
-        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
-        change.SetInput(reader.GetImage())
-        assert change.Change()
-        writer.SetFileName(str(path))
-        writer.SetFile(reader.GetFile())
-        writer.SetImage(change.GetOutput())
-        assert writer.Write()
+        compress(path, syntax)
     assert pydicom.dcmread(path).file_meta.TransferSyntaxUID != ExplicitVRLittleEndian
     np.testing.assert_array_equal(read_dicom(folder).ct.values, before)
+
+
+@pytest.mark.parametrize("syntax", ["JPEGLSLossless", "JPEGLosslessProcess14_1"])
+def test_a_decoder_that_aborts_takes_only_itself_along(syntax, tmp_path):
+    path = small.save({"c.dcm": small.slice_of(2)}, tmp_path) / "c.dcm"
+    compress(path, syntax)
+    whole = path.read_bytes()
+    start = whole.rfind(b"\xe0\x7f\x10\x00") + 12
+
+    def attempt(rng):
+        path.write_bytes(whole[:start] + fuzz.mutate_bytes(rng, whole[start:])[0])
+        return fuzz.complaint(read_pixels(path)[0])
+
+    assert fuzz.hold(attempt, n=fuzz.tries(12)).counts["refused"] > 0
+    path.write_bytes(whole)
+    assert read_pixels(path)[0][0, 8, 8] == 1066
 
 
 # --- character sets

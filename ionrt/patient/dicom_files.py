@@ -12,6 +12,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
+from ionrt.patient.decoder import decode_pixels
 from ionrt.patient.door import DAMAGED, Fields, files_of, in_short, read_dataset
 from ionrt.patient.notes import Notes
 from ionrt.quantities import IonrtError
@@ -154,16 +155,15 @@ def _native(data: FileDataset, fields: Fields, shape: tuple[int, ...], bits: int
 
 def _decoded(data: FileDataset, fields: Fields, shape: tuple[int, ...], bits: int, path: Path) -> np.ndarray:
     """Pixels of an encapsulated file; the decoders are those that pydicom finds (python-gdcm is a dependency)."""
-    codec = _syntax(data).name
     try:
-        values = np.asarray(data.pixel_array)
-    except Exception as error:
+        values = decode_pixels(path)
+    except IonrtError as error:
         raise IonrtError(
-            f"{path.name}: the pixels cannot be read: {codec} ({in_short(error)}); {DAMAGED}, or its decoder (python-gdcm) is"
-            " not installed"
+            f"{path.name}: the pixels cannot be read: {_syntax(data).name} ({error}); {DAMAGED}, or its decoder (python-gdcm)"
+            " is not installed"
         ) from error
-    if values.size != math.prod(shape) or values.dtype.kind not in "iu":
-        raise fields.error("PixelData", f"decodes to {values.shape}; expected {shape}; {DAMAGED}")
+    if values.size != math.prod(shape):
+        raise fields.error("PixelData", f"decodes to {values.size} pixels; expected {shape}; {DAMAGED}")
     return values.reshape(shape).astype(f"<i{bits // 8}", copy=False).view(f"<u{bits // 8}")
 
 
