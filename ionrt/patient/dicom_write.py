@@ -84,7 +84,9 @@ def write_rtdose(
     """
     for what, came, kind in (("dose", dose, xr.DataArray), ("patient", patient, xr.Dataset)):
         if not isinstance(came, kind):
-            raise IonrtError(f"write_rtdose(dose, patient, path): expected {kind.__name__} as {what}, got {type(came).__name__}")
+            raise IonrtError(
+                f"write_rtdose(dose, patient, path): expected {kind.__name__} as {what}, got {type(came).__name__}"
+            )
     name = (
         DOSE_TYPES[one_of(dose_type, list(DOSE_TYPES), what="dose_type")]
         if dose_type
@@ -163,9 +165,7 @@ def write_structure_set(
     return _save(data, path)
 
 
-def _dose_object(
-    name: str, dose: xr.DataArray, values: np.ndarray, template: Dataset, fractions: int | None
-) -> Dataset:
+def _dose_object(name: str, dose: xr.DataArray, values: np.ndarray, template: Dataset, fractions: int | None) -> Dataset:
     """The RTDOSE dataset. FRACTION would be a fraction group, all its fractions (PS3.3 C.8.8.3): one session is not that."""
     described = COMMENTS[name] + str(dose.attrs.get({"rbe_dose": "rbe_model", "let_d": "let_definition"}.get(name, ""), ""))
     if described.endswith(", "):

@@ -123,7 +123,7 @@ def slices(
     cut, grey = (one.sel({d: slice(*v) for d, v in box.items()}) for one in (cut, grey))
     limits = limits or (0.0, float(cut.quantile(0.998)) or 1.0)
     absent = [str(i) for i in unreachable]
-    text = f"{caption} {_what(name, plane, float(cut[normal]))} {provenance([cut if cut['ion'].values[0] else da])}"
+    text = f"{caption} {_what(cut, plane, float(cut[normal]))} {provenance([cut if cut['ion'].values[0] else da])}"
     cut = cut.reindex(ion=[*cut["ion"].values, *absent]) if absent else cut
     n = min(columns, cut.sizes["ion"])
     frame = min(int((width - 150) / n) - 14, 420)
@@ -136,9 +136,9 @@ def slices(
     return Figure(layout, text.strip(), key=_key(outline))
 
 
-def _what(name: str, plane: str, at: float) -> str:
+def _what(cut: xr.DataArray, plane: str, at: float) -> str:
     normal = PLANES[plane][0]
-    return f"{label(name)} as colour wash on CT, {plane} slice at {normal} = {at:.0f} mm, one colour scale."
+    return f"{label(str(cut.name), cut)} as colour wash on CT, {plane} slice at {normal} = {at:.0f} mm, one colour scale."
 
 
 def _middle(structures: xr.DataArray, normal: str) -> float:
@@ -165,7 +165,7 @@ def _panel(one, title, grey, outline, limits, box, size, first, last):
     frame, height = size
     wash = one.values.astype(np.float32)
     name = str(one.name)
-    value = hv.Dimension(name, label=label(name), range=limits)
+    value = hv.Dimension(name, label=label(name, one), range=limits)
     base = _image(grey, _window(grey), "CT").opts(cmap="gray", clim=(0, 255), tools=[])
     colour = _image(one, wash, value).opts(
         cmap=COLOURMAPS.get(name, "viridis"), clim=limits, alpha=0.72, clipping_colors={"NaN": "transparent"}, tools=["hover"]
