@@ -163,3 +163,8 @@ def test_a_room_has_few_floors(folder):
         floor[unit] = 1 + max((floor[below] for below in graph[unit]), default=0)
     if folder != PACKAGE:  # whose order is above
         assert max(floor.values(), default=0) <= DEEPER.get(folder.name, 5), floor
+
+
+def test_decisions_have_one_number_each():
+    numbers = [p.name[:4] for p in (PACKAGE.parent / "docs" / "decisions").glob("*.md")]
+    assert all(n.isdigit() for n in numbers) and len(numbers) == len(set(numbers))

@@ -107,14 +107,14 @@ def test_band_of_the_actuarial_ntcp_holds_the_truth():
 
 
 def test_short_follow_up_warns_and_says_so():
-    """Followed for a year, latency 1.5 years: "ever" is not identified, the risk within the follow-up still has limits."""
-    short = cohort(400, 9, end=1.0)
+    """Followed for 1.6 years at most, latency 1.5 years: "ever" is not identified, the risk within it still has limits."""
+    short = cohort(3000, 3, end=1.6)
     with pytest.warns(UserWarning, match="exceeds the median follow-up"):
         fit = outcome.fit_actuarial_ntcp(short, "x", "time", "code")
     assert not fit.attrs["identified"] and fit.attrs["latency_scale"] > fit.attrs["follow_up"]
-    rows = outcome.predict_ntcp(fit, short.head(3), at=[0.5])
+    rows = outcome.predict_ntcp(fit, short.head(3), at=[0.8])
     assert not rows.attrs["identified"]
-    within, ever = rows[rows.time == 0.5], rows[rows.time == np.inf]
+    within, ever = rows[rows.time == 0.8], rows[rows.time == np.inf]
     assert ((within.upper - within.lower) < (ever.upper - ever.lower)).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

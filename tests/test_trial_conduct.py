@@ -13,8 +13,6 @@ import pytest
 
 from ionrt import trial
 from ionrt.quantities import IonrtError
-from ionrt.trial.designs import logrank_z
-from ionrt.trial.kernels import logrank as compiled_logrank
 from ionrt.trial.kernels import survival_trials
 
 FOLDER = Path(__file__).resolve().parents[1] / "trials"
@@ -259,14 +257,6 @@ def survival_data(n=234, hr=0.62, seed=0, events=None):
         df["event"] = ((df.time <= stop) & (df.event == 1)).astype(int)
         df["time"] = df.time.clip(upper=stop)
     return df
-
-
-def test_compiled_logrank_equals_outcome(protocol):
-    df = survival_data().round({"time": 0})  # rounded: with ties
-    score, variance = compiled_logrank(
-        df.time.to_numpy(), df.event.to_numpy() == 1, (df.arm == "carbon").to_numpy().astype(np.int64)
-    )
-    assert -score / np.sqrt(variance) == pytest.approx(logrank_z(df, control="photon"), rel=1e-9)
 
 
 def test_one_compiled_replicate_by_hand():

@@ -1,10 +1,9 @@
 from .cases import ION_NAMES as ION_NAMES
+from .cases import Planned as Planned
 from .cases import nearest_organs as nearest_organs
 from .cases import open_patient as open_patient
 from .ions import Comparison as Comparison
-from .ions import IonPlan as IonPlan
 from .ions import compare_ions as compare_ions
-from .options import Option as Option
 from .options import Options as Options
 from .options import compare_options as compare_options
 from .robustness import Robustness as Robustness

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ LET_ABOVE = 0.02  # LETd counts where the physical dose [Gy] is at least this sh
 CARBON_CLINIC = ("nirs_mkm",)  # clinical doses relative to a carbon beam: their ratio to physical dose is no RBE
 VOLUMES = ("GTV", "CTV", "ITV", "PTV", "EXTERNAL")  # types in a structure set that are no organs
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is kept of one plan: the plan itself, its spot weights, its field, the time it took [s]."""
+
+    plan: plan.Plan
+    weights: xr.DataArray
+    field: xr.Dataset
+    seconds: float
 
 
 def open_patient(folder: str | Path | None = None, *, anatomy: str = "pelvis") -> xr.Dataset:

@@ -17,6 +17,7 @@ from ionrt import evaluate, plan, rbe
 from ionrt.compare.cases import (
     ION_NAMES,
     LET_ABOVE,
+    Planned,
     about_systems,
     asked_of,
     base_of,
@@ -43,16 +44,6 @@ from ionrt.quantities import IonrtError, one_of, stamp
 
 
 @dataclass(frozen=True)
-class IonPlan:
-    """What is kept of one ion's plan: the plan, its field (beam, z, y, x), its spots and the time it took [s]."""
-
-    plan: plan.Plan
-    field: xr.Dataset
-    spots: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Plans of several ions for one target, on one grid.
 
@@ -66,7 +57,7 @@ class Comparison:
     organs: tuple[str, ...]
     prescription: float
     fractions: int
-    plans: Mapping[str, IonPlan]
+    plans: Mapping[str, Planned]
     unreachable: Mapping[str, str]
     maps: xr.Dataset
     body: xr.DataArray
@@ -366,7 +357,7 @@ def compare_ions(
         wanted[ion] = plan.Plan(plan.beam_set(ion, gantry_angles, room=room), *settings, let_definition=let_definition)
     patient_spr, data = planning_patient(patient, calibration), base_of(wanted, base)
     made = side_by_side(lambda ion: _plan(patient_spr, wanted[ion], iterations, data, model), wanted, "ions")
-    plans = {ion: one for ion, one in made.items() if isinstance(one, IonPlan)}
+    plans = {ion: one for ion, one in made.items() if isinstance(one, Planned)}
     unreachable = {ion: str(one) for ion, one in made.items() if isinstance(one, ReachError)}
     if not plans:
         raise IonrtError(f"no ion reaches {target!r}: {'; '.join(unreachable.values())}")
@@ -375,7 +366,7 @@ def compare_ions(
     maps = labelled(maps, rbe_model=system, synthetic=patient.attrs.get("synthetic"))
     rests = [how_made(one.plan, data, patient_spr["spr"], iterations) for one in plans.values()]
     how = {key: "; ".join(dict.fromkeys(r[key] for r in rests)) for key in rests[0]}
-    how["spots per ion"] = ", ".join(f"{ION_NAMES[i]} {one.spots} in {one.seconds:.0f} s" for i, one in plans.items())
+    how["spots per ion"] = ", ".join(f"{ION_NAMES[i]} {one.weights.size} in {one.seconds:.0f} s" for i, one in plans.items())
     return Comparison(
         patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, body_of(grid), model, how
     )
@@ -383,7 +374,7 @@ def compare_ions(
 
 def _plan(
     patient: xr.Dataset, wanted: plan.Plan, iterations: int, base: Mapping[str, xr.Dataset], also: str
-) -> IonPlan | ReachError:
+) -> Planned | ReachError:
     """The plan of one ion, its field with the moments of the model `also`; or why it does not reach."""
     start = time.perf_counter()
     try:
@@ -392,14 +383,14 @@ def _plan(
         return error
     weights = plan.optimise(patient, wanted, influence, iterations=iterations)
     field = plan.field(influence, weights, by="beam", **asked_of(wanted, also))
-    return IonPlan(wanted, field, influence.n_spots, time.perf_counter() - start)
+    return Planned(wanted, weights, field, time.perf_counter() - start)
 
 
 def _rbe_dose(field: xr.Dataset, wanted: plan.Plan) -> xr.DataArray:
     return rbe.apply_model(field, wanted.model, **wanted.parameters)
 
 
-def _maps(one: IonPlan) -> xr.Dataset:
+def _maps(one: Planned) -> xr.Dataset:
     """Dose, LETd, RBE-weighted dose and RBE of the whole plan."""
     maps = planned_maps(one.plan, one.field.sum("beam", keep_attrs=True))
     ratio = (maps["rbe_dose"] / maps["dose"]).where(maps["dose"] > 0, 0.0)

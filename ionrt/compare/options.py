@@ -18,6 +18,7 @@ from ionrt import evaluate, plan
 from ionrt.compare.cases import (
     ION_NAMES,
     LET_ABOVE,
+    Planned,
     about_systems,
     asked_of,
     base_of,
@@ -45,16 +46,6 @@ ABOVE = f"only where the physical dose is at least {100 * LET_ABOVE:g} % of its 
 
 
 @dataclass(frozen=True)
-class Option:
-    """What is kept of one option: the plan, its spot weights, its field (ion, z, y, x), the time of its optimisation [s]."""
-
-    plan: plan.Plan
-    weights: xr.DataArray
-    field: xr.Dataset
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Options:
     """Plans of several options for one target, on one grid.
 
@@ -69,7 +60,7 @@ class Options:
     gtv: str
     organs: tuple[str, ...]
     prescription: float
-    options: Mapping[str, Option]
+    options: Mapping[str, Planned]
     unreachable: Mapping[str, str]
     maps: xr.Dataset
     errors: xr.Dataset | None
@@ -303,11 +294,11 @@ def _influences(
     return side_by_side(one, beams, "beams")
 
 
-def _optimised(patient: xr.Dataset, influence: plan.Influence, iterations: int) -> Option:
+def _optimised(patient: xr.Dataset, influence: plan.Influence, iterations: int) -> Planned:
     start, wanted = time.perf_counter(), influence.plan
     weights = plan.optimise(patient, wanted, influence, iterations=iterations)
     seconds = time.perf_counter() - start
-    return Option(wanted, weights, plan.field(influence, weights, by="ion", **asked_of(wanted)), seconds)
+    return Planned(wanted, weights, plan.field(influence, weights, by="ion", **asked_of(wanted)), seconds)
 
 
 def _under(
@@ -320,7 +311,7 @@ def _in_scenarios(
     patient: xr.Dataset,
     grid: xr.Dataset,
     joined: Mapping[str, plan.Influence],
-    made: Mapping[str, Option],
+    made: Mapping[str, Planned],
     gtv: str,
     scenarios: Sequence[plan.Scenario],
 ) -> xr.Dataset:

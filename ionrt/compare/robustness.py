@@ -17,6 +17,7 @@ from ionrt import evaluate, plan
 from ionrt.compare.cases import (
     ION_NAMES,
     LET_ABOVE,
+    Planned,
     about_systems,
     asked_of,
     base_of,
@@ -42,16 +43,6 @@ SPOT_MARGIN = 5.0  # mm of spots beyond the volume that must be covered
 
 
 @dataclass(frozen=True)
-class PlanUnderErrors:
-    """One plan with its weights, its field (scenario, z, y, x) and the time it took to optimise it [s]."""
-
-    plan: plan.Plan
-    weights: xr.DataArray
-    field: xr.Dataset
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Robustness:
     """A margin plan and a robust plan of one target under the same errors.
 
@@ -71,7 +62,7 @@ class Robustness:
     planned: tuple[plan.Scenario, ...]
     tested: tuple[plan.Scenario, ...]
     influence: plan.Influence
-    plans: Mapping[str, PlanUnderErrors]
+    plans: Mapping[str, Planned]
     maps: xr.Dataset
     made: Mapping[str, str]
 
@@ -305,9 +296,7 @@ def compare_robustness(
         seconds[name] = time.perf_counter() - start
     both = xr.concat(list(weights.values()), pd.Index(PLANS, name="plan"), join="exact", combine_attrs="drop_conflicts")
     fields = plan.scenario_field(patient_spr, influence, both, tested, within=(target, *chosen), **asked_of(common))
-    made = {
-        name: PlanUnderErrors(plans[name], weights[name], fields.sel(plan=name, drop=True), seconds[name]) for name in PLANS
-    }
+    made = {name: Planned(plans[name], weights[name], fields.sel(plan=name, drop=True), seconds[name]) for name in PLANS}
     maps = planned_maps(common, fields)
     maps = labelled(maps, synthetic=patient.attrs.get("synthetic"))
     how = how_made(plans["robust"], data, patient_spr["spr"], iterations)

@@ -18,6 +18,7 @@ import pandas as pd
 from ionrt.quantities import IonrtError
 
 Names = str | Sequence[str] | None
+MOST_CODE = 1000  # of an event: larger ones are times or amounts in the wrong column
 SAME_TIME = 2.0**-26  # relative to the mean time; R's `timefix` (square root of the machine's precision) has the same
 
 
@@ -120,7 +121,7 @@ def number(df: pd.DataFrame, name: str, *, minimum: float | None = None) -> np.n
 def event_codes(df: pd.DataFrame, name: str, *, competing: bool) -> np.ndarray:
     """Event column as integers: 0 censored, 1 event and, where `competing`, 2, 3, ... competing events."""
     values = number(df, name)
-    odd = (values != np.round(values)) | (values < 0)
+    odd = (values != np.round(values)) | (values < 0) | (values > MOST_CODE)
     if odd.any():
         raise IonrtError(f"column {name!r}: {rows(df, odd)} not an event code 0, 1, 2, ...")
     if not competing and (values > 1).any():
@@ -137,12 +138,17 @@ def stratum_codes(df: pd.DataFrame, by: Names) -> tuple[np.ndarray, list]:
     if not columns:
         return np.zeros(len(df), dtype=np.int64), ["all"]
     require(df, columns)
-    if len(columns) == 1:
-        codes, labels = pd.factorize(df[columns[0]], sort=True)
-        return codes.astype(np.int64), list(labels)
-    grouped = df.groupby(columns, sort=True, observed=True)
-    labels = [", ".join(map(str, key)) for key in grouped.groups]
-    return grouped.ngroup().to_numpy(dtype=np.int64), labels
+    try:
+        if len(columns) == 1:
+            codes, labels = pd.factorize(df[columns[0]], sort=True)
+            return codes.astype(np.int64), list(labels)
+        grouped = df.groupby(columns, sort=True, observed=True)
+        labels = [", ".join(map(str, key)) for key in grouped.groups]
+        return grouped.ngroup().to_numpy(dtype=np.int64), labels
+    except TypeError:
+        raise IonrtError(
+            f"columns {columns}: labels of different kinds cannot be told apart; use one kind, text or number"
+        ) from None
 
 
 def survival_columns(
@@ -185,18 +191,16 @@ def same_times(start: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndar
     values = stop if np.isneginf(start).all() else np.concatenate([start[np.isfinite(start)], stop])
     if values.max() < 2.0**25 and (values == np.floor(values)).all():
         return start, stop, 0.0
-    distinct = np.unique(values)
+    distinct, place = np.unique(values, return_inverse=True)
     tolerance = float(SAME_TIME * distinct.mean())
     apart = np.append(True, np.diff(distinct) > tolerance)
     if apart.all():
         return start, stop, tolerance
-    first = distinct[apart]
-
-    def moved(times: np.ndarray) -> np.ndarray:
-        known = np.isfinite(times)
-        return np.where(known, first[np.searchsorted(first, np.where(known, times, first[0]), side="right") - 1], times)
-
-    return moved(start), moved(stop), tolerance
+    moved = distinct[apart][np.cumsum(apart) - 1][place]
+    late = np.flatnonzero(np.isfinite(start)) if len(values) > len(stop) else np.zeros(0, dtype=np.int64)
+    start = start.copy()
+    start[late] = moved[: len(late)]
+    return start, moved[len(late) :], tolerance
 
 
 def stratum_rows(cols: SurvivalColumns, code: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numba import njit
 from scipy import stats
 
 from ionrt.outcome.columns import Names, SurvivalColumns, stratum_codes, survival_columns
@@ -86,34 +87,65 @@ def quadratic_form(score: np.ndarray, variance: np.ndarray) -> tuple[float, int]
     return float(np.sum((vectors[:, keep].T @ score) ** 2 / values[keep])), int(keep.sum())
 
 
-def group_counts(cols: SurvivalColumns, rows: np.ndarray, groups: int, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers at risk and events, (time, group), at the event times of the rows."""
-    risk, dead = np.empty((len(time), groups)), np.empty((len(time), groups))
-    for g in range(groups):
-        mine = rows[cols.stratum[rows] == g]
-        stop, start = np.sort(cols.stop[mine]), np.sort(cols.start[mine])
-        events = np.sort(cols.stop[mine][cols.code[mine] > 0])
-        risk[:, g] = np.searchsorted(start, time, side="left") - np.searchsorted(stop, time, side="left")
-        dead[:, g] = np.searchsorted(events, time, side="right") - np.searchsorted(events, time, side="left")
-    return risk, dead
+@njit(nogil=True, cache=True)
+def logrank_sums(order, stop, event, group, groups, enter, entry, kind, rho, gamma):
+    """Weighted (observed, expected, covariance of their difference) of the groups: the one log-rank, also of simulated trials.
+
+    order : rows by `stop`; enter : rows by `entry`, or none where all are at risk from the start; kind : place in `WEIGHTS`.
+    """
+    observed, expected, variance = np.zeros(groups), np.zeros(groups), np.zeros((groups, groups))
+    risk, dead, share = np.zeros(groups), np.zeros(groups), np.zeros(groups)
+    if enter.size == 0:
+        for i in order:
+            risk[group[i]] += 1.0
+    survival, first, came = 1.0, 0, 0
+    while first < order.size:
+        t, last, d = stop[order[first]], first, 0.0
+        dead[:] = 0.0
+        while last < order.size and stop[order[last]] == t:
+            if event[order[last]]:
+                dead[group[order[last]]] += 1.0
+                d += 1.0
+            last += 1
+        while came < enter.size and entry[enter[came]] < t:
+            risk[group[enter[came]]] += 1.0
+            came += 1
+        if d > 0.0:
+            n = risk.sum()
+            w = 1.0
+            if kind == 1:
+                w = n
+            elif kind == 2:
+                w = np.sqrt(n)
+            elif kind == 3:
+                w = survival
+            elif kind == 4:
+                w = survival**rho * (1.0 - survival) ** gamma
+            spread = w * w * d * (n - d) / max(n - 1.0, 1.0)
+            for a in range(groups):
+                share[a] = risk[a] / n
+                observed[a] += w * dead[a]
+                expected[a] += w * d * share[a]
+                variance[a, a] += spread * share[a]
+                for b in range(a + 1):
+                    variance[a, b] -= spread * share[a] * share[b]
+            survival *= 1.0 - d / n
+        for k in range(first, last):
+            risk[group[order[k]]] -= 1.0
+        first = last
+    for a in range(groups):
+        for b in range(a):
+            variance[b, a] = variance[a, b]
+    return observed, expected, variance
 
 
 def _one_stratum(
     cols: SurvivalColumns, rows: np.ndarray, groups: int, weights: str, rho: float, gamma: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted observed and expected events per group and the covariance of their difference."""
-    time = np.unique(cols.stop[rows][cols.code[rows] > 0])
-    risk, dead = group_counts(cols, rows, groups, time)
-    n, d = risk.sum(axis=1), dead.sum(axis=1)
-    before = np.append(1.0, np.cumprod(1 - d / n))[:-1]
-    w = {
-        "logrank": np.ones_like(n),
-        "gehan-breslow": n,
-        "tarone-ware": np.sqrt(n),
-        "peto-peto": before,
-        "fleming-harrington": before**rho * (1 - before) ** gamma,
-    }[weights]
-    share = risk / n[:, None]
-    spread = w**2 * d * (n - d) / np.maximum(n - 1, 1)
-    variance = np.diag(spread @ share) - (share * spread[:, None]).T @ share
-    return w @ dead, (w * d) @ share, variance
+    """The sums over the rows of one stratum."""
+    stop, start = cols.stop[rows], cols.start[rows]
+    enter = np.argsort(start) if np.isfinite(start).any() else np.zeros(0, dtype=np.int64)
+    kind = WEIGHTS.index(weights)
+    return logrank_sums(
+        np.argsort(stop), stop, cols.code[rows] > 0, cols.stratum[rows], groups, enter, start, kind, float(rho), float(gamma)
+    )

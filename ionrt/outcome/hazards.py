@@ -6,6 +6,7 @@ cost of an iteration is linear in the rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -243,8 +244,16 @@ def _infinite(step: np.ndarray, beta: np.ndarray, names: list[str]) -> None:
     )
 
 
-def score_residuals(x: np.ndarray, beta: np.ndarray, w: np.ndarray, sets: RiskSets, ties: str) -> np.ndarray:
-    """Each row's share of the score, (row, term); they add up to zero at the maximum."""
+Estimated = Callable[[np.ndarray, np.ndarray, Sweep], np.ndarray]
+
+
+def score_residuals(
+    x: np.ndarray, beta: np.ndarray, w: np.ndarray, sets: RiskSets, ties: str, estimated: Estimated | None = None
+) -> np.ndarray:
+    """Each row's share of the score, (row, term); they add up to zero at the maximum.
+
+    `estimated` gives what the estimation of the weights adds, from the centred covariates, the weighted risks and the sweep.
+    """
     centre = np.average(x, axis=0, weights=w)
     x = np.ascontiguousarray(x - centre)
     eta = x @ beta
@@ -263,7 +272,8 @@ def score_residuals(x: np.ndarray, beta: np.ndarray, w: np.ndarray, sets: RiskSe
     failed = np.flatnonzero(sets.event_row >= 0)
     k = sets.event_row[failed]
     out[failed] += x[failed] - s.mean[k] + risk[failed, None] * (s.shared[k, None] * x[failed] - s.shared_mean[k])
-    return w[:, None] * out
+    out *= w[:, None]
+    return out if estimated is None else out + estimated(x, w * risk, s)
 
 
 def cluster_covariance(residuals: np.ndarray, covariance: np.ndarray, cluster: np.ndarray) -> np.ndarray:

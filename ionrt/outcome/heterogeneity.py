@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ionrt.quantities import IonrtError
+
 Array = NDArray[np.float64]
 
 
@@ -26,6 +28,8 @@ def heterogeneity(y: Array, v: Array) -> Heterogeneity:
     df = y.size - 1
     q = float(np.sum(w * (y - np.average(y, weights=w)) ** 2))
     spread = float(w.sum() - np.sum(w**2) / w.sum())
+    if not spread > 0 or not np.isfinite(q):
+        raise IonrtError("sites: one standard error is so small beside the others that nothing can be told between sites")
     return Heterogeneity(q, df, max(0.0, (q - df) / spread), df / spread)
 
 

@@ -68,6 +68,8 @@ def calibration(
     free = ~y if time is None else stop > horizon
     followed = censoring_curve(stop, mine.astype(int)) if time is not None else np.ones_like
     weight = np.where(y, 1 / followed(stop), np.where(free, 1 / followed(np.nextafter([horizon], np.inf)), 0.0))
+    if not weight.any():
+        raise IonrtError("calibration: no patient has the event or is followed up to the horizon; choose an earlier one")
     rows = pd.DataFrame({"p": p, "time": stop, "event": mine.astype(int), "y": y})
     rows["group"] = pd.qcut(rows.p.rank(method="average"), groups, duplicates="drop").cat.codes + 1
     out = pd.DataFrame([_group(g, part, horizon, time is None, check_level(level)) for g, part in rows.groupby("group")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,7 @@ def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design
             numbers(df[name], f"formula {formula!r}, column {name!r}")
     try:
         matrix = patsy.dmatrix(text, df, NA_action=patsy.NAAction(NA_types=[]), return_type="matrix")
-    except patsy.PatsyError as error:
+    except (patsy.PatsyError, TypeError, ValueError, OverflowError) as error:
         raise IonrtError(f"formula {formula!r}: {str(error).splitlines()[0]}") from None
     info = matrix.design_info
     x = np.asarray(matrix, dtype=float)
@@ -151,14 +151,12 @@ def regress(
     level: float,
     *,
     n: int,
-    estimated: Callable[[np.ndarray], np.ndarray] | None = None,
+    estimated: hazards.Estimated | None = None,
 ) -> pd.DataFrame:
     """Fit, and lay the result out as a table of terms; `estimated`: what estimated weights add to the residuals."""
     d = ready.design
     fit = hazards.newton(d.x, ready.weight, ready.sets, d.names, ties)
-    residuals = hazards.score_residuals(d.x, fit.beta, ready.weight, ready.sets, ties)
-    if estimated is not None:
-        residuals = residuals + estimated(fit.beta)
+    residuals = hazards.score_residuals(d.x, fit.beta, ready.weight, ready.sets, ties, estimated)
     sandwich = hazards.cluster_covariance(residuals, fit.covariance, cluster)
     covariance = sandwich if robust else fit.covariance
     out = coefficient_table(d.names, fit.beta, covariance, level=level)

@@ -11,6 +11,7 @@ import pandas as pd
 from ionrt.outcome import hazards
 from ionrt.outcome.columns import SurvivalColumns, require, stratum_codes, survival_columns
 from ionrt.outcome.regression import TIES, Design, Prepared, design, regress
+from ionrt.outcome.survival import product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
 
 
@@ -65,9 +66,8 @@ def fine_gray(
     d = design(df, formula)
     expanded = Design(np.ascontiguousarray(d.x[source]), d.names, d.terms)
 
-    def estimated(beta: np.ndarray) -> np.ndarray:
-        swept = hazards.sweep(expanded.x, beta, weight, sets, ties)
-        return _of_censoring(cols, expanded.x, beta, weight, sets, swept, cols.stop[source])
+    def estimated(x: np.ndarray, risk: np.ndarray, swept: hazards.Sweep) -> np.ndarray:
+        return _of_censoring(cols, x, risk, sets, swept, cols.stop[source])
 
     ready = Prepared(expanded, weight, sets, stop, happened)
     out = regress(ready, groups[source], True, ties, level, n=len(df), estimated=estimated)
@@ -77,21 +77,13 @@ def fine_gray(
 
 
 def _of_censoring(
-    cols: SurvivalColumns,
-    x: np.ndarray,
-    beta: np.ndarray,
-    weight: np.ndarray,
-    sets: hazards.RiskSets,
-    swept: hazards.Sweep,
-    failed: np.ndarray,
+    cols: SurvivalColumns, x: np.ndarray, risk: np.ndarray, sets: hazards.RiskSets, swept: hazards.Sweep, failed: np.ndarray
 ) -> np.ndarray:
     r"""What each patient adds to the score through the estimated G, on the expanded rows (0 on the carried ones).
 
     :math:`\psi_i = \int q(u)\,dM^c_i(u) / Y(u)`: :math:`q(u)` is how the score answers a relative change of G at u, the
     expected score after u of those who failed otherwise up to u; :math:`M^c_i` is the martingale of the censoring.
     """
-    eta = x @ beta
-    risk = weight * np.exp(eta - eta.max())
     carried = np.flatnonzero(sets.carried == 1)
     carried = carried[np.argsort(failed[carried], kind="stable")]
     at, counts = np.unique(cols.stop[cols.code == 0], return_counts=True)
@@ -116,7 +108,8 @@ def _of_censoring(
 
 def censoring_curve(stop: np.ndarray, code: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Kaplan-Meier estimate G(t-) of still being followed just before t, as a function of t."""
-    censored, counts = np.unique(stop[code == 0], return_counts=True)
-    exposed = len(stop) - np.searchsorted(np.sort(stop), censored, side="left")
-    curve = np.append(1.0, np.cumprod(1 - counts / exposed))
-    return lambda t: curve[np.searchsorted(censored, t, side="left")]
+    rows, all_ = np.arange(len(stop)), np.zeros(len(stop), dtype=np.int64)
+    turned = SurvivalColumns(np.full(len(stop), -np.inf), stop, (code == 0).astype(np.int64), np.ones(len(stop)), all_, ["all"])
+    table = risk_table(turned, rows, events_only=True)
+    curve = np.append(1.0, product_limit(table)[0])
+    return lambda t: curve[np.searchsorted(table.time, t, side="left")]

@@ -55,9 +55,10 @@ def iptw(
     z = _arms(df, treatment)
     d = design(df, formula, intercept=True)
     likelihood.check_separation(d.x, z, np.ones(len(z)), d.names)
-    scale = np.sqrt(np.average(d.x**2, axis=0))
-    best, _ = likelihood.maximise(likelihood.binomial_objective(d.x / scale, z, np.ones(len(z)), "logit"), np.zeros(len(scale)))
-    e = np.exp(likelihood.log_probabilities(d.x / scale @ best, "logit")[0])
+    from statsmodels.genmod.families import Binomial
+    from statsmodels.genmod.generalized_linear_model import GLM
+
+    e = np.asarray(GLM(z, d.x / np.sqrt(np.average(d.x**2, axis=0)), family=Binomial()).fit(tol=1e-13).fittedvalues)
     if estimand == "ATE":
         w = z / e + (1 - z) / (1 - e)
         w = w * np.where(z == 1, z.mean(), 1 - z.mean()) if stabilised else w

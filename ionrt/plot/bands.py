@@ -60,7 +60,8 @@ def histogram_bands(bands: xr.DataArray, *, columns: int = 3, width: int = 1140,
                 )
             )
         )
-    text = f"{caption} Volume histograms of {label(quantity, bands)}: lines nominal, bands between the extremes over all scenarios."
+    what = f"Volume histograms of {label(quantity, bands)}: lines nominal, bands between the extremes over all scenarios."
+    text = f"{caption} {what}"
     return Figure(in_columns(drawn, n), f"{text} {provenance([bands])}".strip(), key=_key(plans))
 
 

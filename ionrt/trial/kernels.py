@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from ionrt.outcome.comparison import logrank_sums
+
 
 @njit(nogil=True, cache=True)
 def boin_trials(u, p, cohort, escalate, deescalate, eliminate):
@@ -125,42 +127,6 @@ def crm_trials(u, times, entry, p, cohort, grid, prior, table, target, cutoff, w
 
 
 @njit(nogil=True, cache=True)
-def logrank(time, event, arm):
-    """(observed - expected, variance) of the events of arm 1; ties are handled by the hypergeometric variance."""
-    order = np.argsort(time)
-    n = time.size
-    at_risk = n
-    at_risk1 = 0
-    for i in range(n):
-        at_risk1 += arm[i]
-    score = 0.0
-    variance = 0.0
-    i = 0
-    while i < n:
-        t = time[order[i]]
-        d = 0
-        d1 = 0
-        leave = 0
-        leave1 = 0
-        while i < n and time[order[i]] == t:
-            j = order[i]
-            leave += 1
-            leave1 += arm[j]
-            if event[j]:
-                d += 1
-                d1 += arm[j]
-            i += 1
-        if d > 0:
-            share = at_risk1 / at_risk
-            score += d1 - d * share
-            if at_risk > 1:
-                variance += d * share * (1.0 - share) * (at_risk - d) / (at_risk - 1)
-        at_risk -= leave
-        at_risk1 -= leave1
-    return score, variance
-
-
-@njit(nogil=True, cache=True)
 def survival_trials(entry, arm, lifetime, loss, looks, upper, lower, log_margin, end):
     """Replicates of an event-driven two-arm trial.
 
@@ -176,6 +142,7 @@ def survival_trials(entry, arm, lifetime, loss, looks, upper, lower, log_margin,
     time = np.empty(n)
     event = np.empty(n, np.bool_)
     group = np.empty(n, np.int64)
+    nobody = np.zeros(0, np.int64)  # enters late
     for i in range(n_sim):
         calendar = np.empty(n)
         for j in range(n):
@@ -192,7 +159,9 @@ def survival_trials(entry, arm, lifetime, loss, looks, upper, lower, log_margin,
                     event[m] = calendar[j] <= now
                     group[m] = arm[i, j]
                     m += 1
-            score, variance = logrank(time[:m], event[:m], group[:m])
+            order = np.argsort(time[:m])
+            seen_events, expected, covariance = logrank_sums(order, time, event, group, 2, nobody, time, 0, 0.0, 0.0)
+            score, variance = seen_events[1] - expected[1], covariance[1, 1]
             d = 0
             for j in range(m):
                 d += event[j]
