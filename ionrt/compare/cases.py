@@ -12,15 +12,16 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ionrt import evaluate, plan, rbe
-from ionrt.beam import base_data
+from ionrt.beam import base_data, check_base_data, read_matrad
 from ionrt.evaluate.profile import centroid
 from ionrt.files import cache_folder, content_hash
+from ionrt.ions import IONS
 from ionrt.let import let_d
 from ionrt.parallel import each
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
 from ionrt.patient.calibration import GENERIC
 from ionrt.patient.names import is_external, is_margin_of, is_target
-from ionrt.quantities import stamp
+from ionrt.quantities import IonrtError, one_of, stamp
 
 AT_ONCE = 2
 LET_ABOVE = 0.02  # LETd counts where the physical dose [Gy] is at least this share of the prescription [Gy (RBE)]
@@ -173,6 +174,21 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any], what: str) ->
 def base_of(ions: Iterable[str], base: Mapping[str, xr.Dataset] | None) -> dict[str, xr.Dataset]:
     """The base data of a comparison, read once: those given, else ours."""
     return dict(base) if base is not None else {ion: base_data(ion) for ion in dict.fromkeys(ions)}
+
+
+def open_machine(files: Mapping[str, str], ions: Iterable[str]) -> dict[str, xr.Dataset] | None:
+    """Base data of the ions from files of a machine, ours for those without; None where there is no file.
+
+    Parameters: `files` {ion: path}, netCDF of `ionrt.beam.export_netcdf` or matRad's .mat; `ions` that will be planned.
+    """
+    if not files:
+        return None
+    for ion, path in files.items():
+        one_of(ion, tuple(IONS), what="machine: ion")
+        if not Path(path).is_file():
+            raise IonrtError(f"machine: {ion}: no file {str(path)!r}; expected base data as .nc or matRad .mat")
+    read = {i: read_matrad(f) if Path(f).suffix == ".mat" else check_base_data(xr.load_dataset(f)) for i, f in files.items()}
+    return {ion: read[ion] if ion in read else base_data(ion) for ion in dict.fromkeys([*ions, *read])}
 
 
 def asked_of(wanted: plan.Plan, *models: str) -> dict[str, Any]:
