@@ -21,6 +21,7 @@ HOMES = {
     "pydicom": {"patient"},
     "statsmodels": {"outcome", "cohort"},
     "holoviews": {"plot"},
+    "panel": {"plot"},
     "bokeh": {"plot"},
     "nbconvert": {"report"},
     "papermill": {"report"},

@@ -97,10 +97,12 @@ def mean_let(maps: xr.Dataset, structures: xr.DataArray | xr.Dataset, where: xr.
     return evaluate.mean_value(moment, structures).compute() / below.where(below > 0)
 
 
-def how_made(wanted: plan.Plan, base: Mapping[str, xr.Dataset], spr: xr.DataArray, iterations: int) -> dict[str, str]:
-    """What a plan rests on, so that it can be made again: calibration, room, spots, base data, optimiser."""
-    rooms = {b.room.name: b.room for b in wanted.beams}
-    ions = tuple(dict.fromkeys(b.ion for b in wanted.beams))
+def how_made(plans: Iterable[plan.Plan], base: Mapping[str, xr.Dataset], spr: xr.DataArray, iterations: int) -> dict[str, str]:
+    """What plans rest on, so that they can be made again: calibration, room, spots, base data, optimiser."""
+    plans = list(plans)
+    beams, wanted = [b for p in plans for b in p.beams], plans[0]
+    rooms = {b.room.name: b.room for b in beams}
+    ions = tuple(dict.fromkeys(b.ion for b in beams))
     table, digest = spr.attrs.get("calibration", "given with the patient"), spr.attrs.get("calibration_hash", "")
     spots = "default of the ion" if wanted.spot_spacing is None else f"{wanted.spot_spacing:g} mm"
     keys = {i: str(base[i].attrs.get("content_key", "own")) for i in ions if i in base}
@@ -108,7 +110,7 @@ def how_made(wanted: plan.Plan, base: Mapping[str, xr.Dataset], spr: xr.DataArra
         "HU to stopping power": f"table {table}{f', hash {digest[:12]}' if digest else ''}",
         "room": "; ".join(_room_in_words(room, ions) for room in rooms.values()),
         "spots": f"spacing {spots}, {wanted.margin:g} mm beyond the target",
-        "objectives": "; ".join(map(_objective_in_words, wanted.objectives or ())),
+        "objectives": "; ".join(dict.fromkeys(_objective_in_words(o) for p in plans for o in p.objectives or ())),
         "optimiser": f"{iterations} iterations at most",
         "base data": "; ".join(f"{i}: {key}" for i, key in keys.items()),
     }

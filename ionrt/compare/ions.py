@@ -70,6 +70,11 @@ class Comparison:
         return {ion: one.plan.model for ion, one in self.plans.items()}
 
     @property
+    def cases(self) -> dict[str, tuple[xr.Dataset, plan.Plan]]:
+        """Field (z, y, x) and plan of each ion, for `ionrt.plot.explore`."""
+        return {ION_NAMES[i]: (one.field.sum("beam", keep_attrs=True), one.plan) for i, one in self.plans.items()}
+
+    @property
     def dosed(self) -> xr.DataArray:
         """Mask (ion, z, y, x) of the voxels in which LETd counts: those with a physical dose of at least `let_floor`."""
         return self.maps["dose"] >= self.let_floor
@@ -250,17 +255,16 @@ class Comparison:
         }
         return pd.DataFrame({"": rows}).rename_axis("")
 
-    def caption(self, what: str) -> str:
-        """A caption with the definitions that every table needs."""
-        system, let = in_words(self.systems), self.maps["let_d"].attrs["let_definition"]
+    def caption(self, what: str, *, let: bool = True) -> str:
+        """A caption with the definitions that every table needs; `let`: those of LETd, too."""
+        system = in_words(self.systems)
         missing = "".join(f" {ION_NAMES[i].capitalize()} does not reach the target." for i in self.unreachable)
-        return (
-            f"{what} {whose(self.patient)} Dose system: {system}.{about_systems(system)} LETd: dose average, definition"
-            f" “{let}”, {self._above}, means weighted with dose.{missing}"
-        )
+        definition = f"definition “{self.maps['let_d'].attrs['let_definition']}”"
+        quality = f" LETd: dose average, {definition}, {self._above}, means weighted with dose." if let else ""
+        return f"{what} {whose(self.patient)} Dose system: {system}.{about_systems(system)}{quality}{missing}"
 
     def key_numbers(self) -> str:
-        """Rounded figures that must come out the same on every machine: LETd to 5 keV/um, RBE to 0.1."""
+        """Rounded figures that must come out the same on every machine: LETd to 5 or 10 keV/um, the factor to 0.1."""
         table, lines = self.target_table(), []
         for ion in (*self.plans, *self.unreachable):
             if ion in self.unreachable:
@@ -269,9 +273,10 @@ class Comparison:
             row = table.loc[ION_NAMES[ion]]
             covered = "yes" if row[f"{self.target} D95 [Gy (RBE)]"] >= 0.95 * self.prescription else "NO"
             let, factor = row[f"{self.target} LETd mean [keV/µm]"], row[f"{self.target} RBE-weighted / physical dose"]
+            step = 5 if let < 20.0 else 10
             lines.append(
                 f"{ion:<3} {row['dose system']:<9} D95 at least 95 %: {covered}   RBE-weighted over physical dose {factor:.1f}"
-                f"   LETd about {5 * round(let / 5)} keV/um"
+                f"   LETd about {step * round(let / step)} keV/um"
             )
         return "\n".join(lines)
 
@@ -364,8 +369,7 @@ def compare_ions(
     system = in_words({ion: one.plan.model for ion, one in plans.items()})
     maps = xr.concat([_maps(one) for one in plans.values()], pd.Index(list(plans), name="ion"), combine_attrs="drop_conflicts")
     maps = labelled(maps, rbe_model=system, synthetic=patient.attrs.get("synthetic"))
-    rests = [how_made(one.plan, data, patient_spr["spr"], iterations) for one in plans.values()]
-    how = {key: "; ".join(dict.fromkeys(r[key] for r in rests)) for key in rests[0]}
+    how = how_made([one.plan for one in plans.values()], data, patient_spr["spr"], iterations)
     how["spots per ion"] = ", ".join(f"{ION_NAMES[i]} {one.weights.size} in {one.seconds:.0f} s" for i, one in plans.items())
     return Comparison(
         patient, grid, target, chosen, prescription, fractions, plans, unreachable, maps, body_of(grid), model, how

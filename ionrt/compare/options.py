@@ -68,6 +68,11 @@ class Options:
     made: Mapping[str, str]
 
     @property
+    def cases(self) -> dict[str, tuple[xr.Dataset, plan.Plan]]:
+        """Field (z, y, x) and plan of each option, for `ionrt.plot.explore`."""
+        return {name: (one.field.sum("ion", keep_attrs=True), one.plan) for name, one in self.options.items()}
+
+    @property
     def outlines(self) -> xr.DataArray:
         """Fractions of target, GTV and organs on the dose grid."""
         return self.grid["structures"].sel(structure=list(dict.fromkeys([self.target, self.gtv, *self.organs])))
@@ -272,8 +277,7 @@ def compare_options(
     together = xr.concat(maps, pd.Index(list(made), name="option"), combine_attrs="drop_conflicts")
     system = in_words({n: p.model for n, p in reached.items()})
     together = labelled(together, rbe_model=system, synthetic=patient.attrs.get("synthetic"))
-    rests = [how_made(p, data, patient_spr["spr"], iterations) for p in reached.values()]
-    how = {key: "; ".join(dict.fromkeys(r[key] for r in rests)) for key in rests[0]}
+    how = how_made(reached.values(), data, patient_spr["spr"], iterations)
     how["spots"] += "; " + ", ".join(f"{n}: {one.weights.size} spots in {one.seconds:.0f} s" for n, one in made.items())
     return Options(patient, grid, target, gtv, chosen, prescription, made, unreachable, together, errors, body_of(grid), how)
 

@@ -67,6 +67,20 @@ class Robustness:
     made: Mapping[str, str]
 
     @property
+    def cases(self) -> dict[str, tuple[xr.Dataset, plan.Plan]]:
+        """Field (z, y, x) of each plan in each scenario, in target and organs, for `ionrt.plot.explore`."""
+        return {
+            f"{name}, {label}": (one.field.isel(scenario=k, drop=True), one.plan)
+            for name, one in self.plans.items()
+            for k, label in enumerate(map(str, one.field["scenario"].values))
+        }
+
+    @cached_property
+    def grid(self) -> xr.Dataset:
+        """The patient on the dose grid."""
+        return regrid(self.patient, spacing=self.influence.plan.spacing)
+
+    @property
     def structures(self) -> xr.Dataset | xr.DataArray:
         """Target and organs for histograms: with their contours, where the patient has them."""
         chosen = self.patient.sel(structure=[self.target, *self.organs])
@@ -299,7 +313,7 @@ def compare_robustness(
     made = {name: Planned(plans[name], weights[name], fields.sel(plan=name, drop=True), seconds[name]) for name in PLANS}
     maps = planned_maps(common, fields)
     maps = labelled(maps, synthetic=patient.attrs.get("synthetic"))
-    how = how_made(plans["robust"], data, patient_spr["spr"], iterations)
+    how = how_made(plans.values(), data, patient_spr["spr"], iterations)
     how["time"] = ", ".join(f"{name} plan {one.seconds:.0f} s" for name, one in made.items())
     return Robustness(
         patient,

@@ -163,11 +163,14 @@ def _what(cut: xr.DataArray, each: bool, plane: str, at: float) -> str:
     return f"{label(str(cut.name), cut)} as colour wash on CT, {plane} slice at {normal} = {at:.0f} mm, {scale}."
 
 
+def target_first(names: Iterable[str]) -> list[str]:
+    """Structures, what has the name of a target in front, outlines of the body last."""
+    return sorted(names, key=lambda n: (not is_target(n), is_external(n)))
+
+
 def _middle(structures: xr.DataArray, normal: str) -> float:
     """Centre along one axis of the target, else of the first structure; of the grid where it is empty."""
-    names = [str(s) for s in structures["structure"].values]
-    order = sorted(range(len(names)), key=lambda i: (not is_target(names[i]), is_external(names[i]), i))
-    first = structures.isel(structure=order[0])
+    first = structures.sel(structure=target_first(map(str, structures["structure"].values))[0])
     profile = first.sum([d for d in first.dims if d != normal]).compute()
     total = float(profile.sum())
     return float((profile * profile[normal]).sum()) / total if total else float(structures[normal].mean())

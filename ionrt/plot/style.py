@@ -85,6 +85,11 @@ def label(name: str, of: xr.DataArray | None = None) -> str:
     return f"{text} [{unit(name)}]" if unit(name) else text
 
 
+def whole_palette(name: str) -> list[str]:
+    """The 256 colours of a colour map."""
+    return list(hv.plotting.util.process_cmap(name, 256))
+
+
 def provenance(arrays: Iterable[xr.DataArray]) -> str:
     """Whose patient, which ions, LET definition and dose system: the sentences that no figure goes without."""
     parts: dict[str, list[str]] = {}
