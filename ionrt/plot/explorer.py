@@ -10,8 +10,8 @@ from typing import Any
 import contourpy
 import numpy as np
 import xarray as xr
-from bokeh.models import ColorBar, ColumnDataSource, LinearColorMapper, Span
-from bokeh.plotting import figure
+from bokeh import models as bokeh_models
+from bokeh import plotting
 
 from ionrt import rbe
 from ionrt.let import ions_of, let_d
@@ -19,6 +19,9 @@ from ionrt.plot.slice_views import PLANES, STRUCTURE_COLOURS, target_first
 from ionrt.plot.style import COLOURMAPS, PANEL_COLOURS, label, whole_palette
 from ionrt.quantities import IonrtError, one_of
 
+# type hints of Bokeh refuse what it documents (ranges as pairs, mappers by name) and hide what it has (spans)
+figure: Any = plotting.figure
+models: Any = bokeh_models
 GRID = ("z", "y", "x")
 SHOWN = ("rbe_dose", "dose", "let_d", "rbe", "ct")
 ISODOSES = (50, 80, 95, 107)  # % of the prescription
@@ -207,7 +210,7 @@ def _scene(result: Any, patient: xr.Dataset | None, model: str, prescription: fl
 
 def _parts(field: xr.Dataset) -> dict[str, xr.Dataset]:
     """A field as it is; with a dimension in front its sum, where that has a meaning, and each part."""
-    front = [d for d in field["dose"].dims if d not in GRID] if "dose" in field else []
+    front = [str(d) for d in field["dose"].dims if d not in GRID] if "dose" in field else []
     if not front:
         return {"field": field}
     dim, labels = front[0], field[front[0]].values
@@ -275,13 +278,13 @@ class Explorer:
     @property
     def index(self) -> dict[str, int]:
         """Voxel under the cross-hair."""
-        return {d: int(self.places[d].value) for d in GRID}
+        return {d: int(self.places[d].value or 0) for d in GRID}
 
     @property
     def settings(self) -> dict[str, Any]:
         """Dose per fraction relative to the plan, model and its parameters, as the widgets stand."""
         return {
-            "scale": float(self.dose.value),
+            "scale": float(self.dose.value or 1.0),
             "model": self.model.value,
             "alpha_beta": self.ratio.value,
             "rbe": self.factor.value,
@@ -354,23 +357,26 @@ class _Plane:
             x_axis_label=f"{self.across} [mm]", y_axis_label=f"{self.down} [mm]", output_backend="canvas",
         )  # fmt: skip
         self.figure.toolbar.logo = None
-        self.grey = ColumnDataSource({"image": []})
-        self.wash = ColumnDataSource({"image": []})
-        self.paths = ColumnDataSource({"xs": [], "ys": [], "colour": []})
-        self.iso = ColumnDataSource({"xs": [], "ys": []})
+        self.grey = models.ColumnDataSource({"image": []})
+        self.wash = models.ColumnDataSource({"image": []})
+        self.paths = models.ColumnDataSource({"xs": [], "ys": [], "colour": []})
+        self.iso = models.ColumnDataSource({"xs": [], "ys": []})
         self.figure.image(
-            "image", source=self.grey, color_mapper=LinearColorMapper("Greys256", low=-360, high=440), **self.frame
+            "image",
+            source=self.grey,
+            color_mapper=models.LinearColorMapper(palette="Greys256", low=-360, high=440),
+            **self.frame,
         )
-        self.mapper = LinearColorMapper(
-            whole_palette("inferno"), low=0, high=1, nan_color="rgba(0,0,0,0)", low_color="rgba(0,0,0,0)"
+        self.mapper = models.LinearColorMapper(
+            palette=whole_palette("inferno"), low=0, high=1, nan_color="rgba(0,0,0,0)", low_color="rgba(0,0,0,0)"
         )
         self.figure.image("image", source=self.wash, color_mapper=self.mapper, alpha=0.72, name="wash", **self.frame)
         self.figure.multi_line("xs", "ys", source=self.paths, line_color="colour", line_width=1.6)
         self.figure.multi_line("xs", "ys", source=self.iso, line_color="#FFFFFF", line_width=1.1, line_dash="4 2")
-        self.cross = [Span(dimension=d, line_color="#00E0FF", line_width=1) for d in ("height", "width")]
+        self.cross = [models.Span(dimension=d, line_color="#00E0FF", line_width=1) for d in ("height", "width")]
         for span in self.cross:
             self.figure.add_layout(span)
-        self.figure.add_layout(ColorBar(color_mapper=self.mapper, width=10, padding=4), "right")
+        self.figure.add_layout(models.ColorBar(color_mapper=self.mapper, width=10, padding=4), "right")
         self.figure.on_event("tap", self._tapped)
 
     def _tapped(self, event: Any) -> None:
@@ -401,7 +407,9 @@ class _Plane:
         for k, name in enumerate(of.scene.structures):
             if name in of.chosen.value:
                 for path in self._paths(of.scene.structures[name][where], 0.5):
-                    xs.append(path[:, 0]), ys.append(path[:, 1]), tint.append(STRUCTURE_COLOURS[k % len(STRUCTURE_COLOURS)])
+                    xs.append(path[:, 0])
+                    ys.append(path[:, 1])
+                    tint.append(STRUCTURE_COLOURS[k % len(STRUCTURE_COLOURS)])
         self.paths.data = {"xs": xs, "ys": ys, "colour": tint}
         lines: list[np.ndarray] = []
         if of.lines.value:
@@ -426,7 +434,7 @@ class _Histogram:
             tooltips=[("", "@name"), ("", "$x{0.00}"), ("volume", "$y{0.0} %")], y_axis_label="Volume [%]", y_range=(0, 103),
         )  # fmt: skip
         self.figure.toolbar.logo = None
-        self.lines = ColumnDataSource({"xs": [], "ys": [], "colour": [], "name": []})
+        self.lines = models.ColumnDataSource({"xs": [], "ys": [], "colour": [], "name": []})
         self.figure.multi_line("xs", "ys", source=self.lines, line_color="colour", line_width=2, legend_field="name")
 
     def update(self, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, order: list[str]) -> None:
