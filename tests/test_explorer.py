@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
-from browser import Page, needs_chromium
+from browser import DEEP, Page, needs_chromium
 
 from ionrt import evaluate, plot, rbe
 from ionrt.quantities import IonrtError, stamp
 
 AT = {"z": np.arange(-30.0, 31, 5), "y": np.arange(-40.0, 41, 4), "x": np.arange(-60.0, 61, 3)}
+WANTED = "b[data-quantity]"
 SHIFT = {"p": (1.0, 5.0, 1.2), "C": (0.4, 60.0, 12.0)}  # dose, LETd, z* of two made-up fields
 
 
@@ -109,7 +110,11 @@ def page(scene, tmp_path):
 
 def read(page):
     """What stands under the cross-hair in the page."""
-    return {e.get_attribute("data-quantity"): float(e.text) for e in page.elements("b[data-quantity]", at_least=4)}
+    page.elements("b[data-quantity]", at_least=4)
+    seen = page.driver.execute_script(
+        DEEP.replace("return found", "return found.map(e => [e.dataset.quantity, e.textContent])"), WANTED
+    )
+    return {name: float(text) for name, text in seen}
 
 
 def until(what, seconds=30.0):

@@ -240,7 +240,7 @@ class Explorer:
         per = scene.prescription
         self.dose = w.FloatSlider(label="Dose per fraction, planned = 1", start=0.2, end=3.0, step=0.01, value=1.0)
         self.ratio = w.FloatSlider(label="alpha/beta [Gy]", start=1.0, end=20.0, step=0.1, value=2.0, visible=False)
-        self.factor = w.FloatSlider(label="Constant RBE", start=0.8, end=3.0, step=0.01, value=1.1, visible=False)
+        self.factor = w.FloatSlider(label="Constant RBE", start=0.8, end=4.0, step=0.01, value=1.1, visible=False)
         self.places = {
             d: w.IntSlider(label=f"{d} [voxel]", start=0, end=scene.axes[d].size - 1, value=start[d]) for d in ("x", "y", "z")
         }

@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import holoviews as hv
@@ -15,7 +16,7 @@ import xarray as xr
 from bokeh.core.types import ID
 from bokeh.embed import json_item
 
-from ionrt.quantities import LET_DEFINITIONS, QUANTITIES
+from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError
 
 hv.Store.set_current_backend("bokeh")
 
@@ -140,9 +141,25 @@ class Figure:
         from IPython.display import HTML, display
 
         display(HTML(self.to_html()) if isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)) else self.element)
-        key = "".join(f"<span>{_line(*one[1:])} {html.escape(one[0])}</span>" for one in self.key)
-        outlines = f"<p class='key'>{key}</p>" if key else ""
-        display(HTML(f"{outlines}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
+        display(HTML(f"{self._outlines()}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
+
+    def _outlines(self) -> str:
+        """The key; with a style of its own, so that it stands apart in JupyterLab as well."""
+        entry = "<span style='display:inline-block;margin-right:1.6em'>"
+        key = "".join(f"{entry}{_line(*one[1:])} {html.escape(one[0])}</span>" for one in self.key)
+        return f"<p class='key'>{key}</p>" if key else ""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the figure with its key and caption as a picture; a Chromium, Chrome or Edge on this computer paints it.
+
+        Parameters: `path` ending in ``.svg`` or ``.png`` (twice the size on screen). Returns the path.
+        Errors: IonrtError for another ending, a table, or where no browser is found.
+        """
+        from ionrt.plot.picture import save
+
+        if not isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)):
+            raise IonrtError("save: a table is no picture; take the DataFrame, e.g. frame.to_csv")
+        return save(hv.render(self.element, backend="bokeh"), self.key, self.caption, Path(path))
 
     def to_html(self) -> str:
         """Place holder and script of the plot, which waits until BokehJS is there.
@@ -155,7 +172,9 @@ class Figure:
             toolbar.update(logo=None, autohide=True)
         item = json.dumps(json_item(model, target=ID(place))).replace("</", "<\\/")
         show = f"window.Bokeh && Bokeh.embed ? Bokeh.embed.embed_item({item}) : setTimeout(show, 50)"
-        return f'<div id="{place}" class="plot"></div>\n<script>(function show() {{ {show}; }})();</script>'
+        about = html.escape(self.caption or "figure", quote=True)
+        holder = f'<div id="{place}" class="plot" role="img" aria-label="{about}"></div>'
+        return f"{holder}\n<script>(function show() {{ {show}; }})();</script>"
 
 
 def tidy(plot: Any, _: Any) -> None:
