@@ -7,10 +7,14 @@ import datetime
 import html
 import importlib
 import json
+import platform
 import re
+import shlex
+import subprocess
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,12 @@ import papermill
 
 import ionrt
 from ionrt import resources
-from ionrt.files import atomic
+from ionrt.files import atomic, content_hash
 from ionrt.lazy import IonrtError, one_of
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
+HEAD = 40_000  # letters of a page in which its title stands
+MADE_WITH = ("numpy", "xarray", "numba", "scipy", "bokeh")
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
@@ -90,8 +96,62 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     with atomic(target) as page, atomic(kept) as executed:
         _execute(source, executed, chosen)
         _without_folders(executed, chosen)
-        page.write_text(to_html(executed, {**defaults, **chosen}), encoding="utf-8")
+        page.write_text(to_html(executed, {**defaults, **chosen}, _how_made(source, chosen)), encoding="utf-8")
+    write_index(target.parent)
     return Report(target.resolve(), kept.resolve())
+
+
+def write_index(folder: Path) -> Path:
+    """One page with a link to every report of a folder, newest first; renewed with each report."""
+    rows = []
+    for page in sorted(folder.glob("*.html"), key=lambda p: -p.stat().st_mtime):
+        head = page.read_text(encoding="utf-8", errors="replace")[:HEAD]
+        if page.name == "index.html" or 'name="generator" content="ionrt' not in head:
+            continue
+        title = re.search(r"<title>(.*?)</title>", head)
+        about = re.search(r'name="description" content="(.*?)"', head)
+        link = f"<a href='{html.escape(page.name, quote=True)}'>{title.group(1) if title else html.escape(page.stem)}</a>"
+        rows.append(f"<tr><th scope='row'>{link}</th><td>{about.group(1) if about else ''}</td></tr>")
+    body = f"<h1>Reports</h1><table class='ionrt'><tbody>{''.join(rows)}</tbody></table>"
+    with atomic(folder / "index.html") as place:
+        place.write_text(_page("Reports", body, {}, {}), encoding="utf-8")
+    return folder / "index.html"
+
+
+def _how_made(source: Path, chosen: Mapping[str, Any]) -> dict[str, str]:
+    """What makes the page again: versions, commit, command. Of paths only the last part, as in the settings."""
+    words = [f"-p {shlex.quote(f'{name}={_typed(value)}')}" for name, value in chosen.items()]
+    versions = ", ".join(f"{name} {version(name)}" for name in MADE_WITH)
+    return {
+        "command": " ".join(["ionrt report", source.stem, *words]),
+        "ionrt": f"{ionrt.__version__}{_commit()}",
+        "notebook": f"{source.name}, hash {content_hash(source.read_bytes())[:12]}",
+        "made with": f"Python {platform.python_version()}, {versions}",
+    }
+
+
+def _typed(value: Any) -> str:
+    """A parameter as one types it behind ``-p``, without folders."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_typed(k)}: {_typed(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_typed, value)) + "]"
+    return "" if value is None or value == "" else _shown(value)
+
+
+def _commit() -> str:
+    """Commit of the checkout that the package lies in, and whether files were changed since; nothing for a wheel."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=, changed since", "--abbrev=12"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f", commit {found.stdout.strip()}"
 
 
 def _parameters(source: Path) -> dict[str, Any]:
@@ -151,8 +211,11 @@ def _without_folders(executed: Path, parameters: Mapping[str, Any]) -> None:
     executed.write_text(text, encoding="utf-8")
 
 
-def to_html(executed: Path, parameters: Mapping[str, Any]) -> str:
-    """The page of an executed notebook, as text; raises if it would load anything from elsewhere."""
+def to_html(executed: Path, parameters: Mapping[str, Any], made: Mapping[str, str] | None = None) -> str:
+    """The page of an executed notebook, as text; raises if it would load anything from elsewhere.
+
+    `parameters` and `made`, what makes the page again, are listed at its end.
+    """
     book = nbformat.read(executed, as_version=4)
     _prepare(book)
     from nbconvert import HTMLExporter
@@ -160,7 +223,7 @@ def to_html(executed: Path, parameters: Mapping[str, Any]) -> str:
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
     title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
-    page = _page(title, body, parameters)
+    page = _page(title, body, parameters, made or {})
     outside = external_resources(page)
     if outside:
         raise IonrtError(
@@ -175,7 +238,7 @@ def external_resources(page: str) -> list[str]:
 
 
 def _prepare(book: Any) -> None:
-    """MathML for formulas, no progress bars, no printed key numbers (they stand in a table).
+    """MathML for formulas, no progress bars, no printed key numbers: they stand in a table, or the cell is tagged `sentence`.
 
     Cells tagged `synthetic` leave the page together where none of them shows anything: the data are not SYNTHETIC.
     """
@@ -187,7 +250,8 @@ def _prepare(book: Any) -> None:
             cell.source = math_to_mathml(cell.source)
             continue
         if cell.cell_type == "code":
-            hidden = "keep_output" in cell.metadata.get("tags", ())
+            tags = cell.metadata.get("tags", ())
+            hidden = "keep_output" in tags and "sentence" not in tags
             shown = [o for o in cell.outputs if o.output_type != "stream" or not (hidden or o.name == "stderr")]
             cell.outputs = [o for o in shown if o.output_type == "stream" or o.get("data")]
 
@@ -206,20 +270,28 @@ def math_to_mathml(text: str) -> str:
 
 def _shown(value: Any) -> str:
     """A parameter for the reader; of a path only the last part, so that no folder of a hospital leaves with the file."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_shown(v)}" for k, v in value.items()) or "default"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(_shown, value)) or "default"
     text = "default" if value is None or value == "" else str(value)
     return Path(text).name if "/" in text or "\\" in text else text
 
 
-def _page(title: str, body: str, parameters: Mapping[str, Any]) -> str:
+def _rows(heading: str, values: Mapping[str, str]) -> str:
+    """A block of names and values at the end of a page; nothing where there are none."""
+    rows = "".join(
+        f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(_shown(v))}</td></tr>" for k, v in values.items()
+    )
+    return f"<h2>{heading}</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
+
+
+def _page(title: str, body: str, parameters: Mapping[str, Any], made: Mapping[str, str]) -> str:
     css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     day = datetime.date.today()
     today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
-    rows = "".join(
-        f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(_shown(v))}</td></tr>" for k, v in parameters.items()
-    )
-    settings = f"<h2>Settings of this report</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
+    settings = _rows("How it was made", made) + _rows("Settings of this report", {k: _shown(v) for k, v in parameters.items()})
+    about = html.escape(f"{today}. {made.get('command', '')}", quote=True)
     plain = html.escape(re.sub(r"[*_`]", "", title))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -227,6 +299,7 @@ def _page(title: str, body: str, parameters: Mapping[str, Any]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="ionrt {ionrt.__version__}">
+<meta name="description" content="{about}">
 <title>{plain}</title>
 <link rel="icon" href="data:,">
 <style>{css}</style>
