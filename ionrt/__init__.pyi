@@ -3,6 +3,7 @@ from . import biology as biology
 from . import compare as compare
 from . import cohort as cohort
 from . import evaluate as evaluate
+from . import indications as indications
 from . import ions as ions
 from . import let as let
 from . import outcome as outcome

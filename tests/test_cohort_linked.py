@@ -34,7 +34,7 @@ def run(folder: Path, book: Path = BOOK) -> list[tuple[str, pd.DataFrame]]:
     real = plot.table
     try:
         plot.table = lambda frame, caption="", **_: seen.append((caption.partition(". ")[2] or caption, frame))
-        names: dict[str, object] = {}
+        names: dict[str, object] = {"display": lambda *_: None}  # IPython's
         for cell in nbformat.read(book, as_version=4).cells:
             if cell.cell_type == "code" and "plot.setup()" not in cell.source:
                 exec(cell.source, names)

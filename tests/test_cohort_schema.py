@@ -275,6 +275,12 @@ def test_empty_tables_are_valid(tables):
     assert all(len(table) == 0 for table in cohort.validate(empty).values())
 
 
+def test_half_a_surrogate_pair_is_a_violation(broken, tmp_path):
+    broken["patient"].loc[2, "histology"] = "\ud800"
+    with pytest.raises(cohort.CohortError, match="patient, histology: row 2: holds characters"):
+        cohort.save(broken, tmp_path)
+
+
 def test_nothing_is_written_where_the_tables_are_wrong(broken, tmp_path):
     broken["patient"].loc[0, "sex"] = "?"
     with pytest.raises(cohort.CohortError):

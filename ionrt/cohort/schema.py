@@ -267,6 +267,10 @@ def _cells(
             yield name, int(row), column, rule, cells.iloc[row]
 
 
+def _unwritable(cell: str) -> bool:
+    return not cell.isascii() and any("\ud800" <= c <= "\udfff" for c in cell)
+
+
 def _broken(cells: pd.Series, rules: Mapping[str, Any]) -> Iterator[tuple[str, pd.Series]]:
     """The rules of a column of the dictionary, and where each is broken."""
     if "allowed" in rules:
@@ -280,6 +284,10 @@ def _broken(cells: pd.Series, rules: Mapping[str, Any]) -> Iterator[tuple[str, p
     if rules["type"] == "str":
         long = cells.str.len() > MAX_CELL
         yield f"may have at most {MAX_CELL} characters", long.eq(True)
+        yield (
+            "holds characters that no file can hold (half a surrogate pair)",
+            cells.map(_unwritable, na_action="ignore").eq(True),
+        )
         if "pattern" in rules:
             fits = cells.mask(long).str.fullmatch(rules["pattern"], na=False)
             yield f"must look like {rules['pattern']}", ~fits.astype(bool)

@@ -101,6 +101,12 @@ def read_ion_plan(path: str | Path, *, strict: bool = False) -> IonPlan:
     points = pd.concat(spots, ignore_index=True)
     factor = (table["meterset"] / table["final_weight"]).set_axis(table["beam"])
     points["meterset"] = points["weight"] * points["beam"].map(factor).to_numpy(float)
+    if points["meterset"].max() > MOST_WEIGHT:
+        raise IonrtError(
+            f"{data.where}: a spot of {points['meterset'].max():g}; weights and beam meterset do not fit each other"
+        )
+    if not data.uid("FrameOfReferenceUID"):
+        notes.assume(f"{data.where}: no frame of reference stated", quiet=True)
     fractions = set(table["fractions"])
     if len(fractions) > 1:
         notes.assume(f"{data.where}: beams are planned for different numbers of fractions {sorted(fractions)}; see `beams`")
