@@ -106,7 +106,9 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     with atomic(target) as page, atomic(kept) as executed:
         _execute(source, executed, chosen)
         _without_traces(executed, _folders(chosen, source))
-        page.write_text(to_html(executed, shown, _how_made(source, {n: shown[n] for n in chosen})), encoding="utf-8")
+        page.write_text(
+            to_html(executed, shown, _how_made(source, {n: _typed(chosen[n], shown[n]) for n in chosen})), encoding="utf-8"
+        )
     write_index(target.parent)
     return Report(target.resolve(), kept.resolve())
 
@@ -140,6 +142,12 @@ def _how_made(source: Path, chosen: Mapping[str, str]) -> dict[str, str]:
         "notebook": f"{source.name}, hash {content_hash(source.read_bytes())[:12]}",
         "made with": f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in MADE_WITH)}",
     }
+
+
+def _typed(value: Any, shown: str) -> str:
+    """A parameter as it is typed behind ``-p``."""
+    around = ("[", "]") if isinstance(value, list) else ("{", "}") if isinstance(value, Mapping) else ("", "")
+    return shown.join(around)
 
 
 def _commit() -> str:
