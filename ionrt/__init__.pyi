@@ -14,6 +14,7 @@ from . import quantities as quantities
 from . import rbe as rbe
 from . import report as report
 from . import sobp as sobp
+from . import training as training
 from . import trial as trial
 from .evaluate import dose_at_volume as dose_at_volume
 from .evaluate import dvh as dvh
