@@ -167,7 +167,7 @@ def test_nearest_organs_of_an_empty_list(result):
 def mixes(patient):
     options = {"carbon": plan.beam_set("C", (90.0,)), "carbon + oxygen": plan.beam_set(("C", "O"), (90.0,))}
     options["neon"] = (plan.Beam("Ne", 90.0, room=plan.Room("short", energies={"Ne": (100.0, 200.0)})),)
-    settings = {"target": "CTV", "gtv": "GTV", "prescription": 3.0, "spacing": 3.0, "spot_spacing": 6.0, "iterations": 25}
+    settings = {"target": "CTV", "gtv": "GTV", "prescription": 3.0, "spacing": 3.0, "spot_spacing": 6.0, "iterations": 100}
     errors = (plan.NOMINAL, *(plan.Scenario(range_shift=shift) for shift in (-0.05, 0.05)))
     return compare_options(patient, options, let_minimum=90.0, scenarios=errors, **settings)
 
@@ -200,7 +200,8 @@ def test_the_nominal_scenario_is_the_plan_and_errors_cost_coverage(mixes):
     assert float(errors["let_d"].sel(option="carbon", scenario="nominal")) == pytest.approx(
         table.loc["carbon", "GTV LETd L98 [keV/µm]"], abs=0.01
     )
-    assert (errors["rbe_dose"].min("scenario") < errors["rbe_dose"].sel(scenario="nominal")).all()  # on one side or the other
+    for shift in ("range -5 %", "range +5 %"):
+        assert (errors["rbe_dose"].sel(scenario=shift) < errors["rbe_dose"].sel(scenario="nominal")).all(), shift
     assert (table["worst-case D95 [%]"].dropna() < table["D95 [%]"].dropna()).all()
 
 
