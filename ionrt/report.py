@@ -9,16 +9,12 @@ import importlib
 import json
 import math
 import os
-import platform
 import re
-import shlex
-import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,12 +24,12 @@ import papermill
 
 import ionrt
 from ionrt import resources
-from ionrt.files import atomic, content_hash
+from ionrt.files import atomic
 from ionrt.lazy import IonrtError, one_of
+from ionrt.made import how_made, typed
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
 HEAD = 40_000  # letters of a page in which its title stands
-MADE_WITH = ("numpy", "xarray", "numba", "scipy", "bokeh")
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
@@ -107,7 +103,7 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
         _execute(source, executed, chosen)
         _without_traces(executed, _folders(chosen, source))
         page.write_text(
-            to_html(executed, shown, _how_made(source, {n: _typed(chosen[n], shown[n]) for n in chosen})), encoding="utf-8"
+            to_html(executed, shown, how_made(source, {n: typed(chosen[n], shown[n]) for n in chosen})), encoding="utf-8"
         )
     write_index(target.parent)
     return Report(target.resolve(), kept.resolve())
@@ -131,36 +127,6 @@ def write_index(folder: Path) -> Path:
     with atomic(folder / "index.html") as place:
         place.write_text(_page("Reports", body, {}, {}), encoding="utf-8")
     return folder / "index.html"
-
-
-def _how_made(source: Path, chosen: Mapping[str, str]) -> dict[str, str]:
-    """What makes the page again: command, versions, commit; `chosen` parameters as the page shows them, without folders."""
-    words = [f"-p {shlex.quote(f'{name}={value}')}" for name, value in chosen.items()]
-    return {
-        "command": " ".join(["ionrt report", source.stem, *words]),
-        "ionrt": f"{ionrt.__version__}{_commit()}",
-        "notebook": f"{source.name}, hash {content_hash(source.read_bytes())[:12]}",
-        "made with": f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in MADE_WITH)}",
-    }
-
-
-def _typed(value: Any, shown: str) -> str:
-    """A parameter as it is typed behind ``-p``."""
-    around = ("[", "]") if isinstance(value, list) else ("{", "}") if isinstance(value, Mapping) else ("", "")
-    return shown.join(around)
-
-
-def _commit() -> str:
-    """Commit of the checkout that the package lies in, and whether files were changed since; nothing for a wheel."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return ""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty=, changed since", "--abbrev=12", "--exclude=*"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return f", commit {found.stdout.strip()}"
 
 
 def _parameters(source: Path) -> dict[str, Any]:

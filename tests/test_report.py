@@ -250,8 +250,8 @@ def test_a_page_says_how_it_was_made_without_folders_and_stands_in_the_index(tmp
 
     source = module.find_notebook("compare_ions")
     chosen = {"patient": "/home/someone/Kim/dicom", "ions": ["p", "C"], "machine": {"C": "/data/secret/C.nc"}, "spacing": 8}
-    shown = {k: module._typed(v, module._shown(v, k, source, given=True)) for k, v in chosen.items()}
-    made = module._how_made(source, shown)
+    shown = {k: module.typed(v, module._shown(v, k, source, given=True)) for k, v in chosen.items()}
+    made = module.how_made(source, shown)
     words = "-p 'patient=[patient]' -p 'ions=[p, C]' -p 'machine={C: [machine]}' -p spacing=8"
     assert made["command"] == f"ionrt report 01_compare_ions {words}"
     assert "/data/secret/C.nc" in module._folders(chosen, source)

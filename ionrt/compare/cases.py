@@ -83,6 +83,11 @@ def about_systems(text: str) -> str:
     )
 
 
+def outside(body: xr.DataArray, grid: xr.Dataset, target: str) -> xr.DataArray:
+    """The body without the target, as fractions."""
+    return (body * (1.0 - grid["structures"].sel(structure=target, drop=True))).rename("structures")
+
+
 def labelled(maps: xr.Dataset, **about: Any) -> xr.Dataset:
     """The maps with further attributes on each, those that are not None."""
     kept = {k: v for k, v in about.items() if v is not None}

@@ -27,6 +27,7 @@ from ionrt.compare.cases import (
     labelled,
     mean_let,
     nearest_organs,
+    outside,
     planned_maps,
     planning_patient,
     side_by_side,
@@ -139,8 +140,8 @@ class Comparison:
         let = evaluate.statistics(self.maps["let_d"].where(self.dosed), target, percent=(98,))
         mean = mean_let(self.maps, target, self.dosed)
         physical = evaluate.statistics(self.maps["dose"], target, percent=(50,))
-        whole = evaluate.integral_dose(self.maps["dose"], self._outside)
-        weighted = evaluate.integral_dose(self.maps["rbe_dose"], self._outside)
+        beyond = outside(self.body, self.grid, t)
+        whole, weighted = (evaluate.integral_dose(self.maps[q], beyond) for q in ("dose", "rbe_dose"))
         rows = {}
         for ion, one in self.plans.items():
             d, key = dose.loc[(ion, t)], (ion, t)
@@ -159,11 +160,6 @@ class Comparison:
             }
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("ion")
         return table.reindex([ION_NAMES[i] for i in (*self.plans, *self.unreachable)])
-
-    @property
-    def _outside(self) -> xr.DataArray:
-        """The body without the target."""
-        return (self.body * (1.0 - self.grid["structures"].sel(structure=self.target, drop=True))).rename("structures")
 
     def quality_table(self) -> pd.DataFrame:
         """Indices of the target (rows) per fraction and of the course, for each ion (columns); ICRU 83 and Paddick."""
@@ -201,10 +197,10 @@ class Comparison:
                 parameters = next((p.plan.parameters for p in self.plans.values() if p.plan.model == model), {})
                 weighted = rbe.apply_model(total, model, **parameters)
                 mean = evaluate.mean_value(weighted, self.structures).compute()
-                outside = float(evaluate.integral_dose(weighted, self._outside).squeeze())
+                beyond = float(evaluate.integral_dose(weighted, outside(self.body, self.grid, self.target)).squeeze())
                 rows[(ION_NAMES[ion], model + (" (planned)" if model == one.plan.model else ""))] = {
                     **{f"{s} mean [Gy (RBE)]": float(mean.sel(structure=s)) for s in (self.target, *self.organs)},
-                    f"integral dose outside {self.target} [Gy (RBE) L]": outside,
+                    f"integral dose outside {self.target} [Gy (RBE) L]": beyond,
                 }
         table = pd.DataFrame.from_dict(rows, orient="index")
         table.index = pd.MultiIndex.from_tuples(table.index, names=["ion", "RBE-weighted dose in"])

@@ -28,6 +28,7 @@ from ionrt.compare.cases import (
     labelled,
     mean_let,
     nearest_organs,
+    outside,
     planned_maps,
     planning_patient,
     side_by_side,
@@ -99,8 +100,8 @@ class Options:
         dose = evaluate.statistics(self.maps["rbe_dose"], self._one(self.target), percent=(95, 2))
         let = evaluate.statistics(self.maps["let_d"], self._one(self.gtv), percent=(98,))
         mean = mean_let(self.maps, self._one(g), self.dosed(LET_ABOVE).rename(ion="option"))
-        outside = (self.body * (1.0 - self.grid["structures"].sel(structure=t, drop=True))).rename("structures")
-        whole, weighted = (evaluate.integral_dose(self.maps[q], outside).squeeze("structure") for q in ("dose", "rbe_dose"))
+        beyond = outside(self.body, self.grid, t)
+        whole, weighted = (evaluate.integral_dose(self.maps[q], beyond).squeeze("structure") for q in ("dose", "rbe_dose"))
         rows = {}
         for name in self.options:
             d, q = dose.loc[(name, t)], let.loc[(name, g)]
