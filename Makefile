@@ -17,7 +17,7 @@ ifneq ($(strip $(UNKNOWN)),)
 $(error $(strip $(UNKNOWN)): not known here; there are $(KNOWN). Parameters of a notebook: PARAM='ions=[p,C] spacing=5')
 endif
 
-.PHONY: help setup report test lab lint lock benchmark clean
+.PHONY: help setup report test lab lint lock benchmark docs clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,10 @@ lock: $(READY)  ## renew constraints.txt from pyproject.toml
 
 benchmark: $(READY)  ## figures of benchmarks/, minutes
 	@for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+docs: $(READY)  ## the documentation site, offline: site/index.html
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt
+	@$(BIN)/python -m sphinx -W -q -b html docs site && echo "site/index.html"
 
 clean:  ## remove reports and caches of this folder (not .venv)
 	@rm -rf reports .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
