@@ -1,3 +1,4 @@
+from . import adapt as adapt
 from . import beam as beam
 from . import biology as biology
 from . import compare as compare
@@ -14,6 +15,7 @@ from . import quantities as quantities
 from . import rbe as rbe
 from . import report as report
 from . import sobp as sobp
+from . import training as training
 from . import trial as trial
 from .evaluate import dose_at_volume as dose_at_volume
 from .evaluate import dvh as dvh

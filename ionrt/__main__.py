@@ -1,4 +1,4 @@
-"""Command line: ``ionrt init | report | basedata | check``, or ``python -m ionrt ...``."""
+"""Command line: ``ionrt init | report | basedata | training | check``, or ``python -m ionrt ...``."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="run a notebook and write one HTML file")
     report.add_argument("notebook", nargs="+", help="names (compare_ions) or paths of notebooks")
     report.add_argument("--patient", metavar="DIR", help="folder with DICOM CT and RTSTRUCT")
+    report.add_argument("--days", metavar="DIR", action="append", default=[], help="folder with a daily CT (repeat for each)")
     report.add_argument("--target", metavar="NAME", help="structure to be treated")
     report.add_argument("--cohort", metavar="DIR", help="folder with the tables of a cohort")
     report.add_argument("--out", metavar="DIR", default="reports", help="folder of the reports (default: reports)")
@@ -54,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser("init", help="a folder to work in: notebooks, protocols, data sets")
     init.add_argument("folder", metavar="DIR")
     init.set_defaults(run=_init)
+    training = commands.add_parser("training", help="the learner's record of the training series")
+    training.add_argument("action", choices=("record", "forget"))
+    training.add_argument(
+        "folder", nargs="?", default="notebooks/training", help="the learner's notebooks (default: notebooks/training)"
+    )
+    training.add_argument("--track", default="physicist", help="physicist, oncologist, biologist or statistician")
+    training.add_argument("--out", metavar="FILE", default="training_record.html", help="the page to write")
+    training.set_defaults(run=_training)
     commands.add_parser("check", help="does this environment work?").set_defaults(run=_check)
     return parser
 
@@ -74,6 +83,11 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
             if not Path(folder).is_dir():
                 raise IonrtError(f"--{key}: expected a folder, {folder!r} is none")
             out[key] = str(Path(folder).resolve())
+    for folder in chosen.days:
+        if not Path(folder).is_dir():
+            raise IonrtError(f"--days: expected a folder, {folder!r} is none")
+    if chosen.days:
+        out["days"] = [str(Path(folder).resolve()) for folder in chosen.days]
     return out | ({"target": chosen.target} if chosen.target else {})
 
 
@@ -92,6 +106,19 @@ def _report(chosen: argparse.Namespace) -> None:
 def _init(chosen: argparse.Namespace) -> None:
     start = resources.copy_to(chosen.folder)
     print(f"{start.parents[1]} is ready; next: jupyter lab {start}, or: cd {chosen.folder} && ionrt report compare_ions")
+
+
+def _training(chosen: argparse.Namespace) -> None:
+    from ionrt import training
+
+    if chosen.action == "forget":
+        training.forget()
+        print("the log that IONRT_TRAINING_RECORD names is deleted; nothing else was kept")
+        return
+    one_of(chosen.track, tuple(training.TRACKS), what="--track")
+    print(f"running the notebooks of {Path(chosen.folder).name} from scratch, about half a minute each")
+    seal = training.record(training.verdicts(chosen.folder), chosen.out, track=chosen.track)
+    print(f"record    {chosen.out}  (hash {seal})")
 
 
 def _basedata(chosen: argparse.Namespace) -> None:

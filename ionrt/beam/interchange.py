@@ -12,6 +12,7 @@ import xarray as xr
 from scipy.io import savemat
 
 from ionrt.beam.check import check_base_data
+from ionrt.beam.machine_kernels import kernels_of
 from ionrt.beam.mat_file import read_mat
 from ionrt.beam.physics.stopping import Array, energy_for_range, stopping_power
 from ionrt.beam.store import save
@@ -167,7 +168,9 @@ def read_matrad(
     Returns
     -------
     Dataset of the base-data contract without spectra (`check_base_data`); attribute `repaired` names what was put
-    right (halo widths where the halo has no weight). alpha and beta, often not numbers at depth 0, are not read.
+    right (halo widths where the halo has no weight). Where all energies have the same tissue classes, `alpha` [1/Gy], `beta`
+    [1/Gy2] (tissue, energy, depth) and photon `alpha_x`, `beta_x` (tissue) for `ionrt.rbe.lem_kernel`; values that are not
+    numbers at depth 0 are those of the next depth.
 
     Raises
     ------
@@ -198,7 +201,8 @@ def read_matrad(
     data = {k: np.stack([_on(depth, t, k) for t in tables]).astype(np.float32) for k in _COLUMNS}
     energy = np.array([float(_number(e, "energy")) for e in entries])
     reach = np.array([float(_number(e, "range", "peakPos")) for e in entries], np.float32)
-    return _dataset(ion, energy, depth, data, reach, let_definition, repaired, file)
+    kernels = kernels_of(entries, tables, depth, repaired, file)
+    return _dataset(ion, energy, depth, data, reach, let_definition, repaired, file, kernels)
 
 
 _COLUMNS = ("dose", "let_d", "sigma", "halo_weight", "halo_sigma")
@@ -213,6 +217,7 @@ def _dataset(
     let_definition: str,
     repaired: set[str],
     file: Path,
+    kernels: dict[str, Array],
 ) -> xr.Dataset:
     ds = xr.Dataset(coords={"energy": energy, "depth": depth, "let_definition": [let_definition]})
     ds["energy"].attrs["units"], ds["depth"].attrs["units"] = "MeV/u", "mm"
@@ -223,6 +228,9 @@ def _dataset(
         else:
             quantity = "depth_dose" if name == "dose" else name
             ds[name] = stamp(xr.DataArray(value, dims=("energy", "depth")), quantity, ion=ion)
+    for name, value in kernels.items():
+        ds[name] = (("tissue", "energy", "depth")[: value.ndim], value)
+        ds[name].attrs["units"] = "1/Gy" if name.startswith("alpha") else "1/Gy2"
     ds["csda_range"] = stamp(xr.DataArray(reach, dims=("energy",)), "csda_range", ion=ion)
     ds.attrs = {
         "ion": ion,

@@ -12,7 +12,7 @@ import xarray as xr
 from ionrt.beam import stopping_power
 from ionrt.biology.lem import lem1
 from ionrt.biology.specific import specific_energy
-from ionrt.biology.tissues import TISSUES, Lem1, Mkm, Osmk21, Smk, Tissue
+from ionrt.biology.tissues import TISSUES, Kernel, Lem1, Mkm, Osmk21, Smk, Tissue
 from ionrt.parallel import each, slabs
 from ionrt.quantities import FIELD, IonrtError, one_of, stamp
 
@@ -26,8 +26,19 @@ _SUBDIVIDE = 16  # energies per bin when a threshold cuts through bins
 def let_table(charge: Any, energy: Any) -> xr.DataArray:
     """Unrestricted LET in water of ions by charge: LET [keV/um] = S [MeV cm2/g] / 10.
 
-    Parameters: `charge` [e] (charge) 1 to 10; `energy` [MeV/u] (energy).
-    Returns: LET [keV/um] (charge, energy), of the most abundant isotope. Errors: IonrtError for other charges or energies.
+    Parameters
+    ----------
+    charge : [e] (charge) 1 to 10
+    energy : [MeV/u] (energy).
+
+    Returns
+    -------
+    LET [keV/um] (charge, energy), of the most abundant isotope.
+
+    Raises
+    ------
+    IonrtError
+        Other charges or energies.
     """
     z, e = np.atleast_1d(np.asarray(charge)), np.atleast_1d(np.asarray(energy, float))
     wrong = [int(c) for c in z if not 1 <= int(c) <= 10]
@@ -123,7 +134,7 @@ def moment_tables(
     base: xr.Dataset,
     names: Sequence[str],
     *,
-    parameter_set: str | Tissue | None = None,
+    parameter_set: str | Tissue | Kernel | None = None,
     let_definition: str = "charged",
     let_threshold: float | None = None,
     let: xr.DataArray | None = None,
@@ -133,18 +144,34 @@ def moment_tables(
     <m>(E0, x) = sum over (Z, E) of p(Z, E | E0, x) m(Z, E), p the share of the dose; a field's numerator is the sum over
     spots of dose times this. ``let_x_dose`` and ``dose_per_let`` (1 / LETt) come from the base data's own LET.
 
-    Parameters: `base` base data of one ion (`ionrt.beam.base_data` or one's own); `names` of moments: let_x_dose, dose_per_let,
-    high_let_dose, zstar_x_dose, zd_x_dose, zn_x_dose, alpha_x_dose, sqrt_beta_x_dose; `parameter_set` the cell (a name in
-    `TISSUES` or a set); `let_definition` of the LET moments; `let_threshold` [keV/um] of high_let_dose, no default: the
-    literature uses several; `let` [keV/um] (charge, kinetic_energy) instead of the built-in stopping power.
-    Returns: Dataset (energy, depth), variables `names`, units of the moment per Gy.
     Validity: that of the base data; spectra hold transported charged particles, target fragments enter only through the LET
     definition.
-    Errors: IonrtError for unknown names, a missing cell or threshold, a variable that the base data lack.
+
+    Parameters
+    ----------
+    base : base data of one ion (`ionrt.beam.base_data` or one's own)
+    names : of moments: let_x_dose, dose_per_let, high_let_dose, zstar_x_dose, zd_x_dose, zn_x_dose, alpha_x_dose,
+        sqrt_beta_x_dose
+    parameter_set : the cell (a name in `TISSUES` or a set)
+    let_definition : of the LET moments
+    let_threshold : [keV/um] of high_let_dose, no default: the literature uses several
+    let : [keV/um] (charge, kinetic_energy) instead of the built-in stopping power.
+
+    Returns
+    -------
+    Dataset (energy, depth), variables `names`, units of the moment per Gy.
+
+    Raises
+    ------
+    IonrtError
+        Unknown names, a missing cell or threshold, a variable that the base data lack.
     """
     for name in names:
         one_of(name, NAMES, what="moment")
-    needs = {"let_d" if n == "let_x_dose" else "let_t" if n == "dose_per_let" else "dose_spectrum" for n in names}
+    own = isinstance(parameter_set, Kernel)
+    needs = {
+        "let_d" if n == "let_x_dose" else "let_t" if n == "dose_per_let" else "alpha" if own else "dose_spectrum" for n in names
+    }
     lacking = [n for n in needs if n not in base]
     if lacking:
         raise IonrtError(f"base data: {lacking[0]!r} is missing; needed for {', '.join(names)}")
@@ -161,6 +188,8 @@ def moment_tables(
                 raise IonrtError("high_let_dose: give let_threshold in keV/um (>= 0)")
             tables[name] = _above(base, let_threshold, let)
             attrs[name] = {"let_definition": "charged", "let_threshold": float(let_threshold)}
+        elif isinstance(parameter_set, Kernel):
+            out[name] = _from_kernel(base, name, parameter_set)
         else:
             tissue = _parameter_set(parameter_set, name)
             source = let if let is not None else let_table(base["charge"].values, base["kinetic_energy"].values)
@@ -170,6 +199,42 @@ def moment_tables(
     for name, values in (contract(base, tables) if tables else {}).items():
         out[name] = xr.DataArray(values, dims=("energy", "depth"), coords=coords, attrs={**attrs[name], "per": "Gy"}, name=name)
     return xr.Dataset({n: out[n] for n in names}, attrs={"ion": base.attrs.get("ion", "")})
+
+
+def kernel_tissues(base: xr.Dataset) -> list[Kernel]:
+    """Tissue classes of base data that carry `alpha` and `beta` tables, in the order of the file.
+
+    Parameters
+    ----------
+    base : Dataset with `alpha`, `beta` (tissue, energy, depth) and `alpha_x`, `beta_x` (tissue), as `ionrt.beam.read_matrad`
+        returns it.
+
+    Raises
+    ------
+    IonrtError
+        Where there are no such tables.
+    """
+    missing = [n for n in ("alpha", "beta", "alpha_x", "beta_x") if n not in base]
+    if missing:
+        raise IonrtError(
+            f"base data of {base.attrs.get('ion', '?')}: no table {missing[0]!r}; expected a machine file with kernels"
+        )
+    source = str(base.attrs.get("kernel_source", base.attrs.get("citation", "")))
+    return [Kernel(float(a), float(b), source) for a, b in zip(base["alpha_x"].values, base["beta_x"].values, strict=True)]
+
+
+def _from_kernel(base: xr.Dataset, name: str, tissue: Kernel) -> xr.DataArray:
+    """alpha, or the root of beta, of the tables of one tissue class, matched exactly."""
+    if name not in ("alpha_x_dose", "sqrt_beta_x_dose"):
+        raise IonrtError(f"{name}: cannot come from {tissue.name}; tables of alpha and beta serve lem_kernel only")
+    classes = kernel_tissues(base)
+    if tissue not in classes:
+        raise IonrtError(f"{tissue.name} is no tissue class of the base data; they hold {'; '.join(c.name for c in classes)}")
+    picked = base["alpha" if name == "alpha_x_dose" else "beta"].isel(tissue=classes.index(tissue), drop=True)
+    picked = picked.transpose("energy", "depth").rename(name)
+    picked = picked if name == "alpha_x_dose" else picked.copy(data=np.sqrt(picked.values))
+    picked.attrs = {"parameter_set": tissue.name, "citation": tissue.citation, "per": "Gy"}
+    return picked.astype(np.float32)
 
 
 def _from_let(base: xr.Dataset, name: str, definition: str) -> xr.DataArray:

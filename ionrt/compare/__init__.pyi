@@ -1,7 +1,12 @@
 from .cases import ION_NAMES as ION_NAMES
 from .cases import Planned as Planned
 from .cases import nearest_organs as nearest_organs
+from .cases import open_machine as open_machine
 from .cases import open_patient as open_patient
+from .cases import whose as whose
+from .guidance import compare_days as compare_days
+from .guidance import open_days as open_days
+from .guidance import water_table as water_table
 from .ions import Comparison as Comparison
 from .ions import compare_ions as compare_ions
 from .options import Options as Options
@@ -9,3 +14,10 @@ from .options import compare_options as compare_options
 from .robustness import Robustness as Robustness
 from .robustness import compare_robustness as compare_robustness
 from .rooms import reach_table as reach_table
+from .received import Received as Received
+from .received import dose_scope as dose_scope
+from .received import gamma_table as gamma_table
+from .received import page_to_sign as page_to_sign
+from .received import receive as receive
+from .received import sample_folder as sample_folder
+from .received import systems_table as systems_table
