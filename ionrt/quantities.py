@@ -110,6 +110,7 @@ QUANTITIES: dict[str, Quantity] = {
     "homogeneity_index": Quantity("1", "homogeneity index"),
     "conformity_index": Quantity("1", "conformity index"),
     "integral_dose": Quantity("Gy L", "integral dose", additive=True),
+    "integral_rbe_dose": Quantity("Gy (RBE) L", "integral RBE-weighted dose", carries=("rbe_model",)),
     "dose_ratio": Quantity("1", "dose relative to the target"),
 }
 

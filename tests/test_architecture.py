@@ -15,12 +15,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ionrt"
 # Left is upstream. A room imports from itself and from rooms to its left only.
 ORDER = [
     "lazy", "resources", "files", "parallel", "quantities", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan",
-    "evaluate", "adapt", "compare", "outcome", "cohort", "indications", "trial", "training", "plot", "report", "__main__",
+    "evaluate", "adapt", "compare", "outcome", "cohort", "indications", "trial", "training", "plot", "made", "report",
+    "__main__",
 ]  # fmt: skip
 HOMES = {
     "pydicom": {"patient"},
     "statsmodels": {"outcome", "cohort"},
     "holoviews": {"plot"},
+    "panel": {"plot"},
     "bokeh": {"plot"},
     "nbconvert": {"report"},
     "papermill": {"report"},

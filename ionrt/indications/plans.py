@@ -50,6 +50,7 @@ def plan_page(facts: Indications, page: str, *, per_fraction: float | None = Non
         prescription=float(dose),
         fractions=1 if one is None else int(one["fractions"]),
         model=str(DOSE_SYSTEMS[entry["planned_in"]].model),
+        proton_model=str(DOSE_SYSTEMS[entry["planned_in"]].model),  # one dose system on a page, protons too
         **(COARSE | wanted.get("grid", {}) | grid),
     )
 
