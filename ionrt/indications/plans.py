@@ -78,7 +78,7 @@ def limits_of(facts: Indications, page: str, made: Options) -> pd.DataFrame:
 
 def coverage(made: Options) -> str:
     """One line per ion or mix: whether D95 of the target is at least 95 % of what was prescribed."""
-    table = made.target_table()["D95 [%]"]
+    table = made.target_table()[f"{made.target} D95 [%]"]
     lines = [f"{name}: does not reach ({made.unreachable[name][:60]})" for name in made.unreachable]
     return "\n".join([f"{n}: D95 at least 95 %: {'yes' if table[n] >= 95.0 else 'NO'}" for n in made.options] + lines)
 
@@ -100,7 +100,7 @@ def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float =
         duodenum = made.grid["structures"].sel(structure=["Duodenum"])
         hot = fractions * evaluate.dose_at_volume(dose, duodenum, cc=[0.1, 1.0]).values.ravel()
         names = [f"duodenum D{v} [Gy (RBE; NIRS-mMKM)]" for v in ("0.1cc", "1cc")]
-        return {"D95 [%]": made.target_table()["D95 [%]"]["C"], **dict(zip(names, hot, strict=True))}
+        return {"D95 [%]": made.target_table()["GTV_head D95 [%]"]["C"], **dict(zip(names, hot, strict=True))}
 
     key = content_hash(recipe("abdomen").to_csv(), gaps, total, fractions, COARSE, ionrt.__version__)
     return _kept(f"gap-{key}", lambda: pd.DataFrame({g: row(g) for g in gaps}).T.rename_axis("gap [mm]"))
@@ -120,7 +120,8 @@ def size_table(sizes: tuple[int, ...] = (20, 50, 100), *, let_minimum: float = 9
         made = compare_options(
             patient, mixes, target="sphere", organs=["BrainStem", "Chiasm"], let_minimum=let_minimum, let_weight=0.05, **COARSE
         )
-        return made.target_table()[["LETd D98 [keV/µm]", "LETd mean [keV/µm]", "D95 [%]"]].rename_axis("mix")
+        columns = {f"sphere {c}": c for c in ("LETd L98 [keV/µm]", "LETd mean [keV/µm]", "D95 [%]")}
+        return made.target_table()[list(columns)].rename(columns=columns).rename_axis("mix")
 
     key = content_hash(recipe("head").to_csv(), sizes, let_minimum, COARSE, ionrt.__version__)
     return _kept(f"size-{key}", lambda: pd.concat({s: one(s) for s in sizes}, names=["size [cm3]"]).reset_index(level="mix"))
