@@ -108,9 +108,11 @@ def _report(chosen: argparse.Namespace) -> None:
 
 def _indications(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")
-    from ionrt.report import indication_pages
+    from ionrt.indications import load
+    from ionrt.report import report
 
-    print(f"index     {indication_pages(chosen.out)}")
+    for name in load().pages:  # the index of the folder is renewed with each
+        print(f"page      {report('20_indication', Path(chosen.out) / f'{name}.html', {'indication': name}).html}", flush=True)
 
 
 def _init(chosen: argparse.Namespace) -> None:

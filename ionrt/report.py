@@ -129,24 +129,6 @@ def write_index(folder: Path) -> Path:
     return folder / "index.html"
 
 
-def indication_pages(out: str | Path = "reports/indications") -> Path:
-    """The notebook ``20_indication`` once per indication, and ``index.html`` that links the pages; returns the index."""
-    from ionrt.indications import load
-
-    facts, place = load(), Path(out)
-    rows = []
-    for name, entry in facts.pages.items():
-        report("20_indication", place / f"{name}.html", {"indication": name})
-        rows.append(f'<li><a href="{name}.html">{html.escape(entry["title"])}</a></li>')
-        print(f"page      {place / name}.html", flush=True)
-    title = "Indications"
-    intro = "Research, not advice. Not reviewed by a physician. Every number keeps its dose system and its source."
-    body = f"<main><h1>{title}</h1><p>{intro}</p><ul>{''.join(rows)}</ul></main>"
-    with atomic(place / "index.html") as page:
-        page.write_text(_page(title, body, {}, {}), encoding="utf-8")
-    return place / "index.html"
-
-
 def _parameters(source: Path) -> dict[str, Any]:
     """Names and default values of the cell tagged ``parameters``, one ``name = value`` per line, nothing else."""
     cells = nbformat.read(source, as_version=4).cells
