@@ -3,6 +3,7 @@ from . import biology as biology
 from . import compare as compare
 from . import cohort as cohort
 from . import evaluate as evaluate
+from . import indications as indications
 from . import ions as ions
 from . import let as let
 from . import outcome as outcome
@@ -13,6 +14,7 @@ from . import quantities as quantities
 from . import rbe as rbe
 from . import report as report
 from . import sobp as sobp
+from . import training as training
 from . import trial as trial
 from .evaluate import dose_at_volume as dose_at_volume
 from .evaluate import dvh as dvh

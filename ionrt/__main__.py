@@ -1,4 +1,4 @@
-"""Command line: ``ionrt init | report | basedata | check``, or ``python -m ionrt ...``."""
+"""Command line: ``ionrt init | report | basedata | training | check``, or ``python -m ionrt ...``."""
 
 from __future__ import annotations
 
@@ -54,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser("init", help="a folder to work in: notebooks, protocols, data sets")
     init.add_argument("folder", metavar="DIR")
     init.set_defaults(run=_init)
+    training = commands.add_parser("training", help="the learner's record of the training series")
+    training.add_argument("action", choices=("record", "forget"))
+    training.add_argument(
+        "folder", nargs="?", default="notebooks/training", help="the learner's notebooks (default: notebooks/training)"
+    )
+    training.add_argument("--track", default="physicist", help="physicist, oncologist, biologist or statistician")
+    training.add_argument("--out", metavar="FILE", default="training_record.html", help="the page to write")
+    training.set_defaults(run=_training)
     commands.add_parser("check", help="does this environment work?").set_defaults(run=_check)
     return parser
 
@@ -92,6 +100,19 @@ def _report(chosen: argparse.Namespace) -> None:
 def _init(chosen: argparse.Namespace) -> None:
     start = resources.copy_to(chosen.folder)
     print(f"{start.parents[1]} is ready; next: jupyter lab {start}, or: cd {chosen.folder} && ionrt report compare_ions")
+
+
+def _training(chosen: argparse.Namespace) -> None:
+    from ionrt import training
+
+    if chosen.action == "forget":
+        training.forget()
+        print("the log that IONRT_TRAINING_RECORD names is deleted; nothing else was kept")
+        return
+    one_of(chosen.track, tuple(training.TRACKS), what="--track")
+    print(f"running the notebooks of {Path(chosen.folder).name} from scratch, about half a minute each")
+    seal = training.record(training.verdicts(chosen.folder), chosen.out, track=chosen.track)
+    print(f"record    {chosen.out}  (hash {seal})")
 
 
 def _basedata(chosen: argparse.Namespace) -> None:

@@ -49,8 +49,7 @@ def each(work: Callable[[Any], Any], parts: Iterable[Any], most: int | None = No
         take()
     finally:  # interrupts included
         for ticket, future in tickets:
-            future.cancel() or future.result()
-            ticket.clear()
+            ticket.clear() if future.cancel() else future.result()
     if errors:
         raise errors.pop(min(errors))
     return done

@@ -7,12 +7,17 @@ import datetime
 import html
 import importlib
 import json
+import math
+import os
 import re
+import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nbformat
 import papermill
@@ -26,6 +31,9 @@ NOTICE = "Research software. Not a medical device, not for clinical use."
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
+SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
+FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
+DEEPEST, LONGEST = 6, 10_000  # lists in lists, and items of one
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
 EXTERNAL = re.compile(
     r"""<(?:script|img|iframe|embed|source|audio|video|track|input)\b[^>]*?\ssrc\s*=\s*["']?\s*(?:https?:)?//[^\s"'>]+
@@ -68,8 +76,9 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     Parameters
     ----------
     notebook : path or name (``compare_ions``); it has a cell tagged ``parameters``.
-    out : HTML file; default ``reports/<name without number>.html``. The executed notebook is kept beside it.
-    parameters : values that replace those of the notebook.
+    out : HTML file; default ``reports/<name without number>.html``. The executed notebook is kept beside it; it shows no output
+        that the page does not show. Folders among the parameters, which often bear a patient's name, are in neither.
+    parameters : values that replace those of the notebook: numbers, texts, lists and dictionaries of them (paths become texts).
 
     Returns
     -------
@@ -77,20 +86,21 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
 
     Errors
     ------
-    IonrtError for an unknown notebook or parameter, for an error that the notebook itself reports, and for a page that
-    would load something from elsewhere. Nothing is written then.
+    IonrtError for an unknown notebook or parameter, a parameter that is no plain data, for an error that the notebook itself
+    reports, and for a page that would load something from elsewhere. Nothing is written then.
     """
     source = find_notebook(notebook)
     target = Path(out) if out else Path("reports") / f"{re.sub(r'^[0-9]+_', '', source.stem)}.html"
     defaults = _parameters(source)
-    chosen = dict(parameters or {})
-    for name in chosen:
+    for name in parameters or {}:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
+    chosen = {name: plain_value(value, name) for name, value in (parameters or {}).items()}
+    shown = {name: _shown(chosen.get(name, value), name, source, given=name in chosen) for name, value in defaults.items()}
     kept = target.with_suffix(".ipynb")
     with atomic(target) as page, atomic(kept) as executed:
         _execute(source, executed, chosen)
-        _without_folders(executed, chosen)
-        page.write_text(to_html(executed, {**defaults, **chosen}), encoding="utf-8")
+        _without_traces(executed, _folders(chosen, source))
+        page.write_text(to_html(executed, shown), encoding="utf-8")
     return Report(target.resolve(), kept.resolve())
 
 
@@ -122,11 +132,17 @@ def _parameters(source: Path) -> dict[str, Any]:
 def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
     # what writes the page loads while the kernel computes
     threading.Thread(target=importlib.import_module, args=("nbconvert",), daemon=True).start()
+    book = nbformat.read(source, as_version=4)
+    if parameters:  # written here, as literals of checked values: a text can not become code
+        place = next(i for i, c in enumerate(book.cells) if "parameters" in c.metadata.get("tags", ()))
+        lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+        book.cells.insert(place + 1, nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]}))
+    nbformat.write(book, executed)
+    path = str(executed).replace("{", "{{").replace("}", "}}")  # papermill fills in braces
     try:
         papermill.execute_notebook(
-            str(source),
-            str(executed),
-            parameters=parameters,
+            path,
+            path,
             cwd=str(source.parent),
             progress_bar=True,
             kernel_name="python3",
@@ -139,19 +155,117 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         raise
 
 
-def _without_folders(executed: Path, parameters: Mapping[str, Any]) -> None:
-    """Take the folders of this machine out of the executed notebook: of a path only its last part stays."""
+def plain_value(value: Any, name: str, depth: int = 0) -> Any:
+    """A parameter as plain data: numbers, texts, lists and dictionaries with text keys; folders become text, tuples lists."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
+    if value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value)):
+        return value
+    if isinstance(value, str):
+        if value.isascii() or value.encode("utf-8", "replace").decode() == value:
+            return str(value)
+    elif isinstance(value, (list, tuple)) and depth < DEEPEST and len(value) <= LONGEST:
+        return [plain_value(one, name, depth + 1) for one in value]
+    elif isinstance(value, dict) and depth < DEEPEST and len(value) <= LONGEST and all(isinstance(k, str) for k in value):
+        return {plain_value(k, name, DEEPEST): plain_value(one, name, depth + 1) for k, one in value.items()}
+    raise IonrtError(
+        f"parameter {name}: expected finite numbers, texts, lists or dictionaries of them (at most {DEEPEST} deep), got"
+        f" {type(value).__name__}; put a date or another text in quotes"
+    )
+
+
+def _is_path(value: Any, name: str, source: Path) -> bool:
+    """Whether a text is a path of this machine; a name such as ``CTV 60/66Gy`` is none."""
+    if not isinstance(value, str) or not ("/" in value or "\\" in value):
+        return False
+    if name.endswith(FOLDERS) or re.match(r"[/~]|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\", value):
+        return True
+    try:
+        return Path(value).exists() or (source.parent / value).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
+    """All spellings of the paths among the parameters, and of the folders of this machine, with what stands for them."""
+    found: dict[str, str] = {}
+    for name, value in parameters.items():
+        for one in value if isinstance(value, list) else [value]:
+            if _is_path(one, name, source):
+                path = Path(one).expanduser()
+                spelled = {one, str(path), os.path.abspath(path), os.path.normpath(path), str(path.resolve())}
+                spelled |= {os.path.abspath(source.parent / path), str((source.parent / path).resolve())}
+                found |= dict.fromkeys(spelled, f"[{name}]")
+                last = path.resolve().name
+                if len(last) >= 4 and re.search(r"\d|[^\x00-\x7f]|.[ _^,.]", last):  # a name or number, no common word
+                    found[last] = f"[{name}]"
+    machine = (
+        Path.cwd(),
+        source.parent,
+        Path(ionrt.__file__).parents[1],
+        Path(sys.prefix),
+        Path.home(),
+        Path(tempfile.gettempdir()),
+    )
+    return found | {str(p): "[folder]" for p in machine if len(p.parts) > 2 and str(p) not in found}
+
+
+def _without_traces(executed: Path, folders: Mapping[str, str]) -> None:
+    """Leave in the executed notebook what its page shows, without folders, times and messages of this machine."""
     book = nbformat.read(executed, as_version=4)
-    book.metadata.pop("papermill", None)
-    text = nbformat.writes(book)
-    values = [v for value in parameters.values() for v in (value if isinstance(value, (list, tuple)) else [value])]
-    for value in sorted({str(v) for v in values if "/" in str(v) or "\\" in str(v)}, key=len, reverse=True):
-        for form in (str(Path(value).resolve()), value, repr(value)[1:-1]):
-            text = text.replace(json.dumps(form)[1:-1], json.dumps(_shown(value))[1:-1])
-    executed.write_text(text, encoding="utf-8")
+    for key in ("papermill", "widgets"):
+        book.metadata.pop(key, None)
+    for cell in book.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = _page_outputs(cell)
+    spelled: dict[str, str] = {}
+    for path, stands in folders.items():
+        quoted, plain = json.dumps(path)[1:-1], json.dumps(path, ensure_ascii=False)[1:-1]
+        forms = {
+            path,
+            html.escape(path),
+            repr(path)[1:-1],
+            quoted,
+            plain,
+            json.dumps(quoted)[1:-1],
+            html.escape(quoted),
+            quote(path),
+        }
+        spelled |= {form: stands for form in forms if len(form) >= 4}
+    if spelled:
+        pattern = re.compile("|".join(re.escape(form) for form in sorted(spelled, key=len, reverse=True)))
+        cells = _replaced(json.loads(nbformat.writes(book)), pattern, spelled)
+        book = nbformat.reads(json.dumps(cells), as_version=4)
+    executed.write_text(nbformat.writes(book), encoding="utf-8")
 
 
-def to_html(executed: Path, parameters: Mapping[str, Any]) -> str:
+def _replaced(part: Any, pattern: re.Pattern[str], stands: Mapping[str, str]) -> Any:
+    """The same lists and dictionaries with the texts in them changed."""
+    if isinstance(part, str):
+        return pattern.sub(lambda match: stands[match.group(0)], part)
+    lines = isinstance(part, list) and all(isinstance(line, str) for line in part)
+    if lines and part and all(line.endswith("\n") for line in part[:-1]):  # of one text
+        return pattern.sub(lambda match: stands[match.group(0)], "".join(part)).splitlines(True)
+    if isinstance(part, list):
+        return [_replaced(one, pattern, stands) for one in part]
+    return {k: _replaced(v, pattern, stands) for k, v in part.items()} if isinstance(part, dict) else part
+
+
+def _page_outputs(cell: Any) -> list[Any]:
+    """Outputs that the page shows: no warnings, no errors, no printed key numbers, of several forms the first of the page."""
+    hidden = "keep_output" in cell.metadata.get("tags", ())
+    shown = [o for o in cell.outputs if (o.output_type == "stream" and not hidden and o.name != "stderr") or o.get("data")]
+    for output in shown:
+        if "data" in output and "text/html" in output.data:
+            output.data.pop("text/plain", None)
+    return shown
+
+
+def to_html(executed: Path, parameters: Mapping[str, str]) -> str:
     """The page of an executed notebook, as text; raises if it would load anything from elsewhere."""
     book = nbformat.read(executed, as_version=4)
     _prepare(book)
@@ -160,6 +274,7 @@ def to_html(executed: Path, parameters: Mapping[str, Any]) -> str:
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
     title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
+    body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters)
     outside = external_resources(page)
     if outside:
@@ -187,9 +302,7 @@ def _prepare(book: Any) -> None:
             cell.source = math_to_mathml(cell.source)
             continue
         if cell.cell_type == "code":
-            hidden = "keep_output" in cell.metadata.get("tags", ())
-            shown = [o for o in cell.outputs if o.output_type != "stream" or not (hidden or o.name == "stderr")]
-            cell.outputs = [o for o in shown if o.output_type == "stream" or o.get("data")]
+            cell.outputs = _page_outputs(cell)
 
 
 def math_to_mathml(text: str) -> str:
@@ -204,21 +317,20 @@ def math_to_mathml(text: str) -> str:
     return "".join(part if i % 2 else MATH.sub(one, part).replace("$", "&#36;") for i, part in enumerate(parts))
 
 
-def _shown(value: Any) -> str:
-    """A parameter for the reader; of a path only the last part, so that no folder of a hospital leaves with the file."""
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_shown, value))
-    text = "default" if value is None or value == "" else str(value)
-    return Path(text).name if "/" in text or "\\" in text else text
+def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
+    """A parameter for the reader; a folder that was given is not shown, as its name is often a patient's."""
+    if isinstance(value, list):
+        return ", ".join(_shown(one, name, source, given=given) for one in value)
+    if _is_path(value, name, source):
+        return f"[{name}]" if given else Path(value).name
+    return "default" if value is None or value == "" else str(value)
 
 
-def _page(title: str, body: str, parameters: Mapping[str, Any]) -> str:
+def _page(title: str, body: str, parameters: Mapping[str, str]) -> str:
     css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     day = datetime.date.today()
     today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
-    rows = "".join(
-        f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(_shown(v))}</td></tr>" for k, v in parameters.items()
-    )
+    rows = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in parameters.items())
     settings = f"<h2>Settings of this report</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
     plain = html.escape(re.sub(r"[*_`]", "", title))
     return f"""<!DOCTYPE html>

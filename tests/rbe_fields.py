@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from ionrt.biology import Kernel
 from ionrt.rbe import MODELS
 
 # Per Gy, of the order met in a spread-out peak of carbon (or of protons, for LET).
@@ -19,6 +20,7 @@ PER_GY = {
 }
 PARAMS: dict[str, dict] = {
     "osmk": {"po2": 7.0},
+    "lem_kernel": {"tissue": Kernel(0.1, 0.05, "SYNTHETIC")},
     "osmk23": {"po2": 7.0, "z0_exponent": 2.0},
     "wedenberg": {"alpha_beta": 3.0},
     "carabe": {"alpha_beta": 3.0},

@@ -119,7 +119,7 @@ def mixes(patient):
     options = {"carbon": plan.beam_set("C", (90.0,)), "carbon + oxygen": plan.beam_set(("C", "O"), (90.0,))}
     options["neon"] = (plan.Beam("Ne", 90.0, room=plan.Room("short", energies={"Ne": (100.0, 200.0)})),)
     settings = {"target": "CTV", "gtv": "GTV", "prescription": 3.0, "spacing": 3.0, "spot_spacing": 6.0, "iterations": 25}
-    errors = (plan.NOMINAL, plan.Scenario(range_shift=0.05))
+    errors = (plan.NOMINAL, *(plan.Scenario(range_shift=shift) for shift in (-0.05, 0.05)))
     return compare_options(patient, options, let_minimum=90.0, scenarios=errors, **settings)
 
 
@@ -151,7 +151,7 @@ def test_the_nominal_scenario_is_the_plan_and_errors_cost_coverage(mixes):
     assert float(errors["let_d"].sel(option="carbon", scenario="nominal")) == pytest.approx(
         table.loc["carbon", "LETd D98 [keV/µm]"], abs=0.01
     )
-    assert (errors["rbe_dose"].sel(scenario="range +5 %") < errors["rbe_dose"].sel(scenario="nominal")).all()
+    assert (errors["rbe_dose"].min("scenario") < errors["rbe_dose"].sel(scenario="nominal")).all()  # on one side or the other
     assert (table["worst-case D95 [%]"].dropna() < table["D95 [%]"].dropna()).all()
 
 

@@ -35,6 +35,8 @@ PAYLOAD = {
     "REG": "FrameOfReferenceTransformationMatrix",
 }  # fmt: skip
 REMOVED = {"SourceImageSequence", "ReferencedStudySequence", "ReferencedPatientSequence"}  # by the profile
+# UIDs of what the allow-list has no place for: coding tables, who made the file, the planted sequence at the top
+UNLISTED = {"InstanceCreatorUID", "CodingSchemeUID", "ContextUID", "MappingResourceUID"}
 
 
 @pytest.fixture(scope="module", params=list(STUDIES))
@@ -100,6 +102,9 @@ def test_references_resolve_to_the_same_objects(study):
         after = public(b)
         for place, (part, vr) in public(a).items():
             if vr != "UI" or not part[place[-1]].value:
+                continue
+            if place not in after:
+                assert keyword_for_tag(place[-1]) in UNLISTED or keyword_for_tag(place[0]) == "RTReferencedStudySequence", place
                 continue
             old, new = str(part[place[-1]].value), str(after[place][0][place[-1]].value)
             assert new_of.setdefault(old, new) == new and old_of.setdefault(new, old) == old

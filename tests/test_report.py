@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import html
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import pytest
@@ -60,7 +64,7 @@ def test_one_file_without_code_or_external_resources(made):
     assert "<math" in page and "plot.slices(" not in page and "secret key number" not in page
     assert '<html lang="en">' in page and "not for clinical use" in page and "ionrt 0." in page
     assert "Numbers of the plan." in page and '<table class="ionrt">' in page
-    assert "patient_17" in page and "hospital" not in page, "of a path only its last part"
+    assert "patient_17" not in page and "hospital" not in page and "[folder]" in page, "a folder's name is often a patient's"
 
 
 def test_the_executed_notebook_is_kept_and_nothing_else(made):
@@ -120,6 +124,98 @@ def test_unknown_names_list_the_known(tmp_path):
 def test_mathml_leaves_prices_and_code_alone():
     assert math_to_mathml("costs $5 and `$x$`") == "costs &#36;5 and `$x$`"
     assert math_to_mathml("$a$ b $$c$$").count("<math") == 2
+
+
+def quick(path: Path, *cells: str, parameters: str = "patient = ''\ntarget = 'CTV'\norgans = []") -> Path:
+    """A notebook without plots."""
+    book = nbformat.v4.new_notebook()
+    book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    exact = nbformat.v4.new_code_cell("print('exactly', 40 + 3)", metadata={"tags": ["keep_output"]})
+    book.cells = [nbformat.v4.new_markdown_cell("# test"), first, *(nbformat.v4.new_code_cell(c) for c in cells), exact]
+    nbformat.write(book, path)
+    return path
+
+
+NAMES = (
+    "CTV 60/66Gy",
+    "<!--<script>",
+    "{boost}",
+    "</script><b>",
+    "\"'\\",
+    "a\nb",
+    "$x^2$",
+    "\u202eVTC\u202c",
+    "%s",
+    "https://x.y/z",
+)
+
+
+def test_names_reach_the_page_as_they_are_and_run_nothing(tmp_path):
+    """Texts in lists, tuples and dictionaries are data: what would be code, a tag or a format elsewhere is shown."""
+    code = '";open("PWN","w")#'
+    cells = (
+        "from IPython.display import HTML, display\nimport json\nprint(json.dumps([target, organs]))\n"
+        "display(HTML('<script type=\"application/json\">' + json.dumps(organs[:2]) + '</script>'))",
+    )
+    source = quick(tmp_path / "{x}.ipynb", *cells)
+    made = report(
+        source, tmp_path / "{out}" / "a.html", {"target": NAMES[0], "organs": (NAMES[1], NAMES[2], (code,), *NAMES[3:])}
+    )
+    page, book = made.html.read_text(encoding="utf-8"), nbformat.read(made.notebook, as_version=4)
+    printed = next(o.text for c in book.cells for o in c.get("outputs", ()) if o.output_type == "stream")
+    assert json.loads(printed) == [NAMES[0], [NAMES[1], NAMES[2], [code], *NAMES[3:]]]
+    assert not list(tmp_path.rglob("PWN")) and not (Path.cwd() / "PWN").exists()
+    assert "CTV 60/66Gy" in page and "{boost}" in page and "&lt;!--&lt;script&gt;" in page
+    assert "<!--" not in page and "Settings of this report" in page.rpartition("</script>")[2], "no script swallows the page"
+
+
+@pytest.mark.parametrize("value", [float("nan"), b"x", {1: 2}, object(), datetime.date(2020, 1, 1), "\ud800", [[[[[[[1]]]]]]]])
+def test_a_parameter_is_plain_data(tmp_path, value):
+    with pytest.raises(IonrtError, match=r"parameter target: expected finite numbers, texts, lists or dictionaries"):
+        report(quick(tmp_path / "a.ipynb"), tmp_path / "out" / "a.html", {"target": value})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_parameter_that_holds_itself_is_refused(tmp_path):
+    loop: list = []
+    loop.append(loop)
+    with pytest.raises(IonrtError, match="at most 6 deep"):
+        report(quick(tmp_path / "a.ipynb"), tmp_path / "a.html", {"organs": loop})
+
+
+@pytest.mark.parametrize("name", ["병원/김철수_12345678", "病院/山田太郎", 'O\'Brien "x"/Müller 7', "a b/../Kim_77001", "link"])
+def test_no_folder_is_left_in_page_or_notebook(tmp_path, name):
+    """Whatever its letters: not its path, not its last part, in no spelling; warnings and exact counts are not kept either."""
+    folder = tmp_path / "data" / name
+    if name == "link":
+        (tmp_path / "data" / "Doe_4711").mkdir(parents=True)
+        folder.symlink_to("Doe_4711")
+    else:
+        (tmp_path / "data" / "a b").mkdir(parents=True)
+        folder.resolve().mkdir(parents=True)
+    cells = (
+        "import json, os, warnings\nfrom pathlib import Path\nfrom urllib.parse import quote\nwarnings.warn(patient)\n"
+        "print(patient, repr(patient), json.dumps(patient), json.dumps(json.dumps(patient)), quote(patient))\n"
+        "print(os.path.abspath(patient), Path(patient).resolve(), os.path.normpath(patient), Path(patient).resolve().name)",
+        "[patient, Path(patient)]",
+    )
+    made = report(quick(tmp_path / "a.ipynb", *cells), tmp_path / "a.html", {"patient": folder})
+    last = folder.resolve().name
+    for file in (made.html, made.notebook):
+        text = file.read_text(encoding="utf-8")
+        assert "[patient]" in text
+        for word in {
+            str(folder),
+            str(folder.resolve()),
+            last,
+            json.dumps(last)[1:-1],
+            quote(last),
+            html.escape(last),
+            str(tmp_path),
+        }:
+            assert word not in text, (file.name, word)
+        assert "exactly 43" not in text and "UserWarning" not in text
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -32,7 +32,6 @@
 #include "G4Electron.hh"
 #include "G4EmCalculator.hh"
 #include "G4EmParameters.hh"
-#include "G4ExcitationHandler.hh"
 #include "G4Gamma.hh"
 #include "G4GenericIon.hh"
 #include "G4HadronElasticProcess.hh"
@@ -49,12 +48,12 @@
 #include "G4Material.hh"
 #include "G4NistManager.hh"
 #include "G4ParticleGun.hh"
-#include "G4PhantomParameterisation.hh"
 #include "G4PhysicalConstants.hh"
 #include "G4ProcessManager.hh"
 #include "G4Proton.hh"
 #include "G4PVParameterised.hh"
 #include "G4PVPlacement.hh"
+#include "G4PVReplica.hh"
 #include "G4QMDReaction.hh"
 #include "G4RunManager.hh"
 #include "G4Step.hh"
@@ -63,9 +62,10 @@
 #include "G4Triton.hh"
 #include "G4UserStackingAction.hh"
 #include "G4UserSteppingAction.hh"
-#include "G4VModularPhysicsList.hh"
+#include "G4VNestedParameterisation.hh"
 #include "G4VUserDetectorConstruction.hh"
 #include "G4VUserPrimaryGeneratorAction.hh"
+#include "G4VUserPhysicsList.hh"
 #include "G4hIonisation.hh"
 #include "G4hMultipleScattering.hh"
 #include "G4ionIonisation.hh"
@@ -144,37 +144,47 @@ static void read(const std::string& folder) {
   }
 }
 
+// Voxels along x in a row, with the material of the case; rows and slices are replicas.
+class Row : public G4VNestedParameterisation {
+ public:
+  G4Material* ComputeMaterial(G4VPhysicalVolume*, const G4int x, const G4VTouchable* parent) override {
+    if (!parent) return job.material[0];
+    const size_t y = parent->GetReplicaNumber(0), z = parent->GetReplicaNumber(1);
+    return job.material[job.voxel[(z * job.n[1] + y) * job.n[0] + x]];
+  }
+  G4int GetNumberOfMaterials() const override { return int(job.material.size()); }
+  G4Material* GetMaterial(G4int k) const override { return job.material[k]; }
+  void ComputeTransformation(const G4int x, G4VPhysicalVolume* volume) const override {
+    volume->SetTranslation(G4ThreeVector((x + 0.5 - 0.5 * job.n[0]) * job.step[0], 0, 0));
+  }
+  using G4VNestedParameterisation::ComputeMaterial;
+};
+
 class Phantom : public G4VUserDetectorConstruction {
  public:
   G4VPhysicalVolume* Construct() override {
     auto vacuum = G4NistManager::Instance()->FindOrBuildMaterial("G4_Galactic");
-    auto world = new G4LogicalVolume(new G4Box("world", 3 * m, 3 * m, 3 * m), vacuum, "world");
-    auto place = new G4PVPlacement(nullptr, G4ThreeVector(), world, "world", nullptr, false, 0);
     double half[3];
     G4ThreeVector middle;
     for (int i = 0; i < 3; ++i) {
       half[i] = 0.5 * job.step[i] * job.n[i];
       middle[i] = job.first[i] + 0.5 * job.step[i] * (job.n[i] - 1);
     }
-    auto box = new G4LogicalVolume(new G4Box("box", half[0], half[1], half[2]), vacuum, "box");
-    auto container = new G4PVPlacement(nullptr, middle, box, "box", world, false, 0);
-    auto voxel = new G4LogicalVolume(new G4Box("voxel", job.step[0] / 2, job.step[1] / 2, job.step[2] / 2), vacuum, "voxel");
-    auto grid = new G4PhantomParameterisation();
-    grid->SetVoxelDimensions(job.step[0] / 2, job.step[1] / 2, job.step[2] / 2);
-    grid->SetNoVoxels(job.n[0], job.n[1], job.n[2]);
-    grid->SetMaterials(job.material);
-    indices_.assign(job.voxel.begin(), job.voxel.end());
-    grid->SetMaterialIndices(indices_.data());
-    grid->BuildContainerSolid(container);
-    grid->CheckVoxelsFillContainer(half[0], half[1], half[2]);
-    grid->SetSkipEqualMaterials(false);
-    auto all = new G4PVParameterised("phantom", voxel, box, kUndefined, int(job.voxel.size()), grid);
-    all->SetRegularStructureId(1);
+    auto volume = [&](const char* name, double x, double y, double z) {
+      return new G4LogicalVolume(new G4Box(name, x, y, z), vacuum, name);
+    };
+    auto world = volume("world", 3 * m, 3 * m, 3 * m);
+    auto place = new G4PVPlacement(nullptr, G4ThreeVector(), world, "world", nullptr, false, 0);
+    auto box = volume("box", half[0], half[1], half[2]);
+    new G4PVPlacement(nullptr, middle, box, "box", world, false, 0);
+    auto slice = volume("slice", half[0], half[1], job.step[2] / 2);
+    new G4PVReplica("slice", slice, box, kZAxis, job.n[2], job.step[2]);
+    auto row = volume("row", half[0], job.step[1] / 2, job.step[2] / 2);
+    new G4PVReplica("row", row, slice, kYAxis, job.n[1], job.step[1]);
+    auto voxel = volume("voxel", job.step[0] / 2, job.step[1] / 2, job.step[2] / 2);
+    new G4PVParameterised("voxel", voxel, row, kUndefined, job.n[0], new Row());
     return place;
   }
-
- private:
-  std::vector<size_t> indices_;
 };
 
 class Physics : public G4VUserPhysicsList {
@@ -202,8 +212,6 @@ class Physics : public G4VUserPhysicsList {
     AddTransportation();
     const std::vector<G4ParticleDefinition*> charged = {G4Proton::Proton(), G4Deuteron::Deuteron(), G4Triton::Triton(),
                                                         G4He3::He3(),       G4Alpha::Alpha(),       G4GenericIon::GenericIon()};
-    auto excited = new G4ExcitationHandler();
-    (void)excited;
     for (auto particle : charged) {
       auto manager = particle->GetProcessManager();
       manager->AddProcess(new G4hMultipleScattering(), -1, 1, 1);
@@ -253,7 +261,6 @@ class Source : public G4VUserPrimaryGeneratorAction {
              : job.charge == 2 ? static_cast<G4ParticleDefinition*>(G4Alpha::Alpha())
                                : G4IonTable::GetIonTable()->GetIon(job.charge, job.mass, 0.0);
       gun_.SetParticleDefinition(ion_);
-      nucleons_ = ion_->GetPDGMass() / amu_c2; // MeV/u is per atomic mass unit, as in ionrt
     }
     const size_t k = std::lower_bound(cumulative_.begin(), cumulative_.end(), G4UniformRand()) - cumulative_.begin();
     const Spot& s = job.spots[std::min(k, job.spots.size() - 1)];
@@ -275,7 +282,7 @@ class Source : public G4VUserPrimaryGeneratorAction {
       direction[c] = slope[0] * job.axis[0][c] + slope[1] * job.axis[1][c] - job.axis[2][c];
     }
     const double energy = std::max(s.energy + s.spread * G4RandGauss::shoot(), 0.1);
-    gun_.SetParticleEnergy(energy * nucleons_ * MeV);
+    gun_.SetParticleEnergy(energy * job.mass * MeV); // MeV/u: kinetic energy per nucleon
     gun_.SetParticlePosition(position);
     gun_.SetParticleMomentumDirection(direction.unit());
     gun_.GeneratePrimaryVertex(event);
@@ -284,7 +291,6 @@ class Source : public G4VUserPrimaryGeneratorAction {
  private:
   G4ParticleGun gun_;
   G4ParticleDefinition* ion_ = nullptr;
-  double nucleons_ = 1;
   std::vector<double> cumulative_;
 };
 
@@ -315,7 +321,8 @@ static double letInWater(const G4ParticleDefinition* particle, double kinetic) {
 class Scorer : public G4UserSteppingAction {
  public:
   void UserSteppingAction(const G4Step* step) override {
-    const G4Track* track = step->GetTrack();
+    G4Track* track = step->GetTrack();
+    if (track->GetCurrentStepNumber() > 20000) track->SetTrackStatus(fStopAndKill);
     const auto particle = track->GetDefinition();
     const int charge = int(std::lround(particle->GetPDGCharge()));
     const auto a = step->GetPreStepPoint()->GetPosition(), b = step->GetPostStepPoint()->GetPosition();

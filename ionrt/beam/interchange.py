@@ -167,7 +167,9 @@ def read_matrad(
     Returns
     -------
     Dataset of the base-data contract without spectra (`check_base_data`); attribute `repaired` names what was put
-    right (halo widths where the halo has no weight). alpha and beta, often not numbers at depth 0, are not read.
+    right (halo widths where the halo has no weight). Where all energies have the same tissue classes, `alpha` [1/Gy], `beta`
+    [1/Gy2] (tissue, energy, depth) and photon `alpha_x`, `beta_x` (tissue) for `ionrt.rbe.lem_kernel`; values that are not
+    numbers at depth 0 are those of the next depth.
 
     Raises
     ------
@@ -198,7 +200,8 @@ def read_matrad(
     data = {k: np.stack([_on(depth, t, k) for t in tables]).astype(np.float32) for k in _COLUMNS}
     energy = np.array([float(_number(e, "energy")) for e in entries])
     reach = np.array([float(_number(e, "range", "peakPos")) for e in entries], np.float32)
-    return _dataset(ion, energy, depth, data, reach, let_definition, repaired, file)
+    kernels = _kernels(entries, tables, depth, repaired, file)
+    return _dataset(ion, energy, depth, data, reach, let_definition, repaired, file, kernels)
 
 
 _COLUMNS = ("dose", "let_d", "sigma", "halo_weight", "halo_sigma")
@@ -213,6 +216,7 @@ def _dataset(
     let_definition: str,
     repaired: set[str],
     file: Path,
+    kernels: dict[str, Array],
 ) -> xr.Dataset:
     ds = xr.Dataset(coords={"energy": energy, "depth": depth, "let_definition": [let_definition]})
     ds["energy"].attrs["units"], ds["depth"].attrs["units"] = "MeV/u", "mm"
@@ -223,6 +227,9 @@ def _dataset(
         else:
             quantity = "depth_dose" if name == "dose" else name
             ds[name] = stamp(xr.DataArray(value, dims=("energy", "depth")), quantity, ion=ion)
+    for name, value in kernels.items():
+        ds[name] = (("tissue", "energy", "depth")[: value.ndim], value)
+        ds[name].attrs["units"] = "1/Gy" if name.startswith("alpha") else "1/Gy2"
     ds["csda_range"] = stamp(xr.DataArray(reach, dims=("energy",)), "csda_range", ion=ion)
     ds.attrs = {
         "ion": ion,
@@ -232,6 +239,34 @@ def _dataset(
         "repaired": "; ".join(sorted(repaired)) or "nothing",
     }
     return check_base_data(ds)
+
+
+def _kernels(
+    entries: list[dict[str, Any]], tables: list[dict[str, Array]], depth: Array, repaired: set[str], file: Path
+) -> dict[str, Array]:
+    """alpha and beta over depth per tissue class, and alpha_x, beta_x; nothing where the file has none."""
+    if not all(np.size(e.get(k, ())) for e in entries for k in ("alpha", "beta", "alphaX", "betaX")):
+        return {}
+    photon = np.array([[np.ravel(np.asarray(e[k], float)) for k in ("alphaX", "betaX")] for e in entries])
+    if not (photon == photon[0]).all():
+        raise IonrtError(f"{file.name}: tissue classes (alphaX, betaX) differ between energies; expected the same at all")
+    out = {"alpha_x": photon[0, 0], "beta_x": photon[0, 1]}
+    for name in ("alpha", "beta"):
+        rows = []
+        for entry, table in zip(entries, tables, strict=True):
+            value = np.asarray(entry[name], float).reshape(table["depth"].size, -1)
+            if value.shape[1] != photon.shape[2]:
+                raise IonrtError(f"{file.name}: {value.shape[1]} columns of {name} for {photon.shape[2]} tissue classes")
+            if not np.isfinite(value[0]).all():
+                repaired.add(f"{name} at depth 0")
+                value = np.where(np.isfinite(value), value, np.append(value[1:2], value[1:], axis=0))
+            if not np.isfinite(value).all() or (value < 0.0).any():
+                raise IonrtError(
+                    f"{file.name}: {name} at {entry.get('energy')} MeV/u has values that are no numbers or negative"
+                )
+            rows.append([np.interp(depth, table["depth"], column) for column in value.T])
+        out[name] = np.moveaxis(np.array(rows), 0, 1).astype(np.float32)
+    return out
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from .cells import effect as effect
 from .cells import energy_at_let as energy_at_let
 from .cells import survival as survival
 from .lem import lem1 as lem1
+from .moments import kernel_tissues as kernel_tissues
 from .moments import let_table as let_table
 from .moments import moment_tables as moment_tables
 from .oxygen import oer_antonovic as oer_antonovic
@@ -14,6 +15,7 @@ from .specific import closure as closure
 from .specific import single_event_dose as single_event_dose
 from .specific import specific_energy as specific_energy
 from .tissues import TISSUES as TISSUES
+from .tissues import Kernel as Kernel
 from .tissues import Lem1 as Lem1
 from .tissues import Mkm as Mkm
 from .tissues import Osmk as Osmk

@@ -12,7 +12,7 @@ import xarray as xr
 from ionrt.beam import stopping_power
 from ionrt.biology.lem import lem1
 from ionrt.biology.specific import specific_energy
-from ionrt.biology.tissues import TISSUES, Lem1, Mkm, Osmk21, Smk, Tissue
+from ionrt.biology.tissues import TISSUES, Kernel, Lem1, Mkm, Osmk21, Smk, Tissue
 from ionrt.parallel import each, slabs
 from ionrt.quantities import FIELD, IonrtError, one_of, stamp
 
@@ -123,7 +123,7 @@ def moment_tables(
     base: xr.Dataset,
     names: Sequence[str],
     *,
-    parameter_set: str | Tissue | None = None,
+    parameter_set: str | Tissue | Kernel | None = None,
     let_definition: str = "charged",
     let_threshold: float | None = None,
     let: xr.DataArray | None = None,
@@ -144,7 +144,10 @@ def moment_tables(
     """
     for name in names:
         one_of(name, NAMES, what="moment")
-    needs = {"let_d" if n == "let_x_dose" else "let_t" if n == "dose_per_let" else "dose_spectrum" for n in names}
+    own = isinstance(parameter_set, Kernel)
+    needs = {
+        "let_d" if n == "let_x_dose" else "let_t" if n == "dose_per_let" else "alpha" if own else "dose_spectrum" for n in names
+    }
     lacking = [n for n in needs if n not in base]
     if lacking:
         raise IonrtError(f"base data: {lacking[0]!r} is missing; needed for {', '.join(names)}")
@@ -161,6 +164,8 @@ def moment_tables(
                 raise IonrtError("high_let_dose: give let_threshold in keV/um (>= 0)")
             tables[name] = _above(base, let_threshold, let)
             attrs[name] = {"let_definition": "charged", "let_threshold": float(let_threshold)}
+        elif isinstance(parameter_set, Kernel):
+            out[name] = _from_kernel(base, name, parameter_set)
         else:
             tissue = _parameter_set(parameter_set, name)
             source = let if let is not None else let_table(base["charge"].values, base["kinetic_energy"].values)
@@ -170,6 +175,35 @@ def moment_tables(
     for name, values in (contract(base, tables) if tables else {}).items():
         out[name] = xr.DataArray(values, dims=("energy", "depth"), coords=coords, attrs={**attrs[name], "per": "Gy"}, name=name)
     return xr.Dataset({n: out[n] for n in names}, attrs={"ion": base.attrs.get("ion", "")})
+
+
+def kernel_tissues(base: xr.Dataset) -> list[Kernel]:
+    """Tissue classes of base data that carry `alpha` and `beta` tables, in the order of the file.
+
+    Parameters: `base` Dataset with `alpha`, `beta` (tissue, energy, depth) and `alpha_x`, `beta_x` (tissue), as
+    `ionrt.beam.read_matrad` returns it. Errors: IonrtError where there are no such tables.
+    """
+    missing = [n for n in ("alpha", "beta", "alpha_x", "beta_x") if n not in base]
+    if missing:
+        raise IonrtError(
+            f"base data of {base.attrs.get('ion', '?')}: no table {missing[0]!r}; expected a machine file with kernels"
+        )
+    source = str(base.attrs.get("kernel_source", base.attrs.get("citation", "")))
+    return [Kernel(float(a), float(b), source) for a, b in zip(base["alpha_x"].values, base["beta_x"].values, strict=True)]
+
+
+def _from_kernel(base: xr.Dataset, name: str, tissue: Kernel) -> xr.DataArray:
+    """alpha, or the root of beta, of the tables of one tissue class, matched exactly."""
+    if name not in ("alpha_x_dose", "sqrt_beta_x_dose"):
+        raise IonrtError(f"{name}: cannot come from {tissue.name}; tables of alpha and beta serve lem_kernel only")
+    classes = kernel_tissues(base)
+    if tissue not in classes:
+        raise IonrtError(f"{tissue.name} is no tissue class of the base data; they hold {'; '.join(c.name for c in classes)}")
+    picked = base["alpha" if name == "alpha_x_dose" else "beta"].isel(tissue=classes.index(tissue), drop=True)
+    picked = picked.transpose("energy", "depth").rename(name)
+    picked = picked if name == "alpha_x_dose" else picked.copy(data=np.sqrt(picked.values))
+    picked.attrs = {"parameter_set": tissue.name, "citation": tissue.citation, "per": "Gy"}
+    return picked.astype(np.float32)
 
 
 def _from_let(base: xr.Dataset, name: str, definition: str) -> xr.DataArray:

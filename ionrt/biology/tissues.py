@@ -106,6 +106,28 @@ class Lem1:
         return self.alpha_x + 2.0 * self.beta_x * self.threshold
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """A tissue class of base data that carry alpha and beta themselves: photon `alpha_x` [1/Gy], `beta_x` [1/Gy2].
+
+    `source` names what the tables come from (a machine file, LEM IV): the class is matched by exact alpha_x and beta_x.
+    """
+
+    alpha_x: float
+    beta_x: float
+    source: str
+
+    @property
+    def name(self) -> str:
+        """A label such as ``kernel alpha_x 0.1 beta_x 0.05 (carbon.mat)``."""
+        return f"kernel alpha_x {self.alpha_x:g} beta_x {self.beta_x:g} ({self.source})"
+
+    @property
+    def citation(self) -> str:
+        """What the numbers come from."""
+        return self.source
+
+
 Tissue = Mkm | Smk | Osmk21 | Osmk23 | Lem1
 
 
@@ -132,10 +154,10 @@ _SETS: tuple[Tissue, ...] = (
 )
 TISSUES: dict[str, Tissue] = {t.name: t for t in _SETS}
 
-Kind = TypeVar("Kind", Mkm, Smk, Osmk21, Osmk23, Lem1)
+Kind = TypeVar("Kind", Mkm, Smk, Osmk21, Osmk23, Lem1, Kernel)
 
 
-def get_tissue(tissue: str | Tissue, kind: type[Kind]) -> Kind:
+def get_tissue(tissue: str | Tissue | Kernel, kind: type[Kind]) -> Kind:
     """The parameter set `tissue` (a name in `TISSUES` or a set of one's own) if it is of the model `kind`; others raise."""
     if isinstance(tissue, str):
         tissue = TISSUES[one_of(tissue, [n for n, t in TISSUES.items() if isinstance(t, kind)], what=f"{kind.__name__} tissue")]

@@ -1,3 +1,4 @@
+from .comparing import agreement as agreement
 from .bands import band as band
 from .bands import error_parts as error_parts
 from .histograms import dose_at_volume as dose_at_volume

@@ -7,6 +7,9 @@ from .dicom_write import write_rtdose as write_rtdose
 from .frames import check_frame as check_frame
 from .grid import crop as crop
 from .grid import regrid as regrid
+from .images import read_image as read_image
+from .images import write_image as write_image
+from .inventory import inventory as inventory
 from .ionplan import IonPlan as IonPlan
 from .ionplan import read_ion_plan as read_ion_plan
 from .margins import with_margin as with_margin

@@ -1,304 +1,346 @@
-"""What happens to each element of an object that leaves the hospital: PS3.15 table, dates, UIDs, names of structures."""
+"""Copies of objects that hold what may leave the hospital: each kind of value as the allow-list says."""
 
 from __future__ import annotations
 
-import contextlib
+import csv
 import datetime
 import hmac
 import re
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import cast
 
-import pandas as pd
-from pydicom.datadict import dictionary_VR, keyword_for_tag
-from pydicom.dataelem import DataElement, RawDataElement
+import numpy as np
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
+from pydicom.sequence import Sequence
+from pydicom.sr._concepts_dict import concepts
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID_dictionary
 
+from ionrt.patient.allowlist import BINARY, OBJECTS, PLANES, Rule, allowed, code_of, expected, regular, sequence, stored, text
 from ionrt.patient.dicom_dose import COMMENTS
-from ionrt.quantities import LET_DEFINITIONS
+from ionrt.patient.identifiers import Identifiers
+from ionrt.quantities import LET_DEFINITIONS, IonrtError
 
-EDITION = "confidentiality_2025a"
-DUMMY = "DEIDENTIFIED"
-STANDARD_UID = re.compile(r"1\.2\.840\.10008(\.\d{1,4})+")  # a date or a patient's number would be longer
-TEXT = frozenset(("AE", "AS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
-NUMBERS = frozenset(("AT", "DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV", "TM", "US or SS"))
-# text that the table does not name and that geometry, calibration or meaning of the numbers need
-TECHNICAL = frozenset(
-    (
-        "Manufacturer", "ManufacturerModelName", "SoftwareVersions", "RescaleType", "ConvolutionKernel", "ScanSpotTuneID",
-        "SnoutID", "RangeShifterID", "RangeModulatorID", "LateralSpreadingDeviceID", "FixationLightAzimuthalAngle",
-        "RangeShifterSetting", "LateralSpreadingDeviceSetting", "RangeModulatorSetting", "CodeValue",
-        "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "MaterialID",
-    )
-)  # fmt: skip
 TARGET = re.compile(r"(i?(?:GTV|CTV)|ITV|PTV)([pn]?\d{0,2})((?:_(?:Low|Mid|High|\d{3,5}))?)", re.IGNORECASE)
+KERNEL = re.compile(
+    r"(?:[BHTUC]|Br|Bv|Bl|Bf|Hr|Hv|Hc|Hp|Ur|Qr|Sa|Sd|I|J)\d{2}[a-z]{0,2}(?:\\[1-5])?|FC\d{2}|FL\d{2}|Y[A-E]|[A-FL]"
+    r"|STANDARD|SOFT|BONE|BONEPLUS|LUNG|DETAIL|EDGE|CHEST"
+)
+# names of devices that are no more than a kind and a number
+DEVICE = re.compile(
+    r"(?:RS|RaShi|RangeShifter|Snout|S|Magnet|T|Tune)?[ _-]?(?:\d{1,3}(?:\.\d{1,2})?(?:[ _]?(?:mm|cm))?|[XY])", re.IGNORECASE
+)
+SETTING = re.compile(r"(?:IN|OUT)|[+-]?\d{1,3}(?:\.\d{1,6})?", re.IGNORECASE)
+WORDS = frozenset(
+    ("absorbed", "biological", "definition", "dose", "dose-averaged", "effective", "in", "let", "letd", "lett", "of",
+     "physical", "proton", "rbe", "rbe-weighted", "relative", "unrestricted", "water", "weighted", "[kev/um]",
+     "(kev/um)", "kev/um")
+)  # fmt: skip
 METHODS = (
     ("113100", "Basic Application Confidentiality Profile"),
     ("113105", "Clean Descriptors Option"),
     ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
 )
+METHOD = "ionrt: PS3.15 2025a, clean descriptors, modified dates"
+GENERATED = frozenset(
+    ("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+     "LongitudinalTemporalInformationModified")
+)  # fmt: skip
+LARGEST_LABEL = 999  # a structure or beam with a larger number is given another one
+
+
+class Secret:
+    """The key of a site; never shown, so that no log and no traceback holds it."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+    def digest(self, kind: str, value: str) -> bytes:
+        """Keyed hash of a value."""
+        return hmac.new(self._key, f"{kind}:{value}".encode("utf-8", "surrogateescape"), "sha256").digest()
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What replaces the identity of one patient."""
+
+    alias: str
+    days: int  # by which all dates move back
 
 
 @dataclass
 class Cleaner:
-    """Cleans the objects of one site; the same key gives the same pseudonyms, UIDs and date shifts."""
+    """Copies what may stay; the same key gives the same pseudonyms, UIDs and date shifts."""
 
-    key: bytes
-    removed: dict[str, str] = field(default_factory=dict)  # identifier, where it stood
-    names: set[str] = field(default_factory=set)  # those of them that are names or numbers of people
-    codes: set[str] = field(default_factory=set)  # coded values met; a removed text may be the same word
+    key: Secret
+    identifiers: Identifiers
     mapping: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, old), new
+    numbered: dict[tuple[str, str], int] = field(default_factory=dict)  # (what, old), new number or name
 
-    def clean(self, data: Dataset) -> Dataset:
-        """De-identify an object in place."""
-        patient = str(data.get("PatientID") or data.get("PatientName") or "").strip()
-        shift, alias = self.shift(patient), self.pseudonym(patient)
-        self._clean_items(data, shift)
-        _separate(data)
-        data.PatientName, data.PatientID, data.PatientIdentityRemoved = alias, alias, "YES"
-        data.DeidentificationMethod = "ionrt: PS3.15 2025a, clean descriptors, modified dates"
-        data.DeidentificationMethodCodeSequence = [_code(*method) for method in METHODS]
-        data.LongitudinalTemporalInformationModified = "MODIFIED"
-        return data
+    def patient(self, name: str) -> Patient:
+        """Pseudonym (16 hexadecimal digits of the keyed hash) and shift: 1 to 520 whole weeks, weekdays and intervals stay."""
+        alias = f"ION-{self.key.digest('patient', name).hex()[:16].upper()}"
+        self.mapping["patient", name] = alias
+        return Patient(alias, 7 * (1 + int.from_bytes(self.key.digest("dates", name)[:4], "big") % 520))
 
-    def uid(self, old: str) -> str:
-        """The new UID of an old one; UIDs of the standard itself stay."""
-        if not old or STANDARD_UID.fullmatch(old):
-            return old
-        new = f"2.25.{uuid.UUID(bytes=self._digest('uid', old)[:16], version=4).int}"
-        self.mapping["uid", old] = new
-        self._note(old, "UID")
+    def clean(self, data: Dataset, patient: Patient, file: str) -> Dataset:
+        """A new object with what may stay of an old one; `PixelData` is left to the caller."""
+        kind = OBJECTS[text(data, "SOPClassUID")]
+        new = _Copy(self, kind, patient, file).items(data, "-")
+        new.PatientName, new.PatientID, new.PatientIdentityRemoved = patient.alias, patient.alias, "YES"
+        new.DeidentificationMethod = METHOD
+        new.DeidentificationMethodCodeSequence = [_code(value, "DCM", meaning) for value, meaning in METHODS]
+        new.LongitudinalTemporalInformationModified = "MODIFIED"
         return new
 
-    def pseudonym(self, patient: str) -> str:
-        """Name and ID of a patient: 16 hexadecimal digits of the keyed hash."""
-        alias = f"ION-{self._digest('patient', patient).hex()[:16].upper()}"
-        self.mapping["patient", patient] = alias
-        return alias
+    def uid(self, old: str) -> str:
+        """The new UID of an old one; those of the standard itself stay."""
+        if not old or old in UID_dictionary:
+            return old
+        new = f"2.25.{uuid.UUID(bytes=self.key.digest('uid', old)[:16], version=4).int}"
+        self.mapping["uid", old] = new
+        return new
 
-    def shift(self, patient: str) -> int:
-        """Days that the patient's dates move back: 1 to 520 whole weeks, so that intervals and weekdays stay."""
-        return 7 * (1 + int.from_bytes(self._digest("dates", patient)[:4], "big") % 520)
+    def number(self, what: str, old: str) -> int:
+        """The number of a structure, beam or device: its own where it is small and says nothing else, or the next free one."""
+        number = int(float(old))
+        if 0 <= number <= LARGEST_LABEL and not self.identifiers.is_number(str(number)):
+            return number
+        key = (what, str(number))
+        if key not in self.numbered:
+            new = LARGEST_LABEL + 1 + sum(kind == what for kind, _ in self.numbered)
+            while self.identifiers.is_number(str(new)) or new in self.numbered.values():
+                new += 1
+            self.numbered[key] = new
+        return self.numbered[key]
 
-    def identifiers(self) -> dict[str, str]:
-        """What must not be found again, longest first: removed values that are not ordinary words of the output."""
-        kept = " ".join([*_roi_names().values(), DUMMY, *(m for _, m in METHODS), "SYNTHETIC"]).casefold()
-        good = {k: v for k, v in self.removed.items() if k not in kept and (k in self.names or k not in self.codes)}
-        return dict(sorted(good.items(), key=lambda pair: -len(pair[0])))
+    def device(self, what: str, old: str) -> str:
+        """The name of a device where it is a kind and a number, or a name made here; different ones stay different."""
+        if DEVICE.fullmatch(old) and not self.identifiers.hit(old):
+            return old
+        key = (what, old)
+        self.numbered.setdefault(key, 1 + sum(kind == what for kind, _ in self.numbered))
+        return f"{what}_{self.numbered[key]}"
 
-    def scrub(self, data: Dataset, identifiers: dict[str, str]) -> None:
-        """Blank technical texts and codes that hold an identifier after all."""
-        for part, element in texts(data):
-            if (element.keyword in TECHNICAL or element.VR == "CS") and find(str(element.value), identifiers):
-                part[element.tag].value = DUMMY
 
-    def _clean_items(self, data: Dataset, shift: int) -> None:
-        for tag in list(data.keys()):
-            if tag.is_private or (self._action(tag) == "X" and _vr(data, tag) not in ("DA", "DT", "TM")):
-                self._remove(data, tag)
+@dataclass(frozen=True)
+class _Copy:
+    """One object on its way out."""
+
+    cleaner: Cleaner
+    kind: str
+    patient: Patient
+    file: str
+
+    def items(self, data: Dataset, place: str) -> Dataset:
+        """The allowed elements of a data set or sequence item, each with a regular value."""
+        rules, new = allowed(self.kind, place), Dataset()
+        for tag in data.keys():  # noqa: SIM118 (iterating the data set itself would convert every element)
+            rule = rules.get(int(tag))
+            if rule is None or rule.name == "pixels":
                 continue
-            vr = _vr(data, tag)
-            if vr in NUMBERS and self._action(tag) == "":
-                continue
-            self._clean_element(data, tag, vr, shift)
-
-    def _clean_element(self, data: Dataset, tag: BaseTag, vr: str, shift: int) -> None:
-        """Everything but private, plainly removed and numeric elements."""
-        action, keyword = self._action(tag), keyword_for_tag(tag)
-        if vr == "SQ":
-            if action == "" or "U" in action or "D" in action:  # references are walked and mapped
-                for item in data[tag].value or ():
-                    self._clean_items(item, shift)
+            if rule.name in ("items", "codes"):
+                parts = sequence(data, tag, self.file)
+                made = [self.items(i, keyword_for_tag(tag)) for i in parts] if rule.name == "items" else _known_codes(parts)
+                new.add_new(tag, "SQ", Sequence(made))
             else:
-                self._collect(data[tag])
-                data[tag].value = []
-        elif vr == "UI" and "X" not in action:
-            data[tag].value = _each(data[tag].value, self.uid)
-        elif vr in ("DA", "DT") and (action == "" or _table()[tag_key(tag)][2] == "C"):
-            self._replace(data, tag, _each(data[tag].value, lambda value: _moved(str(value), shift)))
-        elif vr == "TM" and (action == "" or _table()[tag_key(tag)][2] == "C"):
-            return
-        elif vr in TEXT:
-            self._clean_text(data, tag, keyword, action)
-        elif vr == "CS":
-            self.codes.update(value.casefold() for value in _values(data[tag].value))
-            if action != "" or not re.fullmatch(r"[A-Z0-9_ \\]*", "\\".join(_values(data[tag].value))):
-                self._replace(data, tag, DUMMY[:16] if "D" in action else "")
-        elif keyword != "PixelData" or action:
-            self._remove(data, tag) if action in ("", "X") or vr in ("OB", "OW", "UN") else self._replace(data, tag, None)
+                self._put(new, tag, rule, self._value(data, tag, rule))
+        if place == "StructureSetROISequence" and "ROIName" not in new:
+            new.ROIName = self._roi(data, b"")
+        return new
 
-    def _clean_text(self, data: Dataset, tag: BaseTag, keyword: str, action: str) -> None:
-        """Texts stay only where they are known words; a structure keeps its name if it is a name of the nomenclature."""
-        value = data[tag].value
-        if keyword == "ROIName":
-            self._replace(data, tag, roi_name(str(value or ""), int(data.get("ROINumber") or 0)))
-        elif keyword == "BeamName":  # may not be empty in an ion plan
-            self._replace(data, tag, f"Beam_{data.get('BeamNumber') or 0}")
-        elif self._may_stay(keyword, action, str(value or "")):
-            return
-        elif keyword in ("PatientName", "PatientID"):
-            self._replace(data, tag, None)
-        else:
-            self._replace(data, tag, DUMMY if "D" in action else None)
+    def _put(self, new: Dataset, tag: BaseTag, rule: Rule, value: bytes) -> None:
+        vr = "US" if rule.vr == "US or SS" else rule.vr
+        if rule.vr == "US or SS" and rule.arguments[0].startswith("-") and np.frombuffer(value, "<i2").min(initial=0) < 0:
+            vr = "SS"
+        padded = value + (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+        new[tag] = RawDataElement(Tag(tag), vr, len(padded), padded, 0, False, True)
 
-    def _may_stay(self, keyword: str, action: str, value: str) -> bool:
-        """Technical texts that the table does not name, and comments in ionrt's own words."""
-        own = keyword in ("DoseComment", "SeriesDescription") and is_known_comment(value)
-        return own or (action == "" and keyword in TECHNICAL)
+    def _value(self, data: Dataset, tag: BaseTag, rule: Rule) -> bytes:
+        """The value that stays; empty where an irregular one is no loss."""
+        raw = stored(data, tag, rule.vr)
+        keep = rule.name in ("number", "terms")
+        value = self._keep(raw, rule) if keep else getattr(self, f"_{rule.name}")(data, raw, *rule.arguments)
+        if value is None and rule.must:
+            raise IonrtError(
+                f"{self.file}: {keyword_for_tag(tag)} holds what it may not hold (expected {expected(rule)});"
+                " the object is damaged or hides something; nothing was written"
+            )
+        return value or b""
 
-    def _replace(self, data: Dataset, tag: BaseTag, value: Any) -> None:
-        """Put another value, remembering the old one."""
-        if data[tag].value != value:
-            self._collect(data[tag])
-            data[tag].value = value
+    def _keep(self, raw: bytes, rule: Rule) -> bytes | None:
+        """A value that stays as it is, None where it is irregular."""
+        if not regular(raw, rule):
+            return None
+        if not rule.must and rule.name != "terms":
+            shown = raw.decode("ascii") if rule.vr not in BINARY else str(np.frombuffer(raw, "<" + code_of(rule)).tolist())
+            if any(self.cleaner.identifiers.is_number(part) for part in re.split(r"[\\, \[\]]+", shown) if part):
+                return None
+        if rule.name == "terms" and rule.vr != "CS" and self.cleaner.identifiers.hit(raw.decode("ascii")):
+            return None
+        return raw
 
-    def _remove(self, data: Dataset, tag: BaseTag) -> None:
-        """Delete an element, remembering what it said; a private one may be unreadable."""
-        with contextlib.suppress(Exception):  # unreadable bytes cannot be searched for; they are deleted all the same
-            self._collect(data[tag])
-        del data[tag]
+    def _uid(self, data: Dataset, raw: bytes) -> bytes | None:
+        parts = raw.decode("latin-1").split("\\")
+        return "\\".join(self.cleaner.uid(part.strip(" \0")) for part in parts).encode() or None
 
-    def _collect(self, element: DataElement) -> None:
-        """Remember values that name someone or something: whole texts, and the parts of person names."""
-        if element.VR == "SQ":
-            for item in element.value or ():
-                for _, inner in texts(item):
-                    self._collect(inner)
-        elif element.VR in (*TEXT, "UN") or element.keyword == "PatientBirthDate":
-            for value in _values(element.value):
-                self._note(value, element.keyword or str(element.tag))
-                if element.VR == "PN" or element.keyword in ("PatientID", "OtherPatientIDs"):
-                    for part in (value, *re.split(r"[\^=\s,]+", value)):
-                        self._note(part, element.keyword)
-                        self.names.add(part.strip(" \0").casefold())
+    _class = _uid
 
-    def _note(self, value: str, where: str) -> None:
-        """An identifier has four characters or more; short numbers are no identifiers."""
-        text = value.strip(" \0").casefold()
-        if len(text) >= 4 and any(c.isalnum() for c in text) and not re.fullmatch(r"[\d.\s-]{1,5}", text):
-            self.removed.setdefault(text, where)
+    def _empty(self, data: Dataset, raw: bytes) -> bytes:
+        return b""
 
-    def _action(self, tag: BaseTag) -> str:
-        """Basic-profile action of an attribute; empty where the table does not name it."""
-        return _table().get(tag_key(tag), ("", "", ""))[0]
+    def _fixed(self, data: Dataset, raw: bytes, value: str) -> bytes:
+        return value.encode()
 
-    def _digest(self, kind: str, value: str) -> bytes:
-        return hmac.new(self.key, f"{kind}:{value}".encode(), "sha256").digest()
+    def _date(self, data: Dataset, raw: bytes) -> bytes:
+        return moved(raw.decode("latin-1")[:8], self.patient.days).encode()
+
+    def _time(self, data: Dataset, raw: bytes) -> bytes:
+        """The hour; minutes and seconds would lead to one entry of a hospital's log."""
+        hour = raw[:2]
+        return hour + b"0000" if hour.isdigit() and int(hour) < 24 else b""
+
+    def _datetime(self, data: Dataset, raw: bytes) -> bytes:
+        """Date and hour, without a time zone."""
+        date = self._date(data, raw)
+        return date + self._time(data, raw[8:]) if date else b""
+
+    def _small(self, data: Dataset, raw: bytes) -> bytes:
+        """A running number."""
+        fits = re.fullmatch(rb" *\d{1,5} *", raw) and not self.cleaner.identifiers.is_number(raw.decode())
+        return raw if fits else b""
+
+    def _label(self, data: Dataset, raw: bytes, what: str) -> bytes | None:
+        if not re.fullmatch(rb" *[+-]?\d{1,12}(?:\.0*)? *", raw):
+            return None
+        new = self.cleaner.number(what, raw.decode())
+        return raw if new == float(raw) else str(new).encode()
+
+    def _name(self, data: Dataset, raw: bytes, what: str) -> bytes:
+        number = {"Beam": "BeamNumber", "Tolerance": "ToleranceTableNumber"}[what]
+        return f"{what}_{self._number_of(data, number, what.lower())}".encode()
+
+    def _roi(self, data: Dataset, raw: bytes) -> bytes:
+        number = self._number_of(data, "ROINumber", "roi")
+        name = roi_name(raw.decode("utf-8", "replace"), number)
+        return (f"ROI_{number}" if self.cleaner.identifiers.hit(name) and not name.startswith("ROI_") else name).encode()
+
+    def _number_of(self, data: Dataset, keyword: str, what: str) -> int:
+        raw = stored(data, tag_for_keyword(keyword) or 0, "IS") if keyword in data else b""
+        return int(self._label(data, raw, what) or 0)
+
+    def _device(self, data: Dataset, raw: bytes, what: str) -> bytes:
+        return self.cleaner.device(what, raw.decode("latin-1")).encode() if raw else b""
+
+    def _setting(self, data: Dataset, raw: bytes) -> bytes | None:
+        value = raw.decode("latin-1").strip()
+        return value.encode() if SETTING.fullmatch(value) and not self.cleaner.identifiers.hit(value) else b""
+
+    def _words(self, data: Dataset, raw: bytes) -> bytes:
+        """ionrt's own comments, and texts that consist of words of dose and LET."""
+        value = raw.decode("latin-1").strip()
+        known = is_known_comment(value) or all(word in WORDS for word in value.casefold().replace(",", " ").split())
+        return value.encode() if known and not self.cleaner.identifiers.hit(value) else b""
+
+    def _kernel(self, data: Dataset, raw: bytes) -> bytes:
+        value = raw.decode("latin-1").strip()
+        return value.encode() if KERNEL.fullmatch(value) and not self.cleaner.identifiers.hit(value) else b""
+
+    def _image_type(self, data: Dataset, raw: bytes) -> bytes:
+        """The three values that the standard defines; what a manufacturer adds goes."""
+        first, second, third = ([v.strip() for v in raw.decode("latin-1").split("\\")] + ["", "", ""])[:3]
+        head = (
+            first if first in ("ORIGINAL", "DERIVED") else "DERIVED",
+            second if second in ("PRIMARY", "SECONDARY") else "SECONDARY",
+        )
+        return "\\".join((*head, third if third in PLANES else "AXIAL")).encode()
+
+    def _pointer(self, data: Dataset, raw: bytes) -> bytes | None:
+        return raw if raw in (b"\x04\x30\x0c\x00", b"") else None
 
 
-def _separate(data: Dataset) -> None:
+def separate(new: Dataset) -> None:
     """Structures whose names became the same get their numbers."""
     seen: set[str] = set()
-    for roi in data.get("StructureSetROISequence") or ():
+    for roi in new.get("StructureSetROISequence") or ():
         if roi.ROIName in seen:
             roi.ROIName = f"ROI_{roi.ROINumber}"
         seen.add(str(roi.ROIName))
 
 
-def texts(data: Dataset) -> Iterator[tuple[Dataset, DataElement]]:
-    """All elements that hold words, names, UIDs or dates, at any depth, with the data set they stand in."""
-    for tag in list(data.keys()):
-        vr = _vr(data, tag)
-        if vr == "SQ":
-            for item in data[tag].value or ():
-                yield from texts(item)
-        elif vr not in NUMBERS and tag_key(tag) != "7FE00010":
-            yield data, data[tag]
-
-
-def find(text: str, identifiers: dict[str, str]) -> str | None:
-    """The first identifier that a text holds."""
-    folded = text.casefold()
-    return next((identifier for identifier in identifiers if identifier in folded), None)
-
-
 def roi_name(name: str, number: int) -> str:
     """The name in the nomenclature, or a number where it is not one of it."""
-    target = TARGET.fullmatch(name.strip())
-    if target:
+    target = TARGET.fullmatch(name.strip(" \0"))
+    if target and not (target[3][1:].isdigit() and (int(target[3][1:]) % 5 or not 100 <= int(target[3][1:]) <= 10000)):
         head = target[1].upper().replace("IGTV", "iGTV").replace("ICTV", "iCTV")
-        return head + target[2].lower() + target[3].title()
+        return head + target[2].lower() + target[3].title()  # a number behind the underscore is a dose in cGy
     return _roi_names().get(_plain(name), f"ROI_{number}")
 
 
-def is_known_comment(text: str) -> bool:
+def is_known_comment(comment: str) -> bool:
     """Whether a dose comment consists of words of ionrt's own vocabulary."""
     from ionrt.rbe import MODELS
 
-    allowed = {"dose": {""}, "rbe_dose": set(MODELS), "let_d": set(LET_DEFINITIONS)}
-    return any(text.startswith(prefix) and text.removeprefix(prefix) in allowed[name] for name, prefix in COMMENTS.items())
+    known = {"dose": {""}, "rbe_dose": set(MODELS), "let_d": set(LET_DEFINITIONS)}
+    return any(comment.startswith(prefix) and comment.removeprefix(prefix) in known[name] for name, prefix in COMMENTS.items())
 
 
-def tag_key(tag: BaseTag) -> str:
-    """The tag as the table writes it; repeating groups share one row."""
-    key = f"{int(tag):08X}"
-    return f"{key[:2]}xx{key[4:]}" if key[:2] in ("60",) else "50xxxxxx" if key[:2] == "50" else key
-
-
-@cache
-def _table() -> dict[str, tuple[str, str, str]]:
-    """The standard's table: tag to (basic, descriptors, modified dates)."""
-    with (resources.files("ionrt.patient") / "tables" / f"{EDITION}.csv").open() as file:
-        rows = pd.read_csv(file, comment="#", dtype=str, keep_default_na=False)
-    return {str(tag): (str(a), str(b), str(c)) for tag, a, b, c in rows.itertuples(index=False)}
+def moved(value: str, days: int) -> str:
+    """A date moved back; what is no date is emptied."""
+    try:
+        date = datetime.datetime.strptime(value, "%Y%m%d").date() if re.fullmatch(r"\d{8}", value) else None
+        return (date - datetime.timedelta(days=days)).strftime("%Y%m%d") if date else ""
+    except (ValueError, OverflowError):
+        return ""
 
 
 @cache
 def _roi_names() -> dict[str, str]:
     """Plain spelling to name of the nomenclature."""
-    with (resources.files("ionrt.patient") / "tables" / "roi_names.csv").open() as file:
-        rows = pd.read_csv(file, comment="#", dtype=str, keep_default_na=False)
-    return {_plain(spelling): str(name) for name, also in rows.itertuples(index=False) for spelling in (name, *also.split(";"))}
+    with (resources.files("ionrt.patient") / "tables" / "roi_names.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(line for line in file if not line.startswith("#")))[1:]
+    return {_plain(spelling): name for name, also in rows for spelling in (name, *also.split(";")) if spelling}
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    return re.sub(r"[\s_\0-]+", "", name).casefold()
 
 
-def _vr(data: Dataset, tag: BaseTag) -> str:
-    """Value representation without converting the element."""
-    element = data.get_item(tag)
-    if isinstance(element, RawDataElement) and element.VR in (None, "UN"):
-        try:
-            return dictionary_VR(tag)
-        except KeyError:
-            return "UN"
-    return str(element.VR)
+@cache
+def _meanings() -> dict[tuple[str, str], str]:
+    """(scheme, value) to meaning of the codes that the standard uses (PS3.16)."""
+    return {
+        (scheme, value): str(meaning)
+        for scheme, named in cast("dict[str, dict[str, dict[str, tuple]]]", concepts).items()
+        for values in named.values()
+        for value, (meaning, _) in values.items()
+    }
 
 
-def _values(value: Any) -> list[str]:
-    """Value as a list of texts."""
-    if value is None:
-        return []
-    if isinstance(value, bytes):
-        return [value.decode("latin-1")]
-    return [str(v) for v in value] if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue" else [str(value)]
+def _known_codes(items: list[Dataset]) -> list[Dataset]:
+    """Codes of the standard's own tables, with the meaning from there, and structure codes that are its names."""
+    found = []
+    for item in items:
+        value, scheme = text(item, "CodeValue"), text(item, "CodingSchemeDesignator")
+        meaning = _meanings().get((scheme, value), "")
+        if not meaning and scheme == "99VMS_STRUCTCODE" and not roi_name(value, 0).startswith("ROI_"):
+            meaning = roi_name(value, 0)
+        if meaning:
+            found.append(_code(value, scheme, meaning[:64]))
+    return found
 
 
-def _each(value: Any, change: Any) -> Any:
-    """Apply to one value or to each of several."""
-    if value is None or value == "":
-        return value
-    values = [change(v) for v in _values(value)]
-    return values if len(values) != 1 else values[0]
-
-
-def _moved(value: str, days: int) -> str:
-    """A date or date-time moved back; what is no date is emptied."""
-    try:
-        date = datetime.datetime.strptime(value[:8], "%Y%m%d").date()
-        return (date - datetime.timedelta(days=days)).strftime("%Y%m%d") + value[8:]
-    except (ValueError, OverflowError):
-        return ""
-
-
-def _code(value: str, meaning: str) -> Dataset:
-    """A code of PS3.16 CID 7050."""
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item

@@ -23,6 +23,7 @@ from .setup.objectives import default_objectives as default_objectives
 from .setup.objectives import make_robust as make_robust
 from .solve.optimiser import optimise as optimise
 from .setup.raytrace import wepl as wepl
+from .phase_space import write_monte_carlo as write_monte_carlo
 from .recomputation import recompute as recompute
 from .angles.reach import reach as reach
 from .setup.room import FIXED_ROOM as FIXED_ROOM

@@ -6,6 +6,7 @@ from .functions import carabe as carabe
 from .functions import chen as chen
 from .functions import constant as constant
 from .functions import lem1 as lem1
+from .functions import lem_kernel as lem_kernel
 from .functions import linear as linear
 from .functions import mairani_helium as mairani_helium
 from .functions import mcnamara as mcnamara

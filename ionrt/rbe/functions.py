@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
-from ionrt.biology.tissues import Lem1, Mkm, Osmk21, Osmk23, Smk
+from ionrt.biology.tissues import Kernel, Lem1, Mkm, Osmk21, Osmk23, Smk
 from ionrt.rbe.model import apply_model
 
 Number = float | xr.DataArray
@@ -49,6 +49,19 @@ def lem1(field: xr.Dataset, *, tissue: str | Lem1 = "lem1_chordoma") -> xr.DataA
     Reference: Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001.
     """
     return apply_model(field, "lem1", tissue=tissue)
+
+
+def lem_kernel(field: xr.Dataset, *, tissue: Kernel) -> xr.DataArray:
+    """RBE-weighted dose from alpha and beta tables that the base data carry, LEM IV for instance.
+
+    alpha D + beta D^2 = alpha_x d + beta_x d^2, with dose-weighted alpha and sqrt(beta) (Zaider-Rossi).
+
+    Parameters: `field` Dataset with ``dose`` [Gy per fraction], ``alpha_x_dose`` [1], ``sqrt_beta_x_dose`` [1], made with the
+    same tissue class; `tissue` a class of the base data (`ionrt.biology.kernel_tissues`), matched by exact alpha_x and beta_x.
+    Returns: ``rbe_dose`` [Gy (RBE)]. Validity: that of the tables. Errors: IonrtError as in `apply_model`; a field of another
+    class or model. Reference: Zaider and Rossi 1980, doi 10.2307/3575352.
+    """
+    return apply_model(field, "lem_kernel", tissue=tissue)
 
 
 def smk(

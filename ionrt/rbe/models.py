@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.biology.oxygen import osmk23_at
-from ionrt.biology.tissues import INANIWA_2023, Lem1, Mkm, Osmk21, Osmk23, Smk, Tissue, get_tissue
+from ionrt.biology.tissues import INANIWA_2023, Kernel, Lem1, Mkm, Osmk21, Osmk23, Smk, Tissue, get_tissue
 from ionrt.quantities import IonrtError
 from ionrt.rbe import functions, kernels, kernels_let
 from ionrt.rbe.blocks import Validity
@@ -18,6 +18,7 @@ from ionrt.rbe.model import MODELS, Model
 
 Number = float | xr.DataArray
 PROTONS = ("p",)
+NO_THRESHOLD = 1e9  # Gy: tables of alpha and beta stay linear-quadratic at any dose
 on_let: Any = kernels_let  # numba functions have no types
 _TABLES = "as tabulated in doi 10.1259/bjr.20190334 and doi 10.1088/1361-6560/aad9db"
 
@@ -73,6 +74,16 @@ def _osmk23(tissue: str | Tissue, po2: float, z0_exponent: float, reference: tup
 def _lem1(tissue: str | Tissue) -> tuple:
     t = get_tissue(tissue, Lem1)
     return t.alpha_x, t.beta_x, t.threshold, t.s_max
+
+
+def _lem_kernel(tissue: Kernel) -> tuple:
+    t = get_tissue(tissue, Kernel)
+    return (
+        _positive(t.alpha_x, "alpha_x"),
+        _positive(t.beta_x, "beta_x"),
+        NO_THRESHOLD,
+        t.alpha_x + 2.0 * t.beta_x * NO_THRESHOLD,
+    )
 
 
 def _cell(kind: type) -> Any:
@@ -149,6 +160,17 @@ _ALL = (
         validity=Validity(),
         citation="Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001",
         cell=_cell(Lem1),
+    ),
+    _model(
+        functions.lem_kernel,
+        moments=("alpha_x_dose", "sqrt_beta_x_dose"),
+        resolve=_lem_kernel,
+        value=kernels.lem_value,
+        slopes=kernels.lem_slopes,
+        validity=Validity(),
+        citation="alpha and beta of the user's machine file; mixing after Zaider and Rossi 1980, doi 10.2307/3575352",
+        confidence="1",
+        cell=_cell(Kernel),
     ),
     _model(
         functions.smk,

@@ -11,7 +11,8 @@ from ionrt.files import content_hash
 from ionrt.plan.setup.machine import NEEDED
 from ionrt.plan.setup.scene import Scene
 
-FOR_MOMENTS = ("let_d", "let_t", "spectrum_depth", "dose_spectrum", "kinetic_energy", "charge", "let_definition")
+FOR_MOMENTS = ("let_d", "let_t", "spectrum_depth", "dose_spectrum", "kinetic_energy", "charge", "let_definition",
+               "alpha", "beta", "alpha_x", "beta_x")  # fmt: skip
 
 
 def of_base(data: Mapping[str, xr.Dataset]) -> str:

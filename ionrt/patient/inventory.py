@@ -1,0 +1,58 @@
+"""What a received folder holds: one row per DICOM object, with what it says of itself and of whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ionrt.patient.dicom_files import Header, scan
+from ionrt.patient.door import read_dataset
+
+REFERENCES = ("ReferencedRTPlanSequence", "DoseComment", "SOPInstanceUID")
+
+
+def inventory(folder: str | Path) -> pd.DataFrame:
+    """Objects of a folder, CT slices of a series together.
+
+    Parameters
+    ----------
+    folder : folder with DICOM files, sub-folders included.
+
+    Returns
+    -------
+    DataFrame: `kind` (CT, RTSTRUCT, RTPLAN, RTDOSE, ...), `files`, `file` (the first one's name), `path`, `uid`, `patient`
+    (ID), `frame` (of reference), `description`, `quantity` (units and type of a dose), `summation` (PLAN, BEAM, ...), `plan`
+    (UID of the plan that a dose belongs to; empty where not stated).
+
+    Raises
+    ------
+    IonrtError as `read_dicom` for folders and files that cannot be read.
+    """
+    rows: dict[tuple[str, str], dict] = {}
+    for header in scan(folder):
+        kind, series = str(header.get("Modality", "?")), str(header.get("SeriesInstanceUID", ""))
+        key = (kind, series if kind in ("CT", "MR", "PT") else str(header.path))
+        if key in rows:
+            rows[key]["files"] += 1
+            continue
+        rows[key] = {"kind": kind, "files": 1, "file": header.path.name, "path": str(header.path), **_said(header)}
+    return pd.DataFrame(list(rows.values()))
+
+
+def _said(header: Header) -> dict[str, str]:
+    """What the header says, and of a dose the plan it names."""
+    plan = ""
+    if header.get("Modality") == "RTDOSE":
+        data = read_dataset(header.path, REFERENCES, pixels=False)
+        named = list(data.get("ReferencedRTPlanSequence") or []) if data is not None else []
+        plan = str(named[0].get("ReferencedSOPInstanceUID", "")) if named else ""
+    return {
+        "uid": str(header.get("SOPInstanceUID", "")),
+        "patient": str(header.get("PatientID", "")),
+        "frame": str(header.get("FrameOfReferenceUID", "")),
+        "description": str(header.get("SeriesDescription", "") or header.get("RTPlanLabel", "")),
+        "quantity": " ".join(str(header.get(k, "")) for k in ("DoseUnits", "DoseType")).strip(),
+        "summation": str(header.get("DoseSummationType", "")),
+        "plan": plan,
+    }
