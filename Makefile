@@ -7,21 +7,21 @@ READY := $(VENV)/.ready
 
 # make report PATIENT=/path/to/dicom TARGET=CTV PARAM='ions=[p,C] spacing=5' NOTEBOOK=01_compare_ions
 NOTEBOOK ?= $(if $(COHORT),08_exchange_cohort 09_outcomes 10_ntcp,01_compare_ions)
-ARGS := $(if $(PATIENT),--patient "$(PATIENT)") $(if $(TARGET),--target "$(TARGET)") $(if $(COHORT),--cohort "$(COHORT)") $(foreach p,$(PARAM),-p "$(p)")
+ARGS := $(if $(PATIENT),--patient "$(PATIENT)") $(foreach d,$(DAYS),--days "$(d)") $(if $(TARGET),--target "$(TARGET)") $(if $(COHORT),--cohort "$(COHORT)") $(foreach p,$(PARAM),-p "$(p)")
 
 # a variable that nothing reads would be ignored without a word
-KNOWN := PATIENT TARGET COHORT PARAM NOTEBOOK PYTHON PYTEST_ARGS
+KNOWN := PATIENT DAYS TARGET COHORT PARAM NOTEBOOK PYTHON PYTEST_ARGS
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $(v))),$(v)))
 UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MFLAGS MAKEOVERRIDES -%,$(GIVEN))
 ifneq ($(strip $(UNKNOWN)),)
 $(error $(strip $(UNKNOWN)): not known here; there are $(KNOWN). Parameters of a notebook: PARAM='ions=[p,C] spacing=5')
 endif
 
-.PHONY: help setup report test lab lint lock benchmark clean
+.PHONY: help setup report test lab lint lock benchmark docs clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@printf '\nmake report takes\n  PATIENT=dicom folder   TARGET=structure   COHORT=folder of tables   NOTEBOOK=07_gantry_or_fixed\n'
+	@printf '\nmake report takes\n  PATIENT=dicom folder   TARGET=structure   COHORT=folder of tables   NOTEBOOK=07_gantry_or_fixed\n  DAYS="folder folder"   daily CTs that are not below PATIENT, for NOTEBOOK=14_image_guidance\n'
 	@printf "  PARAM='name=value name=value'   any parameter of the notebook, without blanks within a value: PARAM='ions=[p,C] spacing=5'\n"
 	@printf 'make setup takes PYTHON=python3.13; without make: README, "Without make".\n'
 
@@ -62,6 +62,10 @@ lock: $(READY)  ## renew constraints.txt from pyproject.toml
 
 benchmark: $(READY)  ## figures of benchmarks/, minutes
 	@for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+docs: $(READY)  ## the documentation site, offline: site/index.html
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt
+	@$(BIN)/python -m sphinx -W -q -b html docs site && echo "site/index.html"
 
 clean:  ## remove reports and caches of this folder (not .venv)
 	@rm -rf reports .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

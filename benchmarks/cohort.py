@@ -93,7 +93,7 @@ def studies(root: Path, count: int) -> None:
             target = folder / f"RD_{name}.dcm"
             if i < 10:
                 da = (level * hill).astype("float32").rename(name).assign_attrs(units=unit, let_definition="charged")
-                write_rtdose(da.transpose("z", "y", "x"), patient, target)
+                write_rtdose(da.transpose("z", "y", "x"), patient, target, fractions=1 if name == "dose" else None)
             else:
                 shutil.copy(root / f"STUDY-{i % 10:05d}" / target.name, target)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from selenium import webdriver
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from browser import needs_chromium  # browser and driver of this computer: nothing is looked up elsewhere
+
 WHICH = 0  # RBE-weighted dose of the five ions on CT
 
 
@@ -16,7 +19,8 @@ def main(report: str, picture: str) -> None:
     options = webdriver.ChromeOptions()
     for flag in ("--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1300,900"):
         options.add_argument(flag)
-    driver = webdriver.Chrome(options=options)
+    options.binary_location, driver_path = needs_chromium()
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
     try:
         driver.get(Path(report).resolve().as_uri())
         time.sleep(5)  # the plots are painted by scripts in the page

@@ -1,3 +1,4 @@
+from . import adapt as adapt
 from . import beam as beam
 from . import biology as biology
 from . import compare as compare

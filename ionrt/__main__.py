@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="run a notebook and write one HTML file")
     report.add_argument("notebook", nargs="+", help="names (compare_ions) or paths of notebooks")
     report.add_argument("--patient", metavar="DIR", help="folder with DICOM CT and RTSTRUCT")
+    report.add_argument("--days", metavar="DIR", action="append", default=[], help="folder with a daily CT (repeat for each)")
     report.add_argument("--target", metavar="NAME", help="structure to be treated")
     report.add_argument("--cohort", metavar="DIR", help="folder with the tables of a cohort")
     report.add_argument("--out", metavar="DIR", default="reports", help="folder of the reports (default: reports)")
@@ -82,6 +83,11 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
             if not Path(folder).is_dir():
                 raise IonrtError(f"--{key}: expected a folder, {folder!r} is none")
             out[key] = str(Path(folder).resolve())
+    for folder in chosen.days:
+        if not Path(folder).is_dir():
+            raise IonrtError(f"--days: expected a folder, {folder!r} is none")
+    if chosen.days:
+        out["days"] = [str(Path(folder).resolve()) for folder in chosen.days]
     return out | ({"target": chosen.target} if chosen.target else {})
 
 

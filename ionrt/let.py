@@ -41,12 +41,26 @@ def _divide(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
 def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArray:
     """Dose-averaged LET, sum(D_i L_i) / sum(D_i).
 
-    Parameters: `field` Dataset (z, y, x) with ``dose`` [Gy] and ``let_x_dose`` [Gy keV/um]; `let_definition` what the
-    numerator holds, where it does not say ("primary", "charged", "charged_with_target"; default "charged"); a contradiction
-    raises.
-    Returns: ``let_d`` [keV/um], the field's shape; 0 where there is no dose. Lazy where the field is chunked.
-    Validity: unrestricted LET in water. Errors: IonrtError for missing variables, wrong units, another definition.
-    Reference: Kalholm et al. 2021, doi 10.1016/j.radonc.2021.04.007 (why the definition must be stated).
+    Validity: unrestricted LET in water.
+
+    Parameters
+    ----------
+    field : Dataset (z, y, x) with ``dose`` [Gy] and ``let_x_dose`` [Gy keV/um]
+    let_definition : what the numerator holds, where it does not say ("primary", "charged", "charged_with_target"; default
+        "charged"); a contradiction raises.
+
+    Returns
+    -------
+    ``let_d`` [keV/um], the field's shape; 0 where there is no dose. Lazy where the field is chunked.
+
+    Raises
+    ------
+    IonrtError
+        Missing variables, wrong units, another definition.
+
+    References
+    ----------
+    Kalholm et al. 2021, doi 10.1016/j.radonc.2021.04.007 (why the definition must be stated).
     """
     moment = _variable(field, "let_x_dose", let_definition)
     return stamp(
@@ -61,8 +75,19 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
 def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArray:
     """Track-averaged (fluence-averaged) LET, sum(D_i) / sum(D_i / L_i), since fluence is dose over LET.
 
-    Parameters: `field` Dataset with ``dose`` [Gy] and ``dose_per_let`` [Gy um/keV]; `let_definition` as in `let_d`.
-    Returns: ``let_t`` [keV/um], the field's shape; 0 where there is no dose. Errors: IonrtError as in `let_d`.
+    Parameters
+    ----------
+    field : Dataset with ``dose`` [Gy] and ``dose_per_let`` [Gy um/keV]
+    let_definition : as in `let_d`.
+
+    Returns
+    -------
+    ``let_t`` [keV/um], the field's shape; 0 where there is no dose.
+
+    Raises
+    ------
+    IonrtError
+        As in `let_d`.
     """
     moment = _variable(field, "dose_per_let", let_definition)
     return stamp(
@@ -77,11 +102,26 @@ def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
 def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "product"] = "sum") -> xr.DataArray:
     """LET-weighted dose, D (1 + c LETd), or c LETd D alone with ``form="product"``.
 
-    Parameters: `field` Dataset with ``dose`` [Gy], ``let_x_dose`` [Gy keV/um]; `c` [um/keV], e.g. 0.055 in the review below;
-    `form` "sum" or "product". Returns: ``let_weighted_dose`` [Gy], the field's shape.
-    Validity: derived for protons; warns where the field states a heavier ion. Errors: IonrtError as in `let_d`, c negative
-    or not finite.
-    Reference: Rorvik et al. 2018, doi 10.1088/1361-6560/aad9db.
+    Validity: derived for protons; warns where the field states a heavier ion.
+
+    Parameters
+    ----------
+    field : Dataset with ``dose`` [Gy], ``let_x_dose`` [Gy keV/um]
+    c : [um/keV], e.g. 0.055 in the review below
+    form : "sum" or "product".
+
+    Returns
+    -------
+    ``let_weighted_dose`` [Gy], the field's shape.
+
+    Raises
+    ------
+    IonrtError
+        As in `let_d`, c negative or not finite.
+
+    References
+    ----------
+    Rorvik et al. 2018, doi 10.1088/1361-6560/aad9db.
     """
     if not (np.isfinite(c) and c >= 0):
         raise IonrtError(f"c: expected a number >= 0 in um/keV, got {c!r}")
@@ -104,8 +144,18 @@ def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "prod
 def high_let_dose(field: xr.Dataset) -> xr.DataArray:
     """Dose deposited by particles above an LET threshold ("dirty dose").
 
-    Parameters: `field` Dataset with ``high_let_dose`` [Gy], whose attribute ``let_threshold`` [keV/um] says which.
-    Returns: ``high_let_dose`` [Gy]. Errors: IonrtError where the variable or its threshold is missing.
+    Parameters
+    ----------
+    field : Dataset with ``high_let_dose`` [Gy], whose attribute ``let_threshold`` [keV/um] says which.
+
+    Returns
+    -------
+    ``high_let_dose`` [Gy].
+
+    Raises
+    ------
+    IonrtError
+        Where the variable or its threshold is missing.
     """
     moment = _variable(field, "high_let_dose", None)
     threshold = moment.attrs.get("let_threshold")
@@ -118,8 +168,18 @@ def high_let_dose(field: xr.Dataset) -> xr.DataArray:
 def let_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     """a - b of two LET maps of one definition; two definitions raise.
 
-    Parameters: `a`, `b` ``let_d`` or ``let_t`` [keV/um] on one grid. Returns: difference [keV/um].
-    Errors: IonrtError where the definitions or the averages differ.
+    Parameters
+    ----------
+    a, b : ``let_d`` or ``let_t`` [keV/um] on one grid.
+
+    Returns
+    -------
+    difference [keV/um].
+
+    Raises
+    ------
+    IonrtError
+        Where the definitions or the averages differ.
     """
     name = "let_t" if a.attrs.get("averaging") == "track" else "let_d"
     definition = shared_attr((a, b), "let_definition")

@@ -45,6 +45,10 @@ QUANTITIES: dict[str, Quantity] = {
     "spr": Quantity("1", "stopping-power ratio to water"),
     "structures": Quantity("1", "fraction of the voxel inside the structure"),
     "wepl": Quantity("mm", "water-equivalent path length"),
+    # another day
+    "displacement": Quantity("mm", "way of a planning point to its place on another day"),
+    "jacobian": Quantity("1", "change of volume on the way to another day"),
+    "wepl_change": Quantity("mm", "change of the water-equivalent depth of the target's far edge"),
     # directions of a beam
     "wepl_distal": Quantity("mm", "water-equivalent depth of the target's far edge"),
     "wepl_proximal": Quantity("mm", "water-equivalent depth of the target's near edge"),
@@ -106,6 +110,7 @@ QUANTITIES: dict[str, Quantity] = {
     "homogeneity_index": Quantity("1", "homogeneity index"),
     "conformity_index": Quantity("1", "conformity index"),
     "integral_dose": Quantity("Gy L", "integral dose", additive=True),
+    "integral_rbe_dose": Quantity("Gy (RBE) L", "integral RBE-weighted dose", carries=("rbe_model",)),
     "dose_ratio": Quantity("1", "dose relative to the target"),
 }
 

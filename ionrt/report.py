@@ -26,8 +26,10 @@ import ionrt
 from ionrt import resources
 from ionrt.files import atomic
 from ionrt.lazy import IonrtError, one_of
+from ionrt.made import how_made, typed
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
+HEAD = 40_000  # letters of a page in which its title stands
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
@@ -100,8 +102,31 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     with atomic(target) as page, atomic(kept) as executed:
         _execute(source, executed, chosen)
         _without_traces(executed, _folders(chosen, source))
-        page.write_text(to_html(executed, shown), encoding="utf-8")
+        page.write_text(
+            to_html(executed, shown, how_made(source, {n: typed(chosen[n], shown[n]) for n in chosen})), encoding="utf-8"
+        )
+    write_index(target.parent)
     return Report(target.resolve(), kept.resolve())
+
+
+def write_index(folder: Path) -> Path:
+    """One page with a link to every report of a folder, newest first; renewed with each report."""
+    rows = []
+    for page in sorted(folder.glob("*.html"), key=lambda p: -p.stat().st_mtime):
+        with page.open(encoding="utf-8", errors="replace") as text:
+            head = text.read(HEAD)
+        if page.name == "index.html" or 'name="generator" content="ionrt' not in head:
+            continue
+        title = re.search(r"<title>(.*?)</title>", head)
+        about = re.search(r'name="description" content="(.*?)"', head)
+        link = (
+            f"<a href='{html.escape(quote(page.name), quote=True)}'>{title.group(1) if title else html.escape(page.stem)}</a>"
+        )
+        rows.append(f"<tr><th scope='row'>{link}</th><td>{about.group(1) if about else ''}</td></tr>")
+    body = f"<h1>Reports</h1><table class='ionrt'><tbody>{''.join(rows)}</tbody></table>"
+    with atomic(folder / "index.html") as place:
+        place.write_text(_page("Reports", body, {}, {}), encoding="utf-8")
+    return folder / "index.html"
 
 
 def _parameters(source: Path) -> dict[str, Any]:
@@ -192,7 +217,8 @@ def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
     """All spellings of the paths among the parameters, and of the folders of this machine, with what stands for them."""
     found: dict[str, str] = {}
     for name, value in parameters.items():
-        for one in value if isinstance(value, list) else [value]:
+        parts = value if isinstance(value, list) else list(value.values()) if isinstance(value, Mapping) else [value]
+        for one in parts:
             if _is_path(one, name, source):
                 path = Path(one).expanduser()
                 spelled = {one, str(path), os.path.abspath(path), os.path.normpath(path), str(path.resolve())}
@@ -257,7 +283,8 @@ def _replaced(part: Any, pattern: re.Pattern[str], stands: Mapping[str, str]) ->
 
 def _page_outputs(cell: Any) -> list[Any]:
     """Outputs that the page shows: no warnings, no errors, no printed key numbers, of several forms the first of the page."""
-    hidden = "keep_output" in cell.metadata.get("tags", ())
+    tags = cell.metadata.get("tags", ())
+    hidden = "keep_output" in tags and "sentence" not in tags  # tagged so where no table repeats the numbers
     shown = [o for o in cell.outputs if (o.output_type == "stream" and not hidden and o.name != "stderr") or o.get("data")]
     for output in shown:
         if "data" in output and "text/html" in output.data:
@@ -265,8 +292,11 @@ def _page_outputs(cell: Any) -> list[Any]:
     return shown
 
 
-def to_html(executed: Path, parameters: Mapping[str, str]) -> str:
-    """The page of an executed notebook, as text; raises if it would load anything from elsewhere."""
+def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, str] | None = None) -> str:
+    """The page of an executed notebook, as text; raises if it would load anything from elsewhere.
+
+    `parameters` and `made`, what makes the page again, are listed at its end.
+    """
     book = nbformat.read(executed, as_version=4)
     _prepare(book)
     from nbconvert import HTMLExporter
@@ -275,7 +305,7 @@ def to_html(executed: Path, parameters: Mapping[str, str]) -> str:
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
     title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
-    page = _page(title, body, parameters)
+    page = _page(title, body, parameters, made or {})
     outside = external_resources(page)
     if outside:
         raise IonrtError(
@@ -319,19 +349,27 @@ def math_to_mathml(text: str) -> str:
 
 def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
     """A parameter for the reader; a folder that was given is not shown, as its name is often a patient's."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_shown(v, name, source, given=given)}" for k, v in value.items()) or "default"
     if isinstance(value, list):
-        return ", ".join(_shown(one, name, source, given=given) for one in value)
+        return ", ".join(_shown(one, name, source, given=given) for one in value) or "default"
     if _is_path(value, name, source):
         return f"[{name}]" if given else Path(value).name
     return "default" if value is None or value == "" else str(value)
 
 
-def _page(title: str, body: str, parameters: Mapping[str, str]) -> str:
+def _rows(heading: str, values: Mapping[str, str]) -> str:
+    """A block of names and values at the end of a page; nothing where there are none."""
+    rows = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in values.items())
+    return f"<h2>{heading}</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
+
+
+def _page(title: str, body: str, parameters: Mapping[str, str], made: Mapping[str, str]) -> str:
     css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     day = datetime.date.today()
     today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
-    rows = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in parameters.items())
-    settings = f"<h2>Settings of this report</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
+    settings = _rows("How it was made", made) + _rows("Settings of this report", parameters)
+    about = html.escape(f"{today}. {made.get('command', '')}", quote=True)
     plain = html.escape(re.sub(r"[*_`]", "", title))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -339,6 +377,7 @@ def _page(title: str, body: str, parameters: Mapping[str, str]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="ionrt {ionrt.__version__}">
+<meta name="description" content="{about}">
 <title>{plain}</title>
 <link rel="icon" href="data:,">
 <style>{css}</style>

@@ -32,11 +32,23 @@ def layers(
 ) -> xr.Dataset:
     """Base data of the energies that a spread-out Bragg peak over `interval` needs.
 
-    Parameters: `ion` "p", "He", "C", "O", "Ne"; `interval` (from, to) [mm] of water; `step` [mm] of range between energies;
-    `ripple_sigma` [mm] of the ripple filter that widens each peak; `depth_step` [mm] kept, a multiple of 0.1; `progress` as in
-    `ionrt.beam.base_data`.
-    Returns: base data Dataset (energy, depth, ...), cached on disk. Errors: IonrtError for an interval that is not 0 < from
-    < to or that the ion cannot reach.
+    Parameters
+    ----------
+    ion : "p", "He", "C", "O", "Ne"
+    interval : (from, to) [mm] of water
+    step : [mm] of range between energies
+    ripple_sigma : [mm] of the ripple filter that widens each peak
+    depth_step : [mm] kept, a multiple of 0.1
+    progress : as in `ionrt.beam.base_data`.
+
+    Returns
+    -------
+    base data Dataset (energy, depth, ...), cached on disk.
+
+    Raises
+    ------
+    IonrtError
+        An interval that is not 0 < from < to or that the ion cannot reach.
     """
     near, far = _interval(interval)
     if not step > 0:
@@ -61,11 +73,24 @@ def fluence(
     min over w >= 0 of |q(w) - prescription|^2 over the depths of the interval; non-negative least squares, for a model
     repeated on its linearisation by `Model.partials`.
 
-    Parameters: `base` as from `layers`; `interval` (from, to) [mm]; `prescription` [Gy, or Gy (RBE)] per fraction; `model` a
-    name in `ionrt.rbe.MODELS` or None for physical dose; `parameters` of the model.
-    Returns: ``planar_fluence`` [1/mm2] (energy), attributes ``worst`` (largest deviation, share of the prescription) and
-    ``rbe_model``. Validity: one broad field in water. Errors: IonrtError for an empty interval, a prescription <= 0, bad
-    parameters.
+    Validity: one broad field in water.
+
+    Parameters
+    ----------
+    base : as from `layers`
+    interval : (from, to) [mm]
+    prescription : [Gy, or Gy (RBE)] per fraction
+    model : a name in `ionrt.rbe.MODELS` or None for physical dose
+    parameters : of the model.
+
+    Returns
+    -------
+    ``planar_fluence`` [1/mm2] (energy), attributes ``worst`` (largest deviation, share of the prescription) and ``rbe_model``.
+
+    Raises
+    ------
+    IonrtError
+        An empty interval, a prescription <= 0, bad parameters.
     """
     near, far = _interval(interval)
     if not (np.isfinite(prescription) and prescription > 0):
@@ -115,11 +140,23 @@ def depth_field(
 
     D(x) = k sum_E w_E d_E(x), numerator_m(x) = k sum_E w_E d_E(x) m_E(x), k = 1.602e-7 Gy mm2 / (MeV/mm).
 
-    Parameters: `base` as from `layers`; `weights` ``planar_fluence`` [1/mm2] (energy) of `fluence`; `model` with `parameters`,
-    whose moments to add; further `moments` by name (``let_x_dose``, ``dose_per_let``, ``high_let_dose``); `let_definition` and
-    `let_threshold` [keV/um] of those.
-    Returns: Dataset (depth) [mm] with ``dose`` [Gy] and the moments, coordinate ``ion``. One parameter set per field: another
-    model or cell is another call. Errors: IonrtError for weights of other energies, and as `moment_tables`.
+    Parameters
+    ----------
+    base : as from `layers`
+    weights : ``planar_fluence`` [1/mm2] (energy) of `fluence`
+    model, parameters : whose moments to add
+    moments : further ones by name (``let_x_dose``, ``dose_per_let``, ``high_let_dose``)
+    let_definition, let_threshold : [keV/um] of those.
+
+    Returns
+    -------
+    Dataset (depth) [mm] with ``dose`` [Gy] and the moments, coordinate ``ion``. One parameter set per field: another model or
+        cell is another call.
+
+    Raises
+    ------
+    IonrtError
+        Weights of other energies, and as `moment_tables`.
     """
     if "energy" not in weights.dims or not np.array_equal(weights["energy"].values, base["energy"].values):
         raise IonrtError("weights: expected one per energy of these base data (dimension 'energy'); compute them with fluence")
@@ -173,10 +210,20 @@ def _per_primary(base: xr.Dataset, tables: xr.Dataset, names: Sequence[str]) -> 
 def at_dose(field: xr.Dataset, dose: float | np.ndarray, *, depth: float | None = None) -> xr.Dataset:
     """The radiation quality of a depth field at other doses: dose and moments scaled together, quality unchanged.
 
-    Parameters: `field` of `depth_field`; `dose` [Gy] per fraction, a number, or several with `depth`; `depth` [mm] of the one
-    place to look at, None for every depth.
-    Returns: field with the dimension ``depth``, or ``fraction_dose`` [Gy] for several doses; depths without dose are left out.
-    Errors: IonrtError for doses <= 0, several doses without a depth, a place without dose.
+    Parameters
+    ----------
+    field : of `depth_field`
+    dose : [Gy] per fraction, a number, or several with `depth`
+    depth : [mm] of the one place to look at, None for every depth.
+
+    Returns
+    -------
+    field with the dimension ``depth``, or ``fraction_dose`` [Gy] for several doses; depths without dose are left out.
+
+    Raises
+    ------
+    IonrtError
+        Doses <= 0, several doses without a depth, a place without dose.
     """
     doses = np.asarray(dose, float)
     if not np.all((doses > 0) & np.isfinite(doses)) or (doses.ndim and depth is None):
@@ -197,8 +244,19 @@ def rbe_doses(
 ) -> dict[str, xr.DataArray]:
     """One beam under several models: what each of them calls the RBE-weighted dose of the same particles.
 
-    Parameters: `base`, `weights` as for `depth_field`; `cases` {name: (model, parameters)}.
-    Returns: {name: ``rbe_dose`` [Gy (RBE)] (depth)}. Errors: as `depth_field` and the models.
+    Parameters
+    ----------
+    base, weights : as for `depth_field`
+    cases : {name: (model, parameters)}.
+
+    Returns
+    -------
+    {name: ``rbe_dose`` [Gy (RBE)] (depth)}.
+
+    Raises
+    ------
+    IonrtError
+        As `depth_field` and the models.
     """
     return {
         name: MODELS[one_of(model, tuple(MODELS), what="RBE model")](
@@ -211,7 +269,14 @@ def rbe_doses(
 def rbe_of(rbe_dose: xr.DataArray, field: xr.Dataset) -> xr.DataArray:
     """RBE = RBE-weighted dose / dose; 0 where there is no dose.
 
-    Parameters: `rbe_dose` [Gy (RBE)] of a model; `field` with ``dose`` [Gy] on the same grid. Returns: ``rbe`` [1].
+    Parameters
+    ----------
+    rbe_dose : [Gy (RBE)] of a model
+    field : with ``dose`` [Gy] on the same grid.
+
+    Returns
+    -------
+    ``rbe`` [1].
     """
     dose = field["dose"]
     ratio = xr.where(dose > 0, rbe_dose / dose.where(dose > 0), 0.0)

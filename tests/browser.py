@@ -49,10 +49,21 @@ def needs_chromium() -> tuple[str, str]:
     pytest.skip(reason)
 
 
-class Page:
-    """An HTML file opened in a browser that has no network."""
+DEEP = """
+const found = [];
+const walk = root => { for (const e of root.querySelectorAll('*')) {
+  if (e.matches(arguments[0])) found.push(e);
+  if (e.shadowRoot) walk(e.shadowRoot);
+} };
+walk(document);
+return found;
+"""
 
-    def __init__(self, path: Path, profile: Path) -> None:
+
+class Page:
+    """An HTML file, or a page that this machine serves, opened in a browser that has no network."""
+
+    def __init__(self, path: Path | str, profile: Path) -> None:
         from selenium import webdriver
 
         browser, driver = needs_chromium()
@@ -60,12 +71,16 @@ class Page:
         options.binary_location = browser
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
+        served = isinstance(path, str)
+        if served:  # nothing but this machine has an address
+            options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         self.driver.execute_cdp_cmd("Network.enable", {})
         offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-        self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-        self.driver.get(path.resolve().as_uri())
+        if not served:
+            self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+        self.driver.get(path if isinstance(path, str) else path.resolve().as_uri())
 
     def __enter__(self) -> Page:
         return self
@@ -81,6 +96,15 @@ class Page:
             if (len(colours) >= at_least and min(colours) > 1) or time.monotonic() > end:
                 return colours
             time.sleep(0.5)
+
+    def elements(self, selector: str, at_least: int = 1, seconds: float = 60.0) -> list:
+        """Elements of a style selector, those within shadow roots among them."""
+        end = time.monotonic() + seconds
+        while True:
+            found = self.driver.execute_script(DEEP, selector)
+            if len(found) >= at_least or time.monotonic() > end:
+                return found
+            time.sleep(0.3)
 
     def errors(self) -> list[str]:
         """What the console holds against the page."""

@@ -8,10 +8,12 @@ import xarray as xr
 
 from ionrt import evaluate, plan
 from ionrt.compare import compare_ions, compare_options, nearest_organs
+from ionrt.compare.cases import mean_let
 from ionrt.patient.structures import Contours, add_structures
 from ionrt.quantities import IonrtError, stamp
 
 GRID = ("z", "y", "x")
+BEHIND = "RBE-weighted dose, behind / CTV"
 
 
 def box_contours(name, low, high, levels):
@@ -48,8 +50,8 @@ def test_targets_are_covered_and_let_grows_with_charge(result):
     assert float(on_grid.min()) > 0.95 * 3.0, "voxels of the target that the planner sees"
     median = evaluate.dose_at_volume(result.maps["rbe_dose"], result.structures.sel(structure=["CTV"]), percent=50)
     np.testing.assert_allclose(median, 3.0, rtol=0.02)
-    assert table.loc["neon", "LETd mean [keV/µm]"] > 1.5 * table.loc["carbon", "LETd mean [keV/µm]"]
-    assert table.loc["neon", "tail / target"] > table.loc["carbon", "tail / target"] > 0.01
+    assert table.loc["neon", "CTV LETd mean [keV/µm]"] > 1.5 * table.loc["carbon", "CTV LETd mean [keV/µm]"]
+    assert table.loc["neon", BEHIND] > table.loc["carbon", BEHIND] > 0.01
     assert result.organs == ("Organ",), "neither the outline nor the GTV inside the target"
 
 
@@ -61,6 +63,53 @@ def test_maps_are_consistent_and_carry_their_definitions(result):
     dosed = maps["dose"] > 0.1
     product = (maps["dose"] * maps["rbe"] / maps["rbe_dose"]).where(dosed)
     assert float(abs(product - 1).max()) < 1e-5
+
+
+def test_protons_have_the_dose_system_of_proton_clinics_and_integral_doses_say_which(patient):
+    found = compare_ions(patient, ions=("p", "C"), gantry_angles=(90.0,), prescription=3.0, spacing=4.0, iterations=20)
+    assert found.systems == {"p": "constant", "C": "nirs_mkm"}
+    ratio = (found.maps["rbe_dose"] / found.maps["dose"]).sel(ion="p").where(found.maps["dose"].sel(ion="p") > 0.05)
+    assert float(ratio.min()) == pytest.approx(1.1, rel=1e-5) == float(ratio.max())
+    assert found.maps["rbe_dose"].attrs["rbe_model"] == "constant (p); nirs_mkm (C)"
+    table, systems = found.target_table(), found.systems_table()
+    outside = (found.body * (1 - found.grid["structures"].sel(structure="CTV", drop=True))).rename("structures")
+    volume = float(np.prod([float(found.grid[d][1] - found.grid[d][0]) for d in GRID])) * 1e-6
+    for ion, name in (("p", "protons"), ("C", "carbon")):
+        for quantity, column in (
+            ("rbe_dose", "RBE-weighted integral dose outside CTV [Gy (RBE) L]"),
+            ("dose", "physical integral dose outside CTV [Gy L]"),
+        ):
+            direct = float((found.maps[quantity].sel(ion=ion) * outside).sum()) * volume
+            assert table.loc[name, column] == pytest.approx(direct, rel=1e-4)
+    assert list(systems.index) == [("protons", "constant (planned)"), ("protons", "nirs_mkm"), ("carbon", "nirs_mkm (planned)")]
+    assert "clinical factor, not an RBE" in found.caption("x")
+    same = compare_ions(
+        patient, ions=("p",), gantry_angles=(90.0,), prescription=3.0, spacing=4.0, iterations=2, proton_model="nirs_mkm"
+    )
+    assert same.systems == {"p": "nirs_mkm"}
+
+
+def test_let_counts_only_where_there_is_dose(result):
+    curve = result.histogram("let_d")
+    assert "0.06 Gy" in curve.attrs["above"]
+    low = result.maps["dose"] < 0.02 * 3.0
+    assert float(result.maps["let_d"].where(low).max()) > 0.0, "there are such voxels, or this shows nothing"
+    body = result.grid["structures"].sel(structure=["BODY"])
+    kept = result.maps["dose"].where(~low, 0.0) * body
+    direct = (kept * result.maps["let_d"]).sum(GRID) / kept.sum(GRID)
+    np.testing.assert_allclose(mean_let(result.maps, body, result.dosed), direct, rtol=1e-4)
+    beside = result.organ_table().loc[("Organ", "LETd mean [keV/µm]")]
+    assert beside.isna().all(), "no dose, no LETd"
+
+
+def test_course_stands_beside_the_fraction_and_goals_are_judged(result):
+    quality = result.quality_table()
+    one = quality.xs("D95 [Gy (RBE)]")
+    np.testing.assert_allclose(one.loc["course of 16"].astype(float), 16 * one.loc["per fraction"].astype(float))
+    goals = result.goal_table(["CTV D95% >= 95 %", "CTV Dmean <= 1 Gy"])
+    assert goals.loc["CTV D95% ≥ 95 %", "carbon"].endswith(" met") and "NOT met" in goals.loc["CTV Dmean ≤ 1 Gy (RBE)", "neon"]
+    made = result.how_table()[""]
+    assert "generic_ion" in made["HU to stopping power"] and "430 MeV/u" in made["room"] and "C: " in made["base data"]
 
 
 def test_depth_starts_at_the_skin(result):
@@ -118,7 +167,7 @@ def test_nearest_organs_of_an_empty_list(result):
 def mixes(patient):
     options = {"carbon": plan.beam_set("C", (90.0,)), "carbon + oxygen": plan.beam_set(("C", "O"), (90.0,))}
     options["neon"] = (plan.Beam("Ne", 90.0, room=plan.Room("short", energies={"Ne": (100.0, 200.0)})),)
-    settings = {"target": "CTV", "gtv": "GTV", "prescription": 3.0, "spacing": 3.0, "spot_spacing": 6.0, "iterations": 25}
+    settings = {"target": "CTV", "gtv": "GTV", "prescription": 3.0, "spacing": 3.0, "spot_spacing": 6.0, "iterations": 100}
     errors = (plan.NOMINAL, *(plan.Scenario(range_shift=shift) for shift in (-0.05, 0.05)))
     return compare_options(patient, options, let_minimum=90.0, scenarios=errors, **settings)
 
@@ -127,7 +176,7 @@ def test_options_share_their_beams_and_keep_what_does_not_reach(mixes):
     assert list(mixes.options) == ["carbon", "carbon + oxygen"] and "missing" in mixes.unreachable["neon"]
     table = mixes.target_table()
     assert list(table.index) == ["carbon", "carbon + oxygen", "neon"] and table.loc["neon"].isna().all()
-    assert table.loc["carbon + oxygen", "LETd D98 [keV/µm]"] > table.loc["carbon", "LETd D98 [keV/µm]"] + 5.0
+    assert table.loc["carbon + oxygen", "GTV LETd L98 [keV/µm]"] > table.loc["carbon", "GTV LETd L98 [keV/µm]"] + 5.0
     assert "neon does not reach" in mixes.caption("x")
     shares = mixes.share_table()
     np.testing.assert_allclose(shares.sum(axis=1), 100.0, rtol=1e-6)
@@ -147,12 +196,13 @@ def test_maps_of_options_are_those_of_their_fields(mixes):
 def test_the_nominal_scenario_is_the_plan_and_errors_cost_coverage(mixes):
     table, errors = mixes.target_table(), mixes.errors
     nominal = 100.0 * errors["rbe_dose"].sel(option="carbon", scenario="nominal").item() / 3.0
-    assert nominal == pytest.approx(table.loc["carbon", "D95 [%]"], abs=0.01)
+    assert nominal == pytest.approx(table.loc["carbon", "CTV D95 [%]"], abs=0.01)
     assert float(errors["let_d"].sel(option="carbon", scenario="nominal")) == pytest.approx(
-        table.loc["carbon", "LETd D98 [keV/µm]"], abs=0.01
+        table.loc["carbon", "GTV LETd L98 [keV/µm]"], abs=0.01
     )
-    assert (errors["rbe_dose"].min("scenario") < errors["rbe_dose"].sel(scenario="nominal")).all()  # on one side or the other
-    assert (table["worst-case D95 [%]"].dropna() < table["D95 [%]"].dropna()).all()
+    for shift in ("range -5 %", "range +5 %"):
+        assert (errors["rbe_dose"].sel(scenario=shift) < errors["rbe_dose"].sel(scenario="nominal")).all(), shift
+    assert (table["CTV worst-case D95 [%]"].dropna() < table["CTV D95 [%]"].dropna()).all()
 
 
 def test_bad_options(patient):

@@ -314,8 +314,8 @@ def test_dose_on_the_ct_grid_is_added_and_another_is_named(folder):
     p = read_dicom(folder)
     dose = (p.ct * 0 + 1.5).rename("dose")
     dose.attrs = {}
-    write_rtdose(dose, p, folder / "RD.dcm")
-    write_rtdose(dose.isel(x=slice(3, 20)), p, folder / "RD_small.dcm")
+    write_rtdose(dose, p, folder / "RD.dcm", fractions=1)
+    write_rtdose(dose.isel(x=slice(3, 20)), p, folder / "RD_small.dcm", fractions=1)
     again = read_dicom(folder)
     np.testing.assert_allclose(again.dose, 1.5, rtol=1e-6)
     assert again.attrs["doses_elsewhere"] == ("RD_small.dcm",)

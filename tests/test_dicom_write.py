@@ -62,7 +62,36 @@ def test_round_trip(patient, tmp_path, name, attrs, units, kind):
     for key, value in attrs.items():
         assert back.attrs[key] == value  # model and definition survive
         assert value in raw.DoseComment and value in raw.SeriesDescription
+    if name == "let_d":
+        assert raw.DoseSummationType == "PLAN" and "fraction" not in raw.DoseComment  # the same in every fraction
+    else:
+        assert raw.DoseSummationType == "FRACTION_SESSION" and raw.DoseComment.endswith("; per fraction")
     assert errors(path) == []
+
+
+@pytest.mark.parametrize(("name", "attrs"), [("dose", {}), ("rbe_dose", {"rbe_model": "nirs_mkm"})])
+def test_a_course_is_written_as_a_plan_with_its_total(patient, tmp_path, name, attrs):
+    da = quantity(patient, name, **attrs)
+    path = write_rtdose(da, patient, tmp_path / "RD.dcm", fractions=16)
+    raw = pydicom.dcmread(path)
+    assert raw.DoseSummationType == "PLAN" and "16 fractions" in raw.DoseComment
+    assert float(raw.pixel_array.max()) * float(raw.DoseGridScaling) == pytest.approx(16 * float(da.max()), rel=1e-6)
+    assert read_dose(path).attrs.get("rbe_model") == attrs.get("rbe_model")
+    assert errors(path) == []
+    total = pydicom.dcmread(write_rtdose(da, patient, tmp_path / "total.dcm", fractions=1))
+    assert total.DoseSummationType == "PLAN" and "fraction" not in total.DoseComment
+
+
+def test_fractions_and_arguments_are_checked(patient, tmp_path):
+    dose = quantity(patient, "dose")
+    for wrong in (0, -2, 1.5, True):
+        with pytest.raises(IonrtError, match="whole number of at least 1"):
+            write_rtdose(dose, patient, tmp_path / "RD.dcm", fractions=wrong)
+    with pytest.raises(IonrtError, match="does not add up"):
+        write_rtdose(quantity(patient, "let_d", let_definition="charged"), patient, tmp_path / "RD.dcm", fractions=16)
+    with pytest.raises(IonrtError, match="expected DataArray as dose, got Dataset"):
+        write_rtdose(patient, dose, tmp_path / "RD.dcm")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

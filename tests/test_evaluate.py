@@ -48,8 +48,55 @@ def test_integral_dose_is_mean_times_volume():
     whole = evaluate.integral_dose(dose, on_grid(np.ones(X.shape), "structures"))
     assert whole.attrs["units"] == "Gy L"
     assert whole.item() == pytest.approx(float(dose.mean()) * 62**3 * 1e-6, rel=1e-6)
-    with pytest.raises(IonrtError, match="physical dose"):
-        evaluate.integral_dose(dose.rename("rbe_dose").assign_attrs(rbe_model="x"), cube(5))
+    weighted = evaluate.integral_dose(
+        (2 * dose).rename("rbe_dose").assign_attrs(rbe_model="x"), on_grid(np.ones(X.shape), "structures")
+    )
+    assert weighted.name == "integral_rbe_dose" and weighted.attrs["units"] == "Gy (RBE) L"
+    assert weighted.item() == pytest.approx(2 * whole.item(), rel=1e-6)
+    with pytest.raises(IonrtError, match="let_d"):
+        evaluate.integral_dose(dose.rename("let_d").assign_attrs(let_definition="charged"), cube(5))
+
+
+def test_indices_of_a_ramp_are_those_of_its_closed_form():
+    """A dose that rises linearly through a box: D_v = low + (1 - v) span, HI = 0.96 span / middle."""
+    ramp = on_grid(10.0 + X).assign_attrs(units="Gy").rename("dose")
+    inside = on_grid(((np.abs(X) <= 10) & (np.abs(Y) <= 10) & (np.abs(Z) <= 10)).astype(float), "structures")
+    box = inside.expand_dims(structure=["CTV"])
+    table = evaluate.plan_quality(ramp, box, target="CTV", prescription=10.0, on_grid=inside)
+    row = table.loc["CTV"]
+    low, high = 10.0 - 10, 10.0 + 10
+    for key, share in (("D98", 0.98), ("D95", 0.95), ("D50", 0.5), ("D2", 0.02)):
+        assert row[key] == pytest.approx(high - share * (high - low), abs=1.5)
+    assert row["Dmean"] == pytest.approx(10.0, abs=0.1)
+    assert row["HI"] == pytest.approx((row["D2"] - row["D98"]) / row["D50"])
+    assert row["V95"] == pytest.approx(100 * float((inside * (ramp >= 9.5)).sum() / inside.sum()), rel=1e-6)
+    assert row["CI"] == pytest.approx(evaluate.conformity(ramp, inside, prescription=10.0).item())
+    with pytest.raises(IonrtError, match="positive"):
+        evaluate.plan_quality(ramp, box, target="CTV", prescription=0.0)
+
+
+def test_goals_are_of_the_course_and_judged_in_their_own_unit():
+    dose = on_grid(np.full(X.shape, 3.0)).rename("dose")
+    box = cube(5).expand_dims(structure=["CTV"]) if "structure" not in cube(5).dims else cube(5)
+    name = str(box["structure"].values[0])
+    goals = [
+        f"{name} D95% >= 95 %",
+        f"{name} Dmean <= 47.9 Gy",
+        f"{name} V48 >= 100 %",
+        f"{name} V110% <= 2 %",
+        f"{name} D0.03cc <= 48 Gy",
+    ]
+    table = evaluate.judge(dose, box, goals, prescription=3.0, fractions=16)
+    assert list(table["met"]) == ["met", "NOT met", "met", "met", "met"]
+    np.testing.assert_allclose(table["reached"], [100, 48, 100, 0, 48], atol=1e-9)
+    for wrong, message in (
+        ("CTV D95", "cannot be read"),
+        (f"{name} D95% >= 5 m", "% or Gy"),
+        ("Nowhere Dmean <= 3 Gy", "no structure 'Nowhere'"),
+        (f"{name} V20 <= 3 Gy", "% or Gy"),
+    ):
+        with pytest.raises(IonrtError, match=message):
+            evaluate.judge(dose, box, [wrong], prescription=3.0)
 
 
 def test_profile_of_a_linear_field_is_a_line_whatever_the_direction():

@@ -12,7 +12,8 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 from ionrt import IonrtError, plot
 from ionrt.compare import compare_robustness
 from ionrt.evaluate import band, dose_at_volume, error_parts
-from ionrt.patient import with_margin
+from ionrt.patient import contours, with_margin
+from ionrt.patient.structures import Contours, add_structures
 from ionrt.plan import (
     NOMINAL,
     MeanDose,
@@ -30,6 +31,7 @@ from ionrt.plan import (
     scenarios_single,
 )
 from ionrt.plan.setup.objectives import ROBUST
+from ionrt.quantities import stamp
 
 
 def test_the_sets_hold_what_they_say():
@@ -406,6 +408,27 @@ def test_a_margin_counts_parts_of_a_voxel_and_stays_inside(margin):
     kept = with_margin(structures.to_dataset(name="structures"), "CTV", margin=margin, name="PTV", within="BODY")["structures"]
     line = kept.sel(structure="PTV").isel(z=11, y=11)
     assert float(line.sum()) * 2.0 == pytest.approx(12.0 + margin + min(margin, 2.0), abs=1e-4)
+
+
+def test_a_margin_leaves_the_rest_of_the_patient_as_it_was():
+    """Images, a dose in the same data set, contours, types and the frame of reference stay; the new one takes over the type."""
+    levels = np.arange(-9.0, 10.0, 3.0)
+    coords = {"z": levels, "y": np.arange(-20.0, 21.0, 2.0), "x": np.arange(-20.0, 21.0, 2.0)}
+    rings = [np.array([[-5.0, -5.0, z], [5.0, -5.0, z], [5.0, 5.0, z], [-5.0, 5.0, z]]) for z in levels[2:5]]
+    drawn = Contours("CTV", np.concatenate(rings), np.full(3, 4))
+    body = Contours("BODY", np.concatenate([2.0 * r * [1, 1, 0.5] for r in rings]), np.full(3, 4))
+    water = xr.DataArray(np.zeros((7, 21, 21), np.float32), dims=("z", "y", "x"), coords=coords)
+    images = {"ct": stamp(water, "ct"), "dose": stamp(water + 2.0, "dose")}
+    patient = add_structures(xr.Dataset(images, attrs={"source": "SYNTHETIC"}), [drawn, body], ["CTV", "EXTERNAL"])
+    patient["structures"].attrs["frame_of_reference_uid"] = "2.25.1"
+    wider = with_margin(patient, "CTV", margin=4.0, name="PTV")
+    assert list(wider["structure"].values) == ["CTV", "BODY", "PTV"] and wider.attrs == patient.attrs
+    assert list(wider["roi_type"].values) == ["CTV", "EXTERNAL", "CTV"]
+    assert wider["structures"].attrs["frame_of_reference_uid"] == "2.25.1"
+    assert list(wider.data_vars) == list(patient.data_vars)
+    xr.testing.assert_identical(wider.drop_dims("structure"), patient.drop_dims("structure"))
+    np.testing.assert_array_equal(wider["structures"].sel(structure=["CTV", "BODY"]), patient["structures"])
+    assert len(contours(wider, "CTV")) == len(contours(patient, "CTV")) == 3 and contours(wider, "PTV") == []
 
 
 def test_a_margin_grows_the_structure_by_as_much():

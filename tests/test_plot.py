@@ -109,3 +109,20 @@ def test_unknown_quantity_and_plane(scene):
         plot.slices(dose.rename("x"), ct, structures)
     with pytest.raises(IonrtError, match="'transverse'"):
         plot.slices(dose, ct, structures, plane="axial")
+
+
+def test_a_figure_is_saved_with_its_key_and_caption(scene, tmp_path):
+    from browser import needs_chromium
+    from PIL import Image
+
+    ct, structures, _, _, rbe = scene
+    figure = plot.histograms(evaluate.dvh(rbe, structures), caption="Two ions.")
+    with pytest.raises(IonrtError, match=r"ending: '\.pdf'"):
+        figure.save(tmp_path / "x.pdf")
+    with pytest.raises(IonrtError, match="a table is no picture"):
+        plot.table(pd.DataFrame({"a": [1]})).save(tmp_path / "x.svg")
+    needs_chromium()
+    text = figure.save(tmp_path / "x.svg").read_text()
+    assert "Volume [%]" in text and ">carbon</text>" in text and "Two ions." in text and "#D55E00" in text.upper()
+    picture = np.asarray(Image.open(plot.slices(rbe, ct, structures).save(tmp_path / "x.png")).convert("RGB"))
+    assert picture.shape[1] > 1000 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 500, "maps, not an empty page"

@@ -243,3 +243,23 @@ def test_parameters_that_a_reader_could_not_set_are_refused(tmp_path, line):
     with pytest.raises(IonrtError, match="the cell tagged `parameters`"):
         report(write(tmp_path / "bad.ipynb", parameters=line), tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
+
+
+def test_a_page_says_how_it_was_made_without_folders_and_stands_in_the_index(tmp_path):
+    import ionrt.report as module
+
+    source = module.find_notebook("compare_ions")
+    chosen = {"patient": "/home/someone/Kim/dicom", "ions": ["p", "C"], "machine": {"C": "/data/secret/C.nc"}, "spacing": 8}
+    shown = {k: module.typed(v, module._shown(v, k, source, given=True)) for k, v in chosen.items()}
+    made = module.how_made(source, shown)
+    words = "-p 'patient=[patient]' -p 'ions=[p, C]' -p 'machine={C: [machine]}' -p spacing=8"
+    assert made["command"] == f"ionrt report 01_compare_ions {words}"
+    assert "/data/secret/C.nc" in module._folders(chosen, source)
+    page = module._page("A page", "<p>x</p>", shown, made)
+    assert "How it was made" in page and "numba" in page and "notebook" in made
+    assert not any(word in page for word in ("someone", "secret", "/home", str(module.Path.cwd())))
+    (tmp_path / "a.html").write_text(page)
+    (tmp_path / "other.html").write_text("<html><title>no report</title></html>")
+    index = module.write_index(tmp_path).read_text()
+    assert "href='a.html'" in index and "A page" in index and "other.html" not in index
+    assert module.external_resources(index) == []

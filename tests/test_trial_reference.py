@@ -168,14 +168,14 @@ def test_published_figure(design, quantity, value, tolerance):
 
 
 def test_searches_are_quick():
-    """Best of three, because the machine may be busy: Simon <= 1 s, bounds <= 0.2 s."""
+    """Processor time, best of three (the first call compiles): Simon <= 1 s, bounds <= 0.2 s; alone 0.17 and 0.03 s."""
 
     def best(call) -> float:
         times = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             call()
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         return min(times)
 
     assert best(lambda: trial.simon(0.6, 0.8, 0.05, 0.10)) <= 1.0

@@ -22,11 +22,26 @@ def coefficients(charge: Any, energy: Any, *, let: Any, tissue: str | Tissue, po
 
     MKM: alpha0 + beta0 z*, beta0; SMK: alpha0 + beta0 z*, beta0 z*/z_d; OSMK 2021: the same at `po2`; LEM I: see `lem1`.
 
-    Parameters: `charge` [e], `energy` [MeV/u], `let` [keV/um] as in `specific_energy`; `tissue` a set or its name; `po2`
-    [mmHg] (OSMK 2021 only; the OSMK 2023 comes as an SMK set of `osmk23_at`).
-    Returns: Dataset ``alpha`` [1/Gy], ``beta`` [1/Gy2] and, for SMK and OSMK, ``zn`` [Gy]. Errors: IonrtError as
-    `specific_energy`.
-    Reference: the citation of the set.
+    Parameters
+    ----------
+    charge : [e]
+    energy : [MeV/u]
+    let : [keV/um] as in `specific_energy`
+    tissue : a set or its name
+    po2 : [mmHg] (OSMK 2021 only; the OSMK 2023 comes as an SMK set of `osmk23_at`).
+
+    Returns
+    -------
+    Dataset ``alpha`` [1/Gy], ``beta`` [1/Gy2] and, for SMK and OSMK, ``zn`` [Gy].
+
+    Raises
+    ------
+    IonrtError
+        As `specific_energy`.
+
+    References
+    ----------
+    the citation of the set.
     """
     cell = TISSUES[one_of(tissue, tuple(TISSUES), what="tissue")] if isinstance(tissue, str) else tissue
     if isinstance(cell, Lem1):
@@ -49,9 +64,22 @@ def coefficients(charge: Any, energy: Any, *, let: Any, tissue: str | Tissue, po
 def effect(dose: Any, *, alpha: Any, beta: Any, zn: Any = 0.0) -> Any:
     """-ln S = alpha D + beta D^2 - ln{1 + D z_n [-beta + (alpha + 2 beta D)^2 / 2]}.
 
-    Parameters: `dose` [Gy]; `alpha` [1/Gy]; `beta` [1/Gy2]; `zn` [Gy], 0 for the plain linear-quadratic model. Returns:
+    Validity: D z_n [...] small against 1.
+
+    Parameters
+    ----------
+    dose : [Gy]
+    alpha : [1/Gy]
+    beta : [1/Gy2]
+    zn : [Gy], 0 for the plain linear-quadratic model.
+
+    Returns
+    -------
     effect [1].
-    Validity: D z_n [...] small against 1. Reference: Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede.
+
+    References
+    ----------
+    Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede.
     """
     slope = alpha + 2.0 * beta * dose
     return alpha * dose + beta * dose**2 - np.log1p(dose * zn * (0.5 * slope**2 - beta))
@@ -65,8 +93,21 @@ def survival(dose: Any, *, alpha: Any, beta: Any, zn: Any = 0.0) -> Any:
 def dose_at_survival(fraction: float, *, alpha: float, beta: float, zn: float = 0.0) -> float:
     """Dose [Gy] that leaves `fraction` of the cells alive, e.g. D10 at 0.1.
 
-    Parameters: `fraction` in (0, 1); `alpha` [1/Gy], `beta` [1/Gy2], `zn` [Gy] of one radiation.
-    Errors: IonrtError for a fraction outside (0, 1). Reference: as `effect`.
+    Parameters
+    ----------
+    fraction : in (0, 1)
+    alpha : [1/Gy]
+    beta : [1/Gy2]
+    zn : [Gy] of one radiation.
+
+    Raises
+    ------
+    IonrtError
+        A fraction outside (0, 1).
+
+    References
+    ----------
+    as `effect`.
     """
     if not 0.0 < fraction < 1.0:
         raise IonrtError(f"fraction: expected a surviving fraction between 0 and 1, got {fraction!r}")
@@ -80,7 +121,10 @@ def dose_at_survival(fraction: float, *, alpha: float, beta: float, zn: float = 
 def energy_at_let(charge: int, let: float) -> float:
     """Energy [MeV/u] above the maximum of stopping at which an ion of `charge` [e] has this LET [keV/um] in water.
 
-    Errors: IonrtError where no energy up to 1000 MeV/u has it.
+    Raises
+    ------
+    IonrtError
+        Where no energy up to 1000 MeV/u has it.
     """
     symbol = ISOTOPE_OF_CHARGE[charge]
     grid = np.geomspace(0.02, 1000.0, 400)

@@ -35,12 +35,28 @@ def lem1(charge: Any, energy: Any, *, let: Any, tissue: str | Lem1) -> xr.Datase
     over the nucleus (area A, track through its centre), d1 = GY_UM2 LET / A; alpha_z = N / d1, beta_z = max(0, (s_max -
     alpha_z) / (2 D_t)); then alpha = (1 - exp(-alpha_z d1)) / d1 and beta = (alpha / alpha_z)^2 beta_z.
 
-    Parameters: `charge` [e] (labels the result; the track depends on energy and LET), `energy` [MeV/u], `let` [keV/um] as in
-    `specific_energy`; `tissue` a LEM I set or its name. Returns: Dataset ``alpha`` [1/Gy], ``beta`` [1/Gy2].
-    Validity: one track at a time (low dose). Energy that leaves the nucleus is lost in this scheme, so alpha of fast light
-    ions falls below alpha_x (0.6 alpha_x for 200 MeV protons): for ions of high LET, not for protons.
-    Errors: IonrtError for values that are not positive, an unknown tissue.
-    Reference: Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001.
+    Validity: one track at a time (low dose). Energy that leaves the nucleus is lost in this scheme, so alpha of fast light ions
+    falls below alpha_x (0.6 alpha_x for 200 MeV protons): for ions of high LET, not for protons.
+
+    Parameters
+    ----------
+    charge : [e] (labels the result; the track depends on energy and LET)
+    energy : [MeV/u]
+    let : [keV/um] as in `specific_energy`
+    tissue : a LEM I set or its name.
+
+    Returns
+    -------
+    Dataset ``alpha`` [1/Gy], ``beta`` [1/Gy2].
+
+    Raises
+    ------
+    IonrtError
+        Values that are not positive, an unknown tissue.
+
+    References
+    ----------
+    Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001.
     """
     cell = get_tissue(tissue, Lem1)
     z, e, s = particles(charge, energy, let)

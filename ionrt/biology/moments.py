@@ -26,8 +26,19 @@ _SUBDIVIDE = 16  # energies per bin when a threshold cuts through bins
 def let_table(charge: Any, energy: Any) -> xr.DataArray:
     """Unrestricted LET in water of ions by charge: LET [keV/um] = S [MeV cm2/g] / 10.
 
-    Parameters: `charge` [e] (charge) 1 to 10; `energy` [MeV/u] (energy).
-    Returns: LET [keV/um] (charge, energy), of the most abundant isotope. Errors: IonrtError for other charges or energies.
+    Parameters
+    ----------
+    charge : [e] (charge) 1 to 10
+    energy : [MeV/u] (energy).
+
+    Returns
+    -------
+    LET [keV/um] (charge, energy), of the most abundant isotope.
+
+    Raises
+    ------
+    IonrtError
+        Other charges or energies.
     """
     z, e = np.atleast_1d(np.asarray(charge)), np.atleast_1d(np.asarray(energy, float))
     wrong = [int(c) for c in z if not 1 <= int(c) <= 10]
@@ -133,14 +144,27 @@ def moment_tables(
     <m>(E0, x) = sum over (Z, E) of p(Z, E | E0, x) m(Z, E), p the share of the dose; a field's numerator is the sum over
     spots of dose times this. ``let_x_dose`` and ``dose_per_let`` (1 / LETt) come from the base data's own LET.
 
-    Parameters: `base` base data of one ion (`ionrt.beam.base_data` or one's own); `names` of moments: let_x_dose, dose_per_let,
-    high_let_dose, zstar_x_dose, zd_x_dose, zn_x_dose, alpha_x_dose, sqrt_beta_x_dose; `parameter_set` the cell (a name in
-    `TISSUES` or a set); `let_definition` of the LET moments; `let_threshold` [keV/um] of high_let_dose, no default: the
-    literature uses several; `let` [keV/um] (charge, kinetic_energy) instead of the built-in stopping power.
-    Returns: Dataset (energy, depth), variables `names`, units of the moment per Gy.
     Validity: that of the base data; spectra hold transported charged particles, target fragments enter only through the LET
     definition.
-    Errors: IonrtError for unknown names, a missing cell or threshold, a variable that the base data lack.
+
+    Parameters
+    ----------
+    base : base data of one ion (`ionrt.beam.base_data` or one's own)
+    names : of moments: let_x_dose, dose_per_let, high_let_dose, zstar_x_dose, zd_x_dose, zn_x_dose, alpha_x_dose,
+        sqrt_beta_x_dose
+    parameter_set : the cell (a name in `TISSUES` or a set)
+    let_definition : of the LET moments
+    let_threshold : [keV/um] of high_let_dose, no default: the literature uses several
+    let : [keV/um] (charge, kinetic_energy) instead of the built-in stopping power.
+
+    Returns
+    -------
+    Dataset (energy, depth), variables `names`, units of the moment per Gy.
+
+    Raises
+    ------
+    IonrtError
+        Unknown names, a missing cell or threshold, a variable that the base data lack.
     """
     for name in names:
         one_of(name, NAMES, what="moment")
@@ -180,8 +204,15 @@ def moment_tables(
 def kernel_tissues(base: xr.Dataset) -> list[Kernel]:
     """Tissue classes of base data that carry `alpha` and `beta` tables, in the order of the file.
 
-    Parameters: `base` Dataset with `alpha`, `beta` (tissue, energy, depth) and `alpha_x`, `beta_x` (tissue), as
-    `ionrt.beam.read_matrad` returns it. Errors: IonrtError where there are no such tables.
+    Parameters
+    ----------
+    base : Dataset with `alpha`, `beta` (tissue, energy, depth) and `alpha_x`, `beta_x` (tissue), as `ionrt.beam.read_matrad`
+        returns it.
+
+    Raises
+    ------
+    IonrtError
+        Where there are no such tables.
     """
     missing = [n for n in ("alpha", "beta", "alpha_x", "beta_x") if n not in base]
     if missing:

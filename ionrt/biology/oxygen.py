@@ -37,11 +37,28 @@ def oer_antonovic(
     O(L) = O_high + (O_low - O_high) exp(-(L / L0)^2); O(L, p) = O(L) (K + p) / (K + O(L) p): O(L) in anoxia, 1 at high
     pressure.
 
-    Parameters: `let` [keV/um] number or ``let_d`` map; `po2` [mmHg] number or map on its grid; `oer_low`, `oer_high` [1]
-    limits of low and high LET; `let_scale` L0 [keV/um]; `k` K [mmHg]. Returns: ``oer`` [1] of the common shape; lazy where
-    the input is.
-    Validity: fitted to in-vitro data, one source. Errors: IonrtError for negative pressure or wrong units.
-    Reference: Antonovic et al., J Radiat Res (constants read in one secondary source).
+    Validity: fitted to in-vitro data, one source.
+
+    Parameters
+    ----------
+    let : [keV/um] number or ``let_d`` map
+    po2 : [mmHg] number or map on its grid
+    oer_low, oer_high : [1] limits of low and high LET
+    let_scale : L0 [keV/um]
+    k : K [mmHg].
+
+    Returns
+    -------
+    ``oer`` [1] of the common shape; lazy where the input is.
+
+    Raises
+    ------
+    IonrtError
+        Negative pressure or wrong units.
+
+    References
+    ----------
+    Antonovic et al., J Radiat Res (constants read in one secondary source).
     """
     level = check(let, "let_d") if isinstance(let, xr.DataArray) else xr.DataArray(np.asarray(let, float))
     pressure = _pressure(po2)
@@ -61,8 +78,24 @@ def oer_antonovic(
 def osmk21_resistance(zd: Any, *, po2: Any, tissue: str | Osmk21) -> Any:
     """Radioresistance R = (p + K) / (p + K [(z_d/z_R)^g + 1] / [(z_d/z_R)^g + R_m]) of the OSMK 2021.
 
-    Parameters: `zd` [Gy] domain specific energy; `po2` [mmHg]; `tissue` an OSMK 2021 set. Returns: R [1], 1 in air, up to R_m.
-    Errors: IonrtError for negative pressure. Reference: Inaniwa et al. 2021, doi 10.1088/1361-6560/ac29cc.
+    Parameters
+    ----------
+    zd : [Gy] domain specific energy
+    po2 : [mmHg]
+    tissue : an OSMK 2021 set.
+
+    Returns
+    -------
+    R [1], 1 in air, up to R_m.
+
+    Raises
+    ------
+    IonrtError
+        Negative pressure.
+
+    References
+    ----------
+    Inaniwa et al. 2021, doi 10.1088/1361-6560/ac29cc.
     """
     t = get_tissue(tissue, Osmk21)
     p, ratio = _pressure(po2), (zd / t.z_r) ** t.gamma
@@ -75,10 +108,26 @@ def osmk23_at(tissue: str | Osmk23, *, po2: float, z0_exponent: float) -> Smk:
     R = (p + K) / (p + K / R_max); f_rd = 1 + (R - 1)(f_rd,max - 1)/(R_max - 1), f_z0 = [1 + (R - 1)(f_z0,max - 1)/(R_max -
     1)]^m; rd / f_rd, z0 f_z0, alpha0 = alpha_L + alpha_S / R, beta0 / R^2.
 
-    Parameters: `tissue` an OSMK 2023 set; `po2` [mmHg]; `z0_exponent` m [1], 2 in the only reading we have, UNCONFIRMED
-    (confidence "?") and therefore without a default. Returns: `Smk`, usable wherever an SMK set is; no state is kept.
     Validity: one cell line; m decides how strongly anoxia changes z0 (by 3.2 or by 10).
-    Errors: IonrtError for negative pressure, m not positive. Reference: Inaniwa and Kanematsu 2023, J Radiat Res.
+
+    Parameters
+    ----------
+    tissue : an OSMK 2023 set
+    po2 : [mmHg]
+    z0_exponent : m [1], 2 in the only reading we have, UNCONFIRMED (confidence "?") and therefore without a default.
+
+    Returns
+    -------
+    `Smk`, usable wherever an SMK set is; no state is kept.
+
+    Raises
+    ------
+    IonrtError
+        Negative pressure, m not positive.
+
+    References
+    ----------
+    Inaniwa and Kanematsu 2023, J Radiat Res.
     """
     t = get_tissue(tissue, Osmk23)
     p = float(_pressure(po2))

@@ -93,12 +93,30 @@ def specific_energy(
     z_d = int z1^2 b db / int z1 b db and z* = int z0^2 [1 - exp(-z1^2/z0^2)] b db / int z1 b db in a cylinder of the
     domain's radius, z_n as z_d in one of the nucleus's; int z1 b db = GY_UM2 LET / (2 pi) exactly.
 
-    Parameters: `charge` [e] and `energy` [MeV/u], numbers, arrays that broadcast like numpy (last dimension energy) or labelled
-    arrays; `let` [keV/um] unrestricted in water, of their shape; `domain_radius`, `nucleus_radius` [um]; `z0` [Gy]; `track`
-    the constants of the track; `points` Gauss-Legendre points (per piece of the impact parameter, along the disk's edge).
-    Returns: Dataset ``zstar``, ``zd``, ``zn`` [Gy] of the common shape.
-    Validity: about 0.1 to 1000 MeV/u, bare ions in water. Errors: IonrtError for values that are not positive, a radius
-    within the track core, an LET below that of the penumbra. Reference: Kase et al. 2008, doi 10.1088/0031-9155/53/1/003.
+    Validity: about 0.1 to 1000 MeV/u, bare ions in water.
+
+    Parameters
+    ----------
+    charge : [e]
+    energy : [MeV/u], numbers, arrays that broadcast like numpy (last dimension energy) or labelled arrays
+    let : [keV/um] unrestricted in water, of their shape
+    domain_radius, nucleus_radius : [um]
+    z0 : [Gy]
+    track : the constants of the track
+    points : Gauss-Legendre points (per piece of the impact parameter, along the disk's edge).
+
+    Returns
+    -------
+    Dataset ``zstar``, ``zd``, ``zn`` [Gy] of the common shape.
+
+    Raises
+    ------
+    IonrtError
+        Values that are not positive, a radius within the track core, an LET below that of the penumbra.
+
+    References
+    ----------
+    Kase et al. 2008, doi 10.1088/0031-9155/53/1/003.
     """
     if not z0 > 0:
         raise IonrtError(f"z0: expected a positive number of Gy, got {z0!r}")
@@ -129,9 +147,22 @@ def single_event_dose(
 ) -> xr.DataArray:
     """Mean dose z1(b) that one ion gives to a cylinder parallel to its track.
 
-    Parameters: `charge` [e]; `energy` [MeV/u]; `let` [keV/um]; `radius` [um] of the cylinder; `impact_parameter` b [um] (n);
-    `track`.
-    Returns: z1 [Gy] (impact_parameter). Reference: Kase et al. 2008, doi 10.1088/0031-9155/53/1/003.
+    Parameters
+    ----------
+    charge : [e]
+    energy : [MeV/u]
+    let : [keV/um]
+    radius : [um] of the cylinder
+    impact_parameter : b [um] (n)
+    track : .
+
+    Returns
+    -------
+    z1 [Gy] (impact_parameter).
+
+    References
+    ----------
+    Kase et al. 2008, doi 10.1088/0031-9155/53/1/003.
     """
     b = np.atleast_1d(np.asarray(impact_parameter, float))
     particles(charge, energy, let)

@@ -1,7 +1,12 @@
 from .cases import ION_NAMES as ION_NAMES
 from .cases import Planned as Planned
 from .cases import nearest_organs as nearest_organs
+from .cases import open_machine as open_machine
 from .cases import open_patient as open_patient
+from .cases import whose as whose
+from .guidance import compare_days as compare_days
+from .guidance import open_days as open_days
+from .guidance import water_table as water_table
 from .ions import Comparison as Comparison
 from .ions import compare_ions as compare_ions
 from .options import Options as Options

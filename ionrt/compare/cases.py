@@ -11,17 +11,21 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ionrt import plan, rbe
-from ionrt.beam import base_data
+from ionrt import evaluate, plan, rbe
+from ionrt.beam import base_data, check_base_data, read_matrad
 from ionrt.evaluate.profile import centroid
 from ionrt.files import cache_folder, content_hash
+from ionrt.ions import IONS
 from ionrt.let import let_d
 from ionrt.parallel import each
 from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
+from ionrt.patient.calibration import GENERIC
 from ionrt.patient.names import is_external, is_margin_of, is_target
-from ionrt.quantities import stamp
+from ionrt.quantities import IonrtError, one_of, stamp
 
 AT_ONCE = 2
+LET_ABOVE = 0.02  # LETd counts where the physical dose [Gy] is at least this share of the prescription [Gy (RBE)]
+CARBON_CLINIC = ("nirs_mkm",)  # clinical doses relative to a carbon beam: their ratio to physical dose is no RBE
 VOLUMES = ("GTV", "CTV", "ITV", "PTV", "EXTERNAL")  # types in a structure set that are no organs
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 
@@ -44,14 +48,96 @@ def open_patient(folder: str | Path | None = None, *, anatomy: str = "pelvis") -
     """
     if folder:
         return read_dicom(folder)
-    return read_dicom(write_phantom(cache_folder(f"phantom-{content_hash(recipe(anatomy).to_csv())}"), anatomy=anatomy))
+    made = read_dicom(write_phantom(cache_folder(f"phantom-{content_hash(recipe(anatomy).to_csv())}"), anatomy=anatomy))
+    return made.assign({k: v.assign_attrs(synthetic=anatomy) for k, v in made.data_vars.items()}).assign_attrs(
+        synthetic=anatomy
+    )
 
 
-def planning_patient(patient: xr.Dataset) -> xr.Dataset:
-    """The patient with its stopping-power ratio instead of CT numbers, worked out once for all plans."""
+def whose(patient: xr.Dataset) -> str:
+    """A sentence for captions that says where the patient is a phantom; empty for one that was read from files."""
+    kind = patient.attrs.get("synthetic")
+    return f"SYNTHETIC patient ({kind} phantom)." if kind else ""
+
+
+def system_of(ions: Iterable[str], model: str, proton_model: str) -> str:
+    """The dose system of a plan: protons alone take their own where `model` is a clinical dose relative to a carbon beam."""
+    return proton_model if set(ions) == {"p"} and model in CARBON_CLINIC else model
+
+
+def in_words(systems: Mapping[str, str]) -> str:
+    """Dose systems of several plans in one line: the one they share, or each with the plans that have it."""
+    kinds = dict.fromkeys(systems.values())
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return "; ".join(f"{k} ({', '.join(name for name, of in systems.items() if of == k)})" for k in kinds)
+
+
+def about_systems(text: str) -> str:
+    """What a reader must know of the dose systems of a table; empty where nothing is special."""
+    if not any(m in text for m in CARBON_CLINIC):
+        return ""
+    return (
+        " nirs_mkm is a clinical dose relative to a carbon beam: over physical dose it gives a clinical factor, not an RBE, and"
+        " for protons and helium it is no dose of their own clinics."
+    )
+
+
+def outside(body: xr.DataArray, grid: xr.Dataset, target: str) -> xr.DataArray:
+    """The body without the target, as fractions."""
+    return (body * (1.0 - grid["structures"].sel(structure=target, drop=True))).rename("structures")
+
+
+def labelled(maps: xr.Dataset, **about: Any) -> xr.Dataset:
+    """The maps with further attributes on each, those that are not None."""
+    kept = {k: v for k, v in about.items() if v is not None}
+    return xr.Dataset({name: da.assign_attrs(kept) for name, da in maps.data_vars.items()})
+
+
+def mean_let(maps: xr.Dataset, structures: xr.DataArray | xr.Dataset, where: xr.DataArray) -> xr.DataArray:
+    """Dose-weighted mean LETd of each structure, of the voxels in `where` only; NaN where a structure has none."""
+    dose = maps["dose"].where(where, 0.0).drop_attrs()
+    moment = (dose * maps["let_d"].drop_attrs().fillna(0.0)).rename("dose")
+    below = evaluate.mean_value(dose.rename("dose"), structures).compute()
+    return evaluate.mean_value(moment, structures).compute() / below.where(below > 0)
+
+
+def how_made(plans: Iterable[plan.Plan], base: Mapping[str, xr.Dataset], spr: xr.DataArray, iterations: int) -> dict[str, str]:
+    """What plans rest on, so that they can be made again: calibration, room, spots, base data, optimiser."""
+    plans = list(plans)
+    beams, wanted = [b for p in plans for b in p.beams], plans[0]
+    rooms = {b.room.name: b.room for b in beams}
+    ions = tuple(dict.fromkeys(b.ion for b in beams))
+    table, digest = spr.attrs.get("calibration", "given with the patient"), spr.attrs.get("calibration_hash", "")
+    spots = "default of the ion" if wanted.spot_spacing is None else f"{wanted.spot_spacing:g} mm"
+    keys = {i: str(base[i].attrs.get("content_key", "own")) for i in ions if i in base}
+    return {
+        "HU to stopping power": f"table {table}{f', hash {digest[:12]}' if digest else ''}",
+        "room": "; ".join(_room_in_words(room, ions) for room in rooms.values()),
+        "spots": f"spacing {spots}, {wanted.margin:g} mm beyond the target",
+        "objectives": "; ".join(dict.fromkeys(_objective_in_words(o) for p in plans for o in p.objectives or ())),
+        "optimiser": f"{iterations} iterations at most",
+        "base data": "; ".join(f"{i}: {key}" for i, key in keys.items()),
+    }
+
+
+def _room_in_words(room: plan.Room, ions: Iterable[str]) -> str:
+    offered = dict(room.energies)
+    energies = ", ".join(f"{i} {offered[i][0]:g} to {offered[i][1]:g} MeV/u" for i in ions if i in offered)
+    optics = f"optics {room.optics_sigma:g} mm, window {room.window_thickness:g} mm of water at {room.window_distance:g} mm"
+    return f"{room.name}: {energies}; {optics}; sources at {room.source_distance[0]:g} and {room.source_distance[1]:g} mm"
+
+
+def _objective_in_words(one: Any) -> str:
+    level = f" {one.level:g}" if hasattr(one, "level") else ""
+    return f"{type(one).__name__} of {one.quantity} in {one.structure}{level}, weight {one.weight:g}"
+
+
+def planning_patient(patient: xr.Dataset, calibration: str | Path | None = None) -> xr.Dataset:
+    """The patient with its stopping-power ratio instead of CT numbers, worked out once for all plans with one calibration."""
     if "ct" not in patient or "spr" in patient:
         return patient
-    spr = stopping_power_ratio(patient["ct"])
+    spr = stopping_power_ratio(patient["ct"], table=calibration or GENERIC)
     return patient.drop_vars("ct").assign(spr=spr)
 
 
@@ -97,10 +183,29 @@ def base_of(ions: Iterable[str], base: Mapping[str, xr.Dataset] | None) -> dict[
     return dict(base) if base is not None else {ion: base_data(ion) for ion in dict.fromkeys(ions)}
 
 
-def asked_of(wanted: plan.Plan) -> dict[str, Any]:
-    """What a plan wants in its field, as `ionrt.field` and `ionrt.plan.scenario_field` take it."""
+def open_machine(files: Mapping[str, str], ions: Iterable[str]) -> dict[str, xr.Dataset] | None:
+    """Base data of the ions from files of a machine, ours for those without; None where there is no file.
+
+    Parameters: `files` {ion: path}, netCDF of `ionrt.beam.export_netcdf` or matRad's .mat; `ions` that will be planned.
+    """
+    if not files:
+        return None
+    for ion, path in files.items():
+        one_of(ion, tuple(IONS), what="machine: ion")
+        if not Path(path).is_file():
+            raise IonrtError(f"machine: {ion}: no file {str(path)!r}; expected base data as .nc or matRad .mat")
+    read = {i: read_matrad(f) if Path(f).suffix == ".mat" else check_base_data(xr.load_dataset(f)) for i, f in files.items()}
+    return {ion: read[ion] if ion in read else base_data(ion) for ion in dict.fromkeys([*ions, *read])}
+
+
+def asked_of(wanted: plan.Plan, *models: str) -> dict[str, Any]:
+    """What a plan wants in its field, as `ionrt.field` and `ionrt.plan.scenario_field` take it; also for `models`."""
     parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
-    return {"models": (wanted.model,), "let_definition": wanted.let_definition, "parameters": parameters}
+    return {
+        "models": tuple(dict.fromkeys((wanted.model, *models))),
+        "let_definition": wanted.let_definition,
+        "parameters": parameters,
+    }
 
 
 def planned_maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,21 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import evaluate, plan
-from ionrt.compare.cases import ION_NAMES, Planned, asked_of, nearest_organs, planned_maps
+from ionrt.compare.cases import (
+    ION_NAMES,
+    LET_ABOVE,
+    Planned,
+    about_systems,
+    asked_of,
+    base_of,
+    how_made,
+    labelled,
+    nearest_organs,
+    planned_maps,
+    planning_patient,
+    system_of,
+    whose,
+)
 from ionrt.ions import IONS
 from ionrt.patient import regrid, with_margin
 from ionrt.patient.names import is_external
@@ -49,6 +64,21 @@ class Robustness:
     influence: plan.Influence
     plans: Mapping[str, Planned]
     maps: xr.Dataset
+    made: Mapping[str, str]
+
+    @property
+    def cases(self) -> dict[str, tuple[xr.Dataset, plan.Plan]]:
+        """Field (z, y, x) of each plan in each scenario, in target and organs, for `ionrt.plot.explore`."""
+        return {
+            f"{name}, {label}": (one.field.isel(scenario=k, drop=True), one.plan)
+            for name, one in self.plans.items()
+            for k, label in enumerate(map(str, one.field["scenario"].values))
+        }
+
+    @cached_property
+    def grid(self) -> xr.Dataset:
+        """The patient on the dose grid."""
+        return regrid(self.patient, spacing=self.influence.plan.spacing)
 
     @property
     def structures(self) -> xr.Dataset | xr.DataArray:
@@ -58,7 +88,16 @@ class Robustness:
 
     def histogram(self, quantity: str) -> xr.DataArray:
         """Band over scenarios (statistic) of the volume histogram of ``rbe_dose`` or ``let_d``, per plan and structure."""
-        return evaluate.band(evaluate.dvh(self.maps[quantity], self.structures).compute())
+        shown = self.maps[quantity]
+        if quantity != "let_d":
+            return evaluate.band(evaluate.dvh(shown, self.structures).compute())
+        floor = LET_ABOVE * self.prescription  # voxels without dose have no LETd that matters
+        bands = evaluate.band(evaluate.dvh(shown.where(self.maps["dose"] >= floor), self.structures).compute())
+        return bands.assign_attrs(above=f"only where the physical dose is at least {floor:.2g} Gy per fraction")
+
+    def how_table(self) -> pd.DataFrame:
+        """What the plans rest on, enough to make them again."""
+        return pd.DataFrame({"": dict(self.made)}).rename_axis("")
 
     @cached_property
     def metrics(self) -> xr.Dataset:
@@ -141,8 +180,10 @@ class Robustness:
         first = self.plans[PLANS[0]].plan
         beams = ", ".join(b.name for b in first.beams)
         rows = {
+            "patient": whose(self.patient).rstrip(".") or "read from DICOM",
             "target": self.target,
             "prescription": f"{self.prescription:g} Gy (RBE) per fraction",
+            "dose system": first.model,
             "beams": beams,
             "range error": f"{100.0 * self.range_error:g} % of the water-equivalent path",
             "set-up error": f"{self.setup_error:g} mm along x, y, z",
@@ -167,12 +208,16 @@ class Robustness:
     @property
     def ions(self) -> str:
         """A sentence for captions."""
-        return f"Ions: {' + '.join(dict.fromkeys(ION_NAMES[b.ion] for b in self.influence.plan.beams))}."
+        ions = " + ".join(dict.fromkeys(ION_NAMES[b.ion] for b in self.influence.plan.beams))
+        return f"{whose(self.patient)} Ions: {ions}.".strip()
 
     def caption(self, what: str) -> str:
         """A caption with the definitions that every table needs."""
         model, let = self.maps["rbe_dose"].attrs["rbe_model"], self.maps["let_d"].attrs["let_definition"]
-        return f"{what} {self.ions} RBE model: {model}; LETd: dose average, definition “{let}”; doses per fraction."
+        return (
+            f"{what} {self.ions} Dose system: {model}.{about_systems(model)} LETd: dose average, definition “{let}”; doses per"
+            " fraction."
+        )
 
     def _how(self) -> str:
         objectives = self.plans["robust"].plan.objectives or ()
@@ -191,6 +236,7 @@ def compare_robustness(
     setup_error: float = 2.0,
     prescription: float = 3.6,
     model: str = "nirs_mkm",
+    proton_model: str = "constant",
     parameters: Mapping[str, Any] | None = None,
     let_definition: str = "charged",
     spacing: float = 3.0,
@@ -198,6 +244,7 @@ def compare_robustness(
     goals: Sequence[Objective] = (),
     tested: Sequence[plan.Scenario] | None = None,
     iterations: int = 200,
+    calibration: str | Path | None = None,
     base: Mapping[str, xr.Dataset] | None = None,
 ) -> Robustness:
     """Plan a target twice, with a margin and robustly, and deliver both under range and set-up errors.
@@ -211,7 +258,8 @@ def compare_robustness(
     patient : Dataset of `read_dicom`; target : structure; organs : to spare, default the four nearest.
     ions, gantry_angles : one beam for each pair; room : where.
     range_error : relative; setup_error : mm per axis; prescription : Gy (RBE) per fraction.
-    model, parameters, let_definition : of RBE-weighted dose and LETd; spacing : of the dose grid [mm].
+    model, parameters, let_definition : of RBE-weighted dose and LETd; proton_model : of a plan with protons alone, where
+        `model` is relative to a carbon beam; spacing : of the dose grid [mm]; calibration : CSV with ``hu, spr``.
     robust : how target objectives count, one of `ionrt.plan.objectives.ROBUST`; goals : further objectives of both plans,
         those on the target made robust in the robust plan (e.g. a least LETd).
     tested : scenarios of the evaluation, the nominal one first, default `ionrt.plan.scenarios_grid`; iterations : at most;
@@ -232,22 +280,24 @@ def compare_robustness(
     grid = regrid(patient, spacing=spacing)
     chosen = tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
     beams = tuple(plan.Beam(one_of(i, tuple(IONS), what="ion"), float(a), room=room) for i in ions for a in gantry_angles)
+    system, patient_spr = system_of(ions, model, proton_model), planning_patient(patient, calibration)
+    data = base_of(ions, base)
     common = plan.Plan(
         beams,
         target,
         prescription,
-        model=model,
-        parameters=parameters or {},
+        model=system,
+        parameters=(parameters or {}) if system == model else {},
         spacing=spacing,
         let_definition=let_definition,
         objectives=(*default_objectives(target, prescription, names, organs=chosen), *goals),
     )
-    margin = setup_error + range_error * _greatest_depth(patient, common)
+    margin = setup_error + range_error * _greatest_depth(patient_spr, common)
     volume = f"{target} + {margin:.1f} mm"
     common = replace(common, margin=SPOT_MARGIN + margin)
     outline = next((n for n in names if is_external(n)), None)
-    wider = with_margin(patient, target, margin=margin, name=volume, within=outline)
-    influence = plan.influence(wider, common, base=base)
+    wider = with_margin(patient_spr, target, margin=margin, name=volume, within=outline)
+    influence = plan.influence(wider, common, base=data)
     objectives = {
         "margin": tuple(replace(o, structure=volume) if o.structure == target else o for o in common.objectives or ()),
         "robust": plan.make_robust(common.objectives or (), robust=robust, structures=[target]),
@@ -259,9 +309,12 @@ def compare_robustness(
         weights[name] = plan.optimise(wider, plans[name], influence, scenarios=seen, iterations=iterations)
         seconds[name] = time.perf_counter() - start
     both = xr.concat(list(weights.values()), pd.Index(PLANS, name="plan"), join="exact", combine_attrs="drop_conflicts")
-    fields = plan.scenario_field(patient, influence, both, tested, within=(target, *chosen), **asked_of(common))
+    fields = plan.scenario_field(patient_spr, influence, both, tested, within=(target, *chosen), **asked_of(common))
     made = {name: Planned(plans[name], weights[name], fields.sel(plan=name, drop=True), seconds[name]) for name in PLANS}
     maps = planned_maps(common, fields)
+    maps = labelled(maps, synthetic=patient.attrs.get("synthetic"))
+    how = how_made(plans.values(), data, patient_spr["spr"], iterations)
+    how["time"] = ", ".join(f"{name} plan {one.seconds:.0f} s" for name, one in made.items())
     return Robustness(
         patient,
         target,
@@ -275,6 +328,7 @@ def compare_robustness(
         influence,
         made,
         maps,
+        how,
     )
 
 

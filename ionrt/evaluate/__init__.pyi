@@ -15,3 +15,7 @@ from .indices import integral_dose as integral_dose
 from .profile import depth_profile as depth_profile
 from .profile import entrance_to_target as entrance_to_target
 from .profile import tail_to_target as tail_to_target
+from .quality import Goal as Goal
+from .quality import judge as judge
+from .quality import plan_quality as plan_quality
+from .quality import read_goal as read_goal

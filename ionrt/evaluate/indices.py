@@ -6,7 +6,7 @@ import xarray as xr
 
 from ionrt.evaluate.histograms import dose_at_volume, mean_value
 from ionrt.evaluate.sampling import GRID, kept_attrs, labelled_structures, quantity_of, voxel_volume
-from ionrt.quantities import IonrtError, check_same_grid, stamp
+from ionrt.quantities import IonrtError, check_same_grid, one_of, stamp
 
 
 def homogeneity(da: xr.DataArray, target: xr.DataArray) -> xr.DataArray:
@@ -51,6 +51,10 @@ def conformity(da: xr.DataArray, target: xr.DataArray, *, prescription: float, p
     if not prescription > 0:
         raise IonrtError(f"prescription: expected a positive value, got {prescription}")
     da, _ = quantity_of(da)
+    if isinstance(target, xr.Dataset):
+        raise IonrtError(
+            "conformity: expected volume fractions on the dose's grid, e.g. regrid(patient, ...)['structures'], got a Dataset"
+        )
     target = labelled_structures(target)
     check_same_grid(da, target, what="dose and target")
     volume = xr.DataArray(voxel_volume(da), dims=GRID)
@@ -65,15 +69,17 @@ def integral_dose(da: xr.DataArray, structures: xr.DataArray) -> xr.DataArray:
 
     Parameters
     ----------
-    da : ``dose`` [Gy] on (..., z, y, x); structures : volume fractions, e.g. the body outline.
+    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (..., z, y, x); structures : volume fractions, e.g. the body outline, or
+        what of it lies outside the target.
 
     Returns
     -------
-    DataArray ``integral_dose`` (..., structure) [Gy L], of the part inside the grid of `da`; an empty structure is NaN.
+    DataArray ``integral_dose`` [Gy L] or ``integral_rbe_dose`` [Gy (RBE) L] (..., structure), of the part inside the grid of
+    `da`; an empty structure is NaN. The two rank ions differently: a heavier ion needs less physical dose.
     """
     da, name = quantity_of(da)
-    if name != "dose":
-        raise IonrtError(f"integral_dose: expected physical dose in Gy, got {name}")
+    named = {"dose": "integral_dose", "rbe_dose": "integral_rbe_dose"}
+    one_of(name, list(named), what="integral_dose: quantity")
     mean = mean_value(da, structures)
     litres = 1e-3 * mean["volume"] * (1.0 - mean["outside"])
-    return stamp(mean * litres, "integral_dose", **kept_attrs(da))
+    return stamp(mean * litres, named[name], **kept_attrs(da))

@@ -224,8 +224,9 @@ def per_structure(
     """Apply `kernel` to the samples of every structure and leading dimension, lazily where the input is lazy.
 
     The result has the dimension `dim` with coordinate `at`, and per structure the coordinates ``volume`` [cm3] and ``outside``
-    (share of the volume that lies outside the grid of `da`, or where `da` has no value). A NaN in a dose raises;
-    a ratio such as LETd may be undefined where there is no dose.
+    (share of the volume that lies outside the grid of `da`, or where `da` has no value). A NaN in a dose raises, unless its
+    attribute ``outside`` says that values are missing (a field mapped from a daily CT); a ratio such as LETd may be undefined
+    where there is no dose.
     """
     if isinstance(structures, xr.Dataset):
         if not structures.sizes.get("structure"):
@@ -235,7 +236,7 @@ def per_structure(
     da, name = quantity_of(da)
     structures = labelled_structures(structures)
     sampler = Sampler(da, structures)
-    finite = QUANTITIES[name].additive or name == "rbe_dose"
+    finite = (QUANTITIES[name].additive or name == "rbe_dose") and not da.attrs.get("outside")
 
     def reduce(values: np.ndarray, fractions: np.ndarray) -> np.ndarray:
         if finite:

@@ -79,10 +79,10 @@ def fit_actuarial_ntcp(
     Returns
     -------
     DataFrame, one row per term, then ``latency_location`` (mean log time) and ``latency_log_scale``: `term`, `coef`, `se`,
-    `p` (likelihood ratio; NaN for the latency), `lower`, `upper` (profile likelihood; infinite where the data do not bound
-    it). ``attrs``: n, n_events, loglik, aic, link, latency, formula, covariance (nested lists, for `predict_ntcp`),
-    latency_scale (exp of the location), follow_up (median, by the reverse Kaplan-Meier estimate), identified (latency_scale
-    does not exceed follow_up). Predictions: `predict_ntcp`.
+        `p` (likelihood ratio; NaN for the latency), `lower`, `upper` (profile likelihood; infinite where the data do not bound
+        it). ``attrs``: n, n_events, loglik, aic, link, latency, formula, covariance (nested lists, for `predict_ntcp`),
+        latency_scale (exp of the location), follow_up (median, by the reverse Kaplan-Meier estimate), identified (latency_scale
+        does not exceed follow_up). Predictions: `predict_ntcp`.
 
     Raises
     ------
@@ -177,8 +177,8 @@ def predict_ntcp(fit: pd.DataFrame, df: pd.DataFrame, *, at: Sequence[float] = (
     Returns
     -------
     DataFrame, one row per patient (index of `df`) and time: `time` (infinity: eventually), `ntcp`, `lower`, `upper` (delta
-    method on the scale of log(-log(1 - NTCP)), all parameters together; NaN where the likelihood is flat). ``attrs``:
-    identified, as in the fit; where it is False, "eventually" is an extrapolation.
+        method on the scale of log(-log(1 - NTCP)), all parameters together; NaN where the likelihood is flat). ``attrs``:
+        identified, as in the fit; where it is False, "eventually" is an extrapolation.
     """
     if "latency" not in fit.attrs:
         raise IonrtError("fit: expected the table returned by fit_actuarial_ntcp, with its attrs")

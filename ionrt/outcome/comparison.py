@@ -42,7 +42,7 @@ def logrank(
     Returns
     -------
     DataFrame, one row per group: `stratum`, `n`, `observed` and `expected` events (weighted), and repeated in each row
-    the test: `chi2`, `df`, `p`.
+        the test: `chi2`, `df`, `p`.
 
     Raises
     ------

@@ -45,8 +45,8 @@ def cumulative_incidence(
     Returns
     -------
     DataFrame, one row per stratum, cause and time: `stratum`, `cause`, `time`, `at_risk`, `events` of the cause since the
-    previous row, `incidence`, `se`, `lower`, `upper` (log-log scale), `event_free`, `n`, `n_events` of the cause. NaN after
-    the last follow-up. ``attrs["variance"]`` says whose variance it is.
+        previous row, `incidence`, `se`, `lower`, `upper` (log-log scale), `event_free`, `n`, `n_events` of the cause. NaN after
+        the last follow-up. ``attrs["variance"]`` says whose variance it is.
 
     References
     ----------

@@ -96,7 +96,7 @@ def pool_imputations(fits: Sequence[pd.DataFrame], *, complete_df: float = np.in
     Returns
     -------
     DataFrame, one row per term: `term`, `coef`, `se`, `within`, `between`, `total` variance, `r` (relative increase),
-    `fmi` (fraction of missing information), `df`, `t`, `p`, `lower`, `upper`.
+        `fmi` (fraction of missing information), `df`, `t`, `p`, `lower`, `upper`.
 
     References
     ----------

@@ -37,7 +37,7 @@ def meta_analysis(
     Returns
     -------
     DataFrame with one row: `method`, `k` sites, `estimate`, `se`, `lower`, `upper`, `p`, `tau2`, `i2` [%], `q`, `q_df`,
-    `q_p`, `prediction_lower`, `prediction_upper` (where a new site's true effect is expected; NaN below 3 sites).
+        `q_p`, `prediction_lower`, `prediction_upper` (where a new site's true effect is expected; NaN below 3 sites).
 
     References
     ----------

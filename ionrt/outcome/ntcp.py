@@ -134,7 +134,7 @@ def fit_ntcp(
     Returns
     -------
     DataFrame, one row per term: `term`, `coef`, `se`, `p` (likelihood ratio), `lower`, `upper` (profile likelihood). ``attrs``:
-    n, n_events, loglik, deviance, aic, link; with a single term also `td50` and `m` (= -1/intercept).
+        n, n_events, loglik, deviance, aic, link; with a single term also `td50` and `m` (= -1/intercept).
 
     Raises
     ------
@@ -212,7 +212,7 @@ def fit_lkb(
     Returns
     -------
     DataFrame, one row per parameter: `term` (``n``, ``m``, ``td50``), `estimate`, `lower`, `upper`; a limit at infinity (or
-    0) says that the data do not bound the parameter. ``attrs``: n_patients, n_events, loglik.
+        0) says that the data do not bound the parameter. ``attrs``: n_patients, n_events, loglik.
 
     References
     ----------

@@ -39,14 +39,15 @@ def calibration(
     Returns
     -------
     DataFrame, one row per group: `group`, `n`, `n_events` up to the horizon, `predicted` (mean), `observed` (1 -
-    Kaplan-Meier, or the share), `lower`, `upper`. ``attrs``: at, n, brier, brier_null (everybody given the observed risk of
-    all), auc.
+        Kaplan-Meier, or the share), `lower`, `upper`. ``attrs``: at, n, brier, brier_null (everybody given the observed risk of
+        all), auc.
 
     Raises
     ------
     IonrtError : predictions out of 0..1, one of `time` and `at` without the other, nobody followed up to the horizon.
 
-    Validity: on the patients that a model was fitted to, the figures are too good; validate on others, or across sites.
+    Validity
+        on the patients that a model was fitted to, the figures are too good; validate on others, or across sites.
 
     References
     ----------

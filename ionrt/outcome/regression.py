@@ -123,8 +123,8 @@ def cox(
     Returns
     -------
     DataFrame, one row per term: `term`, `coef` (log hazard ratio per unit), `se` (used below), `se_model`, `se_robust`,
-    `z`, `p`, `hazard_ratio`, `lower`, `upper`. Its ``attrs``: n, n_events, loglik, loglik_null, score_chi2, lr_chi2,
-    wald_chi2, df, concordance, iterations, ties, variance ("model" or "robust"), covariance (nested lists).
+        `z`, `p`, `hazard_ratio`, `lower`, `upper`. Its ``attrs``: n, n_events, loglik, loglik_null, score_chi2, lr_chi2,
+        wald_chi2, df, concordance, iterations, ties, variance ("model" or "robust"), covariance (nested lists).
 
     Raises
     ------
@@ -227,7 +227,7 @@ def ph_test(
     Returns
     -------
     DataFrame, one row per term of the formula and a last row ``GLOBAL``: `term`, `chi2`, `df`, `p`; NaN where
-    too few event times leave nothing to test.
+        too few event times leave nothing to test.
 
     References
     ----------

@@ -35,7 +35,7 @@ def delta_ntcp_rule(
     Returns
     -------
     DataFrame, one row per patient: `by`, `max_grade_2`, `max_grade_3`, `sum_grade_2` [percentage points], `qualifies`, `reason`
-    ("" where none).
+        ("" where none).
 
     Validity: research on how a rule would select; the thresholds are those of the Dutch protocol for head and neck cancer.
 

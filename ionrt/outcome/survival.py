@@ -141,9 +141,10 @@ def kaplan_meier(
     Returns
     -------
     DataFrame, one row per stratum and time: `stratum`, `time`, `at_risk` just before it, `events` and `censored` since the
-    previous row, `survival`, `se` (Greenwood), `lower`, `upper`; and per stratum, repeated in its rows: `n` patients,
-    `n_events`, `median`, `median_lower`, `median_upper`, `follow_up` (median by the reverse Kaplan-Meier estimate). NaN: not
-    estimable (after the last follow-up, limits at 0 and 1).
+        previous row, `survival`, `se` (Greenwood), `lower`, `upper`; and per stratum, repeated in its rows: `n` patients,
+        `n_events`, `median`, `median_lower`, `median_upper`, `follow_up` (median by the reverse Kaplan-Meier estimate). NaN:
+        not
+        estimable (after the last follow-up, limits at 0 and 1).
 
     References
     ----------
@@ -261,7 +262,8 @@ def rmst(
     Returns
     -------
     DataFrame, one row per stratum: `stratum`, `n`, `n_events`, `tau`, `rmst`, `se`, `lower`, `upper` [unit of time] and,
-    against the first stratum, `difference`, `difference_se`, `difference_lower`, `difference_upper`, `p` (NaN in its own row).
+        against the first stratum, `difference`, `difference_se`, `difference_lower`, `difference_upper`, `p` (NaN in its
+        own row).
 
     References
     ----------

@@ -177,7 +177,7 @@ def actuarial_toxicity(
     Returns
     -------
     The rows of `cumulative_incidence` for the toxicity: `stratum`, `grade`, `time`, `at_risk`, `events`, `incidence`, `se`,
-    `lower`, `upper`, `event_free`, `n`, `n_events`.
+        `lower`, `upper`, `event_free`, `n`, `n_events`.
     """
     times = toxicity_times(toxicity, patients, grade=grade, late_from=late_from)
     table = cumulative_incidence(times, "time", "code", by=by, at=at, level=level, causes=(1, 2))

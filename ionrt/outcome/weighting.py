@@ -38,7 +38,7 @@ def iptw(
     Returns
     -------
     DataFrame, one row per patient (index of `df`): `propensity`, `weight`. ``attrs``: estimand, formula. Then
-    ``cox(df.assign(weight=w.weight), ..., weights="weight")``. Look at `balance` and `overlap` first.
+        ``cox(df.assign(weight=w.weight), ..., weights="weight")``. Look at `balance` and `overlap` first.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def overlap(df: pd.DataFrame, treatment: str, scores: pd.DataFrame) -> pd.DataFr
     Returns
     -------
     DataFrame, one row per arm: `arm`, `n`, `effective_n`, `propensity_min`, `propensity_median`, `propensity_max`,
-    `max_weight`, `outside` (share of patients whose propensity lies outside the range of the other arm).
+        `max_weight`, `outside` (share of patients whose propensity lies outside the range of the other arm).
     """
     require(scores, "propensity", "weight")
     z = _arms(df, treatment)

@@ -1,5 +1,6 @@
 from .calibration import calibration_table as calibration_table
 from .calibration import stopping_power_ratio as stopping_power_ratio
+from .days import read_days as read_days
 from .deidentification import deidentify as deidentify
 from .dicom import read_dicom as read_dicom
 from .dicom_dose import read_dose as read_dose
@@ -9,7 +10,7 @@ from .grid import crop as crop
 from .grid import regrid as regrid
 from .images import read_image as read_image
 from .images import write_image as write_image
-from .inventory import inventory as inventory
+from .folders import inventory as inventory
 from .ionplan import IonPlan as IonPlan
 from .ionplan import read_ion_plan as read_ion_plan
 from .margins import with_margin as with_margin
@@ -17,6 +18,8 @@ from .notes import IncompleteWarning as IncompleteWarning
 from .phantom import add_ellipsoid as add_ellipsoid
 from .phantom import recipe as recipe
 from .phantom import write_phantom as write_phantom
+from .registration import read_registration as read_registration
+from .registration import write_registration as write_registration
 from .structures import contours as contours
 from .structures import find_structure as find_structure
 from .structures import volumes as volumes

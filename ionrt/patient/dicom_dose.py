@@ -15,6 +15,7 @@ from ionrt.patient.notes import Notes
 from ionrt.quantities import IonrtError, stamp
 
 COMMENTS = {"dose": "absorbed dose", "rbe_dose": "RBE-weighted dose, ", "let_d": "LETd [keV/um], "}  # as written
+PER_FRACTION = "; per fraction"
 MOST = {"dose": 1e5, "rbe_dose": 1e5, "let_d": 1e5, "relative_dose": 1e9}  # Gy, keV/um: no plan goes there
 TAKEN = "the only plan dose of this quantity in the CT's frame of reference and on its grid"
 
@@ -162,7 +163,7 @@ def _stated(comment: str) -> str | None:
     """The model or LET definition in a comment that `write_rtdose` wrote."""
     for prefix in COMMENTS.values():
         if prefix.endswith(", ") and comment.startswith(prefix):
-            return comment.removeprefix(prefix)
+            return comment.removeprefix(prefix).split("; ")[0]
     return None
 
 

@@ -225,7 +225,8 @@ def _control_point(
         setattr(point, keyword, None)
     point.IsocenterPosition = [_ds(row[f"isocentre_{k}"]) for k in "xyz"]
     position = _float(row, "snout_position", np.nan)
-    point.SnoutPosition = position if np.isfinite(position) else None
+    if np.isfinite(position):  # an empty one stops some readers
+        point.SnoutPosition = position
     if (shifter := _float(row, "range_shifter", 0.0)) > 0.0:
         point.RangeShifterSettingsSequence = [
             _item(

@@ -19,7 +19,7 @@ from ionrt import __version__
 from ionrt.files import atomic, content_hash
 from ionrt.patient.coverage import Contours, spacing
 from ionrt.patient.ct import CT_IMAGE, is_ct
-from ionrt.patient.dicom_dose import COMMENTS
+from ionrt.patient.dicom_dose import COMMENTS, PER_FRACTION
 from ionrt.patient.dicom_files import scan
 from ionrt.patient.grid import DIMS
 from ionrt.quantities import IonrtError, check, one_of
@@ -45,19 +45,28 @@ IDENTITY = {
 
 
 def write_rtdose(
-    dose: xr.DataArray, patient: xr.Dataset, path: str | Path, *, dose_type: str | None = None, source: str | Path | None = None
+    dose: xr.DataArray,
+    patient: xr.Dataset,
+    path: str | Path,
+    *,
+    fractions: int | None = None,
+    dose_type: str | None = None,
+    source: str | Path | None = None,
 ) -> Path:
     """Write a dose, an RBE-weighted dose or an LETd as RTDOSE.
 
     stored = round(value / scaling) in 32 bit, scaling = max / (2^32 - 1). `dose` is written as GY, PHYSICAL; `rbe_dose` as GY,
     EFFECTIVE; `let_d`, for which the standard has no quantity, as RELATIVE, never as GY. The RBE model or LET definition stands
-    in the dose comment and the series description.
+    in the dose comment and the series description, and so does what the dose is of: with `fractions` it is multiplied by them
+    and of the course (summation type PLAN), without it is of one session (FRACTION_SESSION, "per fraction").
 
     Parameters
     ----------
     dose : DataArray (z, y, x) named `dose` (Gy), `rbe_dose` (Gy (RBE)) or `let_d` (keV/um), uniform grid in mm (LPS).
     patient : Dataset of `read_dicom`; gives frame of reference and study.
     path : file to write; an existing one is replaced only by a complete one.
+    fractions : of the course, for a dose per fraction as our plans have it; 1 for a dose that is the course's already. An LETd
+        is that of the plan and takes none.
     dose_type : "physical", "effective" or "let_d"; needed where the DataArray has no such name.
     source : folder with the patient's CT, from which identity and study are taken; `patient.attrs["source"]` by default.
 
@@ -68,10 +77,16 @@ def write_rtdose(
     Raises
     ------
     IonrtError for other quantities, wrong units, values that are negative or not finite, an RBE-weighted dose without model,
-    an LET without definition, a source without that CT.
+    an LET without definition or with fractions, fractions that are no whole number >= 1, a source without that CT; for what is
+    no dose or no patient.
 
     Reference: DICOM PS3.3 A.18, C.8.8.3.
     """
+    for what, came, kind in (("dose", dose, xr.DataArray), ("patient", patient, xr.Dataset)):
+        if not isinstance(came, kind):
+            raise IonrtError(
+                f"write_rtdose(dose, patient, path): expected {kind.__name__} as {what}, got {type(came).__name__}"
+            )
     name = (
         DOSE_TYPES[one_of(dose_type, list(DOSE_TYPES), what="dose_type")]
         if dose_type
@@ -83,8 +98,14 @@ def write_rtdose(
         raise IonrtError(
             f"write_rtdose: expected finite values >= 0, got {values.min():g} as the smallest; mask or fill them first"
         )
+    if fractions is not None:
+        if name == "let_d":
+            raise IonrtError("write_rtdose: an LETd does not add up over fractions; leave fractions out")
+        if isinstance(fractions, bool) or fractions != int(fractions) or fractions < 1:
+            raise IonrtError(f"write_rtdose: fractions: expected a whole number of at least 1, got {fractions!r}")
+        values = values * int(fractions)
     template = _source_header(patient, source)
-    data = _dose_object(name, dose, values, template)
+    data = _dose_object(name, dose, values, template, fractions)
     return _save(data, Path(path))
 
 
@@ -144,13 +165,15 @@ def write_structure_set(
     return _save(data, path)
 
 
-def _dose_object(name: str, dose: xr.DataArray, values: np.ndarray, template: Dataset) -> Dataset:
-    """The RTDOSE dataset."""
+def _dose_object(name: str, dose: xr.DataArray, values: np.ndarray, template: Dataset, fractions: int | None) -> Dataset:
+    """The RTDOSE dataset. FRACTION would be a fraction group, all its fractions (PS3.3 C.8.8.3): one session is not that."""
     described = COMMENTS[name] + str(dose.attrs.get({"rbe_dose": "rbe_model", "let_d": "let_definition"}.get(name, ""), ""))
     if described.endswith(", "):
         raise IonrtError(
             f"write_rtdose: {name} without rbe_model or let_definition; set the attribute, so that the file says what it is"
         )
+    if name != "let_d":
+        described += PER_FRACTION if fractions is None else f"; course of {fractions} fractions" * (fractions > 1)
     scaling = max(float(values.max()), 1e-6) / (2**32 - 1)
     digest = hashlib.sha256(values.tobytes()).hexdigest()
     identity = {key: template.get(keyword, "") for key, keyword in IDENTITY.items()}
@@ -169,7 +192,8 @@ def _dose_object(name: str, dose: xr.DataArray, values: np.ndarray, template: Da
     data.NumberOfFrames, data.FrameIncrementPointer = len(z), pydicom.tag.Tag("GridFrameOffsetVector")
     data.GridFrameOffsetVector = [_ds(value - z[0]) for value in z]
     data.DoseUnits, data.DoseType = KINDS[name]
-    data.DoseSummationType, data.TissueHeterogeneityCorrection = "PLAN", "IMAGE"
+    whole = fractions is not None or name == "let_d"
+    data.DoseSummationType, data.TissueHeterogeneityCorrection = "PLAN" if whole else "FRACTION_SESSION", "IMAGE"
     factor = _ds(scaling)
     if float(factor) * (2**32 - 1) < values.max():  # rounding to 16 characters must not push the maximum out of 32 bit
         factor = _ds(scaling * (1.0 + 1e-9))

@@ -80,8 +80,11 @@ class Fields:
         low: float = -LARGEST,
         high: float = LARGEST,
         default: Any = ...,
+        finite: bool = True,
     ) -> Any:
         """All values of a numeric element as float64 array: finite, within `low`..`high`, `count` of them where given.
+
+        `finite` False admits NaN, where the standard gives it a meaning.
 
         `default` is returned for an absent or empty element; without one that is an error.
         """
@@ -93,9 +96,9 @@ class Fields:
             return default
         if count is not None and values.size != count:
             raise self.error(keyword, f"has {values.size} value{'s' if values.size > 1 else ''}; expected {count}")
-        if not np.isfinite(values).all():
+        if np.isinf(values).any() or (finite and np.isnan(values).any()):
             raise self.error(keyword, f"is not finite; {DAMAGED}")
-        least, most = values.min(), values.max()
+        least, most = np.nanmin(values, initial=high), np.nanmax(values, initial=low)
         if least < low or most > high:
             raise self.error(keyword, f"is {least if least < low else most:g}; expected {low:g} to {high:g}")
         return values

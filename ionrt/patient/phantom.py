@@ -27,7 +27,9 @@ VERTICES = 120
 PIXEL, SLICE = 2.5, 3.0
 
 
-def write_phantom(folder: str | Path, *, anatomy: str = "pelvis", pixel: float = PIXEL, slice_distance: float = SLICE) -> Path:
+def write_phantom(
+    folder: str | Path, *, anatomy: str = "pelvis", pixel: float = PIXEL, slice_distance: float = SLICE, day: int = 0
+) -> Path:
     """Write a SYNTHETIC pelvis or head as DICOM: one CT series and one structure set.
 
     HU = sum over parts of covered fraction times the part's CT number, with 8 HU of noise (fixed seed) inside the body.
@@ -42,6 +44,7 @@ def write_phantom(folder: str | Path, *, anatomy: str = "pelvis", pixel: float =
     anatomy : "pelvis" or "head".
     pixel : in-plane voxel size in mm.
     slice_distance : slice distance in mm.
+    day : 0 for the planning CT; 1, 2, 3 for daily CTs with a frame of reference of their own (see `recipe`).
 
     Returns
     -------
@@ -58,14 +61,15 @@ def write_phantom(folder: str | Path, *, anatomy: str = "pelvis", pixel: float =
     for name, value in (("pixel", pixel), ("slice_distance", slice_distance)):
         if not 0.5 <= value <= 10.0:
             raise IonrtError(f"write_phantom: expected {name} between 0.5 and 10 mm, got {value:g}")
-    label = f"SYNTHETIC {anatomy} {pixel:g} x {pixel:g} x {slice_distance:g} mm\n"
+    on = f", day {day}" if day else ""
+    label = f"SYNTHETIC {anatomy} {pixel:g} x {pixel:g} x {slice_distance:g} mm{on}\n"
     if out.exists() and any(out.iterdir()):
         mark = out / "SYNTHETIC.txt"
         if mark.is_file() and mark.read_text() == label:
             return out
         raise IonrtError(f"write_phantom: {out} is not empty; expected an empty or new folder")
     with atomic(out, folder=True) as place:
-        _write(place, anatomy, pixel, slice_distance)
+        _write(place, anatomy, pixel, slice_distance, day)
         (place / "SYNTHETIC.txt").write_text(label)
     return out
 
@@ -113,40 +117,65 @@ def add_ellipsoid(
     return add_structures(bare, [*have, drawn], [*kinds, kind])
 
 
-def recipe(anatomy: str = "pelvis") -> pd.DataFrame:
+def recipe(anatomy: str = "pelvis", *, day: int = 0) -> pd.DataFrame:
     """The parts of a phantom.
 
     Parameters
     ----------
     anatomy : "pelvis" or "head".
+    day : 0 for the planning CT. Day 1: set-up only. Pelvis, day 2: target 5 mm off the bones, 20 mm of rectal gas; day 3:
+        target
+        3 mm smaller all round, patient 6 mm thinner, gas gone. Head, day 2: nose and sinus filled; day 3: target smaller and
+        off.
 
     Returns
     -------
     DataFrame, one row per part in the order of painting: `name`, `type` (of the structure; empty where it is none), `hu` (HU),
     centre `x`, `y`, `z`, radii `rx`, `ry`, `rz`, cut `low`, `high` (mm, LPS).
+
+    Raises
+    ------
+    IonrtError for an anatomy or a day that the recipe does not have.
     """
-    with (resources.files("ionrt.patient") / "tables" / f"{one_of(anatomy, tuple(EXTENT), what='anatomy')}.csv").open() as file:
+    one_of(anatomy, tuple(EXTENT), what="anatomy")
+    parts = _table(anatomy).astype(dict.fromkeys(("hu", "x", "y", "z", "rx", "ry", "rz", "low", "high"), float))
+    if not day:
+        return parts
+    changes = _table("days")
+    changes = changes[(changes["anatomy"] == anatomy) & (changes["day"] == day)]
+    if changes.empty:
+        raise IonrtError(f"recipe: the {anatomy} has no day {day!r}; there are 0 (planning), 1, 2 and 3")
+    for one in changes.itertuples():
+        here = parts["name"] == one.part if one.part != "*" else slice(None)
+        for column in (one.what, *(("low", "high") if one.part == "*" and one.what == "z" else ())):
+            parts.loc[here, column] += one.add
+    return parts
+
+
+def _table(name: str) -> pd.DataFrame:
+    """A table of the room's folder."""
+    with (resources.files("ionrt.patient") / "tables" / f"{name}.csv").open() as file:
         return pd.read_csv(file, comment="#", keep_default_na=False, dtype={"name": str, "type": str})
 
 
-def _write(folder: Path, anatomy: str, pixel: float, slice_distance: float) -> None:
+def _write(folder: Path, anatomy: str, pixel: float, slice_distance: float, day: int) -> None:
     """Paint the CT, write slices and structure set."""
     steps = {"z": slice_distance, "y": pixel, "x": pixel}
     coords = {dim: _centres(*ends, steps[dim]) for dim, ends in EXTENT[anatomy].items()}
-    parts = recipe(anatomy)
+    parts = recipe(anatomy, day=day)
     drawn = [_contours(part, coords["z"]) for _, part in parts.iterrows()]
-    ct = _paint(drawn, parts["hu"].to_numpy(float), coords)
-    identity = _identity(anatomy, pixel, slice_distance)
+    ct = _paint(drawn, parts["hu"].to_numpy(float), coords, SEED + day)
+    identity = _identity(anatomy, pixel, slice_distance, day)
     images = dict(zip((float(z) for z in coords["z"]), write_ct(ct, coords, folder, identity), strict=True))
     chosen = [(one, kind) for one, kind in zip(drawn, parts["type"], strict=True) if kind]
     write_structure_set([c for c, _ in chosen], [k for _, k in chosen], images, folder / "RS.dcm", identity)
 
 
-def _paint(drawn: list[Contours], hounsfield: np.ndarray, coords: dict[str, np.ndarray]) -> np.ndarray:
+def _paint(drawn: list[Contours], hounsfield: np.ndarray, coords: dict[str, np.ndarray], seed: int) -> np.ndarray:
     """CT numbers (z, y, x): each part replaces what it covers, partial voxels in proportion."""
     grid = (coords["z"], coords["y"], coords["x"])
     body = coverage(drawn[0], *grid)
-    noise = np.random.default_rng(SEED).normal(0.0, NOISE, body.shape)
+    noise = np.random.default_rng(seed).normal(0.0, NOISE, body.shape)
     ct = np.full(body.shape, AIR)
     for one, value in zip(drawn, hounsfield, strict=True):
         share = coverage(one, *grid)
@@ -176,19 +205,19 @@ def _centres(low: float, high: float, step: float) -> np.ndarray:
     return np.round(step * np.arange(-half, half + 1), 6)
 
 
-def _identity(anatomy: str, pixel: float, slice_distance: float) -> dict[str, str]:
-    """Who and when: nobody, and always the same day."""
-    size = (pixel, slice_distance)
+def _identity(anatomy: str, pixel: float, slice_distance: float, day: int) -> dict[str, str]:
+    """Who and when: nobody, and always the same days."""
+    size = (pixel, slice_distance, *((day,) if day else ()))
     return {
         "name": f"SYNTHETIC^{anatomy.upper()}",
         "id": f"SYNTHETIC-{anatomy.upper()}",
         "sex": "O",
-        "date": "20260101",
+        "date": f"202601{1 + 7 * day:02d}",
         "time": "120000",
         "study": uid(anatomy, "study", size),
         "series": uid(anatomy, "series", size),
         "frame": uid(anatomy, "frame", size),
         "study_description": "SYNTHETIC phantom",
-        "description": f"SYNTHETIC {anatomy}",
+        "description": f"SYNTHETIC {anatomy}{f', day {day}' if day else ''}",
         "body_part": anatomy.upper(),
     }

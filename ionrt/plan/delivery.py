@@ -85,7 +85,7 @@ def write_ion_plan(
     Returns
     -------
     The path written. Metersets are numbers of particles; the prescription is that of all fractions in Gy (RBE), with the RBE
-    model in the description.
+        model in the description.
 
     Raises
     ------

@@ -41,12 +41,24 @@ def field(
 
     dose_i = sum_j D_ij w_j, moment_i = sum_j D_ij w_j T(ion, energy_j, depth_i).
 
-    Parameters: `influence`; `weights` (spot) particles per fraction; `models` names in `ionrt.rbe.MODELS` whose moments are
-    wanted; `let_definition` of ``let_x_dose``; `parameters` {model: its parameters}; `let_threshold` keV/um adds
-    ``high_let_dose``, the dose above it; `moments` ("dose_per_let",) adds what `ionrt.let.let_t` needs; `by` "beam" or "ion"
-    keeps that dimension, None sums over all.
-    Returns a Dataset (z, y, x) float32, with `beam` or `ion` in front where asked for.
-    Errors: weights of another plan, negative or not finite; unknown model; two parameter sets for one moment.
+    Parameters
+    ----------
+    influence, weights : (spot) particles per fraction
+    models : names in `ionrt.rbe.MODELS` whose moments are wanted
+    let_definition : of ``let_x_dose``
+    parameters : {model: its parameters}
+    let_threshold : keV/um adds ``high_let_dose``, the dose above it
+    moments : ("dose_per_let",) adds what `ionrt.let.let_t` needs
+    by : "beam" or "ion" keeps that dimension, None sums over all.
+
+    Returns
+    -------
+    a Dataset (z, y, x) float32, with `beam` or `ion` in front where asked for.
+
+    Raises
+    ------
+    IonrtError
+        Weights of another plan, negative or not finite; unknown model; two parameter sets for one moment.
     """
     w = check_weights(influence, weights)
     if by is not None:
@@ -77,15 +89,27 @@ def scenario_field(
 ) -> xr.Dataset:
     """The field of a plan, its weights as they are, under each scenario; per fraction.
 
-    Parameters: `patient`; `influence` of the plan (nominal) and its `weights` (spot), or (plan, spot) of several plans of the
-    same spots; `scenarios`, of which one is in memory at a time; the others as in `field`; `within` names of structures outside
-    of which (and of one voxel around) nothing is computed and the field is 0: many times faster where only these are evaluated;
-    `memory` GB that the result may take.
-    Returns a Dataset (scenario, z, y, x) float32, or (scenario, fraction, z, y, x) where scenarios have daily shifts, `plan` in
-    front where the weights have it, with coordinates along `scenario`: its label, ``range_shift`` (relative), ``setup_x``,
-    ``setup_y``, ``setup_z`` mm, ``weight``.
-    Errors: the influence of a scenario, no scenario, different numbers of fractions, a scenario in which a beam misses the
-    patient, a result larger than `memory`.
+    Parameters
+    ----------
+    patient, influence : of the plan (nominal)
+    weights : (spot), or (plan, spot) of several plans of the same spots
+    scenarios : errors, of which one is in memory at a time
+    models, let_definition, parameters, let_threshold : as in `field`
+    within : names of structures outside of which (and of one voxel around) nothing is computed and the field is 0: many times
+        faster where only these are evaluated
+    memory : GB that the result may take.
+
+    Returns
+    -------
+    a Dataset (scenario, z, y, x) float32, or (scenario, fraction, z, y, x) where scenarios have daily shifts, `plan` in front
+        where the weights have it, with coordinates along `scenario`: its label, ``range_shift`` (relative), ``setup_x``,
+        ``setup_y``, ``setup_z`` mm, ``weight``.
+
+    Raises
+    ------
+    IonrtError
+        The influence of a scenario, no scenario, different numbers of fractions, a scenario in which a beam misses the patient,
+        a result larger than `memory`.
     """
     check_nominal(influence)
     chosen, several = check_scenarios(scenarios), np.ndim(weights) == 2

@@ -18,9 +18,19 @@ from ionrt.quantities import QUANTITIES, IonrtError, check, one_of, shared_attr,
 def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
     """The influence of a plan put together from those of its beams, without computing anything again.
 
-    Parameters: `plan`, whose beams each occur in one of the `parts` (influences on one grid, same patient and spots settings).
-    Returns an `Influence` with the beams in the order of `plan`; entries are shared, not copied.
-    Errors: a beam that no part has; parts on different grids, of different patients, scenarios or base data of one ion.
+    Parameters
+    ----------
+    plan : whose beams each occur in one of the parts
+    parts : influences on one grid, of the same patient and spot settings.
+
+    Returns
+    -------
+    an `Influence` with the beams in the order of `plan`; entries are shared, not copied.
+
+    Raises
+    ------
+    IonrtError
+        A beam that no part has; parts on different grids, of different patients, scenarios or base data of one ion.
     """
     if not parts:
         raise IonrtError("join_influences: expected at least one influence")
@@ -55,8 +65,19 @@ def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
 def only_ions(weights: xr.DataArray, ions: str | Iterable[str]) -> xr.DataArray:
     """Spot weights with all other ions turned off.
 
-    Parameters: `weights` (spot) of `optimise`; `ions` to keep. Returns ``spot_weight`` (spot), the other ions' weights zero.
-    Errors: an ion that the weights do not hold.
+    Parameters
+    ----------
+    weights : (spot) of `optimise`
+    ions : to keep.
+
+    Returns
+    -------
+    ``spot_weight`` (spot), the other ions' weights zero.
+
+    Raises
+    ------
+    IonrtError
+        An ion that the weights do not hold.
     """
     check(weights, "spot_weight", dims=("spot",))
     names = (ions,) if isinstance(ions, str) else tuple(ions)
@@ -70,9 +91,20 @@ def only_ions(weights: xr.DataArray, ions: str | Iterable[str]) -> xr.DataArray:
 def ion_share(field: xr.Dataset, *, quantity: str = "dose", least: float = 0.02) -> xr.DataArray:
     """Share of each ion in an additive quantity, voxel by voxel: q_ion / sum over ions of q.
 
-    Parameters: `field` Dataset (ion, z, y, x) of `ionrt.field(..., by="ion")`; `quantity` one of its variables, "dose" or
-    "let_x_dose" ...; `least` share of the largest sum below which a voxel has no share (NaN).
-    Returns ``ion_share`` (ion, z, y, x), 0..1. Errors: no dimension ion, a quantity that does not add up or is missing.
+    Parameters
+    ----------
+    field : Dataset (ion, z, y, x) of `ionrt.field(..., by="ion")`
+    quantity : one of its variables, "dose" or "let_x_dose" ...
+    least : share of the largest sum below which a voxel has no share (NaN).
+
+    Returns
+    -------
+    ``ion_share`` (ion, z, y, x), 0..1.
+
+    Raises
+    ------
+    IonrtError
+        No dimension ion, a quantity that does not add up or is missing.
     """
     if quantity not in field or not QUANTITIES[quantity].additive:
         additive = [str(v) for v in field.data_vars if v in QUANTITIES and QUANTITIES[str(v)].additive]
@@ -86,8 +118,14 @@ def ion_share(field: xr.Dataset, *, quantity: str = "dose", least: float = 0.02)
 def spot_table(weights: xr.DataArray) -> pd.DataFrame:
     """Spots of a plan per ion and direction.
 
-    Parameters: `weights` (spot) of `optimise`. Returns a DataFrame, one row per (beam): ion, spots, those in use (at least
-    1e-3 of the beam's largest weight), particles per fraction, lowest and highest energy in use [MeV/u].
+    Parameters
+    ----------
+    weights : (spot) of `optimise`.
+
+    Returns
+    -------
+    a DataFrame, one row per (beam): ion, spots, those in use (at least 1e-3 of the beam's largest weight), particles per
+        fraction, lowest and highest energy in use [MeV/u].
     """
     check(weights, "spot_weight", dims=("spot",))
     frame = pd.DataFrame({k: weights[k].values for k in ("beam", "ion", "energy")} | {"weight": weights.values})
@@ -115,9 +153,19 @@ def course(fields: Sequence[xr.Dataset], *, parts: Sequence[int]) -> xr.Dataset:
     Ions of one field mix within a fraction (their moments add before the model); fields of different fractions must not:
     apply the model to the result, which keeps ``fraction``, and add effect with `ionrt.rbe.add_fractions`.
 
-    Parameters: `fields` one Dataset per kind of fraction, on one grid, without dimension `ion` (sum it first); `parts` how many
-    fractions of each. Returns a Dataset (fraction, ...) with the coordinate ``fractions`` (fraction). Errors: unequal lengths,
-    counts below 1, fields of different definitions, LET thresholds or variables.
+    Parameters
+    ----------
+    fields : one Dataset per kind of fraction, on one grid, without dimension `ion` (sum it first)
+    parts : how many fractions of each.
+
+    Returns
+    -------
+    a Dataset (fraction, ...) with the coordinate ``fractions`` (fraction).
+
+    Raises
+    ------
+    IonrtError
+        Unequal lengths, counts below 1, fields of different definitions, LET thresholds or variables.
     """
     if len(fields) != len(parts) or not fields:
         raise IonrtError(f"course: expected one count per field, got {len(fields)} fields and {len(parts)} counts")

@@ -72,7 +72,7 @@ def write_monte_carlo(
     ------
     IonrtError for weights that do not fit, numbers that are not positive, a folder with other files.
 
-    Valid for beams whose variance in air is quadratic in the distance (Fermi-Eyges); no air outside the grid.
+        Valid for beams whose variance in air is quadratic in the distance (Fermi-Eyges); no air outside the grid.
     """
     w = np.asarray(weights, dtype=np.float64)
     if w.shape != (influence.n_spots,) or not (w > 0.0).any() or min(histories, batches, seed) < 1:

@@ -49,17 +49,36 @@ def recompute(
     proportion to their stopping power. k is not in the file; it comes from `particles_per_mu`, or from `reference`, or from the
     beam doses stated at the isocentre, in this order.
 
-    Parameters: `patient` Dataset with ct or spr (None: a box of water with the isocentre `water_depth` mm deep, by default
-    where the spots stop on average); `ion_plan` of `read_ion_plan`; `base` {ion: Dataset} at the plan's energies (None:
-    `base_data` at them); `spacing` mm of the dose grid; `models` whose moments are wanted; `let_definition`;
-    `reference` dose (z, y, x) Gy per fraction; `particles_per_mu` at the plan's highest energy; `lateral_loss` as in `Plan`.
-    Returns a field (z, y, x); attribute `normalisation` says what k rests on, `particles_per_mu` its value.
     Validity: scanned beams, one direction each; any patient position (HFS with a warning where the plan does not say), table
     angle and tilt, an isocentre per beam. The stated spot size is taken as that in air at the isocentre, behind the range
     shifter; the scattering of the shifter over the gap to the patient is added to that in water.
-    Errors: an ion that ionrt does not know, energies without base data, no meterset, isocentre or dose to go by, beams that
-    miss the patient, an unknown patient position, a pitched gantry, an arc, a patient in another frame of reference.
-    Reference: Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.
+
+    Parameters
+    ----------
+    patient : Dataset with ct or spr (None: a box of water with the isocentre `water_depth` mm deep, by default where the spots
+        stop on average)
+    water_depth : mm of the isocentre in that box
+    ion_plan : of `read_ion_plan`
+    base : {ion: Dataset} at the plan's energies (None: `base_data` at them)
+    spacing : mm of the dose grid
+    models : whose moments are wanted
+    let_definition, reference : dose (z, y, x) Gy per fraction
+    particles_per_mu : at the plan's highest energy
+    lateral_loss : as in `Plan`.
+
+    Returns
+    -------
+    a field (z, y, x); attribute `normalisation` says what k rests on, `particles_per_mu` its value.
+
+    Raises
+    ------
+    IonrtError
+        An ion that ionrt does not know, energies without base data, no meterset, isocentre or dose to go by, beams that miss
+        the patient, an unknown patient position, a pitched gantry, an arc, a patient in another frame of reference.
+
+    References
+    ----------
+    Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.
     """
     _same_patient(patient, ion_plan)
     beams = [_beam(row) for _, row in ion_plan.beams.iterrows()]

@@ -7,6 +7,8 @@ from .cohort import forest as forest
 from .cohort import lines as lines
 from .drawn_lines import depth_profiles as depth_profiles
 from .drawn_lines import histograms as histograms
+from .explorer import Explorer as Explorer
+from .explorer import explore as explore
 from .planning import directions as directions
 from .planning import option_slices as option_slices
 from .planning import reach_curves as reach_curves

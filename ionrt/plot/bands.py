@@ -35,7 +35,7 @@ def histogram_bands(bands: xr.DataArray, *, columns: int = 3, width: int = 1140,
     n = min(columns, len(structures)) or 1
     size = int(width / n) - 95
     used = bands[quantity].where((bands.sel(statistic="max") > 0.002).any(["plan", "structure"]))
-    kdim, vdim = hv.Dimension(quantity, label=label(quantity)), hv.Dimension("volume", label="Volume [%]")
+    kdim, vdim = hv.Dimension(quantity, label=label(quantity, bands)), hv.Dimension("volume", label="Volume [%]")
     x = bands[quantity].values.astype(np.float32)
     drawn = []
     for k, structure in enumerate(structures):
@@ -53,14 +53,15 @@ def histogram_bands(bands: xr.DataArray, *, columns: int = 3, width: int = 1140,
                     frame_width=size,
                     frame_height=int(min(0.75 * size, 260)),
                     title=structure,
-                    xlabel=label(quantity),
+                    xlabel=label(quantity, bands),
                     ylabel="Volume [%]" if k % n == 0 else "",
                     xlim=(0, 1.05 * float(used.max()) or 1.0),
                     ylim=(0, 103),
                 )
             )
         )
-    text = f"{caption} Volume histograms of {label(quantity)}: lines nominal, bands between the extremes over all scenarios."
+    what = f"Volume histograms of {label(quantity, bands)}: lines nominal, bands between the extremes over all scenarios."
+    text = f"{caption} {what}"
     return Figure(in_columns(drawn, n), f"{text} {provenance([bands])}".strip(), key=_key(plans))
 
 

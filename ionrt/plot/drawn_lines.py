@@ -40,7 +40,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     size = int(width / n) - 95
     used = curves[quantity].where((curves.sel(structure=present) > 0.002).any(["ion", "structure"]))
     reach = 1.05 * float(used.max()) or 1.0
-    kdim, vdim = hv.Dimension(quantity, label=label(quantity)), hv.Dimension("volume", label="Volume [%]")
+    kdim, vdim = hv.Dimension(quantity, label=label(quantity, curves)), hv.Dimension("volume", label="Volume [%]")
     drawn = []
     for k, structure in enumerate(present):
         lines = [
@@ -55,13 +55,13 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
                     frame_height=int(min(0.75 * size, 260)),
                     ylim=(0, 103),
                     xlim=(0, reach),
-                    xlabel=label(quantity),
+                    xlabel=label(quantity, curves),
                     ylabel="Volume [%]" if k % n == 0 else "",
                 )
             )
         )
     missing = f" Without volume on the grid: {', '.join(absent)}." if absent else ""
-    text = f"{caption} Cumulative volume histograms of {label(quantity)} per structure.{missing} {provenance([curves])}"
+    text = f"{caption} Cumulative volume histograms of {label(quantity, curves)} per structure.{missing} {provenance([curves])}"
     return Figure(in_columns(drawn, n), text.strip(), key=_key(curves))
 
 
@@ -85,7 +85,7 @@ def depth_profiles(
     for da in arrays:
         da = (da if "ion" in da.dims else da.expand_dims(ion=[""])).compute()
         name = str(da.name)
-        vdim = hv.Dimension(name, label=label(name))
+        vdim = hv.Dimension(name, label=label(name, da))
         lines = [_curve(da["distance"].values, da.sel(ion=i).values, str(i), kdim, vdim) for i in da["ion"].values]
         top = 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0
         shade = [hv.VSpan(*target).opts(color="#999999", alpha=0.22, line_alpha=0)] if target else []
@@ -95,7 +95,7 @@ def depth_profiles(
                     frame_width=size,
                     frame_height=int(min(0.8 * size, 280)),
                     xlabel="Depth in the body [mm]",
-                    ylabel=label(name),
+                    ylabel=label(name, da),
                     ylim=(0, top),
                     xlim=(float(da["distance"].min()), float(da["distance"].max())),
                 )

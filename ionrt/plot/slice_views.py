@@ -10,6 +10,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
+from ionrt.patient.names import is_external, is_target
 from ionrt.plot.style import (
     COLOURMAPS,
     FONT_SIZES,
@@ -36,14 +37,25 @@ def _cut(da: xr.DataArray, normal: str, at: float, rows: str, columns: str) -> x
     return da.sel({normal: at}, method="nearest").transpose(..., rows, columns)
 
 
-def _box(ct: xr.DataArray, rows: str, columns: str, margin: float) -> dict[str, tuple[float, float]]:
-    """Extent of everything denser than air in the slice, so that no page is spent on air."""
-    inside = ct > -400
+def _top(da: xr.DataArray) -> float:
+    """Upper end of a colour scale."""
+    highest = float(da.quantile(0.998))
+    return highest if np.isfinite(highest) and highest > 0 else 1.0
+
+
+def _box(
+    ct: xr.DataArray, cut: xr.DataArray, outline: xr.DataArray, rows: str, columns: str, margin: float = 12.0
+) -> dict[str, tuple[float, float]]:
+    """Extent of what is shown and of the structures, outlines of the body aside; of the body where nothing is shown."""
     out = {}
+    inner = [str(s) for s in outline["structure"].values if not is_external(str(s))]
     for dim, other in ((rows, columns), (columns, rows)):
-        where = ct[dim].values[inside.any(other).values]
-        if not where.size:
-            where = ct[dim].values
+        parts = [cut[dim].values[cut.notnull().any([d for d in cut.dims if d != dim]).values]]
+        drawn = outline.sel(structure=inner) > 0.5
+        parts.append(outline[dim].values[drawn.any(["structure", other]).values])
+        if not parts[0].size:
+            parts = [ct[dim].values[(ct > -400).any(other).values]]
+        where = np.concatenate(parts) if sum(p.size for p in parts) else ct[dim].values
         low, high = float(where.min()) - margin, float(where.max()) + margin
         out[dim] = (max(low, float(ct[dim].min())), min(high, float(ct[dim].max())))
     return out
@@ -61,7 +73,9 @@ def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
     for i, name in enumerate(structures["structure"].values):
         paths = _contour_paths(structures.sel(structure=name), rows, columns)
         if paths:
-            out.append(hv.Path(paths, kdims=[columns, rows]).opts(color=_colour(i), line_width=1.4 if i else 2.4))
+            width, dash = (1.4 if i else 2.4), ("solid" if i < len(STRUCTURE_COLOURS) else "6 3")
+            rim = hv.Path(paths, kdims=[columns, rows]).opts(color="#000000", alpha=0.55, line_width=width + 1.6)
+            out += [rim, hv.Path(paths, kdims=[columns, rows]).opts(color=_colour(i), line_width=width, line_dash=dash)]
     return out
 
 
@@ -87,21 +101,24 @@ def slices(
     limits: tuple[float, float] | None = None,
     floor: float = 0.05,
     where: xr.DataArray | None = None,
+    own_scale: bool = False,
+    within: bool = False,
     unreachable: Iterable[str] = (),
     width: int = 1140,
     columns: int = 3,
     caption: str = "",
 ) -> Figure:
-    """One slice of a quantity on CT, one panel per ion, all with the same colour scale and linked axes.
+    """One slice of a quantity on CT, one panel per ion, with one colour scale or own ones, and linked axes, cut to the beams.
 
     Parameters
     ----------
     da : quantity on (z, y, x) or (ion, z, y, x), mm.
     ct : CT numbers [HU] on any grid of the same frame; structures : fractions (structure, z, y, x), drawn at one half.
     plane : ``transverse``, ``coronal`` or ``sagittal``; at : position [mm] of the slice; default the middle
-        of the first structure.
+        of the target (the first structure with a target's name), else of the first structure.
     limits : ends of the colour scale [unit of `da`], default 0 to the maximum in the slice.
     floor : values below this share of the upper end are transparent; where : mask (.., z, y, x) of voxels to show instead.
+    own_scale : a colour scale for each ion, where `limits` are not given; within : only inside the body (CT above -400 HU).
     unreachable : ions that have no plan; they get a panel that says so.
     width : of the whole figure [pixels]; columns : panels per row.
     caption : first sentence; what is shown, its LET definition and RBE model are added.
@@ -119,31 +136,41 @@ def slices(
     cut = cut if "ion" in cut.dims else cut.expand_dims(ion=[""])
     shown = _cut(where, normal, at, down, across) if where is not None else cut >= floor * float(cut.max())
     cut = cut.where(shown)
-    box = _box(grey, down, across, margin=8.0)
+    if within:
+        cut = cut.where(grey.interp({d: cut[d] for d in (down, across)}, method="nearest") > -400.0)
+    box = _box(grey, cut, outline, down, across)
     cut, grey = (one.sel({d: slice(*v) for d, v in box.items()}) for one in (cut, grey))
-    limits = limits or (0.0, float(cut.quantile(0.998)) or 1.0)
+    each = own_scale and limits is None
+    shared = limits or (0.0, _top(cut))
     absent = [str(i) for i in unreachable]
-    text = f"{caption} {_what(name, plane, float(cut[normal]))} {provenance([cut if cut['ion'].values[0] else da])}"
+    text = f"{caption} {_what(cut, each, plane, float(cut[normal]))} {provenance([cut if cut['ion'].values[0] else da])}"
     cut = cut.reindex(ion=[*cut["ion"].values, *absent]) if absent else cut
     n = min(columns, cut.sizes["ion"])
-    frame = min(int((width - 150) / n) - 14, 420)
+    frame = min(int((width - 150) / n) - (84 if each else 14), 420)
     size = (frame, int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0])))
     panels = []
     for k, ion in enumerate(str(i) for i in cut["ion"].values):
         title = ION_NAMES.get(ion, ion).capitalize() + (": does not reach" if ion in absent else "")
-        panels.append(_panel(cut.sel(ion=ion), title, grey, outline, limits, box, size, k % n == 0, k % n == n - 1))
+        one = cut.sel(ion=ion)
+        scale = (0.0, _top(one)) if each else shared
+        panels.append(_panel(one, title, grey, outline, scale, box, size, k % n == 0, each or k % n == n - 1))
     layout = hv.Layout(panels).cols(n).opts(hv.opts.Layout(shared_axes=True, toolbar="right", merge_tools=True))
     return Figure(layout, text.strip(), key=_key(outline))
 
 
-def _what(name: str, plane: str, at: float) -> str:
-    normal = PLANES[plane][0]
-    return f"{label(name)} as colour wash on CT, {plane} slice at {normal} = {at:.0f} mm, one colour scale."
+def _what(cut: xr.DataArray, each: bool, plane: str, at: float) -> str:
+    normal, scale = PLANES[plane][0], "each ion on a colour scale of its own" if each else "one colour scale"
+    return f"{label(str(cut.name), cut)} as colour wash on CT, {plane} slice at {normal} = {at:.0f} mm, {scale}."
+
+
+def target_first(names: Iterable[str]) -> list[str]:
+    """Structures, what has the name of a target in front, outlines of the body last."""
+    return sorted(names, key=lambda n: (not is_target(n), is_external(n)))
 
 
 def _middle(structures: xr.DataArray, normal: str) -> float:
-    """Centre of the first structure along one axis; of the grid where it is empty."""
-    first = structures.isel(structure=0)
+    """Centre along one axis of the target, else of the first structure; of the grid where it is empty."""
+    first = structures.sel(structure=target_first(map(str, structures["structure"].values))[0])
     profile = first.sum([d for d in first.dims if d != normal]).compute()
     total = float(profile.sum())
     return float((profile * profile[normal]).sum()) / total if total else float(structures[normal].mean())
@@ -152,10 +179,11 @@ def _middle(structures: xr.DataArray, normal: str) -> float:
 def _key(outline: xr.DataArray) -> tuple[tuple[str, str, str], ...]:
     names = [str(s) for s in outline["structure"].values]
     met = [float(outline.sel(structure=s).max()) > 0.5 for s in names]
-    return tuple((s, _colour(i), "solid") for i, s in enumerate(names) if met[i])
+    return tuple((s, _colour(i), "solid" if i < len(STRUCTURE_COLOURS) else "6 3") for i, s in enumerate(names) if met[i])
 
 
 def _colour(i: int) -> str:
+    """Of the structure number i; after the eighth the colours begin again, dashed."""
     return STRUCTURE_COLOURS[i % len(STRUCTURE_COLOURS)]
 
 
@@ -165,7 +193,7 @@ def _panel(one, title, grey, outline, limits, box, size, first, last):
     frame, height = size
     wash = one.values.astype(np.float32)
     name = str(one.name)
-    value = hv.Dimension(name, label=label(name), range=limits)
+    value = hv.Dimension(name, label=label(name, one), range=limits)
     base = _image(grey, _window(grey), "CT").opts(cmap="gray", clim=(0, 255), tools=[])
     colour = _image(one, wash, value).opts(
         cmap=COLOURMAPS.get(name, "viridis"), clim=limits, alpha=0.72, clipping_colors={"NaN": "transparent"}, tools=["hover"]
@@ -206,4 +234,10 @@ def _letters(across: str, down: str, box: dict[str, tuple[float, float]]) -> Any
         (x_mid, low + dy, SIDES[down][0]),
         (x_mid, high - dy, SIDES[down][1]),
     ]
-    return hv.Labels(points, kdims=[across, down], vdims="text").opts(text_color="#DDDDDD", text_font_size="9pt")
+    return hv.Labels(points, kdims=[across, down], vdims="text").opts(
+        text_color="#FFFFFF",
+        text_font_size="9pt",
+        text_font_style="bold",
+        background_fill_color="#222222",
+        background_fill_alpha=0.7,
+    )

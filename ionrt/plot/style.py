@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import holoviews as hv
@@ -15,13 +16,13 @@ import xarray as xr
 from bokeh.core.types import ID
 from bokeh.embed import json_item
 
-from ionrt.quantities import LET_DEFINITIONS, QUANTITIES
+from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError
 
 hv.Store.set_current_backend("bokeh")
 
-# Okabe-Ito colours: told apart with any kind of colour vision; the dash tells them apart in grey.
-ION_COLOURS = {"p": "#0072B2", "He": "#009E73", "C": "#D55E00", "O": "#CC79A7", "Ne": "#E69F00"}
-ION_DASHES = {"p": "solid", "He": "dashed", "C": "solid", "O": "dotdash", "Ne": "dotted"}
+# Okabe-Ito colours, oxygen and neon darker so that both stand out on white (4.4 and 3.9 to 1); in grey the dash tells.
+ION_COLOURS = {"p": "#0072B2", "He": "#009E73", "C": "#D55E00", "O": "#B8588C", "Ne": "#A87900"}
+ION_DASHES = {"p": "solid", "He": "6 3", "C": "14 3", "O": "2 3 6 3", "Ne": "2 3"}
 DASHES = {"solid": "none", "dashed": "6 3", "dotdash": "2 3 6 3", "dotted": "2 3"}
 PALE = ("#FFFFFF", "#F0E442")  # need a rim on white paper
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
@@ -37,11 +38,11 @@ SYMBOLS = {
     "volume_fraction": "volume",
 }
 RBE_MODELS = {
-    "nirs_mkm": "NIRS clinical dose, microdosimetric kinetic model for HSG cells",
+    "nirs_mkm": "NIRS clinical dose relative to a carbon beam, microdosimetric kinetic model for HSG cells",
     "lem1": "local effect model I",
     "smk": "stochastic microdosimetric kinetic model",
     "osmk": "oxygen-effect stochastic microdosimetric kinetic model",
-    "constant": "constant RBE",
+    "constant": "constant RBE, 1.1 unless stated",
     "mcnamara": "McNamara 2015, LETd and alpha/beta (protons)",
     "wedenberg": "Wedenberg 2013, LETd and alpha/beta (protons)",
     "carabe": "Carabe 2012, LETd and alpha/beta (protons)",
@@ -76,16 +77,24 @@ def unit(name: str) -> str:
     return QUANTITIES[name].unit.replace("um", "µm") if QUANTITIES[name].unit != "1" else ""
 
 
-def label(name: str) -> str:
-    """Axis label of a quantity with its unit."""
+def label(name: str, of: xr.DataArray | None = None) -> str:
+    """Axis label of a quantity with its unit; under a clinical dose the ratio to physical dose is a clinical factor, no RBE."""
     text = SYMBOLS.get(name, QUANTITIES[name].long_name)
+    if name == "rbe" and of is not None and "nirs_mkm" in str(of.attrs.get("rbe_model", "")):
+        text = "clinical factor"
     text = text[0].upper() + text[1:]
     return f"{text} [{unit(name)}]" if unit(name) else text
 
 
+def whole_palette(name: str) -> list[str]:
+    """The 256 colours of a colour map."""
+    return list(hv.plotting.util.process_cmap(name, 256))
+
+
 def provenance(arrays: Iterable[xr.DataArray]) -> str:
-    """Which ions, which LET definition, which RBE model: the sentence that no figure goes without."""
+    """Whose patient, which ions, LET definition and dose system: the sentences that no figure goes without."""
     parts: dict[str, list[str]] = {}
+    arrays, first = list(arrays), ""
     for da in arrays:
         for ion in da["ion"].values.ravel() if "ion" in da.coords else ():
             parts.setdefault("Ions", []).append(ION_NAMES.get(str(ion), str(ion)))
@@ -93,16 +102,29 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
             parts.setdefault("LETd", []).append(
                 f"dose average over {LET_LABELS.get(definition, definition)}, unrestricted, in water"
             )
+        if above := da.attrs.get("above"):
+            parts.setdefault("LETd", []).append(str(above))
         if model := da.attrs.get("rbe_model"):
-            parts.setdefault("RBE model", []).append(f"{RBE_MODELS[model]} ({model})" if model in RBE_MODELS else str(model))
-    return " ".join(f"{key}: {', '.join(dict.fromkeys(values))}." for key, values in parts.items())
+            parts.setdefault("Dose system", []).append(_system(str(model)))
+        if kind := da.attrs.get("synthetic"):
+            first = f"SYNTHETIC patient ({kind} phantom). "
+    return first + " ".join(f"{key}: {', '.join(dict.fromkeys(values))}." for key, values in parts.items())
+
+
+def _system(model: str) -> str:
+    """A dose system in words; of several, each with its ions, as a comparison writes them: ``constant (p); nirs_mkm (C)``."""
+    words = []
+    for part in model.split("; "):
+        name, _, who = part.partition(" (")
+        words.append(f"{RBE_MODELS[name]} ({name}{f'; {who[:-1]}' if who else ''})" if name in RBE_MODELS else part)
+    return "; ".join(words)
 
 
 def _line(colour: str, dash: str) -> str:
     """A short piece of line for the key, as in the plot."""
     where = "x1='0' y1='5' x2='30' y2='5'"
     lines = f"<line {where} stroke='#777' stroke-width='4.5'/>" if colour in PALE else ""
-    lines += f"<line {where} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{DASHES[dash]}'/>"
+    lines += f"<line {where} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{DASHES.get(dash, dash)}'/>"
     return f"<svg width='30' height='10' style='vertical-align:middle'>{lines}</svg>"
 
 
@@ -119,9 +141,25 @@ class Figure:
         from IPython.display import HTML, display
 
         display(HTML(self.to_html()) if isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)) else self.element)
-        key = "".join(f"<span>{_line(*one[1:])} {html.escape(one[0])}</span>" for one in self.key)
-        outlines = f"<p class='key'>{key}</p>" if key else ""
-        display(HTML(f"{outlines}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
+        display(HTML(f"{self._outlines()}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
+
+    def _outlines(self) -> str:
+        """The key; with a style of its own, so that it stands apart in JupyterLab as well."""
+        entry = "<span style='display:inline-block;margin-right:1.6em'>"
+        key = "".join(f"{entry}{_line(*one[1:])} {html.escape(one[0])}</span>" for one in self.key)
+        return f"<p class='key'>{key}</p>" if key else ""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the figure with its key and caption as a picture; a Chromium, Chrome or Edge on this computer paints it.
+
+        Parameters: `path` ending in ``.svg`` or ``.png`` (twice the size on screen). Returns the path.
+        Errors: IonrtError for another ending, a table, or where no browser is found.
+        """
+        from ionrt.plot.picture import save
+
+        if not isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)):
+            raise IonrtError("save: a table is no picture; take the DataFrame, e.g. frame.to_csv")
+        return save(hv.render(self.element, backend="bokeh"), self.key, self.caption, Path(path))
 
     def to_html(self) -> str:
         """Place holder and script of the plot, which waits until BokehJS is there.
@@ -134,7 +172,9 @@ class Figure:
             toolbar.update(logo=None, autohide=True)
         item = json.dumps(json_item(model, target=ID(place))).replace("</", "<\\/")
         show = f"window.Bokeh && Bokeh.embed ? Bokeh.embed.embed_item({item}) : setTimeout(show, 50)"
-        return f'<div id="{place}" class="plot"></div>\n<script>(function show() {{ {show}; }})();</script>'
+        about = html.escape(self.caption or "figure", quote=True)
+        holder = f'<div id="{place}" class="plot" role="img" aria-label="{about}"></div>'
+        return f"{holder}\n<script>(function show() {{ {show}; }})();</script>"
 
 
 def tidy(plot: Any, _: Any) -> None:

@@ -16,11 +16,27 @@ def add_fractions(
     BED = sum_f n_f d_f (1 + d_f / (alpha/beta)); EQD_x = BED / (1 + x / (alpha/beta)). Ions given within a fraction mix before
     the model (moments of the field add); given in different fractions each has its own d_f and the effects add.
 
-    Parameters: `rbe_dose` (fraction, ...) [Gy (RBE)] per fraction, with the coordinate ``fractions`` (n_f along ``fraction``;
-    missing: 1 each), e.g. a model applied to `ionrt.plan.course`; `alpha_beta` [Gy] of photons; `fraction_size` x [Gy].
-    Returns ``bed`` [Gy], or ``eqd`` [Gy] where `fraction_size` is given, without ``fraction``.
     Validity: linear-quadratic range, complete repair between fractions, no repopulation.
-    Errors: no dimension ``fraction``, counts below 1, as `bed`. Reference: Fowler 1989, doi 10.1259/0007-1285-62-740-679.
+
+    Parameters
+    ----------
+    rbe_dose : (fraction, ...) [Gy (RBE)] per fraction, with the coordinate ``fractions`` (n_f along ``fraction``; missing: 1
+        each), e.g. a model applied to `ionrt.plan.course`
+    alpha_beta : [Gy] of photons
+    fraction_size : x [Gy].
+
+    Returns
+    -------
+    ``bed`` [Gy], or ``eqd`` [Gy] where `fraction_size` is given, without ``fraction``.
+
+    Raises
+    ------
+    IonrtError
+        No dimension ``fraction``, counts below 1, as `bed`.
+
+    References
+    ----------
+    Fowler 1989, doi 10.1259/0007-1285-62-740-679.
     """
     check(rbe_dose, "rbe_dose", dims=("fraction",))
     counts = (

@@ -30,12 +30,26 @@ def _fraction_dose(dose: xr.DataArray, fractions: int, alpha_beta: Any, what: st
 def bed(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataArray:
     """Biologically effective dose n d (1 + d / (alpha/beta)).
 
-    Parameters: `dose` d per fraction [Gy or Gy (RBE)], any shape; `fractions` n; `alpha_beta` [Gy] of photons, a number or a
-    map.
-    Returns: ``bed`` [Gy] of the shape of `dose`. Validity: linear-quadratic range, complete repair between fractions, no
-    repopulation.
-    Errors: IonrtError for other units, fractions < 1, alpha_beta <= 0.
-    Reference: Fowler 1989, Br J Radiol 62 (740), 679-694, doi 10.1259/0007-1285-62-740-679.
+    Validity: linear-quadratic range, complete repair between fractions, no repopulation.
+
+    Parameters
+    ----------
+    dose : d per fraction [Gy or Gy (RBE)], any shape
+    fractions : n
+    alpha_beta : [Gy] of photons, a number or a map.
+
+    Returns
+    -------
+    ``bed`` [Gy] of the shape of `dose`.
+
+    Raises
+    ------
+    IonrtError
+        Other units, fractions < 1, alpha_beta <= 0.
+
+    References
+    ----------
+    Fowler 1989, Br J Radiol 62 (740), 679-694, doi 10.1259/0007-1285-62-740-679.
     """
     d = _fraction_dose(dose, fractions, alpha_beta, "bed")
     return stamp(d * fractions * (1.0 + d / alpha_beta), "bed", rbe_model=d.attrs.get("rbe_model"), fractions=int(fractions))
@@ -44,8 +58,18 @@ def bed(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataArr
 def eqdx(dose: xr.DataArray, *, fractions: int, alpha_beta: Number, fraction_size: float) -> xr.DataArray:
     """Equieffective total dose in fractions of x Gy, n d (d + alpha/beta) / (x + alpha/beta).
 
-    Parameters: as `bed`; `fraction_size` x [Gy]. Returns: ``eqd`` [Gy] of the shape of `dose`. Validity, errors: as `bed`.
-    Reference: the total dose with the `bed` of Fowler 1989 in fractions of x, doi 10.1259/0007-1285-62-740-679.
+    Parameters
+    ----------
+    dose, fractions, alpha_beta : as `bed`
+    fraction_size : x [Gy].
+
+    Returns
+    -------
+    ``eqd`` [Gy] of the shape of `dose`. Validity, errors: as `bed`.
+
+    References
+    ----------
+    the total dose with the `bed` of Fowler 1989 in fractions of x, doi 10.1259/0007-1285-62-740-679.
     """
     if not fraction_size > 0:
         raise IonrtError(f"eqdx: expected fraction_size > 0 Gy, got {fraction_size!r}")
@@ -63,9 +87,23 @@ def eqd2(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataAr
 def oxygen_weighted_dose(rbe_dose: xr.DataArray, let: xr.DataArray, *, po2: Number, **oer: float) -> xr.DataArray:
     """RBE-weighted dose that aerobic cells would need for the same effect, D_RBE / OER(LETd, pO2).
 
-    Parameters: `rbe_dose` [Gy (RBE)]; `let` ``let_d`` [keV/um] on its grid; `po2` [mmHg], a number or a map; `oer` constants of
-    `ionrt.biology.oer_antonovic`. Returns: ``rbe_dose`` [Gy (RBE)]. Validity: that of the OER model and of dose-modifying
-    oxygen (the OSMK does without this assumption). Errors: IonrtError for differing grids, units, negative pressure.
+    Validity: that of the OER model and of dose-modifying oxygen (the OSMK does without this assumption).
+
+    Parameters
+    ----------
+    rbe_dose : [Gy (RBE)]
+    let : ``let_d`` [keV/um] on its grid
+    po2 : [mmHg], a number or a map
+    oer : constants of `ionrt.biology.oer_antonovic`.
+
+    Returns
+    -------
+    ``rbe_dose`` [Gy (RBE)].
+
+    Raises
+    ------
+    IonrtError
+        Differing grids, units, negative pressure.
     """
     check(rbe_dose, "rbe_dose")
     check_same_grid(rbe_dose, let, what="oxygen_weighted_dose")

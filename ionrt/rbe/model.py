@@ -146,11 +146,23 @@ MODELS: dict[str, Model] = {}
 def apply_model(field: xr.Dataset, name: str, **params: Any) -> xr.DataArray:
     """RBE-weighted dose of `field` under the model `name` of `MODELS`; every model answers this call.
 
-    Parameters: `field` Dataset (z, y, x) with ``dose`` [Gy] per fraction and the model's moments; `params` those of the model.
-    Returns: ``rbe_dose`` [Gy (RBE)], shape of dose, float32 where the field is; lazy where the field is chunked.
-    Validity: that of the model (attribute ``validity``); warns once with the number of voxels outside, for a chunked field
-    that of the first block that has any (`voxels_outside` counts them all).
-    Errors: IonrtError for an unknown model, a missing moment, wrong units or definitions, NaN, negative or infinite values.
+    Validity: that of the model (attribute ``validity``); warns once with the number of voxels outside, for a chunked field that
+    of the first block that has any (`voxels_outside` counts them all).
+
+    Parameters
+    ----------
+    field : Dataset (z, y, x) with ``dose`` [Gy] per fraction and the model's moments
+    name : of the model, a key of `MODELS`
+    params : those of the model.
+
+    Returns
+    -------
+    ``rbe_dose`` [Gy (RBE)], shape of dose, float32 where the field is; lazy where the field is chunked.
+
+    Raises
+    ------
+    IonrtError
+        An unknown model, a missing moment, wrong units or definitions, NaN, negative or infinite values.
     """
     return MODELS[one_of(name, tuple(MODELS), what="RBE model")](field, **params)
 
@@ -160,7 +172,13 @@ def voxels_outside(field: xr.Dataset, name: str, **params: Any) -> xr.DataArray:
 
     A chunked field warns when the first such block is computed and counts that block alone; this counts all of them.
 
-    Parameters: as `apply_model`. Returns: ``voxels_outside`` [1], a number; lazy where the field is chunked.
+    Parameters
+    ----------
+    field, name, params : as `apply_model`.
+
+    Returns
+    -------
+    ``voxels_outside`` [1], a number; lazy where the field is chunked.
     Errors: as `apply_model`.
     """
     return MODELS[one_of(name, tuple(MODELS), what="RBE model")].outside(field, **params)

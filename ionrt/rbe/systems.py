@@ -40,8 +40,20 @@ DOSE_SYSTEMS: dict[str, DoseSystem] = {
 def dose_in_system(field: xr.Dataset, system: str, **params: Any) -> xr.DataArray:
     """RBE-weighted dose of a field under a dose system.
 
-    Parameters: `field` with the moments of the system's model; `system` a name in `DOSE_SYSTEMS`; `params` of the model.
-    Returns: ``rbe_dose`` [Gy (RBE)] with the attribute ``dose_system``. Errors: IonrtError for a system without a formula.
+    Parameters
+    ----------
+    field : with the moments of the system's model
+    system : a name in `DOSE_SYSTEMS`
+    params : of the model.
+
+    Returns
+    -------
+    ``rbe_dose`` [Gy (RBE)] with the attribute ``dose_system``.
+
+    Raises
+    ------
+    IonrtError
+        A system without a formula.
     """
     s = DOSE_SYSTEMS[one_of(system, tuple(DOSE_SYSTEMS), what="dose system")]
     if s.model is None:
@@ -54,10 +66,20 @@ def convert(
 ) -> xr.Dataset:
     """One field under two dose systems: conversion by recalculation, voxel by voxel.
 
-    Parameters: `field` with the moments of both models (one parameter set per moment: NIRS-mMKM and SMK share z* and need
-    two fields); `source`, `target` names in `DOSE_SYSTEMS`; `params` {system: parameters of its model}.
-    Returns: Dataset ``source``, ``target`` [Gy (RBE)] and ``factor`` target / source [1], 0 where there is no dose.
-    Errors: IonrtError as `dose_in_system`.
+    Parameters
+    ----------
+    field : with the moments of both models (one parameter set per moment: NIRS-mMKM and SMK share z* and need two fields)
+    source, target : names in `DOSE_SYSTEMS`
+    params : {system: parameters of its model}.
+
+    Returns
+    -------
+    Dataset ``source``, ``target`` [Gy (RBE)] and ``factor`` target / source [1], 0 where there is no dose.
+
+    Raises
+    ------
+    IonrtError
+        As `dose_in_system`.
     """
     given = params or {}
     a, b = (dose_in_system(field, s, **given.get(s, {})) for s in (source, target))
@@ -101,12 +123,22 @@ def convert_prescription(dose_per_fraction: float, *, source: str, target: str) 
     The factor is 1.37 (95 % limits 1.35 to 1.39) at 3.00 Gy (RBE) of LEM I and 1.46 (1.41 to 1.51) at 2.70, linear between
     them; below it rises to 3 at 0.24 Gy (RBE), in organs, and no number is given.
 
-    Parameters: `dose_per_fraction` [Gy (RBE)] in the source system; `source`, `target` "LEM-I" and "NIRS-mMKM" in either order.
-    Returns: `ConvertedPrescription`, `low` and `high` from the published limits: those of the mean of one site and centre,
-    not the spread of patients.
     Validity: prescriptions of 2.70 to 3.00 Gy (RBE) of LEM I per fraction; other sites, fraction sizes or systems raise:
     recalculate from physical dose and radiation quality with `convert`.
-    Reference: Zhang et al. 2020, doi 10.1186/s13014-020-01723-z (PMC7731771).
+
+    Parameters
+    ----------
+    dose_per_fraction : [Gy (RBE)] in the source system
+    source, target : "LEM-I" and "NIRS-mMKM" in either order.
+
+    Returns
+    -------
+    `ConvertedPrescription`, `low` and `high` from the published limits: those of the mean of one site and centre, not the
+        spread of patients.
+
+    References
+    ----------
+    Zhang et al. 2020, doi 10.1186/s13014-020-01723-z (PMC7731771).
     """
     if {source, target} != {"LEM-I", "NIRS-mMKM"}:
         raise IonrtError(

@@ -44,12 +44,21 @@ def _one(field: xr.Dataset, name: str, drawn: Mapping[str, float], params: Mappi
 def ensemble(field: xr.Dataset, name: str, *, samples: Mapping[str, Sequence[float]], **params: Any) -> xr.DataArray:
     """RBE-weighted dose for every draw of uncertain parameters, lazily.
 
-    Parameters: `field` and `params` as for the model `name`; `samples` {parameter: n values}: a number parameter of the model
-    (``alpha_beta``, ``clinical_factor``), a coefficient of its tissue (``alpha0``, ``beta0``), or a moment
-    (``zstar_x_dose``) with the factors to scale it by, which is how another source of the stopping power enters to first
-    order (carbon z*: 3.3 % at 5 MeV/u, 1.6 % at 200).
-    Returns: ``rbe_dose`` [Gy (RBE)] (sample, ...), one dask chunk per draw; nothing is computed.
-    Errors: IonrtError for unequal lengths, an unknown parameter, one that would change the moments (z0, radii).
+    Parameters
+    ----------
+    field, name, params : the model and what it is called with, as in `apply_model`
+    samples : {parameter: n values}: a number parameter of the model (``alpha_beta``, ``clinical_factor``), a coefficient of its
+        tissue (``alpha0``, ``beta0``), or a moment (``zstar_x_dose``) with the factors to scale it by, which is how another
+        source of the stopping power enters to first order (carbon z*: 3.3 % at 5 MeV/u, 1.6 % at 200).
+
+    Returns
+    -------
+    ``rbe_dose`` [Gy (RBE)] (sample, ...), one dask chunk per draw; nothing is computed.
+
+    Raises
+    ------
+    IonrtError
+        Unequal lengths, an unknown parameter, one that would change the moments (z0, radii).
     """
     one_of(name, tuple(MODELS), what="RBE model")
     lengths = {k: len(v) for k, v in samples.items()}
@@ -65,8 +74,19 @@ def ensemble(field: xr.Dataset, name: str, *, samples: Mapping[str, Sequence[flo
 def bands(values: xr.DataArray, *, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> xr.DataArray:
     """Quantiles over `sample`.
 
-    Parameters: `values` any quantity with the dimension ``sample``; `quantiles` in [0, 1]. Returns: the same quantity
-    (quantile, ...), lazy where the input is. Errors: IonrtError without the dimension ``sample``.
+    Parameters
+    ----------
+    values : any quantity with the dimension ``sample``
+    quantiles : in [0, 1].
+
+    Returns
+    -------
+    the same quantity (quantile, ...), lazy where the input is.
+
+    Raises
+    ------
+    IonrtError
+        Without the dimension ``sample``.
     """
     if "sample" not in values.dims:
         raise IonrtError(f"bands: expected the dimension 'sample', got {values.dims}")

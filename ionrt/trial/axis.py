@@ -24,7 +24,10 @@ class Axis:
     let_definition : which particles an LET level counts; required for "let_d".
     rbe_model : dose system of an RBE-weighted level; required for "rbe_dose".
 
-    Raises IonrtError where levels do not increase, are not positive, or the definition is missing.
+    Raises
+    ------
+    IonrtError
+        Where levels do not increase, are not positive, or the definition is missing.
     """
 
     quantity: str

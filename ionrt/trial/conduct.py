@@ -26,8 +26,14 @@ def departures(protocol: Protocol, performed: Mapping[str, Any]) -> pd.DataFrame
     performed : what was done: any of endpoint, population, method, strata, covariates, alpha; what is left out was done as
         planned.
 
-    Returns a DataFrame, one row per item that differs: item, planned, performed; attrs["status"] is "as planned" or
-    "exploratory". Raises IonrtError for an item that the plan does not know.
+    Returns
+    -------
+    a DataFrame, one row per item that differs: item, planned, performed; attrs["status"] is "as planned" or "exploratory".
+
+    Raises
+    ------
+    IonrtError
+        An item that the plan does not know.
     """
     unknown = [key for key in performed if key not in COMPARED]
     if unknown:
@@ -67,8 +73,8 @@ def interim(protocol: Protocol, data: pd.DataFrame, *, previous: Sequence[float]
     Returns
     -------
     Series: events, information (over the planned; above 1 where there are more), z (positive in favour of the experimental
-    arm), p (one-sided), z_efficacy, z_futility (NaN at the last look), decision ("stop for efficacy", "stop for futility",
-    "continue", at the last look "reject" or "do not reject").
+        arm), p (one-sided), z_efficacy, z_futility (NaN at the last look), decision ("stop for efficacy", "stop for futility",
+        "continue", at the last look "reject" or "do not reject").
 
     Raises
     ------
@@ -109,8 +115,15 @@ def analyse(protocol: Protocol, data: pd.DataFrame, **performed: Any) -> pd.Data
         (rates), or success (single arm).
     performed : departures from the plan, see `departures`; `strata` and `alpha` are also used in the computation.
 
-    Returns a one-row DataFrame: endpoint, method, n, estimate, lower, upper, statistic, p (one-sided), reject, status, and
-    departs (names of the items that differ). Raises IonrtError for missing columns and designs without a primary test.
+    Returns
+    -------
+    a one-row DataFrame: endpoint, method, n, estimate, lower, upper, statistic, p (one-sided), reject, status, and departs
+        (names of the items that differ).
+
+    Raises
+    ------
+    IonrtError
+        Missing columns and designs without a primary test.
     """
     differs = departures(protocol, performed)
     alpha = float(performed.get("alpha", protocol.alpha)) / protocol.sided

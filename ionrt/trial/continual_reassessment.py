@@ -54,9 +54,15 @@ class Crm:
         follow_up : time observed per patient, in the unit of the window; needed by TITE-CRM.
         method : "bayes" (posterior mean of the parameter) or "mle".
 
-        Returns a DataFrame indexed by level: value, n, toxicities, prior, p_toxicity, recommended; attrs estimate, level, and
-        untried (nobody was treated there so far). Raises IonrtError for unknown levels, toxicities that are not 0 or 1, and
-        for "mle" before both outcomes were seen.
+        Returns
+        -------
+        a DataFrame indexed by level: value, n, toxicities, prior, p_toxicity, recommended; attrs estimate, level, and untried
+            (nobody was treated there so far).
+
+        Raises
+        ------
+        IonrtError
+            Unknown levels, toxicities that are not 0 or 1, and for "mle" before both outcomes were seen.
         """
         index, y, weight = self._patients(level, toxicity, follow_up)
         estimate = self._posterior_mean(index, y, weight) if method == "bayes" else self._mle(index, y, weight, method)
@@ -156,8 +162,18 @@ def crm(
     scale : prior standard deviation of b.
     cutoff : stop the trial where P(p_1 > target | data) exceeds it.
 
-    Returns a Crm with `fit`. Raises IonrtError for a skeleton that does not increase. Reference: O'Quigley, Pepe & Fisher 1990,
-    doi:10.2307/2531628.
+    Returns
+    -------
+    a Crm with `fit`.
+
+    Raises
+    ------
+    IonrtError
+        A skeleton that does not increase.
+
+    References
+    ----------
+    O'Quigley, Pepe & Fisher 1990, doi:10.2307/2531628.
     """
     values = limits.skeleton(skeleton)
     level_values(axis, values.size)
@@ -195,7 +211,13 @@ def tite_crm(
     ----------
     window : observation time for toxicity, in the unit of the follow-up, > 0.
 
-    Returns a Crm whose `fit` needs `follow_up`. Reference: Cheung & Chappell 2000, doi:10.1111/j.0006-341X.2000.01177.x.
+    Returns
+    -------
+    a Crm whose `fit` needs `follow_up`.
+
+    References
+    ----------
+    Cheung & Chappell 2000, doi:10.1111/j.0006-341X.2000.01177.x.
     """
     design = crm(skeleton, target, axis=axis, n_max=n_max, cohort=cohort, model=model, scale=scale, cutoff=cutoff)
     return replace(design, window=limits.positive(window, "window"))
@@ -212,7 +234,13 @@ def indifference_skeleton(half_width: float, target: float, prior_level: int, le
     target : acceptable toxicity probability.
     prior_level : level (1-based) thought to have it; levels : number of levels.
 
-    Returns probabilities (level,). Reference: Lee & Cheung 2009, doi:10.1177/1740774509105076.
+    Returns
+    -------
+    probabilities (level,).
+
+    References
+    ----------
+    Lee & Cheung 2009, doi:10.1177/1740774509105076.
     """
     limits.probability(target - limits.positive(half_width, "half_width"), "target - half_width")
     limits.probability(target + half_width, "target + half_width")

@@ -26,9 +26,15 @@ def synthetic_participants(protocol: Protocol, seed: int, *, hr: float | None = 
     protocol : of design two_arm_survival with strata.
     seed : random seed. hr : true hazard ratio (default: the protocol's alternative).
 
-    Returns a DataFrame, one row per assessed participant: pid, the columns of `consort_from`, the strata, age_band, sex, entry
-    and time (unit of the protocol), event, worst_grade (of toxicity, 0-4); attrs["data"] = "SYNTHETIC". Raises IonrtError for
-    other designs.
+    Returns
+    -------
+    a DataFrame, one row per assessed participant: pid, the columns of `consort_from`, the strata, age_band, sex, entry and time
+        (unit of the protocol), event, worst_grade (of toxicity, 0-4); attrs["data"] = "SYNTHETIC".
+
+    Raises
+    ------
+    IonrtError
+        Other designs.
     """
     if not DESIGNS[protocol.design].event_driven:
         names = [name for name, design in DESIGNS.items() if design.event_driven]
@@ -83,8 +89,14 @@ def _outcomes(protocol: Protocol, df: pd.DataFrame, inside: np.ndarray, hr: floa
 def cut_at_events(participants: pd.DataFrame, events: int) -> pd.DataFrame:
     """The randomised participants as an interim look sees them when `events` events have happened, in calendar time.
 
-    Parameters: participants with entry, time, event and arm (see `synthetic_participants`); `events`, at most all there are.
-    Returns their rows with time and event cut at that day; who entered later is left out.
+    Parameters
+    ----------
+    participants : with entry, time, event and arm (see `synthetic_participants`)
+    events : at most all there are.
+
+    Returns
+    -------
+    Their rows with time and event cut at that day; who entered later is left out.
     """
     df = participants[participants["arm"].notna()].copy()
     calendar = (df["entry"] + df["time"])[df["event"] == 1].sort_values()

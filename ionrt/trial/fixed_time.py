@@ -57,9 +57,18 @@ def survival_rate(
     dropout : rate of loss to follow-up per unit time (0 for method "exact").
     method : "exact" or the transform "identity", "log", "loglog", "logit", "arcsine" (best size in small samples).
 
-    Returns a Series: n (not rounded), n_planned; for "exact" also r (reject s <= s0 with more than r survivors), type1, power.
-    Raises IonrtError where nobody is observed up to `time`, or "exact" meets censoring.
-    References: doi:10.1002/sim.721; Nagashima et al. 2021, doi:10.1002/pst.2090.
+    Returns
+    -------
+    a Series: n (not rounded), n_planned; for "exact" also r (reject s <= s0 with more than r survivors), type1, power.
+
+    Raises
+    ------
+    IonrtError
+        Where nobody is observed up to `time`, or "exact" meets censoring.
+
+    References
+    ----------
+    doi:10.1002/sim.721; Nagashima et al. 2021, doi:10.1002/pst.2090.
     """
     s0, s1 = limits.probability(s0, "s0"), limits.probability(s1, "s1")
     limits.alternative_above(s0, s1)

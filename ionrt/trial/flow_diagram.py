@@ -31,9 +31,18 @@ def consort(
     arms : per arm the counts of `ARM_STAGES`; not_received, lost, discontinued and excluded_from_analysis may be mappings of
         reasons.
 
-    Returns a DataFrame, one row per count: stage, arm ("all" before allocation), reason ("" for the sum), n.
-    Raises IonrtError that lists every equation that does not hold. Reference: Hopewell et al. 2025,
-    doi:10.1136/bmj-2024-081123.
+    Returns
+    -------
+    a DataFrame, one row per count: stage, arm ("all" before allocation), reason ("" for the sum), n.
+
+    Raises
+    ------
+    IonrtError
+        Every equation that does not hold.
+
+    References
+    ----------
+    Hopewell et al. 2025, doi:10.1136/bmj-2024-081123.
     """
     rows, faults = [_row("assessed", "all", "", assessed)], []
     rows += _reasons("excluded", "all", excluded)
@@ -90,8 +99,14 @@ def consort_from(participants: pd.DataFrame) -> pd.DataFrame:
     participants : columns `excluded` (reason, empty or missing for none), `arm` (missing unless randomised), `received` (bool),
         `lost` (reason), `discontinued` (reason), `analysed` (bool) and `not_analysed` (reason).
 
-    Returns the table of `consort`. Raises IonrtError for missing columns, or a participant both excluded and randomised or
-    neither.
+    Returns
+    -------
+    the table of `consort`.
+
+    Raises
+    ------
+    IonrtError
+        Missing columns, or a participant both excluded and randomised or neither.
     """
     needed = ["excluded", "arm", "received", "lost", "discontinued", "analysed", "not_analysed"]
     absent = [c for c in needed if c not in participants]

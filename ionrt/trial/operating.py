@@ -33,9 +33,16 @@ def dose_finding(
     n_sim, seed : replicates and random seed.
     accrual_interval : mean time between patients, TITE-CRM only, in the unit of its window (default: a quarter of it).
 
-    Returns a DataFrame, one row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the
-    replicates), se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the
-    truth come uniformly over the window. Raises IonrtError where the curve does not fit the design.
+    Returns
+    -------
+    a DataFrame, one row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the
+        replicates), se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the
+        truth come uniformly over the window.
+
+    Raises
+    ------
+    IonrtError
+        Where the curve does not fit the design.
     """
     p = limits.toxicity(p_true)
     k = design.n_levels if isinstance(design, Boin) else len(design.skeleton)
@@ -110,7 +117,9 @@ def compare_dose_finding(
     scenarios : name -> true toxicity probability per level.
     n_sim, seed : as in `dose_finding`.
 
-    Returns the rows of `dose_finding`, indexed by scenario, design and level.
+    Returns
+    -------
+    the rows of `dose_finding`, indexed by scenario, design and level.
     """
     axes = [design.axis for design in designs.values() if design is not None and design.axis is not None]
     parts = {}
@@ -128,8 +137,10 @@ def summarise_dose_finding(table: pd.DataFrame, *, target: float) -> pd.DataFram
 
     The right level is the highest whose true toxicity does not exceed the target (none where even the lowest does).
 
-    Returns a DataFrame: right (level value, NaN for none), recommended (share of the trials that recommend it), n (mean
-    patients), above_target (share of the patients treated above the target), toxicities (mean).
+    Returns
+    -------
+    a DataFrame: right (level value, NaN for none), recommended (share of the trials that recommend it), n (mean patients),
+        above_target (share of the patients treated above the target), toxicities (mean).
     """
     rows = {}
     for key, part in table.groupby(["scenario", "design"], sort=False):

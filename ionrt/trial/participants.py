@@ -35,12 +35,12 @@ def read_participants(path: str | Path, protocol: Protocol) -> pd.DataFrame:
     Returns
     -------
     DataFrame, one row per participant, with all columns of `consort_from`; ``attrs["data"]`` says clinical or SYNTHETIC,
-    ``attrs["assumed"]`` which columns of the flow were not there.
+        ``attrs["assumed"]`` which columns of the flow were not there.
 
     Raises
     ------
     IonrtError for a file that is no such table, missing columns, arms or levels that the protocol does not have, events other
-    than 0 and 1, times below 0, and a person twice.
+        than 0 and 1, times below 0, and a person twice.
     """
     try:
         rows = pd.read_csv(path, dtype={"pid": "str", "USUBJID": "str"}, keep_default_na=True)

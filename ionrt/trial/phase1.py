@@ -30,9 +30,16 @@ def three_plus_three(p: Sequence[float], *, axis: Axis | None = None, confirm: b
     Returns
     -------
     DataFrame, one row per level plus level 0 ("none tolerated"): value, p_toxicity, selected (probability), n (expected
-    patients), toxicities (expected).
+        patients), toxicities (expected).
 
-    Raises IonrtError for probabilities out of [0, 1] or decreasing ones. Reference: Storer 1989, doi:10.2307/2531693.
+    Raises
+    ------
+    IonrtError
+        Probabilities out of [0, 1] or decreasing ones.
+
+    References
+    ----------
+    Storer 1989, doi:10.2307/2531693.
     """
     truth = limits.toxicity(p, "p")
     values = level_values(axis, truth.size)
@@ -132,9 +139,19 @@ def boin(
     p_saf, p_tox : highest rate that is too low and lowest that is too high; 0.6 and 1.4 times the target by default.
     cutoff : probability above which a level is closed.
 
-    Returns a Boin with `table` indexed by patients treated at a level: escalate (largest count), deescalate, eliminate
-    (smallest count). Raises IonrtError for rates that are not in order p_saf < target < p_tox. Reference: Liu & Yuan 2015,
-    doi:10.1111/rssc.12089.
+    Returns
+    -------
+    a Boin with `table` indexed by patients treated at a level: escalate (largest count), deescalate, eliminate (smallest
+        count).
+
+    Raises
+    ------
+    IonrtError
+        Rates that are not in order p_saf < target < p_tox.
+
+    References
+    ----------
+    Liu & Yuan 2015, doi:10.1111/rssc.12089.
     """
     target = limits.probability(target, "target")
     p_saf = limits.probability(0.6 * target if p_saf is None else p_saf, "p_saf")

@@ -30,8 +30,14 @@ def simon(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     -------
     DataFrame indexed by design (optimal, minimax): r1, n1, r, n, en_p0, pet_p0, type1, power.
 
-    Raises IonrtError for impossible rates and where no design exists up to `n_max`.
-    Reference: Simon 1989, doi:10.1016/0197-2456(89)90015-9.
+    Raises
+    ------
+    IonrtError
+        Impossible rates and where no design exists up to `n_max`.
+
+    References
+    ----------
+    Simon 1989, doi:10.1016/0197-2456(89)90015-9.
     """
     p0, p1 = limits.probability(p0, "p0"), limits.probability(p1, "p1")
     limits.alternative_above(p0, p1)
@@ -101,8 +107,18 @@ def ahern(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     alpha, beta : one-sided type I error and type II error.
     n_max : largest n searched.
 
-    Returns a Series: n, r, type1, power (attained). Raises IonrtError where no design exists up to `n_max`.
-    Reference: A'Hern 2001, doi:10.1002/sim.721.
+    Returns
+    -------
+    a Series: n, r, type1, power (attained).
+
+    Raises
+    ------
+    IonrtError
+        Where no design exists up to `n_max`.
+
+    References
+    ----------
+    A'Hern 2001, doi:10.1002/sim.721.
     """
     p0, p1 = limits.probability(p0, "p0"), limits.probability(p1, "p1")
     limits.alternative_above(p0, p1)
@@ -142,7 +158,13 @@ def two_stage_ci(x: int, *, r1: int, n1: int, n: int, level: float = 0.95) -> tu
     r1, n1, n : the design (see `simon`).
     level : coverage.
 
-    Returns (lower, upper). Reference: Jennison & Turnbull 1983, doi:10.1080/00401706.1983.10487806.
+    Returns
+    -------
+    (lower, upper).
+
+    References
+    ----------
+    Jennison & Turnbull 1983, doi:10.1080/00401706.1983.10487806.
     """
     tail = (1.0 - limits.probability(level, "level")) / 2.0
     if not 0 <= x <= n:

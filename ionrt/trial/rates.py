@@ -32,8 +32,13 @@ def noninferiority_rates(
     alpha : one-sided type I error; power.
     allocation : experimental patients per control patient.
 
-    Returns a Series: n (not rounded), n_control, n_experimental, n_planned, p0_experimental, p0_control (restricted rates).
-    Reference: Farrington & Manning 1990, doi:10.1002/sim.4780091208.
+    Returns
+    -------
+    a Series: n (not rounded), n_control, n_experimental, n_planned, p0_experimental, p0_control (restricted rates).
+
+    References
+    ----------
+    Farrington & Manning 1990, doi:10.1002/sim.4780091208.
     """
     return _two_rates(p_experimental, p_control, limits.probability(margin, "margin"), alpha, power, allocation)
 
@@ -126,7 +131,13 @@ def farrington_manning(x_experimental, n_experimental, x_control, n_control, *, 
     x_experimental, x_control : successes, any broadcastable shape; n_experimental, n_control : patients.
     margin : as in `noninferiority_rates`, or 0.
 
-    Returns z in the broadcast shape; large values speak for the experimental arm. Reference: doi:10.1002/sim.4780091208.
+    Returns
+    -------
+    z in the broadcast shape; large values speak for the experimental arm.
+
+    References
+    ----------
+    doi:10.1002/sim.4780091208.
     """
     margin = margin if margin == 0 else limits.probability(margin, "margin")
     return _score(x_experimental, n_experimental, x_control, n_control, margin)
@@ -182,8 +193,13 @@ def noninferiority_hazards(
     alpha : one-sided type I error; power.
     allocation : experimental patients per control patient (k).
 
-    Returns the number of events, not rounded; patients through `survival_sample_size(..., margin=margin, sided=1)`.
-    Reference: Schoenfeld 1983, doi:10.2307/2531021.
+    Returns
+    -------
+    the number of events, not rounded; patients through `survival_sample_size(..., margin=margin, sided=1)`.
+
+    References
+    ----------
+    Schoenfeld 1983, doi:10.2307/2531021.
     """
     if limits.positive(margin, "margin") <= 1.0:
         raise IonrtError(f"margin: expected a hazard ratio above 1, got {margin:g}")

@@ -35,7 +35,13 @@ def spent(fraction: float | Array, total: float, spending: str) -> float | Array
     total : error to be spent, one-sided.
     spending : name of the function.
 
-    Returns the cumulative error, same shape. Reference: Lan & DeMets 1983, doi:10.1093/biomet/70.3.659.
+    Returns
+    -------
+    the cumulative error, same shape.
+
+    References
+    ----------
+    Lan & DeMets 1983, doi:10.1093/biomet/70.3.659.
     """
     one_of(spending, SPENDING[:2], what="spending")
     if spending == "lan_demets_pocock":
@@ -71,12 +77,17 @@ def spending_bounds(
     Returns
     -------
     DataFrame indexed by look: information, z_efficacy, p_efficacy (one-sided nominal), alpha_spent, and, with `power`,
-    z_futility (-inf without futility bound), power_spent, with attrs drift, inflation (maximum over fixed information),
-    expected_information_h1, _h0.
+        z_futility (-inf without futility bound), power_spent, with attrs drift, inflation (maximum over fixed information),
+        expected_information_h1, _h0.
 
-    Raises IonrtError for fractions that do not increase to 1, error rates out of range, unknown names.
-    References: Jennison & Turnbull 2000, doi:10.1201/9780367805326; Pampallona, Tsiatis & Kim 2001,
-    doi:10.1177/009286150103500408.
+    Raises
+    ------
+    IonrtError
+        Fractions that do not increase to 1, error rates out of range, unknown names.
+
+    References
+    ----------
+    Jennison & Turnbull 2000, doi:10.1201/9780367805326; Pampallona, Tsiatis & Kim 2001, doi:10.1177/009286150103500408.
     """
     t = _fractions(information)
     alpha, target = limits.error_rates(alpha, 0.8 if power is None else power)
@@ -258,7 +269,13 @@ def crossing(information: Array, upper: Array, lower: Array, drift: float) -> tu
     upper, lower : bounds on the Z scale (look,); -inf where there is no futility bound.
     drift : expectation of Z at information fraction 1.
 
-    Returns (efficacy, futility), each (look,). Reference: Armitage, McPherson & Rowe 1969, doi:10.2307/2343787.
+    Returns
+    -------
+    (efficacy, futility), each (look,).
+
+    References
+    ----------
+    Armitage, McPherson & Rowe 1969, doi:10.2307/2343787.
     """
     t = np.asarray(information, float)
     up, down = np.zeros(t.size), np.zeros(t.size)

@@ -29,10 +29,13 @@ def simulate(protocol: Protocol, n_sim: int = 10_000, seed: int = 0, *, stop_acc
     Returns
     -------
     DataFrame. Dose finding: one row per scenario and level (see `dose_finding`). Otherwise one row per truth (null,
-    alternative): rejected (share of the replicates), se, nominal (what the design's own calculation gives), mean_n,
-    stopped_early (share), and for survival mean_events, mean_duration.
+        alternative): rejected (share of the replicates), se, nominal (what the design's own calculation gives), mean_n,
+        stopped_early (share), and for survival mean_events, mean_duration.
 
-    Raises IonrtError where accrual stops too early for any analysis.
+    Raises
+    ------
+    IonrtError
+        Where accrual stops too early for any analysis.
     """
     if stop_accrual_at is not None and not 2 <= limits.count(stop_accrual_at, "stop_accrual_at") <= protocol.n:
         raise IonrtError(f"stop_accrual_at: expected 2..{protocol.n}, got {stop_accrual_at}")
@@ -68,7 +71,9 @@ def _dose_finding(protocol: Protocol, n_sim: int, seed: int, n: int) -> pd.DataF
 def accrual_curve(protocol: Protocol, at: list[int], *, n_sim: int = 2_000, seed: int = 0) -> pd.DataFrame:
     """Power and type I error when accrual stops at each number of patients in `at`; one row per n.
 
-    Returns a DataFrame indexed by n: type1, power and their Monte Carlo standard errors.
+    Returns
+    -------
+    a DataFrame indexed by n: type1, power and their Monte Carlo standard errors.
     """
     rows = {n: simulate(protocol, n_sim, seed, stop_accrual_at=n) for n in at}
     return pd.DataFrame(
@@ -87,8 +92,10 @@ def accrual_curve(protocol: Protocol, at: list[int], *, n_sim: int = 2_000, seed
 def overview(protocols: Sequence[Protocol], *, n_sim: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Plan and simulation of protocols side by side; dose finding has neither type I error nor power and shows NaN.
 
-    Returns a DataFrame indexed by protocol: design, endpoint, n, alpha (one-sided), type1 (by calculation), type1_simulated,
-    power (planned), power_attained, power_simulated, stopped_early (share of the trials under the alternative).
+    Returns
+    -------
+    a DataFrame indexed by protocol: design, endpoint, n, alpha (one-sided), type1 (by calculation), type1_simulated, power
+        (planned), power_attained, power_simulated, stopped_early (share of the trials under the alternative).
     """
     rows = {}
     for protocol in protocols:

@@ -45,8 +45,14 @@ def schoenfeld(
     allocation : experimental patients per control patient.
     margin : hazard ratio of the null hypothesis (1 = superiority).
 
-    Returns the number of events, not rounded. Accurate for hr near the margin; with unequal allocation and a strong effect see
-    `logrank_drift`. Reference: Schoenfeld 1983, doi:10.2307/2531021.
+    Returns
+    -------
+    the number of events, not rounded. Accurate for hr near the margin; with unequal allocation and a strong effect see
+        `logrank_drift`.
+
+    References
+    ----------
+    Schoenfeld 1983, doi:10.2307/2531021.
     """
     effect, k = _hazard_ratio(hr, margin), limits.positive(allocation, "allocation")
     return _z_sum(alpha, power, sided) ** 2 * (1.0 + k) ** 2 / (k * effect**2)
@@ -58,7 +64,10 @@ def freedman(hr: float, *, alpha: float = 0.05, power: float = 0.80, allocation:
     events = (z_alpha + z_power)^2 (1 + k hr)^2 / (k (1 - hr)^2), k = allocation.
 
     Parameters as in `schoenfeld`. Returns the number of events, not rounded.
-    Reference: Freedman 1982, doi:10.1002/sim.4780010204.
+
+    References
+    ----------
+    Freedman 1982, doi:10.1002/sim.4780010204.
     """
     _hazard_ratio(hr, 1.0)
     k = limits.positive(allocation, "allocation")
@@ -68,7 +77,9 @@ def freedman(hr: float, *, alpha: float = 0.05, power: float = 0.80, allocation:
 def hazard(*, median: float | None = None, survival: tuple[float, float] | None = None) -> float:
     """Exponential hazard from a median or from (survival, time): ln 2 / median or -ln(survival) / time.
 
-    Returns the hazard per unit of the time given. Raises unless exactly one of the two is given.
+    Returns
+    -------
+    the hazard per unit of the time given. Raises unless exactly one of the two is given.
     """
     if (median is None) == (survival is None):
         raise IonrtError("hazard: give either median= or survival=(probability, time)")
@@ -90,7 +101,13 @@ def event_probability(time: float, *, hazard: float, accrual: float, dropout: fl
     hazard, dropout : rates per unit time.
     accrual : duration of accrual.
 
-    Returns the probability per enrolled patient. Reference: Lachin & Foulkes 1986, doi:10.2307/2531201.
+    Returns
+    -------
+    the probability per enrolled patient.
+
+    References
+    ----------
+    Lachin & Foulkes 1986, doi:10.2307/2531201.
     """
     c = limits.positive(hazard, "hazard") + limits.non_negative(dropout, "dropout")
     entered = min(limits.positive(time, "time"), limits.positive(accrual, "accrual"))
@@ -153,9 +170,16 @@ def survival_sample_size(
     Returns
     -------
     Series: events, n (not rounded); n_control, n_experimental (whole, in the allocation ratio); n_planned (their sum);
-    events_planned (rounded up); p_control, p_experimental, p_event; duration; control_hazard, dropout (rates).
+        events_planned (rounded up); p_control, p_experimental, p_event; duration; control_hazard, dropout (rates).
 
-    Raises IonrtError for impossible rates and durations. Reference: doi:10.2307/2531021, doi:10.2307/2531201.
+    Raises
+    ------
+    IonrtError
+        Impossible rates and durations.
+
+    References
+    ----------
+    doi:10.2307/2531021, doi:10.2307/2531201.
     """
     one_of(method, ("schoenfeld", "freedman", "logrank"), what="method")
     if control_hazard is None:
@@ -224,7 +248,13 @@ def logrank_drift(
     hr : hazard ratio; control_hazard, dropout : rates per unit time; accrual, time : durations in that unit.
     allocation : experimental patients per control patient.
 
-    Returns the drift; power of a one-sided test = Phi(drift - z_alpha). Reference: Lakatos 1988, doi:10.2307/2531910.
+    Returns
+    -------
+    the drift; power of a one-sided test = Phi(drift - z_alpha).
+
+    References
+    ----------
+    Lakatos 1988, doi:10.2307/2531910.
     """
     u, weight = np.polynomial.legendre.leggauss(200)
     edges = np.unique([0.0, max(time - accrual, 0.0), time])

@@ -85,11 +85,12 @@ def reach(
     Returns
     -------
     Dataset (ion, gantry, couch): ``reach_margin`` [mm], ``ion_reach`` (ion) [mm], ``wepl_distal`` and ``wepl_proximal``
-    (gantry, couch) [mm], ``cut_rays`` (gantry, couch) share of rays that enter through an end of the CT, where the patient goes
-    on but the CT does not: their depth is unknown and `reach_margin` is NaN, as where the room cannot deliver. ``reaches`` is
-    True where a plan is possible.
+        (gantry, couch) [mm], ``cut_rays`` (gantry, couch) share of rays that enter through an end of the CT, where the
+        patient goes on but the CT does not: their depth is unknown and `reach_margin` is NaN, as where the room cannot
+        deliver. ``reaches``
+        is True where a plan is possible.
 
-    Errors
+    Raises
     ------
     IonrtError for an unknown structure or ion, an empty target, a room that offers none of the directions.
     """

@@ -70,11 +70,11 @@ def sweep(
     Returns
     -------
     Dataset along ``direction`` with coordinates room, gantry, couch [degrees]: ``wepl_distal``, ``wepl_proximal``,
-    ``range_error`` [mm], ``wepl_gradient`` (root mean square over the far edge, mm per mm), ``wepl_turn`` [mm/degree],
-    ``cut_rays``; ``organ_channel``, ``organ_behind`` (organ, direction) shares of the organ's volume; ``reach_margin``
-    (ion, direction) [mm]; ``direction_score``, NaN where the first ion does not reach or the CT ends.
+        ``range_error`` [mm], ``wepl_gradient`` (root mean square over the far edge, mm per mm), ``wepl_turn`` [mm/degree],
+        ``cut_rays``; ``organ_channel``, ``organ_behind`` (organ, direction) shares of the organ's volume; ``reach_margin``
+        (ion, direction) [mm]; ``direction_score``, NaN where the first ion does not reach or the CT ends.
 
-    Errors
+    Raises
     ------
     IonrtError for unknown structures, ions or empty targets.
     """
@@ -109,10 +109,23 @@ def angle_sets(
 ) -> list[tuple[Angles, ...]]:
     """The best sets of directions of one room by the mean score of a sweep.
 
-    Parameters: `swept` of `sweep`; `room` name; `beams` directions in a set; `separation` degrees that two directions of a set
-    lie apart at least; `count` sets at most; `apart` degrees by which two sets must differ in some direction.
-    Returns a list of sets of (gantry, couch), best first; fewer than `count` where the room has no more. Errors: unknown
-    room, no direction that reaches, fewer directions than beams.
+    Parameters
+    ----------
+    swept : of `sweep`
+    room : name
+    beams : directions in a set
+    separation : degrees that two directions of a set lie apart at least
+    count : sets at most
+    apart : degrees by which two sets must differ in some direction.
+
+    Returns
+    -------
+    a list of sets of (gantry, couch), best first; fewer than `count` where the room has no more.
+
+    Raises
+    ------
+    IonrtError
+        Unknown room, no direction that reaches, fewer directions than beams.
     """
     one_of(room, list(dict.fromkeys(swept["room"].values.tolist())), what="room of the sweep")
     usable = np.flatnonzero((swept["room"].values == room) & np.isfinite(swept["direction_score"].values))

@@ -142,19 +142,34 @@ def influence(
     depth d, lateral core s_1 and halo (w, s_2) of the base data, beam in air s_0; the dose of a voxel is the mean over slabs no
     thicker than 1 mm along the beam.
 
-    Parameters: `patient` Dataset with ct or spr and structures (`ionrt.read_dicom`); `plan`; `base` {ion: Dataset} of the
-    user's own base data (None: `ionrt.beam.base_data`); `scenario` range and set-up error under which the spots of the
-    nominal plan are delivered; `spots` given ones, with coordinates beam_index, energy (MeV/u), u, v (mm) along `spot` as
-    `Influence.spots` returns them (None: placed on the target); they come out ordered by beam, ray and energy; `kernel`
-    "split" (core on voxels, halo on a lattice) or "point" (the formula at each voxel's middle within `plan.lateral_loss`,
-    several times the entries); `store` folder that keeps finished blocks by content, from which an interrupted run goes on;
-    `memory` bytes that the entries may take: with a `store` what does not fit stays there and is mapped.
-    A running `distributed.Client` is used (the folder must then be there for all workers).
-    Returns an `Influence`: 4 bytes per entry and 4 per (ray, voxel), whatever the number of moments.
     Validity: dose to water; every voxel sees the material on its own ray (no lateral heterogeneity inside a spot).
-    Errors: `ReachError` where an ion cannot reach; IonrtError where a beam misses the patient, base data do not fit or lack an
-    energy of a given spot, no spot is given, `memory` is too small (says how much is needed).
-    Reference: Hong et al., doi 10.1088/0031-9155/41/8/005; Parodi et al., doi 10.1088/0031-9155/57/12/3759.
+
+    Parameters
+    ----------
+    patient : Dataset with ct or spr and structures (`ionrt.read_dicom`)
+    plan, base : {ion: Dataset} of the user's own base data (None: `ionrt.beam.base_data`)
+    scenario : range and set-up error under which the spots of the nominal plan are delivered
+    spots : given ones, with coordinates beam_index, energy (MeV/u), u, v (mm) along `spot` as `Influence.spots` returns them
+        (None: placed on the target); they come out ordered by beam, ray and energy
+    kernel : "split" (core on voxels, halo on a lattice) or "point" (the formula at each voxel's middle within
+        `plan.lateral_loss`, several times the entries)
+    store : folder that keeps finished blocks by content, from which an interrupted run goes on
+    memory : bytes that the entries may take: with a `store` what does not fit stays there and is mapped. A running
+        `distributed.Client` is used (the folder must then be there for all workers).
+
+    Returns
+    -------
+    an `Influence`: 4 bytes per entry and 4 per (ray, voxel), whatever the number of moments.
+
+    Raises
+    ------
+    IonrtError
+        `ReachError` where an ion cannot reach; IonrtError where a beam misses the patient, base data do not fit or lack an
+        energy of a given spot, no spot is given, `memory` is too small (says how much is needed).
+
+    References
+    ----------
+    Hong et al., doi 10.1088/0031-9155/41/8/005; Parodi et al., doi 10.1088/0031-9155/57/12/3759.
     """
     one_of(kernel, KERNELS, what="kernel")
     scene = make_scene(patient, plan)

@@ -71,11 +71,18 @@ class Beam:
 class Plan:
     """What is to be planned; beams of several ions are optimised together.
 
-    Parameters: `beams`, all in one room; `target` structure name; `prescription` Gy (RBE) **per fraction**; `fractions`;
-    `model` name in `ionrt.rbe.MODELS` with its `parameters`; `objectives` (None: made from target and prescription by
-    `default_objectives`); `spacing` mm of the dose grid, one number or (z, y, x); `margin` mm around the target that
-    spots cover; `spot_spacing` mm in the isocentre plane (None: from the size of the spots);
-    `let_definition` of LETd objectives; `lateral_loss` share of the dose that the lateral cut-off may drop.
+    Parameters
+    ----------
+    beams : , all in one room
+    target : structure name
+    prescription : Gy (RBE) **per fraction**
+    fractions, model : name in `ionrt.rbe.MODELS` with
+    parameters, objectives : (None: made from target and prescription by `default_objectives`)
+    spacing : mm of the dose grid, one number or (z, y, x)
+    margin : mm around the target that spots cover
+    spot_spacing : mm in the isocentre plane (None: from the size of the spots)
+    let_definition : of LETd objectives
+    lateral_loss : share of the dose that the lateral cut-off may drop.
     """
 
     beams: tuple[Beam, ...]
@@ -152,9 +159,20 @@ def beam_set(
 ) -> tuple[Beam, ...]:
     """Beams of one or several ions from the same directions, for one plan.
 
-    Parameters: `ions` name or names; `angles` gantry angles, or pairs (gantry, couch), degrees (IEC 61217); `room`; `isocentre`
-    (x, y, z) mm LPS (None: centroid of the target).
-    Returns a tuple of beams, direction by direction, ions within. Errors: an ion or angle that the room does not offer.
+    Parameters
+    ----------
+    ions : name or names
+    angles : gantry angles, or pairs (gantry, couch), degrees (IEC 61217)
+    room, isocentre : (x, y, z) mm LPS (None: centroid of the target).
+
+    Returns
+    -------
+    a tuple of beams, direction by direction, ions within.
+
+    Raises
+    ------
+    IonrtError
+        An ion or angle that the room does not offer.
     """
     names = (ions,) if isinstance(ions, str) else tuple(ions)
     pairs = [a if isinstance(a, tuple) else (a, 0.0) for a in angles]

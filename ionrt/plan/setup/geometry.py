@@ -81,7 +81,10 @@ def bev_axes(gantry: float, couch: float, position: str = "HFS", pitch: float = 
     from anterior and 90 from the left. A couch turned by theta turns the patient, seen from above, counter-clockwise: in the
     patient's system the beam turns the other way about the vertical. The table top pitches about its X and then rolls about its
     own Y axis (positive: clockwise, seen along the axis); in the other order two tilts of 3 degrees differ by 0.16 degrees.
-    Reference: IEC 61217; DICOM PS3.3 C.8.8.25.6.
+
+    References
+    ----------
+    IEC 61217; DICOM PS3.3 C.8.8.25.6.
     """
     about_x, about_y, about_z = np.deg2rad(pitch), np.deg2rad(roll), np.deg2rad(couch)
     g = np.deg2rad(gantry)

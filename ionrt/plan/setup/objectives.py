@@ -155,7 +155,9 @@ class MeanDose(Objective):
 class GEUD(Objective):
     """max(0, gEUD - level)^2 with gEUD = <q^exponent>^(1/exponent); a negative `exponent` (target) turns the sign round.
 
-    Reference: Niemierko, Med Phys 26 (1999) 1100; Wu et al., doi 10.1016/S0360-3016(01)02585-8.
+    References
+    ----------
+    Niemierko, Med Phys 26 (1999) 1100; Wu et al., doi 10.1016/S0360-3016(01)02585-8.
     """
 
     level: float = 0.0
@@ -228,7 +230,14 @@ class DoseVolume(Objective):
 def make_robust(objectives: Iterable[Objective], *, robust: str = "worst", structures: Iterable[str]) -> tuple[Objective, ...]:
     """The same objectives, those on `structures` (names) counting over scenarios as `robust` says, one of `ROBUST`.
 
-    Returns a tuple. Errors: unknown `robust`; no objective on any of the structures.
+    Returns
+    -------
+    a tuple.
+
+    Raises
+    ------
+    IonrtError
+        Unknown `robust`; no objective on any of the structures.
     """
     chosen, given = set(structures), tuple(objectives)
     if not any(o.structure in chosen for o in given):
@@ -245,10 +254,17 @@ def default_objectives(
     and in the mean; the outline (``BODY``, ``EXTERNAL``, ...; without the target) above the prescription, and lightly above
     half of it. The outline's weights are large because they count against its whole volume.
 
-    Parameters: `target` name; `prescription` Gy (RBE) per fraction; `structures` all names in the patient; `organs`
-    those to spare (None: every structure that is neither a target volume, by its name or as the target's margin
-    ``<target> + ...``, nor the outline).
-    Returns a tuple of objectives. Raises where a name does not exist.
+    Parameters
+    ----------
+    target : name
+    prescription : Gy (RBE) per fraction
+    structures : all names in the patient
+    organs : those to spare (None: every structure that is neither a target volume, by its name or as the target's margin
+        ``<target> + ...``, nor the outline).
+
+    Returns
+    -------
+    a tuple of objectives. Raises where a name does not exist.
     """
     names = [str(s) for s in structures]
     one_of(target, names, what="target")

@@ -91,10 +91,20 @@ def wepl(
 ) -> xr.DataArray:
     r"""Water-equivalent path length from the source to every voxel centre: \int spr dl along the ray, exactly.
 
-    Parameters: `spr` (z, y, x) stopping-power ratio to water; `gantry`, `couch` degrees (IEC 61217);
-    `isocentre` (x, y, z) mm LPS; `source_distance` mm (BEV x, y).
-    Returns `wepl` (z, y, x) mm. Between source and grid there is vacuum. The computation is not lazy.
-    Reference: Siddon, Med Phys 12 (1985) 252, doi 10.1118/1.595715.
+    Parameters
+    ----------
+    spr : (z, y, x) stopping-power ratio to water
+    gantry, couch : degrees (IEC 61217)
+    isocentre : (x, y, z) mm LPS
+    source_distance : mm (BEV x, y).
+
+    Returns
+    -------
+    `wepl` (z, y, x) mm. Between source and grid there is vacuum. The computation is not lazy.
+
+    References
+    ----------
+    Siddon, Med Phys 12 (1985) 252, doi 10.1118/1.595715.
     """
     check(spr, "spr", dims=("z", "y", "x"))
     grid = Grid.of(spr)

@@ -23,14 +23,17 @@ RADIATION_LENGTH_AIR = 303_900.0  # mm at 20 C and 1 atm, the same source
 class Room:
     """A treatment room.
 
-    Parameters: `name`; `gantry_angles` degrees (IEC 61217), None for a rotating gantry that reaches every angle;
-    `couch_angles` degrees, None for every angle; `energies` {ion: (lowest, highest) MeV/u}; `source_distance` mm from the
-    isocentre to the virtual sources of the two scanning magnets, along BEV x and y; `optics_sigma` mm of the beam in the
-    isocentre plane in vacuum; `window_thickness` mm of water-equivalent material (vacuum window, monitors) crossed
-    `window_distance` mm before the isocentre, with air behind it.
-
-    Published spot sizes of a multi-ion gantry do not exist; the defaults (2 mm optics, 1.5 mm of water at 1.2 m) are an
-    assumption. They give a sigma in air of 7-10 mm for protons below 60 MeV and of 2-3 mm for carbon.
+    Parameters
+    ----------
+    name, gantry_angles : degrees (IEC 61217), None for a rotating gantry that reaches every angle
+    couch_angles : degrees, None for every angle
+    energies : {ion: (lowest, highest) MeV/u}
+    source_distance : mm from the isocentre to the virtual sources of the two scanning magnets, along BEV x and y
+    optics_sigma : mm of the beam in the isocentre plane in vacuum
+    window_thickness : mm of water-equivalent material (vacuum window, monitors) crossed `window_distance` mm before the
+        isocentre, with air behind it. Published spot sizes of a multi-ion gantry do not exist; the defaults (2 mm optics, 1.5
+        mm of water at 1.2 m) are an assumption. They give a sigma in air of 7-10 mm for protons below 60 MeV and of 2-3 mm for
+        carbon.
     """
 
     name: str
@@ -99,9 +102,15 @@ class Room:
         sigma^2 = optics_sigma^2 + theta_w^2 d^2 + theta_a^2 d^2/3, d = window_distance - upstream,
         theta the Highland angles of the window and of d mm of air.
 
-        Parameters: `ion` name; `energy` MeV/u; `upstream` mm from the isocentre towards the source.
-        Returns mm. Reference: Highland, Nucl Instrum Methods 129 (1975) 497, with the constants of the PDG review
-        (doi 10.1093/ptep/ptac097).
+        Parameters
+        ----------
+        ion : name
+        energy : MeV/u
+        upstream : mm from the isocentre towards the source. Returns mm.
+
+        References
+        ----------
+        Highland, Nucl Instrum Methods 129 (1975) 497, with the constants of the PDG review (doi 10.1093/ptep/ptac097).
         """
         distance = max(self.window_distance - upstream, 0.0)
         window = self.window_thickness / RADIATION_LENGTH_WATER

@@ -20,11 +20,18 @@ LARGEST_SETUP = 300.0  # mm
 class Scenario:
     """One possible delivery of a plan.
 
-    Parameters: `range_shift` relative change of every range in the patient (0.025: beams reach 2.5 % farther than the CT says,
-    water-equivalent paths are shorter by 1/1.025; a range shifter in front of the patient is known exactly); `setup` (x, y, z)
-    mm LPS, how far the isocentre lies from where it was planned, in the patient; `weight` relative probability, for expected
-    values; `daily` further set-up shifts (x, y, z) mm, one per fraction (empty: every fraction is alike).
-    Errors: a value that is not finite, a range shift given in percent, a weight that is not positive.
+    Parameters
+    ----------
+    range_shift : relative change of every range in the patient (0.025: beams reach 2.5 % farther than the CT says,
+        water-equivalent paths are shorter by 1/1.025; a range shifter in front of the patient is known exactly)
+    setup : (x, y, z) mm LPS, how far the isocentre lies from where it was planned, in the patient
+    weight : relative probability, for expected values
+    daily : further set-up shifts (x, y, z) mm, one per fraction (empty: every fraction is alike).
+
+    Raises
+    ------
+    IonrtError
+        A value that is not finite, a range shift given in percent, a weight that is not positive.
     """
 
     range_shift: float = 0.0
@@ -99,8 +106,19 @@ def _setups(setup: float) -> list[Shift]:
 def scenarios_single(*, range_shift: float = 0.025, setup: float = 2.0) -> tuple[Scenario, ...]:
     """Nine scenarios with one error at a time: nominal, range + and -, set-up + and - along x, y and z.
 
-    Parameters: `range_shift` relative (0.025: 2.5 %); `setup` mm. An error of 0 leaves its scenarios out.
-    Returns a tuple of `Scenario` of equal weight, the nominal one first. Errors: negative or not finite errors.
+    Parameters
+    ----------
+    range_shift : relative (0.025: 2.5 %)
+    setup : mm. An error of 0 leaves its scenarios out.
+
+    Returns
+    -------
+    a tuple of `Scenario` of equal weight, the nominal one first.
+
+    Raises
+    ------
+    IonrtError
+        Negative or not finite errors.
     """
     r, s = _error(range_shift, "range_shift"), _error(setup, "setup")
     ranges = [Scenario(r), Scenario(-r)] if r else []
@@ -110,8 +128,19 @@ def scenarios_single(*, range_shift: float = 0.025, setup: float = 2.0) -> tuple
 def scenarios_grid(*, range_shift: float = 0.025, setup: float = 2.0) -> tuple[Scenario, ...]:
     """The grid of 21: seven set-up positions (none, + and - along x, y and z), each with the range nominal, longer, shorter.
 
-    Parameters: `range_shift` relative; `setup` mm. Returns a tuple of `Scenario` of equal weight, the nominal one first.
-    Errors: negative or not finite errors.
+    Parameters
+    ----------
+    range_shift : relative
+    setup : mm.
+
+    Returns
+    -------
+    a tuple of `Scenario` of equal weight, the nominal one first.
+
+    Raises
+    ------
+    IonrtError
+        Negative or not finite errors.
     """
     r, s = _error(range_shift, "range_shift"), _error(setup, "setup")
     return tuple(Scenario(shift, d) for d, shift in product(_setups(s), (0.0, r, -r) if r else (0.0,)))
@@ -128,11 +157,26 @@ def scenarios_random(
 ) -> tuple[Scenario, ...]:
     """`n` courses drawn from normal distributions; range and systematic set-up error once per course, daily error per fraction.
 
-    Parameters: `n` number of courses; `seed`; `range_sigma` relative; `setup_sigma` systematic and `daily_sigma` random
-    set-up error, mm, one number or (x, y, z); `fractions` per course (used where `daily_sigma` is above 0).
-    Returns a tuple of `Scenario` of equal weight; the same seed gives the same courses. Errors: n or fractions below 1,
-    negative standard deviations.
-    Reference: van Herk, doi 10.1053/j.semradonc.2003.10.003 (systematic and random errors).
+    Parameters
+    ----------
+    n : number of courses
+    seed, range_sigma : relative
+    setup_sigma : systematic
+    daily_sigma : random set-up error, mm, one number or (x, y, z)
+    fractions : per course (used where `daily_sigma` is above 0).
+
+    Returns
+    -------
+    a tuple of `Scenario` of equal weight; the same seed gives the same courses.
+
+    Raises
+    ------
+    IonrtError
+        N or fractions below 1, negative standard deviations.
+
+    References
+    ----------
+    van Herk, doi 10.1053/j.semradonc.2003.10.003 (systematic and random errors).
     """
     for what, value in (("n", n), ("fractions", fractions)):
         if not (isinstance(value, int) and value >= 1):

@@ -53,15 +53,30 @@ def optimise(
     `robust` combine f over `scenarios`. Hard limits: f_o of q + lambda_i, lambda_i <- max(0, lambda_i + excess_i), until no
     voxel passes its level by more than 0.2 % of it; a limit that is still passed after the last round warns.
 
-    Parameters: `patient` Dataset with structures; `plan`; `influence` of that plan (nominal); `scenarios` for robust
-    objectives, of which only the voxels of these objectives are computed; `iterations` at most (60 more per round for hard
-    limits); `tolerance` gain per iteration, as a share of F at the start, below which to stop; `samples` voxels of each
-    structure far from the target that stand for all of them, drawn with `seed` (hard limits count all voxels).
-    Returns `spot_weight` (spot): particles per fraction, with coordinates beam, ion, energy (MeV/u), u, v (mm).
-    Errors: objective on an unknown structure, structure that no spot reaches, influence on another grid, robust objectives
-    without scenarios or scenarios without robust objectives.
-    Reference: Byrd et al., doi 10.1137/0916069; Wilkens and Oelfke, doi 10.1088/0031-9155/51/12/009; Fredriksson et al.,
-    doi 10.1118/1.3556559 (minimax); Nocedal and Wright, Numerical Optimization (2006), chapter 17 (augmented Lagrangian).
+    Parameters
+    ----------
+    patient : Dataset with structures
+    plan, influence : of that plan (nominal)
+    scenarios : for robust objectives, of which only the voxels of these objectives are computed
+    iterations : at most (60 more per round for hard limits)
+    tolerance : gain per iteration, as a share of F at the start, below which to stop
+    samples : voxels of each structure far from the target that stand for all of them (hard limits count all voxels)
+    seed : of their draw.
+
+    Returns
+    -------
+    `spot_weight` (spot): particles per fraction, with coordinates beam, ion, energy (MeV/u), u, v (mm).
+
+    Raises
+    ------
+    IonrtError
+        Objective on an unknown structure, structure that no spot reaches, influence on another grid, robust objectives without
+        scenarios or scenarios without robust objectives.
+
+    References
+    ----------
+    Byrd et al., doi 10.1137/0916069; Wilkens and Oelfke, doi 10.1088/0031-9155/51/12/009; Fredriksson et al., doi
+    10.1118/1.3556559 (minimax); Nocedal and Wright, Numerical Optimization (2006), chapter 17 (augmented Lagrangian).
     """
     check_nominal(influence)
     problem = make_problem(patient, plan, influence, scenarios=scenarios, samples=samples, seed=seed)

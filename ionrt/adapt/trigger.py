@@ -1,0 +1,136 @@
+"""When to plan again: rules as data, each with its limit and source, and a decision with its reasons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ionrt.quantities import IonrtError, one_of
+
+DECISIONS = ("continue", "image again", "replan")
+OURS = "default of ionrt"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a replanning trigger.
+
+    Parameters
+    ----------
+    measure : name of a number of `measure`, such as "V95"; a trailing " *" stands for every organ.
+    limit : in the unit of the measure; above : True where larger values break the rule.
+    kind : "screen" (image and depth, no dose) or "dose".
+    images : consecutive images that must break it before it asks for a new plan.
+    source : citation, or "default of ionrt".
+
+    Raises
+    ------
+    IonrtError for an unknown kind, a limit that is not finite, fewer than one image.
+    """
+
+    measure: str
+    limit: float
+    above: bool
+    kind: str
+    images: int
+    source: str
+
+    def __post_init__(self) -> None:
+        one_of(self.kind, ("screen", "dose"), what="rule: kind")
+        if not math.isfinite(self.limit) or self.images < 1 or not self.source:
+            raise IonrtError(f"rule on {self.measure!r}: expected a finite limit, at least one image and a source")
+
+    def broken(self, value: float) -> bool:
+        """Whether a value breaks it; NaN does."""
+        return not (value <= self.limit if self.above else value >= self.limit)
+
+
+DEFAULT_RULES = (
+    Rule("centroid", 5.0, True, "screen", 2, f"{OURS}; 10 mm is inadequate in lung (PMC9489077)"),
+    Rule("volume", 20.0, True, "screen", 2, OURS),
+    Rule("depth_median", 3.0, True, "screen", 2, f"{OURS}; changes of 1 to 9 mm per field (doi 10.1120/jacmp.v17i2.5795)"),
+    Rule("depth_95", 5.0, True, "screen", 2, OURS),
+    Rule("V95", 95.0, False, "dose", 2, f"{OURS}; loss of V95 in carbon therapy (doi 10.1186/s13014-021-01841-2)"),
+    Rule("D98_loss", 3.0, True, "dose", 2, f"{OURS}; a loss of 3 % as in doi 10.1186/s13014-021-01841-2"),
+    Rule("L98_loss", 10.0, True, "dose", 2, OURS),
+    Rule("D0.03cc rise *", 10.0, True, "dose", 1, f"{OURS}; chiasm and brain stem can be lost to air (PMID 25245554)"),
+)
+
+
+def decide(
+    measures: Mapping[str, float] | Sequence[Mapping[str, float]],
+    *,
+    rules: Sequence[Rule] = DEFAULT_RULES,
+    limits: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Continue, image again, or replan, with every rule's value, limit and source.
+
+    "replan": a dose rule is broken on as many images in a row as it asks for. "image again": a dose rule is broken for the
+    first
+    time, or the screen is broken and no dose was computed. Else "continue"; a broken screen whose dose is in order is shown,
+    and no reason to plan again.
+
+    Parameters
+    ----------
+    measures : of `measure`, of one image, or of several in the order of the days, the last one today.
+    rules : what counts; limits : largest values of organ measures ("D0.03cc Chiasm": 40.0) that hold on every image.
+
+    Returns
+    -------
+    DataFrame, one row per rule that has a value today: measure, value, limit, kind, times broken in a row, images, source,
+    result. Attributes ``decision`` and ``reasons``.
+
+    Raises
+    ------
+    IonrtError for no image, or no rule that any measure answers to.
+    """
+    days = [measures] if isinstance(measures, Mapping) else list(measures)
+    if not days:
+        raise IonrtError("decide: expected the measures of at least one image")
+    given = [Rule(name, top, True, "dose", 1, "limit of the plan") for name, top in (limits or {}).items()]
+    rows: list[dict[str, object]] = []
+    replan: list[str] = []
+    again: list[str] = []
+    amber: list[str] = []
+    for rule in (*rules, *given):
+        for name in _named(rule.measure, days[-1]):
+            run = 0
+            for day in reversed(days):
+                if name not in day or not rule.broken(day[name]):
+                    break
+                run += 1
+            said = f"{name} {days[-1][name]:.3g}, limit {rule.limit:g}"
+            if run and rule.kind == "screen":
+                amber.append(said)
+            elif run:
+                (replan if run >= rule.images else again).append(said)
+            result = "kept" if not run else "broken" if rule.kind == "dose" else "look closer"
+            rows.append(
+                {
+                    "measure": name,
+                    "value": float(days[-1][name]),
+                    "limit": rule.limit,
+                    "kind": rule.kind,
+                    "in a row": run,
+                    "images": rule.images,
+                    "result": result,
+                    "source": rule.source,
+                }
+            )
+    if not rows:
+        raise IonrtError(f"decide: no rule fits the measures {', '.join(days[-1]) or '(none)'}; see ionrt.adapt.measure")
+    no_dose = not any(r["kind"] == "dose" for r in rows)
+    decision = "replan" if replan else "image again" if again or (amber and no_dose) else "continue"
+    table = pd.DataFrame(rows).set_index("measure")
+    table.attrs = {"decision": decision, "reasons": tuple(replan or again or amber)}
+    return table
+
+
+def _named(pattern: str, day: Mapping[str, float]) -> list[str]:
+    """Measures that a rule is about."""
+    if pattern.endswith(" *"):
+        return [name for name in day if name.startswith(pattern[:-1])]
+    return [pattern] if pattern in day else []
