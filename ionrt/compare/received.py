@@ -21,6 +21,7 @@ from ionrt.plan import Beam, Plan, field, influence, optimise, recompute, write_
 from ionrt.quantities import IonrtError
 from ionrt.rbe import DOSE_SYSTEMS, apply_model, convert_prescription, dose_in_system
 
+WHOLE = ("PLAN", "FRACTION_SESSION")  # of the whole plan: its course, or one session of it
 ASKED = {
     "dose_system": "which RBE model and version their effective dose is in",
     "let_definition": "which particles their LETd counts and how it is averaged",
@@ -64,7 +65,7 @@ class Received:
 
     def theirs(self, name: str) -> xr.DataArray | None:
         """Their dose, RBE-weighted dose or LETd of the whole plan; None where it did not come."""
-        return next((d for d in self.doses if d.name == name and d.attrs["dose_summation_type"] == "PLAN"), None)
+        return next((d for d in self.doses if d.name == name and d.attrs["dose_summation_type"] in WHOLE), None)
 
     def recomputed(self, *, spacing: float = 4.0, models: Sequence[str] = ("nirs_mkm", "lem1", "constant")) -> xr.Dataset:
         """The plan's field with our beams, per fraction; in monitor units normalised to their physical or RBE 1.1 dose."""
@@ -139,7 +140,7 @@ def _checklist(
     number = ion_plan.fractions or fractions
     out["fractions"] = (str(number) if number else "not in the plan; state fractions=", "ok" if number else "missing")
     kinds = {str(d.name) for d, s in zip(doses, rows["summation"], strict=True) if s == "BEAM"} | {
-        str(d.name) for d in doses if d.attrs["dose_summation_type"] == "PLAN" and d.name != "let_d"
+        str(d.name) for d in doses if d.attrs["dose_summation_type"] in WHOLE and d.name != "let_d"
     }
     if any(rows["summation"] == "BEAM") and len(kinds) > 1:
         out["dose types"] = (f"plan and beam doses are of different kinds: {', '.join(sorted(kinds))}", "contradiction")
@@ -170,7 +171,7 @@ def _item(key: str, found: str, stated: Mapping[str, str]) -> tuple[str, str]:
 def _swapped(doses: tuple[xr.DataArray, ...]) -> dict[str, tuple[str, str]]:
     """A flag where the effective dose lies below the physical one."""
     pair = [
-        next((d for d in doses if d.name == n and d.attrs["dose_summation_type"] == "PLAN"), None) for n in ("dose", "rbe_dose")
+        next((d for d in doses if d.name == n and d.attrs["dose_summation_type"] in WHOLE), None) for n in ("dose", "rbe_dose")
     ]
     if pair[0] is None or pair[1] is None:
         return {}

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ionrt.files import atomic
 from ionrt.patient.allowlist import BINARY, OBJECTS, allowed, left_out, payload, regular, sequence, stored, text
-from ionrt.patient.dicom_clean import GENERATED, METHOD, METHODS, Cleaner, Patient, Secret, separate
+from ionrt.patient.dicom_clean import GENERATED, METHOD, METHODS, Cleaner, Patient, Secret
 from ionrt.patient.dicom_files import Header, read_all, scan
 from ionrt.patient.dicom_write import IMPLEMENTATION
 from ionrt.patient.door import read_dataset
@@ -243,7 +243,6 @@ def _write_one(one: _File, folder: Path, cleaner: Cleaner, patient: Patient) -> 
             return
     before = _digest(data, one)
     new = cleaner.clean(data, patient, one.path.name)
-    separate(new)
     if values is not None:
         new.add_new("PixelData", "OW", values.tobytes())
         for keyword, extreme in (("SmallestImagePixelValue", values.min()), ("LargestImagePixelValue", values.max())):
@@ -339,7 +338,7 @@ def _is_made(shown: str) -> bool:
     return shown == "DEIDENTIFIED" or (number.isdigit() and kind in MADE)
 
 
-MADE = ("ROI", "Beam", "Tolerance", "Snout", "RangeShifter", "Spreader", "Modulator", "Tune")
+MADE = ("Item", "ROI", "Beam", "Tolerance", "Snout", "RangeShifter", "Spreader", "Modulator", "Tune")
 
 
 def _write_mapping(path: Path, cleaner: Cleaner) -> None:

@@ -97,6 +97,10 @@ class Cleaner:
         """A new object with what may stay of an old one; `PixelData` is left to the caller."""
         kind = OBJECTS[text(data, "SOPClassUID")]
         new = _Copy(self, kind, patient, file).items(data, "-")
+        seen: set[str] = set()
+        for roi in new.get("StructureSetROISequence") or ():  # names that became the same get their numbers
+            roi.ROIName = self.made("ROI", int(roi.get("ROINumber") or 0)) if roi.ROIName in seen else roi.ROIName
+            seen.add(str(roi.ROIName))
         new.PatientName, new.PatientID, new.PatientIdentityRemoved = patient.alias, patient.alias, "YES"
         new.DeidentificationMethod = METHOD
         new.DeidentificationMethodCodeSequence = [_code(value, "DCM", meaning) for value, meaning in METHODS]
@@ -130,7 +134,11 @@ class Cleaner:
             return old
         key = (what, old)
         self.numbered.setdefault(key, 1 + sum(kind == what for kind, _ in self.numbered))
-        return f"{what}_{self.numbered[key]}"
+        return self.made(what, self.numbered[key])
+
+    def made(self, kind: str, number: int) -> str:
+        """A name for a structure, beam or device; of another kind where that word is a patient's name."""
+        return f"{'Item' if self.identifiers.hit(kind) else kind}_{number}"
 
 
 @dataclass(frozen=True)
@@ -228,12 +236,13 @@ class _Copy:
 
     def _name(self, data: Dataset, raw: bytes, what: str) -> bytes:
         number = {"Beam": "BeamNumber", "Tolerance": "ToleranceTableNumber"}[what]
-        return f"{what}_{self._number_of(data, number, what.lower())}".encode()
+        return self.cleaner.made(what, self._number_of(data, number, what.lower())).encode()
 
     def _roi(self, data: Dataset, raw: bytes) -> bytes:
         number = self._number_of(data, "ROINumber", "roi")
         name = roi_name(raw.decode("utf-8", "replace"), number)
-        return (f"ROI_{number}" if self.cleaner.identifiers.hit(name) and not name.startswith("ROI_") else name).encode()
+        made = name == f"ROI_{number}" or self.cleaner.identifiers.hit(name)
+        return (self.cleaner.made("ROI", number) if made else name).encode()
 
     def _number_of(self, data: Dataset, keyword: str, what: str) -> int:
         raw = stored(data, tag_for_keyword(keyword) or 0, "IS") if keyword in data else b""
@@ -267,15 +276,6 @@ class _Copy:
 
     def _pointer(self, data: Dataset, raw: bytes) -> bytes | None:
         return raw if raw in (b"\x04\x30\x0c\x00", b"") else None
-
-
-def separate(new: Dataset) -> None:
-    """Structures whose names became the same get their numbers."""
-    seen: set[str] = set()
-    for roi in new.get("StructureSetROISequence") or ():
-        if roi.ROIName in seen:
-            roi.ROIName = f"ROI_{roi.ROINumber}"
-        seen.add(str(roi.ROIName))
 
 
 def roi_name(name: str, number: int) -> str:
