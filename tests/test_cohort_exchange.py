@@ -247,6 +247,7 @@ def test_what_competes_is_said_never_guessed(tmp_path):
         ({"AVALU": 5.0}, "AVALU must be one of"),
         ({"AVALU": None}, "AVALU must be one of"),
         ({"USUBJID": "same"}, "stands twice"),
+        ({"USUBJID": [["x"], ["x"]]}, "stands twice"),
         ({"CNSR": "one"}, "CNSR must be"),
         ({"ORIGIN": "somewhere"}, "ORIGIN must be"),
     ],

@@ -152,6 +152,7 @@ def test_counts_that_stand_alone_are_rounded(tmp_path):
         cohort.safe_count(-1)
 
 
+@pytest.mark.filterwarnings("ignore:actuarial NTCP")  # a warning to the reader of the notebook
 @pytest.mark.parametrize("name", ["08_exchange_cohort", "09_outcomes", "10_ntcp"])
 def test_one_centre_with_one_dose_system_gets_its_report(name, tmp_path, monkeypatch):
     """Nothing to convert, nobody handed over: the notebooks say so instead of stopping."""

@@ -85,7 +85,7 @@ def from_adtte(
         ("CNSR", cnsr.isna() | (cnsr < 0) | (cnsr % 1 != 0), "must be 0 (event) or a whole number above"),
         ("AVAL", value.isna() | ~day.between(0, MAX_DAY), f"must be a time from 0 to {MAX_DAY} days"),
         ("ORIGIN", ~given.isin(ORIGINS), f"must be one of {', '.join(ORIGINS)}"),
-        ("USUBJID", frame.assign(p=endpoint).duplicated(["USUBJID", "p"]), "stands twice under one PARAMCD"),
+        ("USUBJID", pd.DataFrame({"who": text["USUBJID"], "what": endpoint}).duplicated(), "stands twice under one PARAMCD"),
     ):
         _refuse(column, bad, rule)
     said = text.get("EVNTDESC", pd.Series(pd.NA, index=frame.index, dtype="str"))
