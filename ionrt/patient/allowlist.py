@@ -98,8 +98,11 @@ def code_of(rule: Rule) -> str:
 
 def stored(data: Dataset, tag: int, vr: str) -> bytes:
     """The bytes of an element in little endian, without what pads them to even length."""
-    element = data.get_item(tag)
-    value = element.value
+    try:
+        element = data.get_item(tag)
+        value = element.value
+    except Exception as error:  # a type of value that pydicom does not know
+        raise IonrtError(f"{keyword_for_tag(tag)} cannot be read; the file is damaged, export it again") from error
     code = "u2" if vr == "US or SS" else BINARY.get(vr)
     if isinstance(element, RawDataElement) and isinstance(value, bytes):
         declared = element.VR not in (None, "UN", vr, "US", "SS", "OB", "OW") and (code or element.VR in BINARY)

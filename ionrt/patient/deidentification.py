@@ -22,7 +22,7 @@ from ionrt.patient.allowlist import BINARY, OBJECTS, allowed, left_out, payload,
 from ionrt.patient.dicom_clean import GENERATED, METHOD, METHODS, Cleaner, Patient, Secret
 from ionrt.patient.dicom_files import Header, read_all, scan
 from ionrt.patient.dicom_write import IMPLEMENTATION
-from ionrt.patient.door import read_dataset
+from ionrt.patient.door import DAMAGED, read_dataset
 from ionrt.patient.identifiers import Identifiers
 from ionrt.patient.pixel_text import hidden_text, stored_values, why_not
 from ionrt.quantities import IonrtError
@@ -145,18 +145,23 @@ def _look(header: Header, root: Path, identifiers: Identifiers) -> _File:
     """What an object is and who it belongs to; its names and numbers go to the identifiers."""
     data = read_dataset(header.path, pixels=False) or Dataset()
     one = _File(header.path, str(header.path.relative_to(root)), text(data, "Modality"))
-    identifiers.collect(data, skip=_nameless())
+    try:
+        identifiers.collect(data, skip=_nameless())
+        one.note = ", ".join(left_out(data, OBJECTS.get(text(data, "SOPClassUID"), "")))
+    except Exception as error:  # whatever a damaged sequence makes the parser raise
+        raise IonrtError(f"{header.path.name}: an element cannot be read; {DAMAGED}, export it again") from error
     kind = text(data, "SOPClassUID")
     if kind not in OBJECTS:
         known = kind in UID_dictionary
         one.reason = f"object {UID(kind).name if known else 'of unknown class' if kind else 'without class'} is not supported"
+        one.note = ""
         return one
     one.kind, one.reason = OBJECTS[kind], why_not(data, OBJECTS[kind])
     one.study, one.instance = text(data, "StudyInstanceUID"), text(data, "SOPInstanceUID")
     one.patient = text(data, "PatientID") or (text(data, "PatientName") and f"\0{text(data, 'PatientName')}")
     if one.kind == "CT" and _is_upright(data):
         one.file = text(data, "SeriesInstanceUID")  # until it is known how many slices the series has
-    one.note = ", ".join(left_out(data, one.kind)) and f"left out: {', '.join(left_out(data, one.kind))}"
+    one.note = one.note and f"left out: {one.note}"
     return one
 
 
