@@ -12,6 +12,7 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 from scipy.optimize import brentq
 
 from ionrt import IonrtError
+from ionrt.biology import Kernel
 from ionrt.patient.names import is_target
 from ionrt.plan import (
     GEUD,
@@ -91,8 +92,8 @@ def central_difference(problem: Problem, w: np.ndarray) -> np.ndarray:
     return out
 
 
-NEEDED = {"alpha_beta": 3.0, "slope": 0.04, "z0_exponent": 2.0}
-PARAMETERS = {n: {k: NEEDED[k] for k in m.defaults if k in NEEDED} for n, m in MODELS.items()}
+NEEDED = {"alpha_beta": 3.0, "slope": 0.04, "z0_exponent": 2.0, "tissue": Kernel(0.1, 0.05, "SYNTHETIC")}
+PARAMETERS = {n: {k: NEEDED[k] for k, v in m.defaults.items() if k in NEEDED and v is None} for n, m in MODELS.items()}
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{type(o).__name__}-{o.level:g}")
