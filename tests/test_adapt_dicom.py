@@ -179,7 +179,7 @@ def test_damaged_files_are_refused(pair, tmp_path):
     for source, change, said in (
         (rigid, stretched, "called RIGID, but stretches"),
         (grid, short, "2076 values; expected 2079"),
-        (grid, voxels, "voxels taken for mm"),
+        (grid, voxels, "expected -200 to 200"),
         (rigid, strange, "relates no points of the moving CT"),
     ):
         with pytest.raises(IonrtError, match=said):

@@ -131,7 +131,8 @@ def test_fine_gray_without_censoring_keeps_failed_patients_at_risk_for_ever():
 
 @pytest.mark.parametrize("ties", ["efron", "breslow"])
 def test_fine_gray_is_cox_on_rows_written_out_with_their_weights(ties):
-    """The textbook expansion, row by row, through the Cox regression with weights, intervals and clusters."""
+    """The textbook expansion, row by row, through the Cox regression with weights, intervals and clusters; its standard errors
+    lack the term of the estimated censoring curve, which `test_outcome_variances` has."""
     df = simulated(80)
     censoring = outcome.kaplan_meier(df.assign(lost=(df.code == 0) * 1), "time", "lost")
 
@@ -148,7 +149,9 @@ def test_fine_gray_is_cox_on_rows_written_out_with_their_weights(ties):
     long = pd.DataFrame(rows, columns=["pid", "x", "arm", "start", "stop", "event", "w"])
     expected = outcome.cox(long, "x + arm", "stop", "event", start="start", weights="w", cluster="pid", ties=ties)
     mine = outcome.fine_gray(df, "x + arm", "time", "code", ties=ties)
-    np.testing.assert_allclose(mine[["coef", "se"]], expected[["coef", "se"]], rtol=1e-9)
+    np.testing.assert_allclose(mine["coef"], expected["coef"], rtol=1e-9)
+    np.testing.assert_allclose(mine["se"], expected["se"], rtol=0.1)
+    assert not np.allclose(mine["se"], expected["se"], rtol=1e-6)
     assert mine.attrs["loglik"] == pytest.approx(expected.attrs["loglik"], rel=1e-12)
 
 

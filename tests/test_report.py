@@ -68,7 +68,7 @@ def test_one_file_without_code_or_external_resources(made):
 
 
 def test_the_executed_notebook_is_kept_and_nothing_else(made):
-    assert sorted(p.name for p in made.html.parent.iterdir()) == ["demo.html", "demo.ipynb"]
+    assert sorted(p.name for p in made.html.parent.iterdir()) == ["demo.html", "demo.ipynb", "index.html"]
     sources = [c.source for c in nbformat.read(made.notebook, as_version=4).cells]
     assert any("level = 3.0" in s for s in sources)
 

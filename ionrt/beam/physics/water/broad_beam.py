@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from ionrt.beam.physics.emission import TARGET
+from ionrt.beam.physics.emission import INDEX, TARGET
 from ionrt.beam.physics.nuclear import by_parent
 from ionrt.beam.physics.stopping import Array, energies
 from ionrt.beam.physics.water import primary as primaries
@@ -32,6 +32,7 @@ class Solution:
     primary: Array  # (3, depth): energy, LET x energy, path
     secondary: Array  # (4, species, depth): energy, LET x energy, path, energy x lateral variance
     local: Array  # (depth)
+    neutron: Array  # (depth)
     moments: Array  # (3, depth): Fermi-Eyges moments of the primaries
     alive: Array  # (depth)
     cone: Array  # (depth, charge)
@@ -54,7 +55,7 @@ def _behind(second: shower.Secondaries, end: float) -> float:
     """Energy the secondaries leave between a depth and the last slab, MeV."""
     width = second.depth[1] - second.depth[0]
     share = np.clip((second.depth + width / 2 - end) / width, 0, 1)
-    return float(((second.profile[0].sum(0) + second.local) * share).sum() * width)
+    return float(((second.profile[0].sum(0) + second.local + second.neutron) * share).sum() * width)
 
 
 def _shares(spectrum: Array) -> Array:
@@ -96,6 +97,7 @@ def solve(
         primaries.profile(beam, inside),
         _between(second.profile, second.depth, inside),
         _between(second.local, second.depth, inside),
+        _between(second.neutron, second.depth, inside),
         primaries.lateral(beam, inside),
         beam.at(inside, "alive"),
         _between(second.cone.T, second.depth, inside).T if cone else np.empty((0, 0)),
@@ -116,7 +118,7 @@ def dose_by_origin(isotope: Isotope, s: Solution) -> Array:
     """Energy per mm by origin; shape (origin, depth)."""
     rows = [s.primary[0]]
     rows += [s.secondary[0, z == CHARGE_OF].sum(0) for z in range(1, isotope.charge + 1)]
-    return np.stack([*rows, s.secondary[0, TARGET] + s.local])
+    return np.stack([*rows, s.secondary[0, TARGET] + s.local + s.neutron])
 
 
 def _quotient(top: Array, bottom: Array) -> Array:
@@ -127,7 +129,9 @@ def let_averages(isotope: Isotope, s: Solution) -> tuple[Array, Array]:
     """Dose- and track-averaged LET in keV/um (= MeV/mm) under the three definitions; shapes (definition, depth)."""
     charged = s.primary + s.secondary[:3, CHARGE_OF > 0].sum(1)
     let = by_parent("target.effective_let", isotope)
-    full = charged + s.secondary[:3, TARGET] + np.stack([s.local, s.local * let, s.local / let])
+    target = s.secondary[:3, TARGET]
+    alike = target / np.maximum(target[0], 1e-30) * s.neutron  # neutrons' protons: the LET of the target's other protons
+    full = charged + target + np.where(target[0] > 1e-12, alike, 0.0) + np.stack([s.local, s.local * let, s.local / let])
     parts = [s.primary, charged, full]
     return np.stack([_quotient(p[1], p[0]) for p in parts]), np.stack([_quotient(p[0], p[2]) for p in parts])
 
@@ -138,14 +142,17 @@ def _held(value: Array, energy: Array) -> Array:
 
 
 def lateral(isotope: Isotope, s: Solution) -> tuple[Array, Array, Array]:
-    """Core sigma, halo weight, halo sigma (mm). Core: primaries and, for carbon and heavier, fragments of Z >= 3."""
+    """Core sigma, halo weight, halo sigma (mm). Core: primaries, of helium also those slowed whole, and fragments of Z >= 3."""
     heavy = CHARGE_OF >= 3
+    if isotope.symbol == "4He":
+        heavy = heavy | (np.arange(CHARGE_OF.size) == INDEX["4He"])
     core_energy = s.primary[0] + s.secondary[0, heavy].sum(0)
     core = s.primary[0] * s.moments[2] + s.secondary[3, heavy].sum(0)
     halo_energy = s.secondary[0, ~heavy].sum(0) + s.local
     halo = s.secondary[3, ~heavy].sum(0) + s.local * s.moments[2]
     sigma = _held(np.sqrt(_quotient(core, core_energy)), core_energy)
     wide = _held(np.sqrt(_quotient(halo, halo_energy)), halo_energy)
+    halo_energy = halo_energy + s.neutron  # as wide as the rest of the halo, for want of better
     weight = _quotient(halo_energy, halo_energy + core_energy)
     return sigma, np.clip(weight, 0, 1), np.maximum(wide, sigma)
 

@@ -57,6 +57,7 @@ class Secondaries:
     depth: Array
     profile: Array
     local: Array
+    neutron: Array  # energy per mm and slab that neutrons gave to charged particles
     neutral: float
     escaped: float
     spectra: Array
@@ -186,7 +187,7 @@ def run(primary: Primary, end: float, *, wanted: Wanted | None = None, mesh: Mes
     tracks = _Tracks(primary.isotope, int(min(np.ceil(widest / 1000) * 1000, most)), mesh)
     kinetic = smooth(primary.isotope.symbol, primary.reach - edges)
     moments = lateral(primary, edges)
-    out, local = np.zeros((slabs, 4, len(SPECIES))), np.zeros(slabs)
+    out, local, neutron = np.zeros((slabs, 4, len(SPECIES))), np.zeros(slabs), np.zeros(slabs)
     spectral = np.zeros(slabs, bool)
     if wanted.spectra_at is not None:
         spectral[np.minimum(wanted.spectra_at / mesh.width, slabs - 1).astype(int)] = True
@@ -196,7 +197,7 @@ def run(primary: Primary, end: float, *, wanted: Wanted | None = None, mesh: Mes
         if i and i % mesh.every == mesh.every // 2:
             _share(local, tracks.step(i), i, mesh.every)
         _share(local, sum(tracks.born(i, s, kinetic[i], moments[:, i]) for s in sources), i, 1)
-        _share(local, tracks.neutrons(), i, 1)
+        _share(neutron, tracks.neutrons(), i, 1)
         t, cell = tracks.tab, i * mesh.slab
         kernels.score(tracks.state, tracks.bounds, cell, t.d_kinetic, t.d_let, t.d_path, out[i])
         if spectral[i]:
@@ -207,5 +208,12 @@ def run(primary: Primary, end: float, *, wanted: Wanted | None = None, mesh: Mes
     profile = np.moveaxis(out, 0, 2) / mesh.width
     escaped = tracks.escaped(slabs * mesh.slab)
     return Secondaries(
-        edges + mesh.width / 2, profile, local / mesh.width, tracks.neutral, escaped, spectra / mesh.width, inside
+        edges + mesh.width / 2,
+        profile,
+        local / mesh.width,
+        neutron / mesh.width,
+        tracks.neutral,
+        escaped,
+        spectra / mesh.width,
+        inside,
     )
