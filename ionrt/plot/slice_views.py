@@ -133,6 +133,7 @@ def slices(
         raise IonrtError(f"slices: {name!r} is not a known quantity; rename it to one of {', '.join(COLOURMAPS)}")
     at = _middle(structures, normal) if at is None else at
     cut, grey, outline = (_cut(one, normal, at, down, across).compute() for one in (da, ct, structures))
+    place = float(cut[normal])
     cut = cut if "ion" in cut.dims else cut.expand_dims(ion=[""])
     shown = _cut(where, normal, at, down, across) if where is not None else cut >= floor * float(cut.max())
     cut = cut.where(shown)
@@ -143,7 +144,7 @@ def slices(
     each = own_scale and limits is None
     shared = limits or (0.0, _top(cut))
     absent = [str(i) for i in unreachable]
-    text = f"{caption} {_what(cut, each, plane, float(cut[normal]))} {provenance([cut if cut['ion'].values[0] else da])}"
+    text = f"{caption} {_what(cut, each, plane, place)} {provenance([cut if cut['ion'].values[0] else da])}"
     cut = cut.reindex(ion=[*cut["ion"].values, *absent]) if absent else cut
     n = min(columns, cut.sizes["ion"])
     frame = min(int((width - 150) / n) - (84 if each else 14), 420)
