@@ -152,7 +152,7 @@ def test_no_two_points_of_an_incidence_are_fewer_than_ten_events_apart(page):
 
 @pytest.mark.slow
 def test_the_trial_report_gives_no_small_difference(tmp_path):
-    """Safety counts everybody who was randomised, an unplanned analysis does not say its n; numbers at risk stand in the figure,
+    """Safety counts everybody who was randomised, an unplanned analysis does not say its n; numbers at risk are
     rounded by `safe_at_risk`, which has its own test below."""
     os.environ["TQDM_DISABLE"] = "1"
     out = report(ROOT / "notebooks" / "13_trial_report.ipynb", tmp_path / "trial.html", {"use": "export"}).html
