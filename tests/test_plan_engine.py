@@ -93,10 +93,14 @@ def test_integral_and_widths_are_those_of_the_base_data(ion, energy, ray, behind
 
 
 @pytest.mark.parametrize(
-    ("ion", "energies", "depth", "side", "within"),
-    [("He", (88.0, 110.0), 150, 121, 9e-3), ("C", (90.0, 103.0), 175, 161, 5e-3), ("Ne", (176.0, 220.0), 140, 121, 5e-3)],
+    ("ion", "energies", "depth", "side"),
+    [
+        pytest.param("He", (88.0, 110.0), 150, 121, marks=pytest.mark.xfail(strict=True, reason="0.9 % at two depths, see below")),
+        ("C", (90.0, 103.0), 175, 161),
+        ("Ne", (176.0, 220.0), 140, 121),
+    ],
 )
-def test_integral_at_every_depth_far_behind_the_peak(ion, energies, depth, side, within):
+def test_integral_at_every_depth_far_behind_the_peak(ion, energies, depth, side):
     """Down to 2e-4 of the peak for carbon, 150 mm behind it; the box is wide enough for the halo there (sigma 21 mm).
 
     Helium misses the 0.5 % at two depths, 3 and 6 mm behind the peak at 2 % of its dose: since helium that stays whole is
@@ -105,7 +109,7 @@ def test_integral_at_every_depth_far_behind_the_peak(ion, energies, depth, side,
     base = base_data(ion, energy=list(energies))
     dose = single_spot(base, 1, water_box((side, depth, side), (1.0, 1.0, 1.0), target_radius=8.0), spacing=1.0, ion=ion)
     table = base.isel(energy=1).interp(depth=dose["y"].values - dose["y"].values[0] + 0.5)
-    assert np.abs(integral_over_table(dose, table) - 1.0).max() < within
+    assert np.abs(integral_over_table(dose, table) - 1.0).max() < 0.005
 
 
 def integral_over_table(dose: xr.DataArray, table: xr.Dataset) -> np.ndarray:
