@@ -95,7 +95,7 @@ def test_integral_and_widths_are_those_of_the_base_data(ion, energy, ray, behind
 @pytest.mark.parametrize(
     ("ion", "energies", "depth", "side"),
     [
-        pytest.param("He", (88.0, 110.0), 150, 121, marks=pytest.mark.xfail(strict=True, reason="0.9 % at two depths, see below")),
+        pytest.param("He", (88.0, 110.0), 150, 121, marks=pytest.mark.xfail(strict=True, reason="0.9 % at two depths")),
         ("C", (90.0, 103.0), 175, 161),
         ("Ne", (176.0, 220.0), 140, 121),
     ],
