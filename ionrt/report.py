@@ -164,6 +164,7 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         book.cells.insert(place + 1, nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]}))
     nbformat.write(book, executed)
     path = str(executed).replace("{", "{{").replace("}", "}}")  # papermill fills in braces
+    os.environ.setdefault("TQDM_DISABLE", "1")  # in the kernel: its bars would stay on the page
     try:
         papermill.execute_notebook(
             path,
