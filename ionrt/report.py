@@ -86,10 +86,11 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     -------
     Report with the paths of both files.
 
-    Errors
+    Raises
     ------
-    IonrtError for an unknown notebook or parameter, a parameter that is no plain data, for an error that the notebook itself
-    reports, and for a page that would load something from elsewhere. Nothing is written then.
+    IonrtError
+        For an unknown notebook or parameter, a parameter that is no plain data, an error that the notebook itself reports, and
+        a page that would load something from elsewhere. Nothing is written then.
     """
     source = find_notebook(notebook)
     target = Path(out) if out else Path("reports") / f"{re.sub(r'^[0-9]+_', '', source.stem)}.html"
