@@ -35,6 +35,7 @@ CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
 FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
+WIDGET = "application/vnd.jupyter.widget-view+json"
 DEEPEST, LONGEST = 6, 10_000  # lists in lists, and items of one
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
 EXTERNAL = re.compile(
@@ -165,7 +166,6 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         book.cells.insert(place + 1, nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]}))
     nbformat.write(book, executed)
     path = str(executed).replace("{", "{{").replace("}", "}}")  # papermill fills in braces
-    os.environ.setdefault("TQDM_DISABLE", "1")  # in the kernel: its bars would stay on the page
     try:
         papermill.execute_notebook(
             path,
@@ -288,6 +288,7 @@ def _page_outputs(cell: Any) -> list[Any]:
     tags = cell.metadata.get("tags", ())
     hidden = "keep_output" in tags and "sentence" not in tags  # tagged so where no table repeats the numbers
     shown = [o for o in cell.outputs if (o.output_type == "stream" and not hidden and o.name != "stderr") or o.get("data")]
+    shown = [o for o in shown if WIDGET not in o.get("data", ())]  # progress bars, which would stand still here
     for output in shown:
         if "data" in output and "text/html" in output.data:
             output.data.pop("text/plain", None)
