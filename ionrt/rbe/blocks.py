@@ -3,10 +3,10 @@ name, one warning."""
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Callable
-import math
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import partial
