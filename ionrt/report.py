@@ -35,6 +35,7 @@ CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
 FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
+WIDGET = "application/vnd.jupyter.widget-view+json"
 DEEPEST, LONGEST = 6, 10_000  # lists in lists, and items of one
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
 EXTERNAL = re.compile(
@@ -86,10 +87,11 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     -------
     Report with the paths of both files.
 
-    Errors
+    Raises
     ------
-    IonrtError for an unknown notebook or parameter, a parameter that is no plain data, for an error that the notebook itself
-    reports, and for a page that would load something from elsewhere. Nothing is written then.
+    IonrtError
+        For an unknown notebook or parameter, a parameter that is no plain data, an error that the notebook itself reports, and
+        a page that would load something from elsewhere. Nothing is written then.
     """
     source = find_notebook(notebook)
     target = Path(out) if out else Path("reports") / f"{re.sub(r'^[0-9]+_', '', source.stem)}.html"
@@ -164,7 +166,6 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         book.cells.insert(place + 1, nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]}))
     nbformat.write(book, executed)
     path = str(executed).replace("{", "{{").replace("}", "}}")  # papermill fills in braces
-    os.environ.setdefault("TQDM_DISABLE", "1")  # in the kernel: its bars would stay on the page
     try:
         papermill.execute_notebook(
             path,
@@ -283,10 +284,11 @@ def _replaced(part: Any, pattern: re.Pattern[str], stands: Mapping[str, str]) ->
 
 
 def _page_outputs(cell: Any) -> list[Any]:
-    """Outputs that the page shows: no warnings, no errors, no printed key numbers, of several forms the first of the page."""
+    """Outputs that the page shows: no warnings, errors, progress bars, printed key numbers; of several forms the page's own."""
     tags = cell.metadata.get("tags", ())
     hidden = "keep_output" in tags and "sentence" not in tags  # tagged so where no table repeats the numbers
     shown = [o for o in cell.outputs if (o.output_type == "stream" and not hidden and o.name != "stderr") or o.get("data")]
+    shown = [o for o in shown if WIDGET not in o.get("data", ())]  # progress bars, which would stand still here
     for output in shown:
         if "data" in output and "text/html" in output.data:
             output.data.pop("text/plain", None)

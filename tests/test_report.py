@@ -50,6 +50,7 @@ def made(tmp_path_factory):
     source = write(
         folder / "07_demo.ipynb",
         SCENE,
+        "from tqdm.auto import tqdm\nfor _ in tqdm(range(3), desc='optimise', disable=None): pass",
         "plot.slices(dose, ct, ball)",
         "plot.histograms(evaluate.dvh(dose, ball))",
         "plot.table(evaluate.statistics(dose, ball), caption='Numbers of the plan.')",
@@ -63,7 +64,9 @@ def test_one_file_without_code_or_external_resources(made):
     assert made.html.stat().st_size < 8e6
     assert "<math" in page and "plot.slices(" not in page and "secret key number" not in page
     assert '<html lang="en">' in page and "not for clinical use" in page and "ionrt 0." in page
+    assert "optimise" not in page, "a progress bar stands still on a page"
     assert "Numbers of the plan." in page and '<table class="ionrt">' in page
+    assert page.count("<figure") == page.count('<figcaption class="caption') == 3
     assert "patient_17" not in page and "hospital" not in page and "[folder]" in page, "a folder's name is often a patient's"
 
 

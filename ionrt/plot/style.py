@@ -142,8 +142,14 @@ class Figure:
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
-        display(HTML(self.to_html()) if isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)) else self.element)
-        display(HTML(f"{self._outlines()}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
+        display(HTML(self.whole_html()))
+
+    def whole_html(self) -> str:
+        """Plot or table with key and caption, as one element that neither a screen reader nor a printer takes apart."""
+        drawn = isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout))
+        body = self.to_html() if drawn else self.element._repr_html_()
+        caption = f"<figcaption class='caption {self.kind}'>{html.escape(self.caption)}</figcaption>"
+        return f"<figure style='margin:0'>{body}{self._outlines()}{caption}</figure>"
 
     def _outlines(self) -> str:
         """The key; with a style of its own, so that it stands apart in JupyterLab as well."""
