@@ -177,9 +177,24 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
-        if error.ename.endswith(("IonrtError", "ReachError")):
+        if not error.ename.endswith(("IonrtError", "ReachError")):
+            raise
+        if not _ends_there(executed, error.evalue):
             raise IonrtError(error.evalue) from None
-        raise
+
+
+def _ends_there(executed: Path, message: str) -> bool:
+    """Whether the cell that failed may end the page (tag ``may-stop``): what it says is then the page's last line."""
+    book = nbformat.read(executed, as_version=4)
+    cells = [c for c in book.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", ())]
+    at = next(i for i, c in enumerate(cells) if any(o.output_type == "error" for o in c.get("outputs", ())))
+    if "may-stop" not in cells[at].metadata.get("tags", ()):
+        return False
+    last = f"<p class='stop' role='alert'><strong>This page ends here:</strong> {html.escape(message)}</p>"
+    cells[at].outputs = [nbformat.v4.new_output("display_data", {"text/html": last})]
+    book.cells = cells[: at + 1]
+    nbformat.write(book, executed)
+    return True
 
 
 def plain_value(value: Any, name: str, depth: int = 0) -> Any:

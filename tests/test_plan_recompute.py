@@ -62,7 +62,7 @@ def test_proton_plan_of_another_system(shared):
     reference = theirs.interp(grid).astype(np.float32).assign_attrs(units="Gy")
     ours = found["dose"].interp(grid).fillna(0.0).astype(np.float32).assign_attrs(units="Gy")
     index = gamma(reference, ours, dose_percent=3, distance_mm=3)
-    assert float((index <= 1.0).where(index.notnull()).mean()) > 0.9
+    assert float((index <= 1.0).where(index.notnull()).mean()) >= 0.97
     high = reference > 0.8 * float(reference.max())
     assert float(np.abs(ours / reference - 1.0).where(high).median()) < 0.03
 

@@ -15,8 +15,8 @@ from .robustness import Robustness as Robustness
 from .robustness import compare_robustness as compare_robustness
 from .rooms import reach_table as reach_table
 from .received import Received as Received
-from .received import dose_scope as dose_scope
 from .received import gamma_table as gamma_table
+from .received import organ_table as organ_table
 from .received import page_to_sign as page_to_sign
 from .received import receive as receive
 from .received import sample_folder as sample_folder

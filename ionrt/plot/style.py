@@ -98,8 +98,9 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
     for da in arrays:
         if (name := str(da.attrs.get("quantity", da.name))) in QUANTITIES:
             defined(da, name)
-        for ion in da["ion"].values.ravel() if "ion" in da.coords else ():
-            parts.setdefault("Ions", []).append(ION_NAMES.get(str(ion), str(ion)))
+        ions = [str(i) for i in da["ion"].values.ravel()] if "ion" in da.coords else []
+        for ion in filter(None, ions if any(ions) else str(da.attrs.get("ion", "")).split(", ")):
+            parts.setdefault("Ions", []).append(ION_NAMES.get(ion, ion))
         if definition := da.attrs.get("let_definition"):
             parts.setdefault("LETd", []).append(
                 f"dose average over {LET_LABELS.get(definition, definition)}, unrestricted, in water"
