@@ -10,10 +10,11 @@ import pandas as pd
 
 import ionrt
 from ionrt import evaluate
-from ionrt.compare import Options, compare_options, open_patient
+from ionrt.compare import Comparison, compare_options, open_patient
 from ionrt.files import cache_folder, content_hash, write_text
 from ionrt.indications.facts import Indications
 from ionrt.indications.limits import check_limits
+from ionrt.ions import in_words
 from ionrt.patient import add_ellipsoid, recipe
 from ionrt.plan import beam_set
 from ionrt.rbe import DOSE_SYSTEMS
@@ -23,7 +24,7 @@ HEAD = (4.0, -12.0, -38.0)  # centre of the target in the head
 RADII = {20: 16.8, 50: 22.8, 100: 28.8}  # mm, by volume in cm3
 
 
-def plan_page(facts: Indications, page: str, *, per_fraction: float | None = None, **grid: Any) -> Options:
+def plan_page(facts: Indications, page: str, *, per_fraction: float | None = None, **grid: Any) -> Comparison:
     """Plan the schedule of a page in its SYNTHETIC phantom with the ions that the page names.
 
     Parameters
@@ -33,7 +34,7 @@ def plan_page(facts: Indications, page: str, *, per_fraction: float | None = Non
 
     Returns
     -------
-    Options, one per ion or mix.
+    Comparison, one case per ion or mix.
     """
     entry, one = facts.pages[page], facts.schedule(page)
     wanted = entry["plan"]
@@ -55,12 +56,12 @@ def plan_page(facts: Indications, page: str, *, per_fraction: float | None = Non
     )
 
 
-def limits_of(facts: Indications, page: str, made: Options) -> pd.DataFrame:
+def limits_of(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
     """The constraints of a page against each of its plans: verdict by option where comparable, the reason where not."""
     rows, one = facts.of("constraints", page), facts.schedule(page)
     columns = {}
-    for name in made.options:
-        maps = made.maps.sel(option=name, drop=True)
+    for name in made.plans:
+        maps = made.maps.sel(case=name, drop=True)
         found = check_limits(
             rows,
             system=facts.pages[page]["planned_in"],
@@ -76,11 +77,11 @@ def limits_of(facts: Indications, page: str, made: Options) -> pd.DataFrame:
     return pd.concat([rows[["organ", "metric"]], table, reason.rename("because")], axis=1)
 
 
-def coverage(made: Options) -> str:
+def coverage(made: Comparison) -> str:
     """One line per ion or mix: whether D95 of the target is at least 95 % of what was prescribed."""
     table = made.target_table()[f"{made.target} D95 [%]"]
     lines = [f"{name}: does not reach ({made.unreachable[name][:60]})" for name in made.unreachable]
-    return "\n".join([f"{n}: D95 at least 95 %: {'yes' if table[n] >= 95.0 else 'NO'}" for n in made.options] + lines)
+    return "\n".join([f"{n}: D95 at least 95 %: {'yes' if table[in_words(n)] >= 95.0 else 'NO'}" for n in made.plans] + lines)
 
 
 def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float = 55.2, fractions: int = 12) -> pd.DataFrame:
@@ -96,11 +97,11 @@ def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float =
             open_patient(anatomy="abdomen", gap=gap), {"C": beam_set(["C"], [160, 200])}, target="GTV_head",
             organs=["Duodenum", "Stomach"], prescription=total / fractions, fractions=fractions, **COARSE,
         )  # fmt: skip
-        dose = made.maps["rbe_dose"].sel(option="C", drop=True)
+        dose = made.maps["rbe_dose"].sel(case="C", drop=True)
         duodenum = made.grid["structures"].sel(structure=["Duodenum"])
         hot = fractions * evaluate.dose_at_volume(dose, duodenum, cc=[0.1, 1.0]).values.ravel()
         names = [f"duodenum D{v} [Gy (RBE; NIRS-mMKM)]" for v in ("0.1cc", "1cc")]
-        return {"D95 [%]": made.target_table()["GTV_head D95 [%]"]["C"], **dict(zip(names, hot, strict=True))}
+        return {"D95 [%]": made.target_table()["GTV_head D95 [%]"]["carbon"], **dict(zip(names, hot, strict=True))}
 
     key = content_hash(recipe("abdomen").to_csv(), gaps, total, fractions, COARSE, ionrt.__version__)
     return _kept(f"gap-{key}", lambda: pd.DataFrame({g: row(g) for g in gaps}).T.rename_axis("gap [mm]"))
