@@ -35,6 +35,7 @@ CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
 FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 DEEPEST, LONGEST = 6, 10_000  # lists in lists, and items of one
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
@@ -305,7 +306,7 @@ def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, st
 
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
-    title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
+    title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {})
     outside = external_resources(page)
@@ -335,6 +336,18 @@ def _prepare(book: Any) -> None:
             continue
         if cell.cell_type == "code":
             cell.outputs = _page_outputs(cell)
+    _titled(book)
+
+
+def _titled(book: Any) -> None:
+    """A title that the notebook computes (``Markdown("# ...")``) takes the place of the one it was written with."""
+    for cell in book.cells:
+        for output in cell.get("outputs", ()):
+            if made := TITLE.match(output.get("data", {}).get("text/markdown", "")):
+                cell.outputs.remove(output)
+                first = next(c for c in book.cells if TITLE.search(c.source))
+                first.source = TITLE.sub(lambda _: made.group(0), first.source, count=1)
+                return
 
 
 def math_to_mathml(text: str) -> str:
