@@ -88,10 +88,11 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     -------
     Report with the paths of both files.
 
-    Errors
+    Raises
     ------
-    IonrtError for an unknown notebook or parameter, a parameter that is no plain data, for an error that the notebook itself
-    reports, and for a page that would load something from elsewhere. Nothing is written then.
+    IonrtError
+        For an unknown notebook or parameter, a parameter that is no plain data, an error that the notebook itself reports, and
+        a page that would load something from elsewhere. Nothing is written then.
     """
     source = find_notebook(notebook)
     target = Path(out) if out else Path("reports") / f"{re.sub(r'^[0-9]+_', '', source.stem)}.html"
@@ -284,7 +285,7 @@ def _replaced(part: Any, pattern: re.Pattern[str], stands: Mapping[str, str]) ->
 
 
 def _page_outputs(cell: Any) -> list[Any]:
-    """Outputs that the page shows: no warnings, no errors, no printed key numbers, of several forms the first of the page."""
+    """Outputs that the page shows: no warnings, errors, progress bars, printed key numbers; of several forms the page's own."""
     tags = cell.metadata.get("tags", ())
     hidden = "keep_output" in tags and "sentence" not in tags  # tagged so where no table repeats the numbers
     shown = [o for o in cell.outputs if (o.output_type == "stream" and not hidden and o.name != "stderr") or o.get("data")]

@@ -66,6 +66,7 @@ def test_one_file_without_code_or_external_resources(made):
     assert '<html lang="en">' in page and "not for clinical use" in page and "ionrt 0." in page
     assert "optimise" not in page, "a progress bar stands still on a page"
     assert "Numbers of the plan." in page and '<table class="ionrt">' in page
+    assert page.count("<figure") == page.count('<figcaption class="caption') == 3
     assert "patient_17" not in page and "hospital" not in page and "[folder]" in page, "a folder's name is often a patient's"
 
 

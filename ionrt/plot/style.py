@@ -16,7 +16,7 @@ import xarray as xr
 from bokeh.core.types import ID
 from bokeh.embed import json_item
 
-from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError
+from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError, defined
 
 hv.Store.set_current_backend("bokeh")
 
@@ -96,6 +96,8 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
     parts: dict[str, list[str]] = {}
     arrays, first = list(arrays), ""
     for da in arrays:
+        if (name := str(da.attrs.get("quantity", da.name))) in QUANTITIES:
+            defined(da, name)
         for ion in da["ion"].values.ravel() if "ion" in da.coords else ():
             parts.setdefault("Ions", []).append(ION_NAMES.get(str(ion), str(ion)))
         if definition := da.attrs.get("let_definition"):
@@ -140,8 +142,14 @@ class Figure:
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
-        display(HTML(self.to_html()) if isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)) else self.element)
-        display(HTML(f"{self._outlines()}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
+        display(HTML(self.whole_html()))
+
+    def whole_html(self) -> str:
+        """Plot or table with key and caption, as one element that neither a screen reader nor a printer takes apart."""
+        drawn = isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout))
+        body = self.to_html() if drawn else self.element._repr_html_()
+        caption = f"<figcaption class='caption {self.kind}'>{html.escape(self.caption)}</figcaption>"
+        return f"<figure style='margin:0'>{body}{self._outlines()}{caption}</figure>"
 
     def _outlines(self) -> str:
         """The key; with a style of its own, so that it stands apart in JupyterLab as well."""
