@@ -230,14 +230,8 @@ def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
                 last = path.resolve().name
                 if len(last) >= 4 and re.search(r"\d|[^\x00-\x7f]|.[ _^,.]", last):  # a name or number, no common word
                     found[last] = f"[{name}]"
-    machine = (
-        Path.cwd(),
-        source.parent,
-        Path(ionrt.__file__).parents[1],
-        Path(sys.prefix),
-        Path.home(),
-        Path(tempfile.gettempdir()),
-    )
+    ours, temporary = Path(ionrt.__file__).parents[1], Path(tempfile.gettempdir())
+    machine = (Path.cwd(), source.parent, ours, Path(sys.prefix), Path.home(), temporary)
     return found | {str(p): "[folder]" for p in machine if len(p.parts) > 2 and str(p) not in found}
 
 
@@ -254,16 +248,8 @@ def _without_traces(executed: Path, folders: Mapping[str, str]) -> None:
     spelled: dict[str, str] = {}
     for path, stands in folders.items():
         quoted, plain = json.dumps(path)[1:-1], json.dumps(path, ensure_ascii=False)[1:-1]
-        forms = {
-            path,
-            html.escape(path),
-            repr(path)[1:-1],
-            quoted,
-            plain,
-            json.dumps(quoted)[1:-1],
-            html.escape(quoted),
-            quote(path),
-        }
+        twice = json.dumps(quoted)[1:-1]
+        forms = {path, html.escape(path), repr(path)[1:-1], quoted, plain, twice, html.escape(quoted), quote(path)}
         spelled |= {form: stands for form in forms if len(form) >= 4}
     if spelled:
         pattern = re.compile("|".join(re.escape(form) for form in sorted(spelled, key=len, reverse=True)))
