@@ -1,4 +1,4 @@
-"""The schedule of a page, planned in its phantom; two tables that are computed once and kept."""
+"""The schedule of a page, planned in its phantom; tables beside published statements, computed once and kept."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
 import ionrt
-from ionrt import evaluate
+from ionrt import adapt, evaluate, plan
+from ionrt.adapt.course import weighted
 from ionrt.compare import Options, compare_options, open_patient
 from ionrt.files import cache_folder, content_hash, write_text
 from ionrt.indications.facts import Indications
@@ -18,6 +20,7 @@ from ionrt.indications.limits import check_limits
 from ionrt.indications.page import against, fractions_of
 from ionrt.patient import add_ellipsoid
 from ionrt.patient.phantom import recipe
+from ionrt.patient.registration import matrix_transform
 from ionrt.plan import beam_set
 from ionrt.rbe import DOSE_SYSTEMS
 
@@ -149,6 +152,49 @@ def size_table(sizes: tuple[int, ...] = (20, 50, 100), *, let_minimum: float = 9
     return _kept(f"size-{key}", lambda: pd.concat({s: one(s) for s in sizes}, names=["size [cm3]"]).reset_index(level="mix"))
 
 
+def motion_table(
+    reach: float = 5.0, *, dose: float = 13.2, rescans: Sequence[int] = (1, 4), period: float = 4.0, starts: int = 6
+) -> pd.DataFrame:
+    """Thorax, carbon, two fields: D95 of single fractions on a target that breathes `reach` mm to each side; then kept.
+
+    The plan covers the target's way (`ionrt.adapt.itv`); every spot falls on the phase of its time (`ionrt.adapt.interplay`,
+    default times, `period` [s], `starts` spread over it).
+
+    Returns
+    -------
+    DataFrame by times that each layer is painted: mean, deviation and least D95 of the fractions [% of the prescription].
+    """
+
+    def fractions() -> pd.DataFrame:
+        way = (-reach, 0.0, reach, 0.0)
+        phases = {s: open_patient(anatomy="thorax", shift=s) for s in dict.fromkeys(way)}
+        still, name = phases[0.0], "GTV_peripheral"
+        planning = _outside(adapt.itv([still, phases[-reach], phases[reach]], name), "ITV", ["Lung_R"])
+        wanted = plan.Plan(
+            beam_set("C", [180, 270]), "ITV", dose, spacing=COARSE["spacing"], spot_spacing=COARSE["spot_spacing"]
+        )
+        influence = plan.influence(planning, wanted)
+        weights = plan.optimise(planning, wanted, influence, iterations=COARSE["iterations"])
+        given, moved = {}, {}
+        for s, phase in phases.items():
+            here = adapt.place(phase, still, correction=(0.0, 0.0, 0.0)) if s else still
+            given[s] = adapt.deliver(influence, here) if s else influence
+            moved[s] = matrix_transform(np.eye(4) + s * np.eye(4, k=1) * (np.arange(4) == 2)[:, None])  # the target's own way
+        like, target = plan.field(influence, weights), still["structures"].sel(structure=[name])
+        rows = {}
+        for n in rescans:
+            made = adapt.interplay(
+                [given[s] for s in way], weights, [moved[s] for s in way], period=period, like=like, rescans=n,
+                starts=[period * k / starts for k in range(starts)],
+            )  # fmt: skip
+            found = 100.0 / dose * evaluate.dose_at_volume(weighted(made, wanted.model), target, percent=95).values.ravel()
+            rows[n] = {"D95 mean [%]": found.mean(), "deviation [%]": found.std(ddof=1), "least [%]": found.min()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scans of each layer")
+
+    key = content_hash(recipe("thorax").to_csv(), reach, dose, tuple(rescans), period, starts, COARSE, ionrt.__version__)
+    return _kept(f"motion-{key}", fractions)
+
+
 def beside(page: str) -> tuple[pd.DataFrame, str]:
     """The table computed here that stands beside a published statement, and that statement; empty where there is none."""
     if page == "pancreas":
@@ -164,6 +210,13 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
             " Computed: LETd with a wish for 90 keV/um in every voxel."
         )
         return size_table(), said
+    if page == "lung":
+        said = (
+            "Published (doi:10.1186/s13014-014-0238-y, abstract; 14 patients, without gating): D95 94.4 ± 1.9 % of the"
+            " prescription with one scan, 97.1 ± 0.6 % with four. Computed: SYNTHETIC thorax, 5 mm to each side in 4 s; times"
+            " of spots and energies are assumptions."
+        )
+        return motion_table(), said
     return pd.DataFrame({"": ["none"]}), "No published statement of this page is computed here."
 
 

@@ -82,7 +82,7 @@ def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, cap
             points.opts(
                 frame_width=size,
                 frame_height=size,
-                title=ION_NAMES.get(ion, ion).capitalize(),
+                title=ION_NAMES[ion].capitalize() if ion in ION_NAMES else ion,
                 xlabel="u [mm]",
                 ylabel="v [mm]" if k == 0 else "",
                 xlim=limits[0],

@@ -151,7 +151,7 @@ def slices(
     size = (frame, int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0])))
     panels = []
     for k, ion in enumerate(str(i) for i in cut["ion"].values):
-        title = ION_NAMES.get(ion, ion).capitalize() + (": does not reach" if ion in absent else "")
+        title = (ION_NAMES[ion].capitalize() if ion in ION_NAMES else ion) + (": does not reach" if ion in absent else "")
         one = cut.sel(ion=ion)
         scale = (0.0, _top(one)) if each else shared
         panels.append(_panel(one, title, grey, outline, scale, box, size, k % n == 0, each or k % n == n - 1))
