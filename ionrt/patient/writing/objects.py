@@ -59,7 +59,7 @@ def new_object(
     frame: str,
     place: int = 1,
 ) -> Dataset:
-    """Patient, study, series, frame and equipment modules; `who` is a CT's header or an identity with the keys of `IDENTITY`."""
+    """Patient, study, series, frame and equipment modules; `who` is a CT's header or an identity by the keys `IDENTITY`."""
     identity = {k: who.get(keyword, "") for k, keyword in IDENTITY.items()} if isinstance(who, Dataset) else who
     data = Dataset()
     data.SpecificCharacterSet = "ISO_IR 192"
