@@ -98,7 +98,7 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     defaults = _parameters(source)
     for name in parameters or {}:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
-    chosen = {name: plain_value(value, name) for name, value in (parameters or {}).items()}
+    chosen = {name: like(plain_value(value, name), defaults[name], name) for name, value in (parameters or {}).items()}
     shown = {name: _shown(chosen.get(name, value), name, source, given=name in chosen) for name, value in defaults.items()}
     kept = target.with_suffix(".ipynb")
     with atomic(target) as page, atomic(kept) as executed:
@@ -201,6 +201,25 @@ def plain_value(value: Any, name: str, depth: int = 0) -> Any:
         f"parameter {name}: expected finite numbers, texts, lists or dictionaries of them (at most {DEEPEST} deep), got"
         f" {type(value).__name__}; put a date or another text in quotes"
     )
+
+
+def like(value: Any, default: Any, name: str) -> Any:
+    """A parameter of the kind of its default: one value for a list of one, a number where a number stood; else refused."""
+    numeric = (int, float)
+    if default is None:
+        return value
+    if isinstance(default, list):
+        values = value if isinstance(value, list) else [value]
+        return [like(one, default[0], name) for one in values] if default else values
+    kinds = {bool: "true or false", str: "a text", dict: "names with values, {name: value}"}
+    for kind, words in kinds.items():
+        if isinstance(default, kind) and not isinstance(value, kind):
+            if kind is str and type(value) in numeric:
+                return f"{value}"  # a structure or a folder may be called 60
+            raise IonrtError(f"parameter {name}: expected {words}, as in {default!r}, got {value!r}")
+    if type(default) in numeric and type(value) not in numeric:
+        raise IonrtError(f"parameter {name}: expected a number, as in {default!r}, got {value!r}")
+    return value
 
 
 def _is_path(value: Any, name: str, source: Path) -> bool:
