@@ -20,9 +20,10 @@ from dicom_small import FRAME, Z, contour, item
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ionrt import dose_at_volume, evaluate, regrid
-from ionrt.patient import IncompleteWarning, check_frame, read_dicom, read_dose, read_ion_plan, volumes
+from ionrt.patient import IncompleteWarning, read_dicom, read_dose, read_ion_plan, volumes
 from ionrt.patient.charset import decode
 from ionrt.patient.dicom_files import read_pixels
+from ionrt.patient.frames import check_frame
 from ionrt.patient.grid import layout
 from ionrt.quantities import IonrtError
 

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import xarray as xr
 
-from ionrt.quantities import QUANTITIES, IonrtError, check, stamp
+from ionrt.quantities import QUANTITIES, IonrtError, check, defined, stamp
 
 if TYPE_CHECKING:
     from ionrt.patient.coverage import Contours
@@ -25,7 +25,7 @@ def quantity_of(da: xr.DataArray) -> tuple[xr.DataArray, str]:
     name = "dose" if da.name is None else str(da.name)
     if name not in QUANTITIES:
         raise IonrtError(f"{name!r} is not a known quantity; rename it to one of {', '.join(QUANTITIES)}")
-    return check(da, name, dims=GRID), name
+    return defined(check(da, name, dims=GRID), name), name
 
 
 def kept_attrs(da: xr.DataArray) -> dict[str, Any]:

@@ -1,4 +1,3 @@
-from .facts import Indications as Indications
 from .facts import load as load
 from .limits import check_limits as check_limits
 from .page import tables as tables

@@ -14,7 +14,8 @@ from ionrt.compare import Options, compare_options, open_patient
 from ionrt.files import cache_folder, content_hash, write_text
 from ionrt.indications.facts import Indications
 from ionrt.indications.limits import check_limits
-from ionrt.patient import add_ellipsoid, recipe
+from ionrt.patient import add_ellipsoid
+from ionrt.patient.phantom import recipe
 from ionrt.plan import beam_set
 from ionrt.rbe import DOSE_SYSTEMS
 

@@ -22,7 +22,7 @@ from ionrt.patient.ct import CT_IMAGE, is_ct
 from ionrt.patient.dicom_dose import COMMENTS, PER_FRACTION
 from ionrt.patient.dicom_files import scan
 from ionrt.patient.grid import DIMS
-from ionrt.quantities import IonrtError, check, one_of
+from ionrt.quantities import QUANTITIES, IonrtError, check, defined, one_of
 
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 RT_STRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -92,7 +92,7 @@ def write_rtdose(
         if dose_type
         else one_of(str(dose.name), list(KINDS), what="write_rtdose: quantity")
     )
-    check(dose, name, dims=DIMS)
+    defined(check(dose, name, dims=DIMS), name, what="write_rtdose")
     values = np.asarray(dose.transpose(*DIMS).values, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0.0:
         raise IonrtError(
@@ -167,11 +167,7 @@ def write_structure_set(
 
 def _dose_object(name: str, dose: xr.DataArray, values: np.ndarray, template: Dataset, fractions: int | None) -> Dataset:
     """The RTDOSE dataset. FRACTION would be a fraction group, all its fractions (PS3.3 C.8.8.3): one session is not that."""
-    described = COMMENTS[name] + str(dose.attrs.get({"rbe_dose": "rbe_model", "let_d": "let_definition"}.get(name, ""), ""))
-    if described.endswith(", "):
-        raise IonrtError(
-            f"write_rtdose: {name} without rbe_model or let_definition; set the attribute, so that the file says what it is"
-        )
+    described = COMMENTS[name] + "".join(str(dose.attrs[key]) for key in QUANTITIES[name].carries)
     if name != "let_d":
         described += PER_FRACTION if fractions is None else f"; course of {fractions} fractions" * (fractions > 1)
     scaling = max(float(values.max()), 1e-6) / (2**32 - 1)

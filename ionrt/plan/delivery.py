@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import ions
-from ionrt.patient import IonPlan
+from ionrt.patient.ionplan import IonPlan
 from ionrt.plan.engine.influence import BeamInfluence, Influence
 from ionrt.plan.setup.beams import Plan
 from ionrt.plan.setup.room import FWHM, RADIATION_LENGTH_WATER, highland

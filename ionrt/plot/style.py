@@ -16,7 +16,7 @@ import xarray as xr
 from bokeh.core.types import ID
 from bokeh.embed import json_item
 
-from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError
+from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError, defined
 
 hv.Store.set_current_backend("bokeh")
 
@@ -96,6 +96,8 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
     parts: dict[str, list[str]] = {}
     arrays, first = list(arrays), ""
     for da in arrays:
+        if (name := str(da.attrs.get("quantity", da.name))) in QUANTITIES:
+            defined(da, name)
         for ion in da["ion"].values.ravel() if "ion" in da.coords else ():
             parts.setdefault("Ions", []).append(ION_NAMES.get(str(ion), str(ion)))
         if definition := da.attrs.get("let_definition"):
