@@ -18,8 +18,9 @@ from browser import Page
 
 from ionrt.__main__ import _parameters as command_line
 from ionrt.__main__ import _parser
+from ionrt.made import like
 from ionrt.quantities import IonrtError
-from ionrt.report import external_resources, find_notebook, like, math_to_mathml, report
+from ionrt.report import external_resources, find_notebook, math_to_mathml, report
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = """
