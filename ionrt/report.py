@@ -34,6 +34,7 @@ CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
 FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
 EXTERNAL = re.compile(
@@ -206,14 +207,8 @@ def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
                 last = path.resolve().name
                 if len(last) >= 4 and re.search(r"\d|[^\x00-\x7f]|.[ _^,.]", last):  # a name or number, no common word
                     found[last] = f"[{name}]"
-    machine = (
-        Path.cwd(),
-        source.parent,
-        Path(ionrt.__file__).parents[1],
-        Path(sys.prefix),
-        Path.home(),
-        Path(tempfile.gettempdir()),
-    )
+    ours, temporary = Path(ionrt.__file__).parents[1], Path(tempfile.gettempdir())
+    machine = (Path.cwd(), source.parent, ours, Path(sys.prefix), Path.home(), temporary)
     return found | {str(p): "[folder]" for p in machine if len(p.parts) > 2 and str(p) not in found}
 
 
@@ -230,16 +225,8 @@ def _without_traces(executed: Path, folders: Mapping[str, str]) -> None:
     spelled: dict[str, str] = {}
     for path, stands in folders.items():
         quoted, plain = json.dumps(path)[1:-1], json.dumps(path, ensure_ascii=False)[1:-1]
-        forms = {
-            path,
-            html.escape(path),
-            repr(path)[1:-1],
-            quoted,
-            plain,
-            json.dumps(quoted)[1:-1],
-            html.escape(quoted),
-            quote(path),
-        }
+        twice = json.dumps(quoted)[1:-1]
+        forms = {path, html.escape(path), repr(path)[1:-1], quoted, plain, twice, html.escape(quoted), quote(path)}
         spelled |= {form: stands for form in forms if len(form) >= 4}
     if spelled:
         pattern = re.compile("|".join(re.escape(form) for form in sorted(spelled, key=len, reverse=True)))
@@ -283,7 +270,7 @@ def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, st
 
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
-    title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
+    title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {})
     outside = external_resources(page)
@@ -313,6 +300,18 @@ def _prepare(book: Any) -> None:
             continue
         if cell.cell_type == "code":
             cell.outputs = _page_outputs(cell)
+    _titled(book)
+
+
+def _titled(book: Any) -> None:
+    """A title that the notebook computes (``Markdown("# ...")``) takes the place of the one it was written with."""
+    for cell in book.cells:
+        for output in cell.get("outputs", ()):
+            if made := TITLE.match(output.get("data", {}).get("text/markdown", "")):
+                cell.outputs.remove(output)
+                first = next(c for c in book.cells if TITLE.search(c.source))
+                first.source = TITLE.sub(lambda _: made.group(0), first.source, count=1)
+                return
 
 
 def math_to_mathml(text: str) -> str:

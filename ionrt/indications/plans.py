@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 
 import ionrt
 from ionrt import evaluate
@@ -14,6 +15,7 @@ from ionrt.compare import Options, compare_options, open_patient
 from ionrt.files import cache_folder, content_hash, write_text
 from ionrt.indications.facts import Indications
 from ionrt.indications.limits import check_limits
+from ionrt.indications.page import against, fractions_of
 from ionrt.patient import add_ellipsoid
 from ionrt.patient.phantom import recipe
 from ionrt.plan import beam_set
@@ -34,13 +36,14 @@ def plan_page(facts: Indications, page: str, *, per_fraction: float | None = Non
 
     Returns
     -------
-    Options, one per ion or mix.
+    Options, one per ion or mix. Organs count without what lies in the target: it can not be spared and covered at once.
     """
     entry, one = facts.pages[page], facts.schedule(page)
     wanted = entry["plan"]
     patient = open_patient(anatomy=wanted["anatomy"], gap=float(wanted.get("gap", 0.0)))
     for part in wanted.get("add", ()):
         patient = add_ellipsoid(patient, part["name"], centre=part["centre"], radii=part["radii"], kind=part["kind"])
+    patient = _outside(patient, wanted["target"], wanted["organs"])
     dose = per_fraction or (wanted["per_fraction"] if one is None else one["total"] / one["fractions"])
     return compare_options(
         patient,
@@ -51,30 +54,48 @@ def plan_page(facts: Indications, page: str, *, per_fraction: float | None = Non
         prescription=float(dose),
         fractions=1 if one is None else int(one["fractions"]),
         model=str(DOSE_SYSTEMS[entry["planned_in"]].model),
-        proton_model=str(DOSE_SYSTEMS[entry["planned_in"]].model),  # one dose system on a page, protons too
         **(COARSE | wanted.get("grid", {}) | grid),
     )
 
 
+def _outside(patient: xr.Dataset, target: str, organs: Sequence[str]) -> xr.Dataset:
+    """The patient with `organs` cut where the target begins."""
+    whole = patient["structures"]
+    inside = whole.sel(structure=target, drop=True)
+    cut = whole.where(~whole["structure"].isin(list(organs)), whole * (1.0 - inside))
+    return patient.assign(structures=cut.astype(whole.dtype).assign_attrs(whole.attrs))
+
+
 def limits_of(facts: Indications, page: str, made: Options) -> pd.DataFrame:
-    """The constraints of a page against each of its plans: verdict by option where comparable, the reason where not."""
-    rows, one = facts.of("constraints", page), facts.schedule(page)
+    """The constraints that some plan of a page meets in its own dose system and fractionation, by organ: verdict and value of
+    each ion or mix, "not comparable" where its dose system is another; one row that says so where there is none."""
+    rows, held = facts.of("constraints", page), against(facts, page)
     columns = {}
     for name in made.options:
         maps = made.maps.sel(option=name, drop=True)
         found = check_limits(
             rows,
-            system=facts.pages[page]["planned_in"],
-            fractions=float("nan") if one is None else one["fractions"],
+            system=held[name],
+            fractions=fractions_of(facts, page),
             dose=maps["rbe_dose"],
             let_d=maps["let_d"],
             structures=made.grid["structures"],
         )
-        said = [f"{r.verdict} ({r.value:.1f})" if not r.reason else "not comparable" for r in found.itertuples()]
+        said = [f"{r.verdict} ({r.value:.1f})" if not r.reason else r.verdict for r in found.itertuples()]
         columns[name] = pd.Series(said, index=found.index, dtype=object)
     table = pd.DataFrame(columns, index=rows.index)
-    reason = found["reason"].replace("", "same dose system and fractions")
-    return pd.concat([rows[["organ", "metric"]], table, reason.rename("because")], axis=1)
+    met = (table != "not comparable").any(axis=1)
+    if not met.any():
+        return pd.DataFrame({"": [f"none of {len(rows)} can be compared: another dose system, or other or unknown fractions"]})
+    return pd.concat([rows.loc[met, ["organ", "metric", "op", "limit", "unit"]], table[met]], axis=1).set_index("organ")
+
+
+def target_table(facts: Indications, page: str, made: Options) -> pd.DataFrame:
+    """`Options.target_table` with the dose system of each row, without sums of doses of several systems."""
+    table = made.target_table()
+    table = table[[c for c in table if "Gy (RBE)" not in c]]
+    table.insert(0, "dose system", [against(facts, page)[name] for name in table.index])
+    return table
 
 
 def coverage(made: Options) -> str:
