@@ -7,7 +7,6 @@ import datetime
 import html
 import importlib
 import json
-import math
 import os
 import re
 import sys
@@ -26,7 +25,7 @@ import ionrt
 from ionrt import resources
 from ionrt.files import atomic
 from ionrt.lazy import IonrtError, one_of
-from ionrt.made import how_made, typed
+from ionrt.made import how_made, like, plain_value, typed
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
 HEAD = 40_000  # letters of a page in which its title stands
@@ -37,7 +36,6 @@ SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNOREC
 FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
-DEEPEST, LONGEST = 6, 10_000  # lists in lists, and items of one
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
 EXTERNAL = re.compile(
     r"""<(?:script|img|iframe|embed|source|audio|video|track|input)\b[^>]*?\ssrc\s*=\s*["']?\s*(?:https?:)?//[^\s"'>]+
@@ -99,7 +97,7 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     defaults = _parameters(source)
     for name in parameters or {}:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
-    chosen = {name: plain_value(value, name) for name, value in (parameters or {}).items()}
+    chosen = {name: like(plain_value(value, name), defaults[name], name) for name, value in (parameters or {}).items()}
     shown = {name: _shown(chosen.get(name, value), name, source, given=name in chosen) for name, value in defaults.items()}
     kept = target.with_suffix(".ipynb")
     with atomic(target) as page, atomic(kept) as executed:
@@ -181,27 +179,6 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         if error.ename.endswith(("IonrtError", "ReachError")):
             raise IonrtError(error.evalue) from None
         raise
-
-
-def plain_value(value: Any, name: str, depth: int = 0) -> Any:
-    """A parameter as plain data: numbers, texts, lists and dictionaries with text keys; folders become text, tuples lists."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = value.item()
-    if value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value)):
-        return value
-    if isinstance(value, str):
-        if value.isascii() or value.encode("utf-8", "replace").decode() == value:
-            return str(value)
-    elif isinstance(value, (list, tuple)) and depth < DEEPEST and len(value) <= LONGEST:
-        return [plain_value(one, name, depth + 1) for one in value]
-    elif isinstance(value, dict) and depth < DEEPEST and len(value) <= LONGEST and all(isinstance(k, str) for k in value):
-        return {plain_value(k, name, DEEPEST): plain_value(one, name, depth + 1) for k, one in value.items()}
-    raise IonrtError(
-        f"parameter {name}: expected finite numbers, texts, lists or dictionaries of them (at most {DEEPEST} deep), got"
-        f" {type(value).__name__}; put a date or another text in quotes"
-    )
 
 
 def _is_path(value: Any, name: str, source: Path) -> bool:

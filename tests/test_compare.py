@@ -9,7 +9,7 @@ import xarray as xr
 from ionrt import evaluate, plan
 from ionrt.compare import compare_ions, compare_options, nearest_organs
 from ionrt.compare.cases import mean_let
-from ionrt.patient.structures import Contours, add_structures
+from ionrt.patient.geometry.structures import Contours, add_structures
 from ionrt.quantities import IonrtError, stamp
 
 GRID = ("z", "y", "x")

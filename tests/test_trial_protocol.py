@@ -173,7 +173,7 @@ def test_all_faults_at_once():
 def test_unreadable_file(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("id: [", encoding="utf-8")
-    with pytest.raises(IonrtError, match=r"broken.yaml: not a readable YAML file"):
+    with pytest.raises(IonrtError, match=r"broken.yaml: not readable as YAML"):
         trial.load(path)
 
 
