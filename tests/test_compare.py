@@ -9,7 +9,7 @@ import xarray as xr
 from ionrt import evaluate, plan
 from ionrt.compare import compare_ions, compare_options, nearest_organs
 from ionrt.compare.cases import mean_let
-from ionrt.patient.structures import Contours, add_structures
+from ionrt.patient.geometry.structures import Contours, add_structures
 from ionrt.quantities import IonrtError, stamp
 
 GRID = ("z", "y", "x")
@@ -130,7 +130,7 @@ def test_an_ion_out_of_reach_is_listed_not_dropped(patient):
     )
     assert list(found.plans) == ["C"] and "missing" in found.unreachable["Ne"]
     assert list(found.target_table().index) == ["carbon", "neon"] and found.target_table().loc["neon"].isna().all()
-    assert "Ne  does not reach" in found.key_numbers() and "Neon does not reach" in found.caption("x")
+    assert "Ne  does not reach" in found.key_numbers() and "Not within reach: neon." in found.caption("x")
     with pytest.raises(IonrtError, match="no ion reaches 'CTV'"):
         compare_ions(patient, ions=("Ne",), gantry_angles=(90.0,), room=short, prescription=3.0, spacing=4.0)
 
@@ -177,7 +177,7 @@ def test_options_share_their_beams_and_keep_what_does_not_reach(mixes):
     table = mixes.target_table()
     assert list(table.index) == ["carbon", "carbon + oxygen", "neon"] and table.loc["neon"].isna().all()
     assert table.loc["carbon + oxygen", "GTV LETd L98 [keV/µm]"] > table.loc["carbon", "GTV LETd L98 [keV/µm]"] + 5.0
-    assert "Neon does not reach" in mixes.caption("x")
+    assert "Not within reach: neon." in mixes.caption("x")
     shares = mixes.share_table()
     np.testing.assert_allclose(shares.sum(axis=1), 100.0, rtol=1e-6)
     assert shares.loc["carbon", "carbon"] == pytest.approx(100.0) and 1.0 < shares.loc["carbon + oxygen", "oxygen"] < 99.0

@@ -78,6 +78,19 @@ def test_only_models_that_fit_the_ions_and_the_field_are_offered(scene):
     assert "wedenberg" in plot.explore(known, grid, prescription=2.0).scene.models("p")
 
 
+def test_a_patient_is_brought_to_the_grid_of_the_field(scene):
+    fields, grid = scene
+    half = {d: np.concatenate([[a - s / 4, a + s / 4] for a in v]) for d, v in AT.items() for s in [v[1] - v[0]]}
+    fine = grid.interp(half, method="nearest", kwargs={"fill_value": "extrapolate"})
+    for name in grid:
+        fine[name].attrs = grid[name].attrs
+    view = plot.explore(fields, fine, prescription=2.0)
+    np.testing.assert_allclose(view.scene.ct, grid["ct"])
+    np.testing.assert_allclose(view.scene.structures["Organ"], grid["structures"].sel(structure="Organ"))
+    with pytest.raises(IonrtError, match="do not lie on the grid"):
+        plot.explore(fields, fine.isel(x=slice(4, None)))
+
+
 def test_what_cannot_be_explored_is_refused(scene):
     fields, grid = scene
     with pytest.raises(IonrtError, match="expected a comparison"):

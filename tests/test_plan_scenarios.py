@@ -12,8 +12,8 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 from ionrt import IonrtError, plot
 from ionrt.compare import compare_robustness
 from ionrt.evaluate import band, dose_at_volume, error_parts
-from ionrt.patient import contours, with_margin
-from ionrt.patient.structures import Contours, add_structures
+from ionrt.patient import with_margin
+from ionrt.patient.geometry.structures import Contours, add_structures, contours
 from ionrt.plan import (
     NOMINAL,
     MeanDose,

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from ionrt import evaluate, plot
+from ionrt.patient import write_rtdose
 from ionrt.quantities import IonrtError
 
 GRID = ("z", "y", "x")
@@ -31,6 +32,30 @@ def scene():
     let = xr.concat([on_grid(body * s, "let_d", let_definition="charged") for s in (70.0, 140.0)], ions)
     rbe = (dose * 2).rename("rbe_dose").assign_attrs(units="Gy (RBE)", rbe_model="nirs_mkm")
     return ct, structures, dose, let, rbe
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda da, ct, structures, path: plot.slices(da, ct, structures),
+        lambda da, ct, structures, path: plot.depth_profiles(da.mean(["z", "x"], keep_attrs=True).rename(y="distance")),
+        lambda da, ct, structures, path: evaluate.dvh(da, structures),
+        lambda da, ct, structures, path: evaluate.statistics(da, structures),
+        lambda da, ct, structures, path: evaluate.mean_value(da, structures),
+        lambda da, ct, structures, path: evaluate.gamma(da, da, dose_percent=3, distance_mm=3),
+        lambda da, ct, structures, path: evaluate.plan_quality(da, structures, target="CTV", prescription=2.0),
+        lambda da, ct, structures, path: write_rtdose(da, structures.to_dataset(name="structures"), path / "RD.dcm"),
+    ],
+    ids=["slices", "profiles", "dvh", "statistics", "mean", "gamma", "quality", "rtdose"],
+)
+@pytest.mark.parametrize("key", ["let_definition", "rbe_model"])
+def test_what_arithmetic_left_without_a_definition_is_refused(scene, use, key, tmp_path):
+    ct, structures, _, let, rbe = scene
+    one = {"let_definition": let, "rbe_model": rbe}[key].isel(ion=0, drop=True)
+    lost = 0.5 * (one + one.assign_attrs({key: "another"}))
+    assert lost.name == one.name and key not in lost.attrs  # plain xarray lets it pass
+    with pytest.raises(IonrtError, match=f"without {key}"):
+        use(lost, ct, structures, tmp_path)
 
 
 def test_every_caption_names_ions_let_definition_and_rbe_model(scene):
@@ -101,6 +126,12 @@ def test_table_lines_up_and_escapes():
     html = figure.element._repr_html_()
     assert ">3.53<" in html and ">0.01<" in html and ">–<" in html and ">1230<" in html and "&lt;a&gt;" in html
     assert figure.caption == "Numbers."
+
+
+def test_a_counting_index_is_not_shown_and_a_quiet_row_is_grey():
+    html = plot.table(pd.DataFrame({"say": ["a", "b"]}), quiet=[False, True]).element._repr_html_()
+    assert "<th scope='row'" not in html and "<tr><td" in html and html.count("background: #") == 1
+    assert html.index(">a<") < html.index("background: #") < html.index(">b<")
 
 
 def test_unknown_quantity_and_plane(scene):

@@ -329,8 +329,7 @@ def _of_options(made: Comparison) -> dict[str, str]:
     table = made.target_table()
     let, said = table[f"{made.gtv} LETd L98 {KEV}"], {}
     for case in made.plans:
-        name = in_words(case)
-        covered = "yes" if table.loc[name, f"{made.target} D95 [%]"] >= 95.0 else "NO"
-        more = "yes" if let[name] > let.iloc[0] + 8.0 else "no"
+        covered = "yes" if table.loc[case, f"{made.target} D95 [%]"] >= 95.0 else "NO"
+        more = "yes" if let[case] > let.iloc[0] + 8.0 else "no"
         said[case] = f"{case}: D95 at least 95 %: {covered}; LETd L98 more than 8 keV/um above {let.index[0]}: {more}"
     return said

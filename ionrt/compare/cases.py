@@ -19,9 +19,10 @@ from ionrt.files import cache_folder, content_hash
 from ionrt.ions import IONS, in_words
 from ionrt.let import let_d
 from ionrt.parallel import each
-from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
+from ionrt.patient import read_dicom, stopping_power_ratio, write_phantom
 from ionrt.patient.calibration import GENERIC
 from ionrt.patient.names import is_external, is_margin_of, is_target
+from ionrt.patient.phantom import recipe
 from ionrt.plan.engine.influence import Influence
 from ionrt.quantities import IonrtError, one_of, stamp
 

@@ -77,7 +77,7 @@ class Comparison:
             for k, label in enumerate(map(str, one.field["scenario"].values) if "scenario" in one.field.dims else ()):
                 found[f"{case}, {label}"] = (one.field.isel(scenario=k, drop=True), one.plan)
             if "scenario" not in one.field.dims:
-                found[in_words(case)] = (self._total(case), one.plan)
+                found[self._word(case)] = (self._total(case), one.plan)
         return found
 
     @cached_property
@@ -160,12 +160,12 @@ class Comparison:
                 unit = GY[1:-1] if quantity == "rbe_dose" else "Gy"
                 found = evaluate.integral_dose(maps[quantity], beyond).squeeze("structure")
                 table[f"{name} integral dose outside {t} [{unit} L]"] = [float(found.sel(case=c)) for c in rows]
-        return table.reindex([*self.plans, *self.unreachable]).rename(index=in_words).rename_axis(self.kind)
+        return table.reindex([*self.plans, *self.unreachable]).rename(index=self._word).rename_axis(self.kind)
 
     def organ_table(self) -> pd.DataFrame:
         """RBE-weighted dose per fraction and of the course, dose-weighted LETd of each organ (rows) for each case (columns)."""
         if not self.organs:
-            return pd.DataFrame(columns=[*map(in_words, self.plans)]).rename_axis("no organ was found or asked for")
+            return pd.DataFrame(columns=[*map(self._word, self.plans)]).rename_axis("no organ was found or asked for")
         organs, dosed = self._in(*self.organs), self._first(self.dosed())
         dose = evaluate.statistics(self._nominal["rbe_dose"], organs, percent=(2,), cc=(0.03,))
         let, course = mean_let(self._nominal, organs, dosed), f"course of {self.fractions}"
@@ -180,7 +180,7 @@ class Comparison:
             ):
                 rows[(organ, label)] = {case: times * dose.loc[(case, organ), column] for case in self.plans}
             rows[(organ, f"LETd mean {KEV}")] = {c: float(let.sel(case=c, structure=organ)) for c in self.plans}
-        return _two_levels(rows, ["organ", "quantity"]).rename(columns=in_words)
+        return _two_levels(rows, ["organ", "quantity"]).rename(columns=self._word)
 
     def numbers(self) -> pd.DataFrame:
         """Everything of the target and organ tables with one row per case, for `ionrt.plot.trade_offs`."""
@@ -202,7 +202,7 @@ class Comparison:
             rows[(f"{key} {GY}", "per fraction")] = found[key]
             rows[(f"{key} {GY}", f"course of {self.fractions}")] = self.fractions * found[key]
         rows |= {("V95 [%]", ""): found["V95"], ("(D2 − D98) / D50", ""): found["HI"], ("Paddick conformity", ""): found["CI"]}
-        table = pd.DataFrame({key: values.rename(index=in_words) for key, values in rows.items()}).T
+        table = pd.DataFrame({key: values.rename(index=self._word) for key, values in rows.items()}).T
         table.index = pd.MultiIndex.from_tuples(table.index, names=[f"{self.target}, RBE-weighted dose", ""])
         return table
 
@@ -212,7 +212,7 @@ class Comparison:
             self._nominal["rbe_dose"], self.patient, goals, prescription=self.prescription, fractions=self.fractions
         )
         words = (found["reached"].map("{:.4g}".format) + " " + found["met"]).unstack("case", sort=False)
-        return words.rename(columns=in_words).rename_axis("goal of the course")
+        return words.rename(columns=self._word).rename_axis("goal of the course")
 
     def systems_table(self) -> pd.DataFrame:
         """The same plans (rows: case and dose system) in every dose system that a reader may hold them against."""
@@ -226,12 +226,12 @@ class Comparison:
                 if self._whole:
                     beyond = evaluate.integral_dose(weighted, outside(self.body, self.grid, self.target))
                     row[f"integral dose outside {self.target} [Gy (RBE) L]"] = float(beyond.squeeze())
-                rows[(in_words(case), model + (" (planned)" if model == one.plan.model else ""))] = row
+                rows[(self._word(case), model + (" (planned)" if model == one.plan.model else ""))] = row
         return _two_levels(rows, [self.kind, "RBE-weighted dose in"])
 
     def spot_table(self) -> pd.DataFrame:
         """Spots, particles and energies of each case and beam."""
-        parts = {in_words(case): plan.spot_table(one.weights) for case, one in self.plans.items()}
+        parts = {self._word(case): plan.spot_table(one.weights) for case, one in self.plans.items()}
         return pd.concat(parts, names=[self.kind, "beam"])
 
     def share_table(self) -> pd.DataFrame:
@@ -242,7 +242,7 @@ class Comparison:
             if "ion" not in one.field.dims:
                 raise IonrtError(f"share_table: expected fields by ion, that of {case!r} is not; see compare_options")
             part = (one.field["dose"] * inside).sum(("z", "y", "x"), dtype=float)
-            rows[in_words(case)] = {in_words(str(i)): 100 * float((part / part.sum()).sel(ion=i)) for i in part["ion"].values}
+            rows[self._word(case)] = {in_words(str(i)): 100 * float((part / part.sum()).sel(ion=i)) for i in part["ion"].values}
         return pd.DataFrame.from_dict(rows, orient="index").fillna(0.0).rename_axis(self.kind)
 
     def worst_table(self) -> pd.DataFrame:
@@ -255,7 +255,7 @@ class Comparison:
             values = evaluate.band(as_quantity(found[metric].sel(structure=structure, drop=True)), percent=())
             for label, statistic in (("nominal", "nominal"), ("expected", "expected"), ("worst", worst)):
                 rows[(f"{structure} {metric} {unit}", label)] = {
-                    in_words(c): float(values.sel(statistic=statistic, case=c)) for c in self.plans
+                    self._word(c): float(values.sel(statistic=statistic, case=c)) for c in self.plans
                 }
         return _two_levels(rows, ["per fraction", "over scenarios"])
 
@@ -306,8 +306,8 @@ class Comparison:
             "organs at risk": ", ".join(self.organs),
             "dose grid": " × ".join(f"{float(self.grid[d][1] - self.grid[d][0]):.2g}" for d in ("x", "y", "z")) + " mm",
             **self.asked,
-            f"{self.kind}s that reach": ", ".join(map(in_words, self.plans)),
-            f"{self.kind}s that do not": "; ".join(f"{in_words(i)}: {why}" for i, why in self.unreachable.items()) or "none",
+            f"{self.kind}s that reach": ", ".join(map(self._word, self.plans)),
+            f"{self.kind}s that do not": "; ".join(f"{self._word(i)}: {why}" for i, why in self.unreachable.items()) or "none",
         }
         return pd.DataFrame({"": rows}).rename_axis("")
 
@@ -320,7 +320,7 @@ class Comparison:
     def caption(self, what: str, *, let: bool = True) -> str:
         """A caption with the definitions that every table needs; `let`: those of LETd, too."""
         system = systems_in_words(self.systems)
-        missing = "".join(f" {_capital(in_words(i))} does not reach the target." for i in self.unreachable)
+        missing = f" Not within reach: {', '.join(map(self._word, self.unreachable))}." if self.unreachable else ""
         definition = f"definition “{self.maps['let_d'].attrs['let_definition']}”"
         quality = f" LETd: dose average, {definition}, {self.above}, means weighted with dose." if let else ""
         return (
@@ -332,6 +332,9 @@ class Comparison:
         """Rounded figures that must come out the same on every machine."""
         said = self.rounded(self)
         return "\n".join(said.get(case) or f"{case:<3} does not reach" for case in (*self.plans, *self.unreachable))
+
+    def _word(self, case: str) -> str:
+        return in_words(case) if self.kind == "ion" else case
 
     @property
     def _whole(self) -> bool:
@@ -394,7 +397,3 @@ def _two_levels(rows: Mapping[Any, Mapping[str, Any]], names: Sequence[str]) -> 
     table = pd.DataFrame.from_dict(dict(rows), orient="index")
     table.index = pd.MultiIndex.from_tuples(table.index, names=list(names))
     return table
-
-
-def _capital(name: str) -> str:
-    return name[:1].upper() + name[1:]

@@ -20,8 +20,9 @@ from ionrt.compare.cases import asked_of, nearest_organs, planned_maps
 from ionrt.files import cache_folder, content_hash
 from ionrt.ions import in_words
 from ionrt.let import let_d
-from ionrt.patient import read_days, recipe, regrid, with_margin, write_phantom
+from ionrt.patient import read_days, regrid, with_margin, write_phantom
 from ionrt.patient.names import is_external
+from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
 from ionrt.plan.setup.objectives import default_objectives
 from ionrt.plan.setup.scene import spr_of

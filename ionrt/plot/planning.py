@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.ions import in_words
-from ionrt.plot.style import LOOK, MARKERS, PANEL_COLOURS, Figure, in_columns, label, looks, panel, sized
+from ionrt.plot.style import LOOK, MARKERS, PANEL_COLOURS, Figure, capital, in_columns, label, looks, panel, sized
 from ionrt.quantities import IonrtError
 
 NAMES = {"direction_score": "Score (lower is better)", "range_error": "Range error [mm]", "wepl_proximal": "Near edge [mm]"}
@@ -77,7 +77,7 @@ def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, cap
             points.opts(
                 frame_width=size,
                 frame_height=size,
-                title=in_words(ion).capitalize(),
+                title=capital(ion),
                 xlabel="u [mm]",
                 ylabel="v [mm]" if k == 0 else "",
                 xlim=limits[0],

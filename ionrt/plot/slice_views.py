@@ -10,7 +10,6 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ionrt.ions import in_words
 from ionrt.patient.names import is_external, is_target
 from ionrt.plot.style import (
     COLOURMAPS,
@@ -18,6 +17,7 @@ from ionrt.plot.style import (
     STRUCTURE_COLOURS,
     Figure,
     by_case,
+    capital,
     label,
     provenance,
     tidy,
@@ -152,7 +152,7 @@ def slices(
     size = (frame, int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0])))
     panels = []
     for k, case in enumerate(str(i) for i in cut["case"].values):
-        title = in_words(case)[:1].upper() + in_words(case)[1:] + (": does not reach" if case in absent else "")
+        title = capital(case) + (": does not reach" if case in absent else "")
         one = cut.sel(case=case)
         scale = (0.0, _top(one)) if each else shared
         panels.append(_panel(one, title, grey, outline, scale, box, size, k % n == 0, each or k % n == n - 1))

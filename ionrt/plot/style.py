@@ -17,7 +17,7 @@ from bokeh.core.types import ID
 from bokeh.embed import json_item
 
 from ionrt.ions import ION_NAMES, in_words
-from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError
+from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError, defined
 
 hv.Store.set_current_backend("bokeh")
 
@@ -111,6 +111,11 @@ def by_case(da: xr.DataArray) -> xr.DataArray:
     return da.rename(ion="case") if "ion" in da.dims else da.expand_dims(case=[""])
 
 
+def capital(name: str) -> str:
+    """A name at the head of a panel: of an ion its word."""
+    return in_words(name)[:1].upper() + in_words(name)[1:] if name in ION_NAMES else name
+
+
 def sized(width: int, columns: int, *, ratio: float = 0.75, most: int = 290, beside: int = 95) -> dict[str, int]:
     """Size of the frame of one of `columns` panels in a figure of `width` pixels, `beside` of them for axis and labels."""
     size = int(width / columns) - beside
@@ -127,6 +132,8 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
     parts: dict[str, list[str]] = {}
     arrays, first = list(arrays), ""
     for da in arrays:
+        if (name := str(da.attrs.get("quantity", da.name))) in QUANTITIES:
+            defined(da, name)
         shown = [str(v) for d in ("case", "ion") if d in da.coords for v in da[d].values.ravel() if str(v)]
         for name in dict.fromkeys(shown):
             parts.setdefault("Ions" if name in ION_NAMES else "Compared", []).append(in_words(name))
@@ -172,8 +179,14 @@ class Figure:
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
-        display(HTML(self.to_html()) if isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)) else self.element)
-        display(HTML(f"{self._outlines()}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
+        display(HTML(self.whole_html()))
+
+    def whole_html(self) -> str:
+        """Plot or table with key and caption, as one element that neither a screen reader nor a printer takes apart."""
+        drawn = isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout))
+        body = self.to_html() if drawn else self.element._repr_html_()
+        caption = f"<figcaption class='caption {self.kind}'>{html.escape(self.caption)}</figcaption>"
+        return f"<figure style='margin:0'>{body}{self._outlines()}{caption}</figure>"
 
     def _outlines(self) -> str:
         """The key; with a style of its own, so that it stands apart in JupyterLab as well."""
