@@ -7,7 +7,6 @@ import datetime
 import html
 import importlib
 import json
-import math
 import os
 import re
 import sys
@@ -26,7 +25,7 @@ import ionrt
 from ionrt import resources
 from ionrt.files import atomic
 from ionrt.lazy import IonrtError, one_of
-from ionrt.made import how_made, typed
+from ionrt.made import how_made, like, plain_value, typed
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
 HEAD = 40_000  # letters of a page in which its title stands
@@ -35,8 +34,8 @@ CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
 FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
-DEEPEST, LONGEST = 6, 10_000  # lists in lists, and items of one
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
 EXTERNAL = re.compile(
     r"""<(?:script|img|iframe|embed|source|audio|video|track|input)\b[^>]*?\ssrc\s*=\s*["']?\s*(?:https?:)?//[^\s"'>]+
@@ -98,7 +97,7 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     defaults = _parameters(source)
     for name in parameters or {}:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
-    chosen = {name: plain_value(value, name) for name, value in (parameters or {}).items()}
+    chosen = {name: like(plain_value(value, name), defaults[name], name) for name, value in (parameters or {}).items()}
     shown = {name: _shown(chosen.get(name, value), name, source, given=name in chosen) for name, value in defaults.items()}
     kept = target.with_suffix(".ipynb")
     with atomic(target) as page, atomic(kept) as executed:
@@ -197,27 +196,6 @@ def _ends_there(executed: Path, message: str) -> bool:
     return True
 
 
-def plain_value(value: Any, name: str, depth: int = 0) -> Any:
-    """A parameter as plain data: numbers, texts, lists and dictionaries with text keys; folders become text, tuples lists."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = value.item()
-    if value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value)):
-        return value
-    if isinstance(value, str):
-        if value.isascii() or value.encode("utf-8", "replace").decode() == value:
-            return str(value)
-    elif isinstance(value, (list, tuple)) and depth < DEEPEST and len(value) <= LONGEST:
-        return [plain_value(one, name, depth + 1) for one in value]
-    elif isinstance(value, dict) and depth < DEEPEST and len(value) <= LONGEST and all(isinstance(k, str) for k in value):
-        return {plain_value(k, name, DEEPEST): plain_value(one, name, depth + 1) for k, one in value.items()}
-    raise IonrtError(
-        f"parameter {name}: expected finite numbers, texts, lists or dictionaries of them (at most {DEEPEST} deep), got"
-        f" {type(value).__name__}; put a date or another text in quotes"
-    )
-
-
 def _is_path(value: Any, name: str, source: Path) -> bool:
     """Whether a text is a path of this machine; a name such as ``CTV 60/66Gy`` is none."""
     if not isinstance(value, str) or not ("/" in value or "\\" in value):
@@ -244,14 +222,8 @@ def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
                 last = path.resolve().name
                 if len(last) >= 4 and re.search(r"\d|[^\x00-\x7f]|.[ _^,.]", last):  # a name or number, no common word
                     found[last] = f"[{name}]"
-    machine = (
-        Path.cwd(),
-        source.parent,
-        Path(ionrt.__file__).parents[1],
-        Path(sys.prefix),
-        Path.home(),
-        Path(tempfile.gettempdir()),
-    )
+    ours, temporary = Path(ionrt.__file__).parents[1], Path(tempfile.gettempdir())
+    machine = (Path.cwd(), source.parent, ours, Path(sys.prefix), Path.home(), temporary)
     return found | {str(p): "[folder]" for p in machine if len(p.parts) > 2 and str(p) not in found}
 
 
@@ -268,16 +240,8 @@ def _without_traces(executed: Path, folders: Mapping[str, str]) -> None:
     spelled: dict[str, str] = {}
     for path, stands in folders.items():
         quoted, plain = json.dumps(path)[1:-1], json.dumps(path, ensure_ascii=False)[1:-1]
-        forms = {
-            path,
-            html.escape(path),
-            repr(path)[1:-1],
-            quoted,
-            plain,
-            json.dumps(quoted)[1:-1],
-            html.escape(quoted),
-            quote(path),
-        }
+        twice = json.dumps(quoted)[1:-1]
+        forms = {path, html.escape(path), repr(path)[1:-1], quoted, plain, twice, html.escape(quoted), quote(path)}
         spelled |= {form: stands for form in forms if len(form) >= 4}
     if spelled:
         pattern = re.compile("|".join(re.escape(form) for form in sorted(spelled, key=len, reverse=True)))
@@ -321,7 +285,7 @@ def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, st
 
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
-    title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
+    title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {})
     outside = external_resources(page)
@@ -351,6 +315,18 @@ def _prepare(book: Any) -> None:
             continue
         if cell.cell_type == "code":
             cell.outputs = _page_outputs(cell)
+    _titled(book)
+
+
+def _titled(book: Any) -> None:
+    """A title that the notebook computes (``Markdown("# ...")``) takes the place of the one it was written with."""
+    for cell in book.cells:
+        for output in cell.get("outputs", ()):
+            if made := TITLE.match(output.get("data", {}).get("text/markdown", "")):
+                cell.outputs.remove(output)
+                first = next(c for c in book.cells if TITLE.search(c.source))
+                first.source = TITLE.sub(lambda _: made.group(0), first.source, count=1)
+                return
 
 
 def math_to_mathml(text: str) -> str:

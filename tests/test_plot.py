@@ -128,6 +128,12 @@ def test_table_lines_up_and_escapes():
     assert figure.caption == "Numbers."
 
 
+def test_a_counting_index_is_not_shown_and_a_quiet_row_is_grey():
+    html = plot.table(pd.DataFrame({"say": ["a", "b"]}), quiet=[False, True]).element._repr_html_()
+    assert "<th scope='row'" not in html and "<tr><td" in html and html.count("background: #") == 1
+    assert html.index(">a<") < html.index("background: #") < html.index(">b<")
+
+
 def test_unknown_quantity_and_plane(scene):
     ct, structures, dose, *_ = scene
     with pytest.raises(IonrtError, match="not a known quantity"):

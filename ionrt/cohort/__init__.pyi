@@ -1,6 +1,4 @@
 from .doors import read_table as read_table
-from .schema import CohortError as CohortError
-from .schema import dictionary as dictionary
 from .schema import load as load
 from .schema import save as save
 from .schema import validate as validate
@@ -8,16 +6,13 @@ from .schema import violations as violations
 from .anchors import published as published
 from .generator import PLANTED as PLANTED
 from .generator import synthetic as synthetic
-from .exchange import CONVERSIONS as CONVERSIONS
 from .exchange import Conversion as Conversion
 from .exchange import harmonise as harmonise
 from .exchange import pool as pool
-from .exchange import select as select
 from .exchange import split as split
 from .analysis import endpoint_table as endpoint_table
 from .analysis import handover as handover
 from .analysis import intervals_at_risk as intervals_at_risk
-from .analysis import metric_table as metric_table
 from .analysis import patient_table as patient_table
 from .safe import export_rows as export_rows
 from .safe import k_anonymity as k_anonymity
@@ -26,7 +21,6 @@ from .safe import safe_at_risk as safe_at_risk
 from .safe import safe_count as safe_count
 from .safe import safe_curve as safe_curve
 from .safe import safe_table as safe_table
-from .safe import safe_tables as safe_tables
 from .adtte import from_adtte as from_adtte
 from .adtte import to_adtte as to_adtte
 from .federated import combine as combine

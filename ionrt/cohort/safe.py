@@ -24,46 +24,49 @@ FREE_TEXT: dict[str, dict[str, str | None]] = {  # and what stands there instead
 CURVE_VALUES = ("survival", "cif", "incidence", "lower", "upper")
 
 
-def safe_table(df: pd.DataFrame, min_cell: int = MIN_CELL, *, totals: bool = False) -> pd.DataFrame:
-    """A table of counts without cells below `min_cell`, also not by subtraction from row and column totals.
+def safe_table(df: pd.DataFrame | Mapping[str, pd.DataFrame], min_cell: int = MIN_CELL, *, totals: bool = False) -> Any:
+    """A table of counts, or several over the same people, without cells below `min_cell`, also not by subtraction from totals.
 
     Small cells are taken out, then further cells until no small count can be bounded to a range narrower than `min_cell` by
-    someone who knows every other cell, all totals of at least `min_cell`, and that counts are not negative.
-    df : counts (whole numbers >= 0), no totals; rows or columns named Total or All are left out and counted again;
-    min_cell : smallest count that may be seen (zeros are counts below it); totals : add the safe totals as Total.
-    Returns the table as Int64 with <NA> for what is not shown; ``attrs``: min_cell, suppressed (number of cells), note.
-    Protects one table and what its shown totals tell; several tables with the same columns belong into `safe_tables`.
-    Raises IonrtError where a cell is no count.
-    Method: Cox 1980, doi 10.1080/01621459.1980.10477481 (suppression); bounds by linear programming.
+    someone who knows every other cell, all totals of at least `min_cell`, and that counts are not negative. Of several tables
+    the outsider lays all side by side: a column total that one of them hides is hidden in all, and the ranges are those that
+    fit all at once.
+
+    Parameters
+    ----------
+    df : DataFrame of counts (whole numbers from 0 up), no totals: rows or columns named Total or All are left out and counted
+        again. Or name -> such a table, with the same columns (the centres, say); tables that cross other columns (age by sex)
+        share no total but that of everybody and are protected one by one.
+    min_cell : smallest count that may be seen (zeros are counts below it).
+    totals : add the safe totals as Total; several tables always have them.
+
+    Returns
+    -------
+    DataFrame, or name -> DataFrame, of Int64 with <NA> for what is not shown; ``attrs``: min_cell, suppressed (number of
+    cells), note.
+
+    Raises
+    ------
+    IonrtError
+        A cell that is no count; tables that do not have the same columns and totals.
+
+    References
+    ----------
+    Suppression: Cox 1980, doi:10.1080/01621459.1980.10477481; bounds by linear programming.
     """
-    counts = _counts(df, min_cell)
-    full = _with_totals(counts)
-    return _shown(df, counts, full, suppress([full], min_cell)[0], min_cell, totals=totals)
-
-
-def safe_tables(tables: Mapping[str, pd.DataFrame], min_cell: int = MIN_CELL) -> dict[str, pd.DataFrame]:
-    """Several tables over the same people with the same columns (the centres, say), protected together.
-
-    As `safe_table`, but the outsider lays the tables side by side: a column total that one of them hides is hidden in all, and
-    the ranges are those that fit all tables at once.
-    tables : name -> counts as in `safe_table`; min_cell : smallest count that may be seen.
-    Returns name -> table with its Total, as from `safe_table` with totals. Tables over the same people that cross other columns
-    (age by sex, say) do not belong here: they share no total but that of everybody.
-    Raises IonrtError where a cell is no count, or the tables do not have the same columns and totals.
-    """
-    counts = {name: _counts(df, min_cell) for name, df in tables.items()}
+    tables = df if isinstance(df, Mapping) else {"": df}
+    counts = {name: _counts(table, min_cell) for name, table in tables.items()}
     full = {name: _with_totals(c) for name, c in counts.items()}
     if not tables:
-        raise IonrtError("safe_tables: expected at least one table")
+        raise IonrtError("safe_table: expected at least one table")
     first = next(iter(full))
     for name in full:
         if list(counts[name].columns) != list(counts[first].columns) or (full[name][-1] != full[first][-1]).any():
-            raise IonrtError(f"safe_tables: {name!r} and {first!r} do not have the same columns with the same totals")
-    hidden = suppress(list(full.values()), min_cell)
-    return {
-        name: _shown(df, counts[name], full[name], mask, min_cell, totals=True)
-        for (name, df), mask in zip(tables.items(), hidden, strict=True)
-    }
+            raise IonrtError(f"safe_table: {name!r} and {first!r} do not have the same columns with the same totals")
+    hidden = dict(zip(full, suppress(list(full.values()), min_cell), strict=True))
+    totals = totals or tables is df
+    shown = {n: _shown(t, counts[n], full[n], hidden[n], min_cell, totals=totals) for n, t in tables.items()}
+    return shown if tables is df else shown[""]
 
 
 def _with_totals(counts: pd.DataFrame) -> np.ndarray:

@@ -12,12 +12,14 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.beam import base_data
-from ionrt.compare.cases import LET_ABOVE, labelled, mean_let, open_patient
+from ionrt.compare.cases import LET_ABOVE, mean_let, open_patient
 from ionrt.evaluate import depth_profile, dose_at_volume, gamma, mean_value, pass_rate, statistics
 from ionrt.evaluate.profile import centroid
 from ionrt.files import atomic, cache_folder
 from ionrt.let import let_d
-from ionrt.patient import IonPlan, inventory, read_dicom, read_dose, read_ion_plan, regrid, write_rtdose
+from ionrt.patient import read_dicom, read_dose, read_ion_plan, regrid, write_rtdose
+from ionrt.patient.folders import inventory
+from ionrt.patient.ionplan import IonPlan
 from ionrt.patient.names import is_external, is_target
 from ionrt.plan import Beam, Plan, field, influence, optimise, recompute, write_ion_plan
 from ionrt.plan.setup.geometry import bev_axes
@@ -120,7 +122,9 @@ class Received:
         base = _machine(self.ion_plan) if base is None else base
         given = {"spacing": spacing, "models": models, "reference": self.physical().get("plan")}
         made = recompute(self.patient, self.ion_plan, base=base, by="beam", **given)  # type: ignore[arg-type]
-        return labelled(made, synthetic=self.synthetic).assign_coords(beam=self.beam_names).assign_attrs(made.attrs)
+        for da in made.data_vars.values() if self.synthetic else ():
+            da.attrs["synthetic"] = self.synthetic
+        return made.assign_coords(beam=self.beam_names)
 
     def structures(self, target: str, *, spacing: float = 4.0) -> xr.DataArray:
         """Structures on a coarser grid; raises where the target is none of them."""
