@@ -1,7 +1,9 @@
 from .bands import histogram_bands as histogram_bands
 from .bands import scenario_points as scenario_points
 from .biology import curves as curves
+from .browser import browse as browse
 from .cohort import calibration as calibration
+from .cohort import counts as counts
 from .cohort import coverage as coverage
 from .cohort import forest as forest
 from .cohort import lines as lines
@@ -20,6 +22,7 @@ from .style import Figure as Figure
 from .style import setup as setup
 from .tables import table as table
 from .trial import boundaries as boundaries
+from .trial import flow as flow
 from .trial import power_curve as power_curve
 from .trial import recommendations as recommendations
 from .trial import survival_steps as survival_steps

@@ -28,7 +28,7 @@ PALE = ("#FFFFFF", "#F0E442")  # need a rim on white paper
 ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 STRUCTURE_COLOURS = ("#FFFFFF", "#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
 PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
-COLOURMAPS = {"dose": "inferno", "rbe_dose": "inferno", "let_d": "viridis", "rbe": "cividis"}
+COLOURMAPS = {"dose": "inferno", "rbe_dose": "inferno", "let_d": "viridis", "rbe": "cividis", "ct": "gray"}
 SYMBOLS = {
     "dose": "dose",
     "rbe_dose": "RBE-weighted dose",
@@ -48,6 +48,7 @@ RBE_MODELS = {
     "carabe": "Carabe 2012, LETd and alpha/beta (protons)",
     "mairani_helium": "Mairani 2016, LETd and alpha/beta (helium)",
 }
+LET_MODELS = ("mcnamara", "wedenberg", "carabe", "mairani_helium")
 LET_LABELS = dict(
     zip(
         LET_DEFINITIONS,
@@ -98,9 +99,11 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
     for da in arrays:
         if (name := str(da.attrs.get("quantity", da.name))) in QUANTITIES:
             defined(da, name)
-        for ion in da["ion"].values.ravel() if "ion" in da.coords else ():
+        for ion in da["ion"].values.ravel() if "ion" in da.coords else str(da.attrs.get("ion") or "").split(", "):
+            if not ion:
+                continue
             parts.setdefault("Ions", []).append(ION_NAMES.get(str(ion), str(ion)))
-        if definition := da.attrs.get("let_definition"):
+        if (definition := da.attrs.get("let_definition")) and _rests_on_let(da):
             parts.setdefault("LETd", []).append(
                 f"dose average over {LET_LABELS.get(definition, definition)}, unrestricted, in water"
             )
@@ -111,6 +114,12 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         if kind := da.attrs.get("synthetic"):
             first = f"SYNTHETIC patient ({kind} phantom). "
     return first + " ".join(f"{key}: {', '.join(dict.fromkeys(values))}." for key, values in parts.items())
+
+
+def _rests_on_let(da: xr.DataArray) -> bool:
+    """Whether a number is an LET or made of one; a dose of another model is not."""
+    quantity = str(da.attrs.get("quantity") or da.name)
+    return quantity not in ("dose", "rbe_dose", "rbe") or any(m in str(da.attrs.get("rbe_model", "")) for m in LET_MODELS)
 
 
 def _system(model: str) -> str:
