@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 
 from ionrt.patient import read_dicom, regrid, volumes, write_phantom
-from ionrt.patient.grid import crop
-from ionrt.patient.structures import contours, find_structure
+from ionrt.patient.geometry.grid import crop
+from ionrt.patient.geometry.structures import contours, find_structure
 from ionrt.quantities import IonrtError
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from ionrt import evaluate, plot, trial
+from ionrt import evaluate, plot
 from ionrt.patient import write_rtdose
 from ionrt.quantities import IonrtError
+from ionrt.trial.flow_diagram import consort
 
 GRID = ("z", "y", "x")
 Z, Y, X = np.arange(-15, 16, 3.0), np.arange(-60, 61, 3.0), np.arange(-90, 91, 3.0)
@@ -166,7 +167,7 @@ def test_a_figure_is_saved_with_its_key_and_caption(scene, tmp_path):
 def test_flow_of_a_trial_hides_what_would_give_a_small_count_away(least, shown, hidden):
     stages = {"allocated": 40, "received": 38, "not_received": 2, "lost": 4, "discontinued": 0}
     arm = stages | {"analysed": 40, "excluded_from_analysis": 0}
-    counts = trial.consort(assessed=83, excluded={"declined": 3}, randomised=80, arms={"carbon": arm, "photon": arm})
+    counts = consort(assessed=83, excluded={"declined": 3}, randomised=80, arms={"carbon": arm, "photon": arm})
     figure = plot.flow(counts, min_cell=least, caption="A test.")
     text = " ".join(str(t) for labels in figure.element.traverse(lambda x: x, [hv.Labels]) for t in labels.dimension_values(2))
     assert shown in text and hidden not in text and "carbon: 40 allocated" in text

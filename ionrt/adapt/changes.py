@@ -12,7 +12,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from ionrt import evaluate
 from ionrt.adapt.depth import depth_change
 from ionrt.adapt.sampling import at_points, centres
-from ionrt.patient.structures import find_structure
+from ionrt.patient.geometry.structures import find_structure
 from ionrt.plan import Influence
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError

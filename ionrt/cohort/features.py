@@ -183,7 +183,7 @@ def _read(folder: Path, plan: _Plan) -> tuple[xr.Dataset, list[xr.DataArray]]:
 def imported_doses(patient: xr.Dataset, folder: Path) -> dict[str, xr.DataArray]:
     """Every plan dose of the folder by its quantity, each on its own grid, in the patient's frame of reference."""
     from ionrt.patient import read_dose
-    from ionrt.patient.frames import check_frame
+    from ionrt.patient.reading.frames import check_frame
 
     found, left = {name: patient[name] for name in UNIT if name in patient}, []
     for name in patient.attrs.get("doses_elsewhere", ()):

@@ -11,9 +11,10 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.files import atomic
-from ionrt.patient.coverage import Contours, coverage
-from ionrt.patient.dicom_write import uid, write_ct, write_structure_set
-from ionrt.patient.structures import add_structures, contours_of
+from ionrt.patient.geometry.coverage import Contours, coverage
+from ionrt.patient.geometry.structures import add_structures, contours_of
+from ionrt.patient.writing.dicom_write import write_ct, write_structure_set
+from ionrt.patient.writing.objects import uid
 from ionrt.quantities import IonrtError, one_of
 
 AIR = -1000.0

@@ -95,7 +95,7 @@ def write_ion_plan(
     ----------
     DICOM PS3.3 C.8.8.25.
     """
-    from ionrt.patient.dicom_plan import write_plan_tables
+    from ionrt.patient.writing.dicom_plan import write_plan_tables
 
     if plan != influence.plan:
         raise IonrtError("write_ion_plan: expected the plan that the influence was made for; give influence.plan")

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.files import content_hash
-from ionrt.patient.coverage import Contours, coverage, spacing
+from ionrt.patient.geometry.coverage import Contours, coverage, spacing
 from ionrt.quantities import IonrtError, stamp
 
 
