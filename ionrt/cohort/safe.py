@@ -93,8 +93,19 @@ def _shown(
 def safe_count(n: int, min_cell: int = MIN_CELL) -> str:
     """A count in words that leave it open by `min_cell`: "fewer than 10", "at least 640".
 
-    n : number of people; min_cell : smallest count that may be seen. Returns the text. Such counts may stand beside any safe
-    table: no difference between them can be known better than to `min_cell`. Raises IonrtError for a negative count.
+    Parameters
+    ----------
+    n : number of people.
+    min_cell : smallest count that may be seen.
+
+    Returns
+    -------
+    The text. Such counts may stand beside any safe table: no difference between them can be known better than to `min_cell`.
+
+    Raises
+    ------
+    IonrtError
+        A negative count.
     """
     if n < 0 or min_cell < 1:
         raise IonrtError(f"safe_count: expected a count >= 0 and min_cell >= 1, got {n} and {min_cell}")
@@ -106,9 +117,21 @@ def merge_bands(values: pd.Series, min_cell: int = MIN_CELL, *, counted: pd.Seri
 
     A rare band can be narrowed from another table (the youngest are the paediatric patients of a table by indication); a joined
     one cannot, if it holds enough people beside them.
-    values : bands as text (or numbers) that sort in their order; min_cell : smallest count; counted : who counts (boolean, as
-    `values`; default: all), for instance everybody but the paediatric patients. Returns the values as text; a last band that is
-    too small joins the one before it; missing values stay missing. Raises IonrtError below `min_cell` values.
+
+    Parameters
+    ----------
+    values : bands as text (or numbers) that sort in their order.
+    min_cell : smallest count.
+    counted : who counts (boolean, as `values`; default: all), for instance everybody but the paediatric patients.
+
+    Returns
+    -------
+    Values as text; a last band that is too small joins the one before it; missing values stay missing.
+
+    Raises
+    ------
+    IonrtError
+        Fewer than `min_cell` values.
     """
     counts = (
         values.where(True if counted is None else counted)
@@ -145,8 +168,19 @@ def safe_at_risk(table: pd.DataFrame, min_cell: int = MIN_CELL) -> pd.DataFrame:
     """Numbers at risk for export: rounded down to a multiple of `min_cell`, nothing where they fall below it.
 
     Exact numbers at two times differ by the events and losses between them, which may be few.
-    table : with column at_risk, as from `ionrt.outcome.at_risk`. Returns the table with at_risk as Int64, without what counts
-    exactly (events, censored, n, n_events). Raises IonrtError without a column at_risk.
+
+    Parameters
+    ----------
+    table : with column at_risk, as from `ionrt.outcome.at_risk`.
+
+    Returns
+    -------
+    Table with at_risk as Int64, without what counts exactly (events, censored, n, n_events).
+
+    Raises
+    ------
+    IonrtError
+        No column at_risk.
     """
     if "at_risk" not in table:
         raise IonrtError(f"safe_at_risk: column at_risk is missing; found {', '.join(map(str, table.columns))}")
@@ -184,17 +218,31 @@ def safe_curve(
 ) -> pd.DataFrame:
     """A Kaplan-Meier or cumulative-incidence curve that shows no single event and no censoring.
 
-    The curve is read at multiples of `time_step`, only where at least `min_cell` events lie since the last point and at
-    least `min_cell` patients are at risk; between the points a straight line is drawn. No point is biased: each is the
-    estimate itself at that time.
-    curve : one row per time with time, at_risk, events, survival (or cif, incidence), lower, upper, and stratum or cause
-    where there are several, as from `ionrt.outcome.kaplan_meier`; time_step : rounding of time, unit of `time`;
-    min_cell : smallest number of patients; digits : decimals of the estimates; prefer : times that get a point where they
-    may have one, before the others are chosen (multiples of `time_step`). A table of estimates at these times beside the curve
-    has to be read off the result: two sets of points of one curve could be subtracted.
-    Returns time, the estimates, at_risk (rounded down to a multiple of `min_cell`), stratum and cause;
-    ``attrs["not_shown"]`` names the strata with too few events or patients, and the next smallest where one alone would be
-    hidden: a curve of everybody beside the strata must not tell it. Raises IonrtError for missing columns.
+    The curve is read at multiples of `time_step`, only where at least `min_cell` events lie since the last point and at least
+    `min_cell` patients are at risk; between the points a straight line is drawn. No point is biased: each is the estimate
+    itself at that time.
+
+    Parameters
+    ----------
+    curve : one row per time with time, at_risk, events, survival (or cif, incidence), lower, upper, and stratum or cause where
+        there are several, as from `ionrt.outcome.kaplan_meier`.
+    time_step : rounding of time, unit of `time`.
+    min_cell : smallest number of patients.
+    digits : decimals of the estimates.
+    prefer : times that get a point where they may have one, before the others are chosen (multiples of `time_step`). A table of
+        estimates at these times beside the curve has to be read off the result: two sets of points of one curve could be
+        subtracted.
+
+    Returns
+    -------
+    DataFrame: time, the estimates, at_risk (rounded down to a multiple of `min_cell`), stratum and cause; ``attrs["not_shown"]`` names the
+    strata with too few events or patients, and the next smallest where one alone would be hidden: a curve of everybody beside
+    the strata must not tell it.
+
+    Raises
+    ------
+    IonrtError
+        Missing columns.
     """
     missing = [c for c in ("time", "at_risk", "events") if c not in curve]
     values = [c for c in CURVE_VALUES if c in curve]
@@ -269,8 +317,20 @@ def _chosen(events: np.ndarray, allowed: np.ndarray, prefer: Sequence[int], min_
 def k_anonymity(tables: Mapping[str, pd.DataFrame], *, columns: Sequence[str] = QUASI_IDENTIFIERS, k: int = 5) -> pd.DataFrame:
     """The classes of patients that are smaller than `k`: who shares indication, age band, sex, centre and year.
 
-    tables : as from `load`; columns : quasi-identifiers of patient or course; k : smallest class. Returns the columns and
-    `patients`, one row per class below k (for use inside the site). Raises IonrtError for unknown columns.
+    Parameters
+    ----------
+    tables : as from `load`.
+    columns : quasi-identifiers of patient or course.
+    k : smallest class.
+
+    Returns
+    -------
+    DataFrame: the columns and `patients`, one row per class below k (for use inside the site).
+
+    Raises
+    ------
+    IonrtError
+        Unknown columns.
     """
     patient = tables["patient"]
     both = tables["course"].merge(patient, on="pid", how="left", suffixes=("_course", ""))
@@ -285,12 +345,21 @@ def export_rows(tables: Mapping[str, pd.DataFrame], path: str | Path, *, k: int 
     """Write patient-level tables for a partner, if every patient hides among `k` and agreed to it.
 
     Free text stays at home: own columns (``x_...``), histology, stage, strata, the prescription as written, and causes other
-    than death, cancer and toxicity (then "other"). GTV volumes, by which a row could be found again, are rounded to a tenth
-    of a decade.
-    tables : as from `load`; path : folder; k : smallest class on {indication, age band, sex, centre, year};
+    than death, cancer and toxicity (then "other"). GTV volumes, by which a row could be found again, are rounded to a tenth of
+    a decade.
+
+    Parameters
+    ----------
+    tables : as from `load`.
+    path : folder.
+    k : smallest class on {indication, age band, sex, centre, year}.
     free_text : columns to be exported all the same, each by its name (``"patient.histology"``), after somebody has read them.
-    Raises IonrtError, and writes nothing, where a class is smaller, where consent covers the site only, and where fewer than
-    `k` patients have a structure or a toxicity term that is not in `free_text`.
+
+    Raises
+    ------
+    IonrtError
+        A class is smaller, consent covers the site only, or fewer than `k` patients have a structure or a toxicity term that is
+        not in `free_text`; nothing is written then.
     """
     from ionrt.cohort.schema import save
 

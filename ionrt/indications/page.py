@@ -25,7 +25,8 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
 
     Parameters
     ----------
-    facts : of `load`; page : name of the indication.
+    facts : of `load`.
+    page : name of the indication.
 
     Returns
     -------

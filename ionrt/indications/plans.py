@@ -31,7 +31,9 @@ def plan_page(facts: Indications, page: str, *, per_fraction: float | None = Non
 
     Parameters
     ----------
-    facts : of `load`; page : name; per_fraction : dose per fraction [Gy (RBE)], needed only where no schedule is a default.
+    facts : of `load`.
+    page : name.
+    per_fraction : dose per fraction [Gy (RBE)], needed only where no schedule is a default.
     grid : `spacing`, `spot_spacing` [mm], `iterations` of `compare_options`; a coarse default, for a page and not for a number.
 
     Returns
@@ -110,7 +112,8 @@ def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float =
 
     Returns
     -------
-    DataFrame by gap: D95 of the target [% of prescription], largest dose and hottest cm3 of the duodenum [Gy (RBE; NIRS-mMKM)].
+    ------- DataFrame by gap: D95 of the target [% of prescription], largest dose and hottest cm3 of the duodenum [Gy (RBE;
+    NIRS-mMKM)].
     """
 
     def row(gap: float) -> dict[str, float]:
@@ -133,7 +136,7 @@ def size_table(sizes: tuple[int, ...] = (20, 50, 100), *, let_minimum: float = 9
 
     Returns
     -------
-    DataFrame by size and mix: LETd D98 [keV/um] in the target, D95 [% of prescription].
+    ------- DataFrame by size and mix: LETd D98 [keV/um] in the target, D95 [% of prescription].
     """
 
     def one(size: int) -> pd.DataFrame:

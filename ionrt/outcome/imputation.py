@@ -23,7 +23,9 @@ def impute(
     columns : numeric, two-level or ordered columns to impute. A category with more than two unordered levels raises.
     predictors : complete columns that help to predict them; include the event indicator and the cumulative hazard
         (or time), otherwise effects shrink towards zero.
-    m : number of completed tables; burn_in : cycles before each one; seed : of the random numbers.
+    m : number of completed tables.
+    burn_in : cycles before each one.
+    seed : of the random numbers.
 
     Returns
     -------

@@ -96,7 +96,9 @@ def lkb(
     Parameters
     ----------
     dvh, by : as in `geud`; the doses in the dose system (RBE model, fractionation) in which the parameters were fitted.
-    n : volume parameter; m : slope; td50 : uniform dose with 50 % complications [unit of the dose].
+    n : volume parameter.
+    m : slope.
+    td50 : uniform dose with 50 % complications [unit of the dose].
 
     Returns
     -------

@@ -22,7 +22,8 @@ def binomial_ci(
     Parameters
     ----------
     events, n : counts, numbers or sequences of the same length; 0 <= events <= n, n > 0.
-    level : confidence level; method : "clopper-pearson" (exact) or "wilson" (score, without continuity correction).
+    level : confidence level.
+    method : "clopper-pearson" (exact) or "wilson" (score, without continuity correction).
 
     Returns
     -------
@@ -96,7 +97,9 @@ def crude_rate(
     Parameters
     ----------
     worst : result of `worst_grade`, with the columns of `by`.
-    grade : 1..5; by : column name or names of the strata; level, method : as in `binomial_ci`.
+    grade : 1..5.
+    by : column name or names of the strata.
+    level, method : as in `binomial_ci`.
 
     Returns
     -------
@@ -124,8 +127,9 @@ def toxicity_times(toxicity: pd.DataFrame, patients: pd.DataFrame, *, grade: int
     ----------
     toxicity : the toxicity table: `pid`, `grade`, `scale`, `day_from`, `day_to` (missing: still going on). One scale only.
     patients : one row per patient: `pid`, `last_day` (death or last look), `dead` (0 or 1), and anything to stratify by.
-    grade : 1..5. late_from : day [d] from which toxicity is late; an episode that began before and goes on counts from then.
-        0 takes all toxicity.
+    grade : 1..5.
+    late_from : day [d] from which toxicity is late; an episode that began before and goes on counts from then. 0 takes all
+        toxicity.
 
     Returns
     -------
@@ -172,7 +176,9 @@ def actuarial_toxicity(
     Parameters
     ----------
     toxicity, patients, grade, late_from : as in `toxicity_times`.
-    at : times [d] since the patient's day 0; by : column of `patients`; level : confidence level.
+    at : times [d] since the patient's day 0.
+    by : column of `patients`.
+    level : confidence level.
 
     Returns
     -------

@@ -89,7 +89,8 @@ def balance(df: pd.DataFrame, treatment: str, formula: str, *, weights: str | No
 
     Parameters
     ----------
-    df, treatment : as in `iptw`; formula : covariates to compare (every level of a category is its own row).
+    df, treatment : as in `iptw`.
+    formula : covariates to compare (every level of a category is its own row).
     weights : column of the weights.
 
     Returns
@@ -119,7 +120,8 @@ def overlap(df: pd.DataFrame, treatment: str, scores: pd.DataFrame) -> pd.DataFr
 
     Parameters
     ----------
-    df, treatment : as in `iptw`; scores : its result.
+    df, treatment : as in `iptw`.
+    scores : its result.
 
     Returns
     -------

@@ -232,7 +232,8 @@ def indifference_skeleton(half_width: float, target: float, prior_level: int, le
     ----------
     half_width : half width of the interval in probability.
     target : acceptable toxicity probability.
-    prior_level : level (1-based) thought to have it; levels : number of levels.
+    prior_level : level (1-based) thought to have it.
+    levels : number of levels.
 
     Returns
     -------

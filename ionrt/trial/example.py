@@ -24,7 +24,8 @@ def synthetic_participants(protocol: Protocol, seed: int, *, hr: float | None = 
     Parameters
     ----------
     protocol : of design two_arm_survival with strata.
-    seed : random seed. hr : true hazard ratio (default: the protocol's alternative).
+    seed : random seed.
+    hr : true hazard ratio (default: the protocol's alternative).
 
     Returns
     -------

@@ -57,7 +57,10 @@ class Randomisation:
     def commitment(self) -> str:
         """64 hexadecimal digits to publish before the first patient.
 
-        Raises IonrtError for a seed below 96 bits: whoever tries them all would find the list.
+        Raises
+        ------
+        IonrtError
+            A seed below 96 bits: whoever tries them all would find the list.
         """
         return _commitment(self.proof())
 
@@ -66,7 +69,10 @@ class Randomisation:
 
         `verify_randomisation` takes it.
 
-        Raises IonrtError for a seed below 96 bits, as `commitment` does.
+        Raises
+        ------
+        IonrtError
+            A seed below 96 bits, as `commitment` does.
         """
         if not self.__long:
             raise IonrtError(
@@ -90,8 +96,12 @@ class Randomisation:
     def allocate(self, pid: str, **stratum: str) -> str:
         """Enter a patient and reveal the arm.
 
-        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``. Raises IonrtError for a patient
-        entered twice, an unknown stratum, or a stratum whose list is used up.
+        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``.
+
+        Raises
+        ------
+        IonrtError
+            A patient entered twice, an unknown stratum, or a stratum whose list is used up.
         """
         if any(row["pid"] == pid for row in self.__used):
             raise IonrtError(f"pid {pid!r} was allocated before; an allocation is final")
@@ -274,7 +284,8 @@ def minimise(
     ----------
     patients : one row per patient in order of entry, with the columns of `factors`; later rows do not change earlier
         allocations.
-    arms : ratio per arm. factors : columns that are balanced, without missing values.
+    arms : ratio per arm.
+    factors : columns that are balanced, without missing values.
     seed : random seed, kept secret in a real trial.
     probability : for the preferred arm, above its share and at most 1 (1 makes allocations predictable).
     weights : weight per factor, 1 by default.

@@ -128,7 +128,8 @@ def farrington_manning(x_experimental, n_experimental, x_control, n_control, *, 
 
     Parameters
     ----------
-    x_experimental, x_control : successes, any broadcastable shape; n_experimental, n_control : patients.
+    x_experimental, x_control : successes, any broadcastable shape.
+    n_experimental, n_control : patients.
     margin : as in `noninferiority_rates`, or 0.
 
     Returns

@@ -73,7 +73,7 @@ def accrual_curve(protocol: Protocol, at: list[int], *, n_sim: int = 2_000, seed
 
     Returns
     -------
-    a DataFrame indexed by n: type1, power and their Monte Carlo standard errors.
+    ------- a DataFrame indexed by n: type1, power and their Monte Carlo standard errors.
     """
     rows = {n: simulate(protocol, n_sim, seed, stop_accrual_at=n) for n in at}
     return pd.DataFrame(
@@ -94,8 +94,8 @@ def overview(protocols: Sequence[Protocol], *, n_sim: int = 10_000, seed: int = 
 
     Returns
     -------
-    a DataFrame indexed by protocol: design, endpoint, n, alpha (one-sided), type1 (by calculation), type1_simulated, power
-        (planned), power_attained, power_simulated, stopped_early (share of the trials under the alternative).
+    ------- a DataFrame indexed by protocol: design, endpoint, n, alpha (one-sided), type1 (by calculation), type1_simulated,
+    power (planned), power_attained, power_simulated, stopped_early (share of the trials under the alternative).
     """
     rows = {}
     for protocol in protocols:

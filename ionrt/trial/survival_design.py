@@ -61,13 +61,11 @@ def schoenfeld(
 def freedman(hr: float, *, alpha: float = 0.05, power: float = 0.80, allocation: float = 1.0, sided: int = 2) -> float:
     """Events for a log-rank test under proportional hazards with a constant ratio at risk.
 
-    events = (z_alpha + z_power)^2 (1 + k hr)^2 / (k (1 - hr)^2), k = allocation.
+    events = (z_alpha + z_power)^2 (1 + k hr)^2 / (k (1 - hr)^2), k = allocation. Parameters as in `schoenfeld`.
 
-    Parameters as in `schoenfeld`. Returns the number of events, not rounded.
-
-    References
-    ----------
-    Freedman 1982, doi:10.1002/sim.4780010204.
+    Returns
+    -------
+    Number of events, not rounded. References ---------- Freedman 1982, doi:10.1002/sim.4780010204.
     """
     _hazard_ratio(hr, 1.0)
     k = limits.positive(allocation, "allocation")
@@ -79,7 +77,12 @@ def hazard(*, median: float | None = None, survival: tuple[float, float] | None 
 
     Returns
     -------
-    the hazard per unit of the time given. Raises unless exactly one of the two is given.
+    ------- the hazard per unit of the time given.
+
+    Raises
+    ------
+    IonrtError
+        Unless exactly one of the two is given.
     """
     if (median is None) == (survival is None):
         raise IonrtError("hazard: give either median= or survival=(probability, time)")
@@ -245,7 +248,9 @@ def logrank_drift(
     Parameters
     ----------
     n : patients enrolled over the whole accrual.
-    hr : hazard ratio; control_hazard, dropout : rates per unit time; accrual, time : durations in that unit.
+    hr : hazard ratio.
+    control_hazard, dropout : rates per unit time.
+    accrual, time : durations in that unit.
     allocation : experimental patients per control patient.
 
     Returns
