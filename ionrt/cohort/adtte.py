@@ -35,9 +35,9 @@ def to_adtte(tables: Mapping[str, pd.DataFrame], *, study: str) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame: STUDYID, USUBJID, PARAMCD, PARAM, AVAL (days elapsed since day 0), AVALU, CNSR (0 event, 1 censored, 2 competing event),
-    EVNTDESC (competing events begin with COMPETING EVENT), SITEID (centre that observed it), ORIGIN; one row per patient and
-    endpoint. No dates: ADT and STARTDT do not exist for relative days.
+    DataFrame: STUDYID, USUBJID, PARAMCD, PARAM, AVAL (days elapsed since day 0), AVALU, CNSR (0 event, 1 censored, 2 competing
+    event), EVNTDESC (competing events begin with COMPETING EVENT), SITEID (centre that observed it), ORIGIN; one row per
+    patient and endpoint. No dates: ADT and STARTDT do not exist for relative days.
     """
     event = tables["event"]
     said = event["code"].map({1: "EVENT", 0: "CENSORED", 2: COMPETING})
@@ -76,8 +76,8 @@ def from_adtte(
 
     Returns
     -------
-    DataFrame: pid, origin, endpoint, day [d] (rounded), code (1 event, 0 censored, 2 competing), cause (the description, of censored rows
-    the reason), site; ``attrs["not_read"]`` names the columns that were not used.
+    DataFrame: pid, origin, endpoint, day [d] (rounded), code (1 event, 0 censored, 2 competing), cause (the description, of
+    censored rows the reason), site; ``attrs["not_read"]`` names the columns that were not used.
 
     Raises
     ------

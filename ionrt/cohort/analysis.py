@@ -36,8 +36,8 @@ def endpoint_table(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.Data
 
     Returns
     -------
-    DataFrame: pid, day [d], time [a], code (0 censored, 1 event, 2 competing), event (1 where code is 1), patient and course columns, and
-    `log_gtv` (natural logarithm of cm3). `attrs` are those of the tables.
+    DataFrame: pid, day [d], time [a], code (0 censored, 1 event, 2 competing), event (1 where code is 1), patient and course
+    columns, and `log_gtv` (natural logarithm of cm3). `attrs` are those of the tables.
 
     Raises
     ------
@@ -152,8 +152,12 @@ def intervals_at_risk(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.D
 
     Returns
     -------
-    Its columns with start and stop [d] in place of day; one or two rows per patient, (start, stop] with code at stop. Errors as
-    `endpoint_table`.
+    Its columns with start and stop [d] in place of day; one or two rows per patient, (start, stop] with code at stop.
+
+    Raises
+    ------
+    IonrtError
+        As `endpoint_table`.
     """
     rows = endpoint_table(tables, endpoint).drop(columns="time")
     gone = rows[["pid"]].merge(handover(tables), on="pid", how="left")

@@ -37,7 +37,8 @@ def published(indication: str | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame: study, indication, endpoint, kind (KM, CIF, crude), horizon_years [a], percent [%], n, reference; one row per number.
+    DataFrame: study, indication, endpoint, kind (KM, CIF, crude), horizon_years [a], percent [%], n, reference; one row per
+    number.
 
     Raises
     ------

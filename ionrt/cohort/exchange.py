@@ -113,7 +113,17 @@ def harmonise(
 
     Parameters
     ----------
-    tables : as from `load`; conversion, result and errors as in `pool`.
+    tables : as from `load`.
+    conversion : as in `pool`.
+
+    Returns
+    -------
+    Tables as of `pool`.
+
+    Raises
+    ------
+    IonrtError
+        As `pool`.
     """
     return _with_one_meaning(validate(tables), conversion)
 

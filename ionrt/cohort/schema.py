@@ -171,11 +171,14 @@ def violations(
 ) -> pd.DataFrame:
     """Every violation of the dictionary as a table: table, row, column, rule (empty where all is well).
 
-    Parameters as in `validate`;
-
     Parameters
     ----------
+    tables, dictionary : as in `validate`.
     values : add the column `value` with the cells, which may be a patient's.
+
+    Returns
+    -------
+    DataFrame: table, row (0 is the first record), column, rule.
 
     Raises
     ------

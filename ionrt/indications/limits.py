@@ -47,6 +47,11 @@ def check_limits(
     -------
     DataFrame by the id of the constraint: `verdict` ("within the limit", "beyond the limit", the same "an association" for a
     retrospective cut-off, "not comparable"), `reason` of the last, `value` of the plan [unit of the constraint; NaN without].
+
+    Raises
+    ------
+    IonrtError
+        A metric or a unit that is not known.
     """
     rows = {}
     for key, one in constraints.iterrows():

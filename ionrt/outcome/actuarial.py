@@ -182,6 +182,11 @@ def predict_ntcp(fit: pd.DataFrame, df: pd.DataFrame, *, at: Sequence[float] = (
     DataFrame, one row per patient (index of `df`) and time: `time` (infinity: eventually), `ntcp`, `lower`, `upper` (delta
         method on the scale of log(-log(1 - NTCP)), all parameters together; NaN where the likelihood is flat). ``attrs``:
         identified, as in the fit; where it is False, "eventually" is an extrapolation.
+
+    Raises
+    ------
+    IonrtError
+        What is no table of `fit_actuarial_ntcp`, or categories other than those of the fit.
     """
     if "latency" not in fit.attrs:
         raise IonrtError("fit: expected the table returned by fit_actuarial_ntcp, with its attrs")

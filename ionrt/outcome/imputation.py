@@ -31,6 +31,12 @@ def impute(
     -------
     List of `m` data frames like `df` with `columns` filled; analyse each and join the results with `pool_imputations`.
 
+    Raises
+    ------
+    IonrtError
+        Columns that are not there or have gaps among the predictors, fewer than two imputations, nothing known to learn from,
+        more than two unordered levels.
+
     References
     ----------
     van Buuren and Groothuis-Oudshoorn 2011, doi:10.18637/jss.v045.i03; White and Royston 2009, doi:10.1002/sim.3618.
@@ -99,6 +105,11 @@ def pool_imputations(fits: Sequence[pd.DataFrame], *, complete_df: float = np.in
     -------
     DataFrame, one row per term: `term`, `coef`, `se`, `within`, `between`, `total` variance, `r` (relative increase),
         `fmi` (fraction of missing information), `df`, `t`, `p`, `lower`, `upper`.
+
+    Raises
+    ------
+    IonrtError
+        Fewer than two fits, or fits with different terms.
 
     References
     ----------

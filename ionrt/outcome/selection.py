@@ -40,6 +40,11 @@ def delta_ntcp_rule(
 
     Validity: research on how a rule would select; the thresholds are those of the Dutch protocol for head and neck cancer.
 
+    Raises
+    ------
+    IonrtError
+        Missing columns, probabilities out of 0..1, grades below 2 or above 5.
+
     References
     ----------
     Langendijk et al. 2021, doi:10.14338/IJPT-20-00089.1.

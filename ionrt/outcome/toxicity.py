@@ -29,6 +29,11 @@ def binomial_ci(
     -------
     DataFrame, one row per pair: `events`, `n`, `rate`, `lower`, `upper`, all as shares of one.
 
+    Raises
+    ------
+    IonrtError
+        Counts that are no whole numbers with 0 <= events <= n, n > 0; a level out of (0, 1), an unknown method.
+
     References
     ----------
     Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404; Wilson 1927, doi:10.1080/01621459.1927.10502953.
@@ -67,6 +72,11 @@ def worst_grade(toxicity: pd.DataFrame, patients: pd.DataFrame, *, by: Names = N
     Returns
     -------
     DataFrame, one row per patient and level of `by`: `pid`, those columns, `grade`.
+
+    Raises
+    ------
+    IonrtError
+        Mixed grading scales, grades out of 0..5, a patient twice, toxicity of a stranger.
     """
     require(patients, "pid")
     if patients.pid.duplicated().any():
@@ -104,6 +114,11 @@ def crude_rate(
     Returns
     -------
     DataFrame, one row per stratum: `stratum`, `grade` (at least), `events`, `n`, `rate`, `lower`, `upper`.
+
+    Raises
+    ------
+    IonrtError
+        A grade other than 1 to 5; a table without the column grade.
     """
     _check_grade(grade)
     require(worst, "grade")
@@ -134,6 +149,11 @@ def toxicity_times(toxicity: pd.DataFrame, patients: pd.DataFrame, *, grade: int
     Returns
     -------
     `patients` with two more columns: `time` [d] and `code` (0 censored, 1 toxicity, 2 death without it).
+
+    Raises
+    ------
+    IonrtError
+        A grade other than 1 to 5, mixed grading scales, a patient twice, toxicity of a stranger or after the last follow-up.
     """
     _check_grade(grade)
     require(patients, "pid", "last_day", "dead")
@@ -184,6 +204,11 @@ def actuarial_toxicity(
     -------
     The rows of `cumulative_incidence` for the toxicity: `stratum`, `grade`, `time`, `at_risk`, `events`, `incidence`, `se`,
         `lower`, `upper`, `event_free`, `n`, `n_events`.
+
+    Raises
+    ------
+    IonrtError
+        As `toxicity_times` and `cumulative_incidence`.
     """
     times = toxicity_times(toxicity, patients, grade=grade, late_from=late_from)
     table = cumulative_incidence(times, "time", "code", by=by, at=at, level=level, causes=(1, 2))

@@ -96,6 +96,11 @@ def balance(df: pd.DataFrame, treatment: str, formula: str, *, weights: str | No
     Returns
     -------
     DataFrame, one row per covariate: `term`, `mean_1`, `mean_0` (weighted), `smd_before`, `smd_after`. Below 0.1 is usual.
+
+    Raises
+    ------
+    IonrtError
+        One arm only, a treatment other than 0 and 1, missing cells, negative weights.
     """
     z = _arms(df, treatment)
     w = np.ones(len(z)) if weights is None else number(df, weights, minimum=0.0)
@@ -127,6 +132,11 @@ def overlap(df: pd.DataFrame, treatment: str, scores: pd.DataFrame) -> pd.DataFr
     -------
     DataFrame, one row per arm: `arm`, `n`, `effective_n`, `propensity_min`, `propensity_median`, `propensity_max`,
         `max_weight`, `outside` (share of patients whose propensity lies outside the range of the other arm).
+
+    Raises
+    ------
+    IonrtError
+        Scores that are not those of `df`, row by row; a treatment other than 0 and 1.
     """
     require(scores, "propensity", "weight")
     z = _arms(df, treatment)

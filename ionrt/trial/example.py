@@ -98,6 +98,11 @@ def cut_at_events(participants: pd.DataFrame, events: int) -> pd.DataFrame:
     Returns
     -------
     Their rows with time and event cut at that day; who entered later is left out.
+
+    Raises
+    ------
+    IonrtError
+        Fewer events in the data than asked for.
     """
     df = participants[participants["arm"].notna()].copy()
     calendar = (df["entry"] + df["time"])[df["event"] == 1].sort_values()

@@ -23,7 +23,12 @@ MOST_STRATA = 1000  # combinations of levels
 
 
 def secret_seed() -> int:
-    """A seed of 128 random bits for a real trial; keep it where the list is kept, not where patients are enrolled."""
+    """A seed of 128 random bits for a real trial; keep it where the list is kept, not where patients are enrolled.
+
+    Returns
+    -------
+    A whole number.
+    """
     return secrets.randbits(SEED_BITS)
 
 
@@ -199,7 +204,14 @@ def permuted_blocks(
     block_sizes : closed set of sizes, multiples of the sum of the ratios, drawn with equal probability; None for the
         open-ended default.
 
-    Returns a Randomisation. Raises IonrtError for block sizes that do not fit the ratio, empty strata, and fewer than two arms.
+    Returns
+    -------
+    A Randomisation.
+
+    Raises
+    ------
+    IonrtError
+        Block sizes that do not fit the ratio, empty strata, fewer than two arms.
     """
     ratio = _ratio(arms)
     unit = sum(ratio.values())
@@ -290,8 +302,18 @@ def minimise(
     probability : for the preferred arm, above its share and at most 1 (1 makes allocations predictable).
     weights : weight per factor, 1 by default.
 
-    Returns the table with a column `arm`. Raises IonrtError for missing columns or values, and a probability that balances
-    nothing. References: Pocock & Simon 1975, doi:10.2307/2529712; Han et al. 2009, doi:10.1002/sim.3710.
+    Returns
+    -------
+    The table with a column `arm`.
+
+    Raises
+    ------
+    IonrtError
+        Missing columns or values, and a probability that balances nothing.
+
+    References
+    ----------
+    Pocock & Simon 1975, doi:10.2307/2529712; Han et al. 2009, doi:10.1002/sim.3710.
     """
     ratio = _ratio(arms)
     names, r = list(ratio), np.array(list(ratio.values()), float)

@@ -50,6 +50,11 @@ def schoenfeld(
     the number of events, not rounded. Accurate for hr near the margin; with unequal allocation and a strong effect see
         `logrank_drift`.
 
+    Raises
+    ------
+    IonrtError
+        A hazard ratio that is not positive or equals the margin; impossible error rates.
+
     References
     ----------
     Schoenfeld 1983, doi:10.2307/2531021.
@@ -166,7 +171,8 @@ def survival_sample_size(
         (survival, time).
     accrual, follow_up : duration of accrual, and of follow-up after the last entry, in that unit of time.
     alpha, power, sided, allocation, margin : as in `schoenfeld`.
-    dropout : rate of loss to follow-up; or dropout_share, lost by dropout_time.
+    dropout : rate of loss to follow-up; or
+    dropout_share, dropout_time : the share that is lost by that time.
     method : "schoenfeld", "freedman" or "logrank" (numerical drift of the log-rank statistic, see `logrank_drift`).
     inflation : maximum information of a group-sequential design over the fixed one (see `spending_bounds`).
 
