@@ -215,7 +215,7 @@ def test_every_dose_of_a_page_says_its_system_and_every_row_leads_to_a_source(pa
             if name == "gaps" and not ref:
                 assert not re.search(r"\d", row["what"])  # no number without a source
                 continue
-            assert ref == "memory, no source" or re.fullmatch(r"(\[\d+\]) \((abstract|table|registry|web page)\)", ref)
+            assert ref == "memory, no source" or re.fullmatch(r"(\[\d+\])\s\((abstract|table|registry|web page)\)", ref)
             assert ref == "memory, no source" or ref.split()[0] in listed
     assert made["sources"]["where"].str.len().gt(0).all()
 

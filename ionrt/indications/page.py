@@ -18,7 +18,6 @@ from ionrt.rbe import DOSE_SYSTEMS
 
 SMALL = 40  # patients behind a page, at most, for its banner
 WITH_PLAN = "with the plan below"
-SIGNS = {"<=": "≤", ">=": "≥", "<": "<", ">": ">", "=": "=", "mean": "mean", "": ""}
 
 
 def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
@@ -64,7 +63,7 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
         "remark": _said(r), "ref": refs(r["source"]),
     })  # fmt: skip
     for part in ("beams", "why", "gaps"):
-        said = [(t["text"].replace("+-", "±"), t.get("source") or "") for t in entry[part]]
+        said = [(_set(t["text"]), t.get("source") or "") for t in entry[part]]
         made[part] = pd.DataFrame([{"what": t, "ref": refs(s) if s or part != "gaps" else ""} for t, s in said])
     made["trials"] = _rows(facts.of("trials", page), ["trial"], lambda r: {
         "trial": r.name, "what": _said(r), "status": f"{r['status']} (seen {r['seen']})", "ref": refs(r["source"])
@@ -109,7 +108,7 @@ class _References:
         if not source:
             return "memory, no source"
         number = self.used.setdefault(source, len(self.used) + 1)
-        return f"[{number}] ({self.rows['read'][source]})"
+        return f"[{number}]\N{NO-BREAK SPACE}({self.rows['read'][source]})"
 
     def table(self) -> pd.DataFrame:
         rows = []
@@ -133,13 +132,20 @@ def _rows(table: pd.DataFrame, heads: list[str], make: Callable[[pd.Series], dic
 
 
 def _words(name: str) -> str:
-    """A name of the tables in words."""
-    return str(name).replace("_", " ").replace("plus", " or more")
+    """A name of the tables in words: late_skin_G3_4 is "late skin G3-4"."""
+    return re.sub(r"G(\d)_(\d)", r"G\1-\2", str(name)).replace("_", " ").replace("plus", " or more")
+
+
+def _set(text: str) -> str:
+    """Signs and units as they are printed."""
+    for plain, printed in {"<=": "≤", ">=": "≥", "+-": "±", "keV/um": "keV/µm", "cm3": "cm³", "cm2": "cm²"}.items():
+        text = text.replace(plain, printed)
+    return text
 
 
 def _compared(row: pd.Series, systems: Iterable[str], fractions: float) -> str:
     """Whether a plan of the page meets a constraint; why not, where none does."""
-    reasons = {why_not(row, system, fractions) for system in systems}
+    reasons = {why_not(row, system, fractions).partition(" (")[0] for system in systems}
     return WITH_PLAN if "" in reasons else f"no: {'; '.join(sorted(reasons))}"
 
 
@@ -149,7 +155,7 @@ def _unit(row: pd.Series | dict[str, Any]) -> str:
 
 def _said(row: pd.Series) -> str:
     """The remark, with the row's dose system wherever it gives a dose."""
-    text = str(row["what"]).replace("+-", "±")
+    text = _set(str(row["what"]))
     return re.sub(r"Gy ?\(RBE\)", _unit(row), text) if "system" in row else text
 
 
@@ -157,7 +163,7 @@ def _limit(row: pd.Series) -> str:
     if pd.isna(row["limit"]):
         return f"{row['metric']}: no value"
     unit = _unit(row) if "(RBE)" in row["unit"] else row["unit"].replace("percent", "%").replace("cc", "cm3")
-    return f"{row['metric']} {SIGNS[row['op']]} {row['limit']:g} {unit}"
+    return _set(f"{row['metric']} {row['op']} {row['limit']:g} {unit}")
 
 
 def _outcome(row: pd.Series, refs: _References) -> dict[str, str]:

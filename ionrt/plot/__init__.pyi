@@ -1,5 +1,3 @@
-from .bands import histogram_bands as histogram_bands
-from .bands import scenario_points as scenario_points
 from .biology import curves as curves
 from .cohort import calibration as calibration
 from .cohort import coverage as coverage
@@ -7,10 +5,10 @@ from .cohort import forest as forest
 from .cohort import lines as lines
 from .drawn_lines import depth_profiles as depth_profiles
 from .drawn_lines import histograms as histograms
+from .drawn_lines import scenario_points as scenario_points
 from .explorer import Explorer as Explorer
 from .explorer import explore as explore
 from .planning import directions as directions
-from .planning import option_slices as option_slices
 from .planning import reach_curves as reach_curves
 from .planning import spot_weights as spot_weights
 from .planning import trade_offs as trade_offs

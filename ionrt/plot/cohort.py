@@ -8,9 +8,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import PANEL_COLOURS, Figure, panel
-
-DASHES = ("solid", "dashed", "dotdash", "dotted")
+from ionrt.plot.style import LINE_DASHES, PANEL_COLOURS, Figure, panel
 
 
 def _origin(origin: str) -> str:
@@ -40,7 +38,7 @@ def lines(
     """
     drawn: list[Any] = []
     for i, (level, part) in enumerate(table.groupby(by, sort=False, observed=True)):
-        style = {"color": PANEL_COLOURS[1 + i % 7], "line_dash": DASHES[i % 4], "line_width": 2.2}
+        style = {"color": PANEL_COLOURS[1 + i % 7], "line_dash": LINE_DASHES[i % 4], "line_width": 2.2}
         at, value = part[x].to_numpy(float), 100 * part[y].to_numpy(float)
         if {"lower", "upper"} <= set(part):
             low, high = (100 * part[c].fillna(part[y]).to_numpy(float) for c in ("lower", "upper"))

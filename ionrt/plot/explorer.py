@@ -42,7 +42,7 @@ def explore(
 
     Parameters
     ----------
-    result : `Comparison`, `Options` or `Robustness` of `ionrt.compare`; a field of `ionrt.field` (z, y, x), with `ion`, `beam`
+    result : `Comparison` of `ionrt.compare`; a field of `ionrt.field` (z, y, x), with `ion`, `beam`
         or `scenario` in front or not; or {name: field}.
     patient : for fields: Dataset with ``ct`` and ``structures``, as it was planned on; brought to the grid of the fields.
     model : for fields: the planned model; prescription : for fields [Gy (RBE)] per fraction, default the largest dose.
@@ -100,7 +100,7 @@ def _parts(field: xr.Dataset) -> dict[str, xr.Dataset]:
         return {"field": field}
     dim, labels = front[0], field[front[0]].values
     parts = {str(v): field.isel({dim: i}, drop=True) for i, v in enumerate(labels)}
-    return parts if dim in ("scenario", "plan", "option") else {"all": field.sum(dim, keep_attrs=True), **parts}
+    return parts if dim in ("scenario", "plan", "case") else {"all": field.sum(dim, keep_attrs=True), **parts}
 
 
 class Explorer:

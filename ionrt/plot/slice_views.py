@@ -1,4 +1,4 @@
-"""A quantity as colour wash on CT with contours, several ions side by side under one colour scale."""
+"""A quantity as colour wash on CT with contours, several cases side by side under one colour scale."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from ionrt.patient.names import is_external, is_target
 from ionrt.plot.style import (
     COLOURMAPS,
     FONT_SIZES,
-    ION_NAMES,
     STRUCTURE_COLOURS,
     Figure,
+    by_case,
+    capital,
     label,
     provenance,
     tidy,
@@ -108,18 +109,18 @@ def slices(
     columns: int = 3,
     caption: str = "",
 ) -> Figure:
-    """One slice of a quantity on CT, one panel per ion, with one colour scale or own ones, and linked axes, cut to the beams.
+    """One slice of a quantity on CT, one panel per ion or case, one colour scale or own ones, linked axes, cut to the beams.
 
     Parameters
     ----------
-    da : quantity on (z, y, x) or (ion, z, y, x), mm.
+    da : quantity on (z, y, x), or with ``case`` or ``ion`` in front, mm.
     ct : CT numbers [HU] on any grid of the same frame; structures : fractions (structure, z, y, x), drawn at one half.
     plane : ``transverse``, ``coronal`` or ``sagittal``; at : position [mm] of the slice; default the middle
         of the target (the first structure with a target's name), else of the first structure.
     limits : ends of the colour scale [unit of `da`], default 0 to the maximum in the slice.
     floor : values below this share of the upper end are transparent; where : mask (.., z, y, x) of voxels to show instead.
-    own_scale : a colour scale for each ion, where `limits` are not given; within : only inside the body (CT above -400 HU).
-    unreachable : ions that have no plan; they get a panel that says so.
+    own_scale : a colour scale for each panel, where `limits` are not given; within : only inside the body (CT above -400 HU).
+    unreachable : cases that have no plan; they get a panel that says so.
     width : of the whole figure [pixels]; columns : panels per row.
     caption : first sentence; what is shown, its LET definition and RBE model are added.
 
@@ -134,8 +135,8 @@ def slices(
     at = _middle(structures, normal) if at is None else at
     cut, grey, outline = (_cut(one, normal, at, down, across).compute() for one in (da, ct, structures))
     place = float(cut[normal])
-    cut = cut if "ion" in cut.dims else cut.expand_dims(ion=[""])
-    shown = _cut(where, normal, at, down, across) if where is not None else cut >= floor * float(cut.max())
+    cut = by_case(cut)
+    shown = by_case(_cut(where, normal, at, down, across)) if where is not None else cut >= floor * float(cut.max())
     cut = cut.where(shown)
     if within:
         cut = cut.where(grey.interp({d: cut[d] for d in (down, across)}, method="nearest") > -400.0)
@@ -144,15 +145,15 @@ def slices(
     each = own_scale and limits is None
     shared = limits or (0.0, _top(cut))
     absent = [str(i) for i in unreachable]
-    text = f"{caption} {_what(cut, each, plane, place)} {provenance([cut if cut['ion'].values[0] else da])}"
-    cut = cut.reindex(ion=[*cut["ion"].values, *absent]) if absent else cut
-    n = min(columns, cut.sizes["ion"])
+    text = f"{caption} {_what(cut, each, plane, place)} {provenance([cut if cut['case'].values[0] else da])}"
+    cut = cut.reindex(case=[*cut["case"].values, *absent]) if absent else cut
+    n = min(columns, cut.sizes["case"])
     frame = min(int((width - 150) / n) - (84 if each else 14), 420)
     size = (frame, int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0])))
     panels = []
-    for k, ion in enumerate(str(i) for i in cut["ion"].values):
-        title = ION_NAMES.get(ion, ion).capitalize() + (": does not reach" if ion in absent else "")
-        one = cut.sel(ion=ion)
+    for k, case in enumerate(str(i) for i in cut["case"].values):
+        title = capital(case) + (": does not reach" if case in absent else "")
+        one = cut.sel(case=case)
         scale = (0.0, _top(one)) if each else shared
         panels.append(_panel(one, title, grey, outline, scale, box, size, k % n == 0, each or k % n == n - 1))
     layout = hv.Layout(panels).cols(n).opts(hv.opts.Layout(shared_axes=True, toolbar="right", merge_tools=True))
@@ -160,7 +161,7 @@ def slices(
 
 
 def _what(cut: xr.DataArray, each: bool, plane: str, at: float) -> str:
-    normal, scale = PLANES[plane][0], "each ion on a colour scale of its own" if each else "one colour scale"
+    normal, scale = PLANES[plane][0], "each panel on a colour scale of its own" if each else "one colour scale"
     return f"{label(str(cut.name), cut)} as colour wash on CT, {plane} slice at {normal} = {at:.0f} mm, {scale}."
 
 

@@ -8,9 +8,8 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import PANEL_COLOURS, Figure, in_columns, panel
+from ionrt.plot.style import LINE_DASHES, PANEL_COLOURS, Figure, in_columns, panel, sized
 
-DASHES = ("solid", "dashed", "dotdash", "dotted")
 BAR_COLOURS = PANEL_COLOURS[1:]
 NOT_DATA = "SYNTHETIC: simulated, no patients."
 
@@ -23,7 +22,7 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
     """
     scenarios = list(dict.fromkeys(table.index.get_level_values("scenario")))
     designs = list(dict.fromkeys(table.index.get_level_values("design")))
-    size, drawn = int(width / columns) - 95, []
+    drawn, frame = [], {"frame_width": sized(width, columns)["frame_width"], "frame_height": 190}
     for k, scenario in enumerate(scenarios):
         part = table.loc[scenario]
         truth = part.loc[designs[0]]
@@ -36,8 +35,7 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
             bars.append(hv.Rectangles(boxes, label=design).opts(color=BAR_COLOURS[j], line_alpha=0, show_legend=k == 0))
         layout = panel(
             title=scenario,
-            frame_width=size,
-            frame_height=190,
+            **frame,
             ylim=(0, 103),
             xlim=(-0.6, len(ticks) - 0.4),
             xticks=ticks,
@@ -89,7 +87,7 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
     Parameters: `tables`, name -> table of `ionrt.trial.spending_bounds`; `width` [pixels]; `caption` first sentence.
     """
     lines: list[Any] = []
-    for (name, table), colour, dash in zip(tables.items(), BAR_COLOURS, DASHES * 2, strict=False):
+    for (name, table), colour, dash in zip(tables.items(), BAR_COLOURS, LINE_DASHES * 2, strict=False):
         style = {"color": colour, "line_dash": dash, "line_width": 2.2}
         x = 100 * table["information"].to_numpy()
         lines.append(hv.Curve((x, table["z_efficacy"].to_numpy()), label=name).opts(**style))
@@ -133,7 +131,7 @@ def survival_steps(
     reach = float(table["time"].max()) if at_risk is None else max(float(table["time"].max()), float(at_risk["time"].max()))
     lines: list[Any] = []
     for k, stratum in enumerate(strata):
-        part, style = table[table["stratum"] == stratum], {"color": BAR_COLOURS[k % 7], "line_dash": DASHES[k % 4]}
+        part, style = table[table["stratum"] == stratum], {"color": BAR_COLOURS[k % 7], "line_dash": LINE_DASHES[k % 4]}
         x = part["time"].to_numpy(float)
         curve, low, high = (100 * part[c].to_numpy(float) for c in (y, "lower", "upper"))
         if steps:
