@@ -8,9 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ionrt import __version__, lazy, resources
+from ionrt.files import parse_yaml
 from ionrt.lazy import IonrtError, one_of
 
 
@@ -78,10 +77,7 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
         key, sign, value = text.partition("=")
         if not sign or not key.isidentifier():
             raise IonrtError(f"-p expects KEY=VALUE, got {text!r}")
-        try:
-            out[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise IonrtError(f"-p {key}: {value!r} cannot be read; put text with special characters in quotes") from None
+        out[key] = parse_yaml(value, f"-p {key}")
     for key in ("patient", "cohort"):
         if folder := getattr(chosen, key):
             if not Path(folder).is_dir():
