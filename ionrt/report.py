@@ -32,6 +32,7 @@ HEAD = 40_000  # letters of a page in which its title stands
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
+NOTEBOOK = re.compile(r"<a\b[^>]*href=\"[^\":]*\.ipynb\"[^>]*>(.*?)</a>", re.DOTALL)  # does not travel with the page
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
 FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
@@ -285,6 +286,7 @@ def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, st
 
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
+    body = NOTEBOOK.sub(r"\1", body)
     title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {})
