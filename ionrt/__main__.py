@@ -8,9 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ionrt import __version__, lazy, resources
+from ionrt.files import yaml_of
 from ionrt.lazy import IonrtError, one_of
 
 
@@ -21,6 +20,13 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.run(chosen)
     except IonrtError as error:
         print(f"ionrt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ionrt: interrupted; nothing half-written, what was finished is kept for the next run", file=sys.stderr)
+        return 130
+    except OSError as error:
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        print(f"ionrt: {what}; make room, or give a folder that exists and can be written", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         known = lazy.missing(error, "this command")
@@ -78,9 +84,11 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
         if not sign or not key.isidentifier():
             raise IonrtError(f"-p expects KEY=VALUE, got {text!r}")
         try:
-            out[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise IonrtError(f"-p {key}: {value!r} cannot be read; put text with special characters in quotes") from None
+            out[key] = yaml_of(value, f"-p {key}")
+            if value.count("#") > repr(out[key]).count("#"):  # YAML would take it for a comment
+                raise IonrtError(f"-p {key}: {value!r} holds a #")
+        except IonrtError as error:
+            raise IonrtError(f"{error}; put text with special characters in quotes") from None
     for key in ("patient", "cohort"):
         if folder := getattr(chosen, key):
             if not Path(folder).is_dir():

@@ -24,7 +24,7 @@ import papermill
 
 import ionrt
 from ionrt import resources
-from ionrt.files import atomic
+from ionrt.files import DiskError, atomic
 from ionrt.lazy import IonrtError, one_of
 from ionrt.made import how_made, typed
 
@@ -176,9 +176,21 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
-        if error.ename.endswith(("IonrtError", "ReachError")):
+        if error.ename.endswith(("IonrtError", "ReachError", "DiskError")):
             raise IonrtError(error.evalue) from None
         raise
+    except OSError as error:
+        raise DiskError(
+            f"the notebook could not be started or kept ({error.strerror or type(error).__name__}); make room, or set"
+            " JUPYTER_RUNTIME_DIR, IPYTHONDIR and TMPDIR to folders that can be written"
+        ) from error
+    except RuntimeError as error:  # nbclient's words for a kernel that is gone
+        if "kernel" not in str(error).lower():
+            raise
+        raise IonrtError(
+            "the process of the notebook was ended from outside, often for lack of memory; nothing was written: try again,"
+            " with a coarser grid or fewer threads"
+        ) from error
 
 
 def plain_value(value: Any, name: str, depth: int = 0) -> Any:
@@ -221,7 +233,7 @@ def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
         parts = value if isinstance(value, list) else list(value.values()) if isinstance(value, Mapping) else [value]
         for one in parts:
             if _is_path(one, name, source):
-                path = Path(one).expanduser()
+                path = Path(os.path.expanduser(one))
                 spelled = {one, str(path), os.path.abspath(path), os.path.normpath(path), str(path.resolve())}
                 spelled |= {os.path.abspath(source.parent / path), str((source.parent / path).resolve())}
                 found |= dict.fromkeys(spelled, f"[{name}]")
@@ -233,7 +245,7 @@ def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
         source.parent,
         Path(ionrt.__file__).parents[1],
         Path(sys.prefix),
-        Path.home(),
+        Path(os.path.expanduser("~")),
         Path(tempfile.gettempdir()),
     )
     return found | {str(p): "[folder]" for p in machine if len(p.parts) > 2 and str(p) not in found}

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ionrt.cohort.adtte import DAYS, from_adtte
+from ionrt.cohort.doors import numbers, read_table
 from ionrt.quantities import IonrtError
 from ionrt.trial.protocol import Protocol
 
@@ -18,6 +19,7 @@ ARMS = ("TRTP", "TRT01P", "ARM")  # the planned treatment, as ADaM names it
 FLOW: Mapping[str, Any] = {
     "excluded": "", "received": True, "lost": "", "discontinued": "", "analysed": True, "not_analysed": "",
 }  # fmt: skip
+NUMBERS = ("time", "event", "worst_grade")
 TRUTH = {"true": True, "yes": True, "y": True, "1": True, "1.0": True} | dict.fromkeys(("false", "no", "n", "0", "0.0"), False)
 
 
@@ -42,10 +44,10 @@ def read_participants(path: str | Path, protocol: Protocol) -> pd.DataFrame:
     IonrtError for a file that is no such table, missing columns, arms or levels that the protocol does not have, events other
         than 0 and 1, times below 0, and a person twice.
     """
-    try:
-        rows = pd.read_csv(path, dtype={"pid": "str", "USUBJID": "str"}, keep_default_na=True)
-    except (OSError, ValueError) as error:
-        raise IonrtError(f"participants: {Path(path).name} cannot be read as CSV ({error})") from None
+    rows = read_table(path)
+    for name in NUMBERS:
+        if name in rows:
+            rows[name] = _numbers(rows[name])
     rows = _from_adtte(rows, protocol) if {"USUBJID", "CNSR"} <= set(rows) else rows
     absent = [c for c in ("arm", "time", "event", *protocol.strata) if c not in rows]
     if absent:
@@ -62,6 +64,12 @@ def read_participants(path: str | Path, protocol: Protocol) -> pd.DataFrame:
     origin = set(rows["origin"].astype(str)) if "origin" in rows else {"clinical"}
     rows.attrs = {"data": "clinical" if origin != {"SYNTHETIC"} else "SYNTHETIC", "protocol": protocol.id, "assumed": assumed}
     return rows
+
+
+def _numbers(cells: pd.Series) -> pd.Series:
+    """Numbers where every filled cell is one; else the cells, for the message of the check."""
+    values = numbers(cells)
+    return values if values.notna().equals(cells.notna()) else cells
 
 
 def _from_adtte(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
