@@ -20,6 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ionrt import cohort, outcome
+from ionrt.cohort.exchange import CONVERSIONS
 
 PATIENTS = 1000
 WORDS = {
@@ -113,7 +114,7 @@ def features(count: int) -> None:
 def main() -> None:
     tables = cohort.synthetic(100_000, 1)
     centres = cohort.split(cohort.synthetic(10_000, 1, indication="head_neck"))
-    zhang = next(iter(cohort.CONVERSIONS))
+    zhang = next(iter(CONVERSIONS))
     seconds("synthetic, 100 000 patients", lambda: cohort.synthetic(100_000, 1))
     seconds("validate, 100 000 patients", lambda: cohort.validate(tables))
     seconds("pool with a conversion, 10 000 patients", lambda: cohort.pool(centres["centre_B"], centres["centre_C"], zhang))

@@ -15,20 +15,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from ionrt.compare import Robustness, compare_robustness, open_patient
+from ionrt.compare import Comparison, compare_robustness, open_patient
+from ionrt.compare.robustness import SPOT_MARGIN
 from ionrt.patient import with_margin
+from ionrt.plan import scenarios_single
 from ionrt.plan.solve.assemble import make_problem
 
 REPEATS = 5
+ERRORS = 0.025, 2.0  # of range, relative; of set-up, mm
 
 
-def per_evaluation(result: Robustness, name: str) -> str:
+def per_evaluation(result: Comparison, name: str) -> str:
     """CPU milliseconds of value and gradient, forward and backward apart, with the entries they run over."""
     one = result.plans[name]
-    wanted = one.plan
-    patient = with_margin(result.patient, result.target, margin=result.margin, name=f"{result.target} + {result.margin:.1f} mm")
-    scenarios = result.planned if name == "robust" else ()
-    problem = make_problem(patient, replace(wanted), result.influence, scenarios=scenarios)
+    wanted, margin = one.plan, one.plan.margin - SPOT_MARGIN
+    patient = with_margin(result.patient, result.target, margin=margin, name=f"{result.target} + {margin:.1f} mm")
+    scenarios = scenarios_single(range_shift=ERRORS[0], setup=ERRORS[1]) if name == "robust" else ()
+    problem = make_problem(patient, replace(wanted), one.influence, scenarios=scenarios)
     w = np.asarray(one.weights)
     problem.value_and_gradient(w)
     took = []
@@ -53,6 +56,8 @@ def main(folder: str = "", spacing: str = "5", ion: str = "C", angles: str = "13
         gantry_angles=[float(a) for a in angles.split(",")],
         spacing=float(spacing),
         robust=robust,
+        range_error=ERRORS[0],
+        setup_error=ERRORS[1],
     )
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
@@ -62,7 +67,8 @@ def main(folder: str = "", spacing: str = "5", ion: str = "C", angles: str = "13
     for name, one in result.plans.items():
         print(f"{name:7} {one.weights.attrs['evaluations']} evaluations, {one.seconds:.0f} s with its scenarios")
         print(per_evaluation(result, name))
-    print(f"study of two plans, {len(result.tested)} scenarios each: {wall:.0f} s, {cpu:.0f} s CPU, {memory:.1f} GB at most")
+    n = result.maps.sizes["scenario"]
+    print(f"study of two plans, {n} scenarios each: {wall:.0f} s, {cpu:.0f} s CPU, {memory:.1f} GB at most")
 
 
 if __name__ == "__main__":

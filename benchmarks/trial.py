@@ -13,6 +13,7 @@ from pathlib import Path
 import dask
 
 from ionrt import trial
+from ionrt.trial.operating import dose_finding
 
 TRIALS = Path(__file__).resolve().parents[1] / "trials"
 
@@ -41,8 +42,8 @@ def main(n_sim: int) -> None:
         "tite_crm": trial.tite_crm([0.12, 0.25, 0.38], 0.25, window=90, n_max=30),
     }
     for name, design in designs.items():
-        trial.dose_finding(design, curve, n_sim=32)  # compile or load
-        timed(f"{name}, {n_sim} replicates", lambda d=design: trial.dose_finding(d, curve, n_sim=n_sim))
+        dose_finding(design, curve, n_sim=32)  # compile or load
+        timed(f"{name}, {n_sim} replicates", lambda d=design: dose_finding(d, curve, n_sim=n_sim))
     protocol = trial.load(TRIALS / "pancreas_randomised.yaml")
     trial.simulate(protocol, 32)
     seconds = {}

@@ -1,6 +1,8 @@
 """The picture of the README: one figure of a report, as a browser paints it.
 
 python -m ionrt report compare_ions && python docs/picture.py reports/compare_ions.html docs/compare_ions.png
+
+Needs chromium and chromedriver (Debian: `apt-get install chromium chromium-driver`) and selenium, which `make setup` installs.
 """
 
 import sys

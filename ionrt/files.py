@@ -140,11 +140,11 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     ------
     IonrtError : one line with the file's name, the line, and the key where there is one.
     """
-    return yaml_of(_text_of(Path(path)), Path(path).name)
+    return parse_yaml(_text_of(Path(path)), Path(path).name)
 
 
-def yaml_of(text: str, name: str) -> Any:
-    """The same of a text; `name` stands in messages."""
+def parse_yaml(text: str, name: str) -> Any:
+    """As `read_yaml`, of a text that came otherwise, such as a value on the command line; `name` begins the messages."""
     import yaml
 
     try:
@@ -153,7 +153,7 @@ def yaml_of(text: str, name: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise IonrtError(f"{name}: not a readable YAML file: {where}{what}") from None
+        raise IonrtError(f"{name}: not readable as YAML: {where}{what}") from None
 
 
 def _text_of(path: Path) -> str:

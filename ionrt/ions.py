@@ -56,6 +56,7 @@ IONS: dict[str, Isotope] = {
     "O": ISOTOPES["16O"],
     "Ne": ISOTOPES["20Ne"],
 }
+ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 ELEMENTS = ("H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne")
 
 
@@ -66,3 +67,8 @@ def get(ion: str) -> Isotope:
     if ion in ISOTOPES:
         return ISOTOPES[ion]
     return IONS[one_of(ion, tuple(IONS), what="ion")]
+
+
+def in_words(name: str) -> str:
+    """The name of a therapeutic ion in words; anything else as it is."""
+    return ION_NAMES.get(name, name)

@@ -22,9 +22,9 @@ def _variable(field: xr.Dataset, name: str, let_definition: str | None) -> xr.Da
     return check(field[name], name, let_definition=let_definition)
 
 
-def _definition(moment: xr.DataArray, let_definition: str | None) -> str:
-    """What the numerator says, else what the caller says, else the default of this package."""
-    return moment.attrs.get("let_definition") or let_definition or "charged"
+def _definition(moment: xr.DataArray, let_definition: str | None) -> str | None:
+    """What the numerator says, else what the caller says; without either the result cannot be stamped."""
+    return moment.attrs.get("let_definition") or let_definition
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -46,8 +46,8 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     Parameters
     ----------
     field : Dataset (z, y, x) with ``dose`` [Gy] and ``let_x_dose`` [Gy keV/um]
-    let_definition : what the numerator holds, where it does not say ("primary", "charged", "charged_with_target"; default
-        "charged"); a contradiction raises.
+    let_definition : what the numerator holds, where it does not say ("primary", "charged", "charged_with_target"); a
+        contradiction raises.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     Raises
     ------
     IonrtError
-        Missing variables, wrong units, another definition.
+        Missing variables, wrong units, another definition or none.
 
     References
     ----------
@@ -184,7 +184,7 @@ def let_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     name = "let_t" if a.attrs.get("averaging") == "track" else "let_d"
     definition = shared_attr((a, b), "let_definition")
     averaging = shared_attr((a, b), "averaging")
-    return stamp(check(a, name) - check(b, name), name, let_definition=definition or "charged", averaging=averaging)
+    return stamp(check(a, name) - check(b, name), name, let_definition=definition, averaging=averaging)
 
 
 def ions_of(field: xr.Dataset) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
-"""What makes a report again: command, versions, commit."""
+"""What a report is made from: parameters as plain data, command, versions, commit."""
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 import shlex
 import subprocess
@@ -12,7 +14,9 @@ from typing import Any
 
 import ionrt
 from ionrt.files import content_hash
+from ionrt.lazy import IonrtError
 
+DEEPEST, LONGEST = 6, 10_000  # lists in lists, and items of one
 MADE_WITH = ("numpy", "xarray", "numba", "scipy", "bokeh")
 
 
@@ -44,3 +48,43 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return f", commit {found.stdout.strip()}"
+
+
+def plain_value(value: Any, name: str, depth: int = 0) -> Any:
+    """A parameter as plain data: numbers, texts, lists and dictionaries with text keys; folders become text, tuples lists."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
+    if value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value)):
+        return value
+    if isinstance(value, str):
+        if value.isascii() or value.encode("utf-8", "replace").decode() == value:
+            return str(value)
+    elif isinstance(value, (list, tuple)) and depth < DEEPEST and len(value) <= LONGEST:
+        return [plain_value(one, name, depth + 1) for one in value]
+    elif isinstance(value, dict) and depth < DEEPEST and len(value) <= LONGEST and all(isinstance(k, str) for k in value):
+        return {plain_value(k, name, DEEPEST): plain_value(one, name, depth + 1) for k, one in value.items()}
+    raise IonrtError(
+        f"parameter {name}: expected finite numbers, texts, lists or dictionaries of them (at most {DEEPEST} deep), got"
+        f" {type(value).__name__}; put a date or another text in quotes"
+    )
+
+
+def like(value: Any, default: Any, name: str) -> Any:
+    """A parameter of the kind of its default: one value for a list of one, a number where a number stood; else refused."""
+    numeric = (int, float)
+    if default is None:
+        return value
+    if isinstance(default, list):
+        values = value if isinstance(value, list) else [value]
+        return [like(one, default[0], name) for one in values] if default else values
+    kinds = {bool: "true or false", str: "a text", dict: "names with values, {name: value}"}
+    for kind, words in kinds.items():
+        if isinstance(default, kind) and not isinstance(value, kind):
+            if kind is str and type(value) in numeric:
+                return f"{value}"  # a structure or a folder may be called 60
+            raise IonrtError(f"parameter {name}: expected {words}, as in {default!r}, got {value!r}")
+    if type(default) in numeric and type(value) not in numeric:
+        raise IonrtError(f"parameter {name}: expected a number, as in {default!r}, got {value!r}")
+    return value

@@ -157,6 +157,20 @@ def check(
     return da
 
 
+def defined(da: xr.DataArray, name: str, *, what: str = "") -> xr.DataArray:
+    """Return `da` if it says what a value of the quantity `name` must carry; raise otherwise.
+
+    Plain xarray arithmetic on two arrays of different definition leaves a number without one.
+    """
+    for key in QUANTITIES[name].carries:
+        if not da.attrs.get(key):
+            raise IonrtError(
+                f"{what or name}: {QUANTITIES[name].long_name} without {key}. Arithmetic of two definitions drops it: combine"
+                f" fields and take it from their sum; or say which one the value has: .assign_attrs({key}=...)"
+            )
+    return da
+
+
 def stamp(da: xr.DataArray, name: str, **attrs: Any) -> xr.DataArray:
     """Name the result and give it its unit and provenance; every public function ends here.
 
@@ -164,9 +178,6 @@ def stamp(da: xr.DataArray, name: str, **attrs: Any) -> xr.DataArray:
     that the quantity must carry is missing.
     """
     quantity = QUANTITIES[name]
-    missing = [key for key in quantity.carries if not attrs.get(key)]
-    if missing:
-        raise IonrtError(f"{name}: cannot be stamped without {missing[0]} (say which one the value has)")
     out = da.copy(deep=False).rename(name)  # a renamed array shares its attributes with the one it came from
     out.attrs = {
         "units": quantity.unit,
@@ -174,7 +185,7 @@ def stamp(da: xr.DataArray, name: str, **attrs: Any) -> xr.DataArray:
         **{k: v for k, v in attrs.items() if v is not None},
         "ionrt_version": __version__,
     }
-    return out
+    return defined(out, name)
 
 
 def shared_attr(arrays: Iterable[xr.DataArray], key: str) -> str | None:

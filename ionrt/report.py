@@ -7,7 +7,6 @@ import datetime
 import html
 import importlib
 import json
-import math
 import os
 import re
 import sys
@@ -26,16 +25,18 @@ import ionrt
 from ionrt import resources
 from ionrt.files import DiskError, atomic
 from ionrt.lazy import IonrtError, one_of
-from ionrt.made import how_made, typed
+from ionrt.made import how_made, like, plain_value, typed
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
 HEAD = 40_000  # letters of a page in which its title stands
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
+NOTEBOOK = re.compile(r"<a\b[^>]*href=\"[^\":]*\.ipynb\"[^>]*>(.*?)</a>", re.DOTALL)  # does not travel with the page
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
 FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
-DEEPEST, LONGEST = 6, 10_000  # lists in lists, and items of one
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+WIDGET = "application/vnd.jupyter.widget-view+json"
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
 EXTERNAL = re.compile(
     r"""<(?:script|img|iframe|embed|source|audio|video|track|input)\b[^>]*?\ssrc\s*=\s*["']?\s*(?:https?:)?//[^\s"'>]+
@@ -86,17 +87,18 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     -------
     Report with the paths of both files.
 
-    Errors
+    Raises
     ------
-    IonrtError for an unknown notebook or parameter, a parameter that is no plain data, for an error that the notebook itself
-    reports, and for a page that would load something from elsewhere. Nothing is written then.
+    IonrtError
+        For an unknown notebook or parameter, a parameter that is no plain data, an error that the notebook itself reports, and
+        a page that would load something from elsewhere. Nothing is written then.
     """
     source = find_notebook(notebook)
     target = Path(out) if out else Path("reports") / f"{re.sub(r'^[0-9]+_', '', source.stem)}.html"
     defaults = _parameters(source)
     for name in parameters or {}:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
-    chosen = {name: plain_value(value, name) for name, value in (parameters or {}).items()}
+    chosen = {name: like(plain_value(value, name), defaults[name], name) for name, value in (parameters or {}).items()}
     shown = {name: _shown(chosen.get(name, value), name, source, given=name in chosen) for name, value in defaults.items()}
     kept = target.with_suffix(".ipynb")
     with atomic(target) as page, atomic(kept) as executed:
@@ -164,7 +166,6 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         book.cells.insert(place + 1, nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]}))
     nbformat.write(book, executed)
     path = str(executed).replace("{", "{{").replace("}", "}}")  # papermill fills in braces
-    os.environ.setdefault("TQDM_DISABLE", "1")  # in the kernel: its bars would stay on the page
     try:
         papermill.execute_notebook(
             path,
@@ -193,27 +194,6 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         ) from error
 
 
-def plain_value(value: Any, name: str, depth: int = 0) -> Any:
-    """A parameter as plain data: numbers, texts, lists and dictionaries with text keys; folders become text, tuples lists."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = value.item()
-    if value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value)):
-        return value
-    if isinstance(value, str):
-        if value.isascii() or value.encode("utf-8", "replace").decode() == value:
-            return str(value)
-    elif isinstance(value, (list, tuple)) and depth < DEEPEST and len(value) <= LONGEST:
-        return [plain_value(one, name, depth + 1) for one in value]
-    elif isinstance(value, dict) and depth < DEEPEST and len(value) <= LONGEST and all(isinstance(k, str) for k in value):
-        return {plain_value(k, name, DEEPEST): plain_value(one, name, depth + 1) for k, one in value.items()}
-    raise IonrtError(
-        f"parameter {name}: expected finite numbers, texts, lists or dictionaries of them (at most {DEEPEST} deep), got"
-        f" {type(value).__name__}; put a date or another text in quotes"
-    )
-
-
 def _is_path(value: Any, name: str, source: Path) -> bool:
     """Whether a text is a path of this machine; a name such as ``CTV 60/66Gy`` is none."""
     if not isinstance(value, str) or not ("/" in value or "\\" in value):
@@ -240,14 +220,8 @@ def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
                 last = path.resolve().name
                 if len(last) >= 4 and re.search(r"\d|[^\x00-\x7f]|.[ _^,.]", last):  # a name or number, no common word
                     found[last] = f"[{name}]"
-    machine = (
-        Path.cwd(),
-        source.parent,
-        Path(ionrt.__file__).parents[1],
-        Path(sys.prefix),
-        Path(os.path.expanduser("~")),
-        Path(tempfile.gettempdir()),
-    )
+    ours, temporary = Path(ionrt.__file__).parents[1], Path(tempfile.gettempdir())
+    machine = (Path.cwd(), source.parent, ours, Path(sys.prefix), Path(os.path.expanduser("~")), temporary)
     return found | {str(p): "[folder]" for p in machine if len(p.parts) > 2 and str(p) not in found}
 
 
@@ -264,16 +238,8 @@ def _without_traces(executed: Path, folders: Mapping[str, str]) -> None:
     spelled: dict[str, str] = {}
     for path, stands in folders.items():
         quoted, plain = json.dumps(path)[1:-1], json.dumps(path, ensure_ascii=False)[1:-1]
-        forms = {
-            path,
-            html.escape(path),
-            repr(path)[1:-1],
-            quoted,
-            plain,
-            json.dumps(quoted)[1:-1],
-            html.escape(quoted),
-            quote(path),
-        }
+        twice = json.dumps(quoted)[1:-1]
+        forms = {path, html.escape(path), repr(path)[1:-1], quoted, plain, twice, html.escape(quoted), quote(path)}
         spelled |= {form: stands for form in forms if len(form) >= 4}
     if spelled:
         pattern = re.compile("|".join(re.escape(form) for form in sorted(spelled, key=len, reverse=True)))
@@ -295,10 +261,11 @@ def _replaced(part: Any, pattern: re.Pattern[str], stands: Mapping[str, str]) ->
 
 
 def _page_outputs(cell: Any) -> list[Any]:
-    """Outputs that the page shows: no warnings, no errors, no printed key numbers, of several forms the first of the page."""
+    """Outputs that the page shows: no warnings, errors, progress bars, printed key numbers; of several forms the page's own."""
     tags = cell.metadata.get("tags", ())
     hidden = "keep_output" in tags and "sentence" not in tags  # tagged so where no table repeats the numbers
     shown = [o for o in cell.outputs if (o.output_type == "stream" and not hidden and o.name != "stderr") or o.get("data")]
+    shown = [o for o in shown if WIDGET not in o.get("data", ())]  # progress bars, which would stand still here
     for output in shown:
         if "data" in output and "text/html" in output.data:
             output.data.pop("text/plain", None)
@@ -316,7 +283,8 @@ def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, st
 
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
-    title = next((m.group(1) for c in book.cells if (m := re.search(r"^# (.+)$", c.source, re.MULTILINE))), executed.stem)
+    body = NOTEBOOK.sub(r"\1", body)
+    title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {})
     outside = external_resources(page)
@@ -346,6 +314,18 @@ def _prepare(book: Any) -> None:
             continue
         if cell.cell_type == "code":
             cell.outputs = _page_outputs(cell)
+    _titled(book)
+
+
+def _titled(book: Any) -> None:
+    """A title that the notebook computes (``Markdown("# ...")``) takes the place of the one it was written with."""
+    for cell in book.cells:
+        for output in cell.get("outputs", ()):
+            if made := TITLE.match(output.get("data", {}).get("text/markdown", "")):
+                cell.outputs.remove(output)
+                first = next(c for c in book.cells if TITLE.search(c.source))
+                first.source = TITLE.sub(lambda _: made.group(0), first.source, count=1)
+                return
 
 
 def math_to_mathml(text: str) -> str:

@@ -19,8 +19,8 @@ from test_dicom_write import errors
 
 from ionrt.adapt import invert, move_points
 from ionrt.patient import read_dicom, read_registration, write_registration
-from ionrt.patient.dicom_write import write_ct
 from ionrt.patient.registration import field_transform, matrix_transform
+from ionrt.patient.writing.dicom_write import write_ct
 from ionrt.quantities import IonrtError
 
 ON = coords((7, 9, 11), spacing=(3.0, 2.0, 2.5), origin=(-9.0, -8.0, -12.5))

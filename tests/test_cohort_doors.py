@@ -13,6 +13,7 @@ import pytest
 
 from ionrt import IonrtError, cohort
 from ionrt.cohort.doors import decimal_comma, numbers, read_json, read_table
+from ionrt.cohort.schema import CohortError, dictionary
 
 KOREAN = [
     "선암",
@@ -157,7 +158,7 @@ def test_a_european_cohort_comes_back_as_it_was(tmp_path):
     assert again["course"].attrs["decimal"] == ","
     text = (tmp_path / "course.csv").read_text(encoding="cp1252").replace(",", ".", 1)
     (tmp_path / "course.csv").write_text(text, encoding="cp1252")
-    with pytest.raises(cohort.CohortError, match="a number is needed"):
+    with pytest.raises(CohortError, match="a number is needed"):
         cohort.load(tmp_path)
 
 
@@ -186,7 +187,7 @@ def test_mutated_cohorts_are_refused_or_right(tmp_path):
                 tables = cohort.load(tmp_path)
         finally:
             (tmp_path / name).write_bytes(whole[name])
-        for name, spec in cohort.dictionary()["tables"].items():
+        for name, spec in dictionary()["tables"].items():
             for column, rules in spec["columns"].items():
                 cells = tables[name][column].dropna()
                 if rules["type"] != "str" and not np.isfinite(cells.to_numpy(dtype=float)).all():

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ionrt import IonrtError, cohort
+from ionrt.cohort.schema import CohortError
 from ionrt.files import read_yaml
 
 KEY = "a secret of the site for this test"
@@ -123,10 +124,10 @@ def test_what_cannot_be_taken_over_is_left_out_and_said(export, mapping):
     ]
     assert "1 x record without" in said and "1999" not in said
     broken.loc[visit, "visit_date"] = "soon"
-    with pytest.raises(cohort.CohortError, match="followup, day: row 0: may not be empty"), pytest.warns(match="no date"):
+    with pytest.raises(CohortError, match="followup, day: row 0: may not be empty"), pytest.warns(match="no date"):
         cohort.import_records(broken, mapping, key=KEY)
     broken.loc[second, "diagnosis"] = "77"
-    with pytest.raises(cohort.CohortError, match="indication"), pytest.warns(match="code is not in the mapping"):
+    with pytest.raises(CohortError, match="indication"), pytest.warns(match="code is not in the mapping"):
         cohort.import_records(broken, mapping, key=KEY)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import ionrt
 from ionrt import cohort
+from ionrt.cohort.exchange import select
 
 
 def every_solution(shown, rows, columns):
@@ -319,7 +320,7 @@ def test_a_continuous_term_of_little_information_may_be_said_to_be_one():
 
 def attack(tables, whole, pid):
     """The cell (indication, sex) that an outsider names who subtracts the summary without one patient from that with it."""
-    less = cohort.summary(cohort.select(tables, set(tables["patient"]["pid"]) - {pid}), site="s", key=KEY)
+    less = cohort.summary(select(tables, set(tables["patient"]["pid"]) - {pid}), site="s", key=KEY)
     cells = [{(r["indication"], r["sex"]): r["n"] or 0 for r in s["patients"]} for s in (whole, less)]
     gain = {cell: cells[0][cell] - cells[1][cell] for cell in cells[0] if cells[0][cell] or cells[1][cell]}
     return max(gain, key=lambda cell: (gain[cell], cells[0][cell])), less

@@ -11,6 +11,7 @@ import pytest
 
 import ionrt
 from ionrt import cohort
+from ionrt.cohort.schema import CohortError, dictionary
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def rules_found(tables):
 
 
 def text_of(rule):
-    return cohort.dictionary()["rules"][rule]
+    return dictionary()["rules"][rule]
 
 
 def test_synthetic_tables_are_valid_and_say_so_in_every_row(tables):
@@ -54,7 +55,7 @@ def test_every_violation_is_listed_with_table_row_column_and_value(broken):
     broken["course"].loc[4, "n_fractions"] = 0
     broken["course"]["rx_dose"] = broken["course"]["rx_dose"].astype(object)
     broken["course"].loc[5, "rx_dose"] = "about 60"
-    with pytest.raises(cohort.CohortError) as error:
+    with pytest.raises(CohortError) as error:
         cohort.validate(broken)
     found = error.value.violations
     expected = {
@@ -76,7 +77,7 @@ def test_every_violation_is_listed_with_table_row_column_and_value(broken):
 
 def test_one_wrong_code_in_every_row_is_one_line(broken):
     broken["patient"]["sex"] = "1"
-    with pytest.raises(cohort.CohortError) as error:
+    with pytest.raises(CohortError) as error:
         cohort.validate(broken)
     assert len(error.value.violations) == 60 and len(str(error.value).splitlines()) == 2
     assert "patient, sex: 60 rows (0, 1, 2, 3, 4, ...): must be one of F, M, other" in str(error.value)
@@ -97,7 +98,7 @@ def test_a_file_without_a_line_of_names_does_not_show_its_first_patient(tables, 
     assert "SYN-" not in str(error.value) and "centre" not in str(error.value)
     lines[1] = ",".join(f"cell{i}" for i in range(lines[0].count(",") + 1)) + "\n"
     (tmp_path / "patient.csv").write_text("".join(lines[1:]))
-    with pytest.raises(cohort.CohortError, match="line of names missing") as error:
+    with pytest.raises(CohortError, match="line of names missing") as error:
         cohort.load(tmp_path)
     assert "cell" not in str(error.value)
 
@@ -277,13 +278,13 @@ def test_empty_tables_are_valid(tables):
 
 def test_half_a_surrogate_pair_is_a_violation(broken, tmp_path):
     broken["patient"].loc[2, "histology"] = "\ud800"
-    with pytest.raises(cohort.CohortError, match="patient, histology: row 2: holds characters"):
+    with pytest.raises(CohortError, match="patient, histology: row 2: holds characters"):
         cohort.save(broken, tmp_path)
 
 
 def test_nothing_is_written_where_the_tables_are_wrong(broken, tmp_path):
     broken["patient"].loc[0, "sex"] = "?"
-    with pytest.raises(cohort.CohortError):
+    with pytest.raises(CohortError):
         cohort.save(broken, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -291,7 +292,7 @@ def test_nothing_is_written_where_the_tables_are_wrong(broken, tmp_path):
 def test_every_rule_of_the_dictionary_has_code():
     from ionrt.cohort.rules import RULES
 
-    assert set(cohort.dictionary()["rules"]) == set(RULES)
+    assert set(dictionary()["rules"]) == set(RULES)
 
 
 def test_importing_the_room_is_light():

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 import ionrt
 from ionrt import cohort
+from ionrt.cohort.analysis import metric_table
 
 ANCHORS = cohort.published()
 SURVIVAL = ANCHORS[ANCHORS["kind"].ne("crude")]
@@ -125,7 +126,7 @@ def test_planted_effects_on_death_and_toxicity_come_back(large):
     rows = cohort.endpoint_table(tables, "OS").dropna(subset=["ecog"])
     beta, se = cox_fit(rows["day"].to_numpy(), rows["event"].to_numpy(), rows[["ecog", "treat_year"]].to_numpy(dtype=float))
     assert (np.abs(beta - [np.log(1.6), 0.0]) < 3 * se).all()
-    rows = late(tables).merge(cohort.metric_table(tables), on="cid")
+    rows = late(tables).merge(metric_table(tables), on="cid")
     rows = rows[rows["rbe_model"].eq("NIRS_MMKM")]
     x = rows[["Bone_Mandible:D2cc:rbe_dose:NIRS_MMKM", "Bone_Mandible:Mean:let_d:charged", "log_gtv"]].to_numpy()
     beta, se = cox_fit(rows["day"].to_numpy(), rows["event"].to_numpy(), x)

@@ -9,7 +9,7 @@ import xarray as xr
 from ionrt import evaluate, plan
 from ionrt.compare import compare_ions, compare_options, nearest_organs
 from ionrt.compare.cases import mean_let
-from ionrt.patient.structures import Contours, add_structures
+from ionrt.patient.geometry.structures import Contours, add_structures
 from ionrt.quantities import IonrtError, stamp
 
 GRID = ("z", "y", "x")
@@ -58,7 +58,7 @@ def test_targets_are_covered_and_let_grows_with_charge(result):
 def test_maps_are_consistent_and_carry_their_definitions(result):
     maps = result.maps
     for name in ("dose", "let_d", "rbe", "rbe_dose"):
-        assert maps[name].dims == ("ion", *GRID) and maps[name].attrs["rbe_model"] == "nirs_mkm"
+        assert maps[name].dims == ("case", *GRID) and maps[name].attrs["rbe_model"] == "nirs_mkm"
         assert maps[name].attrs["let_definition"] == "charged"
     dosed = maps["dose"] > 0.1
     product = (maps["dose"] * maps["rbe"] / maps["rbe_dose"]).where(dosed)
@@ -68,7 +68,7 @@ def test_maps_are_consistent_and_carry_their_definitions(result):
 def test_protons_have_the_dose_system_of_proton_clinics_and_integral_doses_say_which(patient):
     found = compare_ions(patient, ions=("p", "C"), gantry_angles=(90.0,), prescription=3.0, spacing=4.0, iterations=20)
     assert found.systems == {"p": "constant", "C": "nirs_mkm"}
-    ratio = (found.maps["rbe_dose"] / found.maps["dose"]).sel(ion="p").where(found.maps["dose"].sel(ion="p") > 0.05)
+    ratio = (found.maps["rbe_dose"] / found.maps["dose"]).sel(case="p").where(found.maps["dose"].sel(case="p") > 0.05)
     assert float(ratio.min()) == pytest.approx(1.1, rel=1e-5) == float(ratio.max())
     assert found.maps["rbe_dose"].attrs["rbe_model"] == "constant (p); nirs_mkm (C)"
     table, systems = found.target_table(), found.systems_table()
@@ -79,7 +79,7 @@ def test_protons_have_the_dose_system_of_proton_clinics_and_integral_doses_say_w
             ("rbe_dose", "RBE-weighted integral dose outside CTV [Gy (RBE) L]"),
             ("dose", "physical integral dose outside CTV [Gy L]"),
         ):
-            direct = float((found.maps[quantity].sel(ion=ion) * outside).sum()) * volume
+            direct = float((found.maps[quantity].sel(case=ion) * outside).sum()) * volume
             assert table.loc[name, column] == pytest.approx(direct, rel=1e-4)
     assert list(systems.index) == [("protons", "constant (planned)"), ("protons", "nirs_mkm"), ("carbon", "nirs_mkm (planned)")]
     assert "clinical factor, not an RBE" in found.caption("x")
@@ -97,7 +97,7 @@ def test_let_counts_only_where_there_is_dose(result):
     body = result.grid["structures"].sel(structure=["BODY"])
     kept = result.maps["dose"].where(~low, 0.0) * body
     direct = (kept * result.maps["let_d"]).sum(GRID) / kept.sum(GRID)
-    np.testing.assert_allclose(mean_let(result.maps, body, result.dosed), direct, rtol=1e-4)
+    np.testing.assert_allclose(mean_let(result.maps, body, result.dosed()), direct, rtol=1e-4)
     beside = result.organ_table().loc[("Organ", "LETd mean [keV/µm]")]
     assert beside.isna().all(), "no dose, no LETd"
 
@@ -118,7 +118,7 @@ def test_depth_starts_at_the_skin(result):
     dose, let, weighted = result.profiles()
     assert [da.name for da in (dose, let, weighted)] == ["dose", "let_d", "rbe_dose"]
     inside = (dose["distance"] > near + 3) & (dose["distance"] < far - 3)
-    assert float(weighted.sel(ion="C").where(inside).mean()) == pytest.approx(3.0, rel=0.05)
+    assert float(weighted.sel(case="C").where(inside).mean()) == pytest.approx(3.0, rel=0.05)
 
 
 def test_an_ion_out_of_reach_is_listed_not_dropped(patient):
@@ -130,7 +130,7 @@ def test_an_ion_out_of_reach_is_listed_not_dropped(patient):
     )
     assert list(found.plans) == ["C"] and "missing" in found.unreachable["Ne"]
     assert list(found.target_table().index) == ["carbon", "neon"] and found.target_table().loc["neon"].isna().all()
-    assert "Ne  does not reach" in found.key_numbers() and "Neon does not reach" in found.caption("x")
+    assert "Ne  does not reach" in found.key_numbers() and "Not within reach: neon." in found.caption("x")
     with pytest.raises(IonrtError, match="no ion reaches 'CTV'"):
         compare_ions(patient, ions=("Ne",), gantry_angles=(90.0,), room=short, prescription=3.0, spacing=4.0)
 
@@ -173,11 +173,11 @@ def mixes(patient):
 
 
 def test_options_share_their_beams_and_keep_what_does_not_reach(mixes):
-    assert list(mixes.options) == ["carbon", "carbon + oxygen"] and "missing" in mixes.unreachable["neon"]
+    assert list(mixes.plans) == ["carbon", "carbon + oxygen"] and "missing" in mixes.unreachable["neon"]
     table = mixes.target_table()
     assert list(table.index) == ["carbon", "carbon + oxygen", "neon"] and table.loc["neon"].isna().all()
     assert table.loc["carbon + oxygen", "GTV LETd L98 [keV/µm]"] > table.loc["carbon", "GTV LETd L98 [keV/µm]"] + 5.0
-    assert "neon does not reach" in mixes.caption("x")
+    assert "Not within reach: neon." in mixes.caption("x")
     shares = mixes.share_table()
     np.testing.assert_allclose(shares.sum(axis=1), 100.0, rtol=1e-6)
     assert shares.loc["carbon", "carbon"] == pytest.approx(100.0) and 1.0 < shares.loc["carbon + oxygen", "oxygen"] < 99.0
@@ -186,22 +186,22 @@ def test_options_share_their_beams_and_keep_what_does_not_reach(mixes):
 
 
 def test_maps_of_options_are_those_of_their_fields(mixes):
-    one = mixes.options["carbon + oxygen"]
+    one = mixes.plans["carbon + oxygen"]
     total = one.field.sum("ion")
-    np.testing.assert_allclose(mixes.maps["dose"].sel(option="carbon + oxygen"), total["dose"], rtol=1e-6)
+    np.testing.assert_allclose(mixes.maps["dose"].sel(case="carbon + oxygen"), total["dose"], rtol=1e-6)
     for name in ("dose", "let_d", "rbe_dose"):
         assert mixes.maps[name].attrs["let_definition"] == "charged" and mixes.maps[name].attrs["rbe_model"] == "nirs_mkm"
 
 
 def test_the_nominal_scenario_is_the_plan_and_errors_cost_coverage(mixes):
-    table, errors = mixes.target_table(), mixes.errors
-    nominal = 100.0 * errors["rbe_dose"].sel(option="carbon", scenario="nominal").item() / 3.0
+    table, (d95, l98) = mixes.target_table(), mixes.in_scenarios()
+    nominal = 100.0 * d95.sel(case="carbon", scenario="nominal").item() / 3.0
     assert nominal == pytest.approx(table.loc["carbon", "CTV D95 [%]"], abs=0.01)
-    assert float(errors["let_d"].sel(option="carbon", scenario="nominal")) == pytest.approx(
+    assert float(l98.sel(case="carbon", scenario="nominal")) == pytest.approx(
         table.loc["carbon", "GTV LETd L98 [keV/µm]"], abs=0.01
     )
     for shift in ("range -5 %", "range +5 %"):
-        assert (errors["rbe_dose"].sel(scenario=shift) < errors["rbe_dose"].sel(scenario="nominal")).all(), shift
+        assert (d95.sel(scenario=shift) < d95.sel(scenario="nominal")).all(), shift
     assert (table["CTV worst-case D95 [%]"].dropna() < table["CTV D95 [%]"].dropna()).all()
 
 

@@ -20,10 +20,11 @@ from dicom_small import FRAME, Z, contour, item
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ionrt import dose_at_volume, evaluate, regrid
-from ionrt.patient import IncompleteWarning, check_frame, read_dicom, read_dose, read_ion_plan, volumes
-from ionrt.patient.charset import decode
-from ionrt.patient.dicom_files import read_pixels
-from ionrt.patient.grid import layout
+from ionrt.patient import IncompleteWarning, read_dicom, read_dose, read_ion_plan, volumes
+from ionrt.patient.geometry.grid import layout
+from ionrt.patient.reading.charset import decode
+from ionrt.patient.reading.dicom_files import read_pixels
+from ionrt.patient.reading.frames import check_frame
 from ionrt.quantities import IonrtError
 
 SLICE = 20 * 16 * 3 / 1000.0  # cm3

@@ -131,7 +131,7 @@ def test_refuses_what_a_file_cannot_say(patient, tmp_path):
     path = tmp_path / "RD.dcm"
     for da, message in (
         (quantity(patient, "rbe_dose"), "without rbe_model"),
-        (quantity(patient, "let_d"), "without rbe_model or let_definition"),
+        (quantity(patient, "let_d"), "without let_definition"),
         (quantity(patient, "dose", units="keV/um"), "units='keV/um'"),
         (quantity(patient, "ct"), "'ct' does not exist"),
         (-quantity(patient, "dose"), "finite values >= 0"),

@@ -190,10 +190,10 @@ def test_contours_and_voxels_agree(study):
 def test_another_planning_system(shared):
     """RayStation's ramp plan: volumes and doses of two boxes; doses within 0.01 Gy."""
     from ionrt.patient import read_dose
-    from ionrt.patient.dicom_files import read_header
     from ionrt.patient.dicom_struct import read_contours
-    from ionrt.patient.notes import Notes
-    from ionrt.patient.structures import add_structures
+    from ionrt.patient.geometry.structures import add_structures
+    from ionrt.patient.reading.dicom_files import read_header
+    from ionrt.patient.reading.notes import Notes
 
     folder = shared("data/dicom/rt_ion_plans/plan03_ramp_full")
     dose = read_dose(folder / "RD1.2.752.243.1.1.20250523160113556.3000.73252.dcm")

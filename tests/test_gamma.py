@@ -99,7 +99,7 @@ def test_lazy_input_stays_lazy():
         ({"distance_mm": -1}, "distance_mm must be positive"),
         ({"interpolation": 0}, "interpolation counts"),
         ({"evaluation": dose(np.full((5, 5, 5), np.nan))}, "NaN"),
-        ({"evaluation": dose(np.ones((5, 5, 5))).rename("let_d")}, "quantity of the evaluation"),
+        ({"evaluation": dose(np.ones((5, 5, 5))).rename("effect")}, "quantity of the evaluation"),
         ({"evaluation": dose(np.ones((5, 5, 5))).assign_coords(x=[0, 1, 2, 3, 9.0])}, "equal spacing"),
     ],
 )

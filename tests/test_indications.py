@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from ionrt import plot
+from ionrt.cohort.anchors import published
 from ionrt.indications import check_limits, load, tables
 from ionrt.indications.facts import counts
 from ionrt.indications.limits import measure
@@ -202,15 +204,52 @@ def test_the_limits_of_the_pages_that_can_be_compared():
 @pytest.mark.parametrize("page", PAGES)
 def test_every_dose_of_a_page_says_its_system_and_every_row_leads_to_a_source(page):
     made = tables(FACTS, page)
-    text = "\n".join(str(v) for table in made.values() for v in table.to_numpy().ravel())
-    doses = re.findall(r"Gy ?\(RBE[^)]*\)", text)
+    cells = [v for t in made.values() for v in (*t.columns, *t.reset_index().to_numpy().ravel())]
+    text = "\n".join(map(str, cells))
+    doses = re.findall(r"GyE|Gy ?\(RBE[^)]*\)", text)
     assert [d for d in doses if not re.fullmatch(r"Gy \(RBE; [\w.-]+, (stated|inferred|not stated)\)", d)] == []
     listed = set(made["sources"]["ref"])
-    for name in ("schedules", "constraints", "outcomes", "toxicity", "beams", "why", "trials"):
-        for ref in made[name].get("ref", ()):
-            assert ref == "memory, no source" or re.fullmatch(r"(\[\d+\]) \((abstract|table|registry|web page)\)", ref)
+    for name in ("schedules", "constraints", "outcomes", "toxicity", "beams", "why", "trials", "gaps"):
+        for _, row in made[name].iterrows():
+            ref = row.get("ref", "memory, no source")
+            if name == "gaps" and not ref:
+                assert not re.search(r"\d", row["what"])  # no number without a source
+                continue
+            assert ref == "memory, no source" or re.fullmatch(r"(\[\d+\])\s\((abstract|table|registry|web page)\)", ref)
             assert ref == "memory, no source" or ref.split()[0] in listed
     assert made["sources"]["where"].str.len().gt(0).all()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_no_plan_can_be_held_against_is_grey(page):
+    """Grey rows are those that `check_limits` finds "not comparable" with every dose system that the page plans in."""
+    rows, one = FACTS.of("constraints", page), FACTS.schedule(page)
+    made = tables(FACTS, page)["constraints"]
+    if not len(rows):
+        return
+    fractions = np.nan if one is None else one["fractions"]
+    systems = {FACTS.pages[page]["planned_in"]} | ({"RBE-1.1"} if "p" in FACTS.pages[page]["plan"]["ions"] else set())
+    met = sum((check_limits(rows, system=s, fractions=fractions)["reason"] == "no plan").any() for s in systems)
+    shown = made["compared"].str.startswith("with")
+    assert shown.sum() == (2 if page == "sarcoma" else 0) and bool(met) == bool(shown.any())
+    html = plot.table(made, quiet=~shown).element._repr_html_()
+    assert html.count("<tr style='color: #") == (~shown).sum()
+
+
+def test_a_volume_at_a_dose_in_its_own_unit():
+    """A limit in cm3 is never held against per cent: 20 of 80 voxels of 27 mm3 have at least 16 Gy (RBE)."""
+    assert measure("V16Gy", DOSE, organ("Rectum"), unit="cc") == pytest.approx(0.54)
+    assert planted("sarcoma", metric="V256Gy", unit="cc", limit=0.6)["verdict"] == "within the limit"
+    assert planted("sarcoma", metric="V256Gy", unit="percent", limit=0.6)["verdict"] == "beyond the limit"
+
+
+def test_the_cohort_rests_on_the_same_outcomes():
+    """Every anchor of the SYNTHETIC cohort is a row of the indications: one fact, one number, one group size."""
+    mine = FACTS.outcomes
+    for one in published().itertuples():
+        near = mine[(mine["page"] == one.indication) & (mine["percent"] == one.percent)]
+        near = near[near["years"].isna() | (near["years"] == one.horizon_years)]
+        assert (near["n"].isna() | (near["n"] == one.n)).any(), one
 
 
 def test_small_numbers_and_the_stand_in_system_stand_in_the_banner():

@@ -55,6 +55,8 @@ def test_definition_travels_and_contradictions_raise():
         let_d(f, let_definition="primary")
     bare = f.copy()
     bare["let_x_dose"] = bare.let_x_dose.drop_attrs()
+    with pytest.raises(IonrtError, match="without let_definition"):
+        let_d(bare)
     assert let_d(bare, let_definition="primary").attrs["let_definition"] == "primary"
     with pytest.raises(IonrtError, match="let_definition differs"):
         let_difference(let_d(f), let_d(bare, let_definition="primary"))
@@ -85,8 +87,11 @@ def test_dose_above_a_threshold_says_which():
     with pytest.raises(IonrtError, match="let_threshold"):
         high_let_dose(f)
     f["high_let_dose"] = f.high_let_dose.assign_attrs(let_threshold=50.0)
+    with pytest.raises(IonrtError, match="without let_definition"):
+        high_let_dose(f)
+    f["high_let_dose"] = f.high_let_dose.assign_attrs(let_definition="charged")
     assert high_let_dose(f).attrs["let_threshold"] == 50.0
-    assert list(f.high_let_dose.attrs) == ["let_threshold"]  # the field is as it was
+    assert list(f.high_let_dose.attrs) == ["let_threshold", "let_definition"]  # the field is as it was
 
 
 def test_planned_field_has_both_averages():

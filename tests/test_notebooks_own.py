@@ -146,6 +146,11 @@ def test_own_trial(tmp_path, monkeypatch, capsys):
         USUBJID=inside["pid"], PARAMCD="OS", AVAL=days, AVALU="DAYS", CNSR=1 - inside["event"].astype(int)
     )  # fmt: skip
     adtte.to_csv(tmp_path / "adtte.csv", index=False)
+    european = least.assign(time=least["time"].round(2), event=least["event"].eq(1).map({True: "TRUE", False: "FALSE"}))
+    european.assign(비고="남자").to_csv(tmp_path / "ko.csv", index=False, sep=";", decimal=",", encoding="cp949")
+    with pytest.warns(UserWarning, match="read as cp949"):
+        read = trial.read_participants(tmp_path / "ko.csv", protocol)
+    assert read["time"].tolist() == european["time"].tolist() and read["event"].sum() == least["event"].sum()
     expected = trial.analyse(protocol, inside).iloc[0].estimate
     for name in ("least.csv", "adtte.csv"):
         figures, printed = run("13", monkeypatch, capsys, participants=str(tmp_path / name))
@@ -163,5 +168,5 @@ def test_participants_that_do_not_fit_the_protocol_are_refused(tmp_path):
     rows.assign(centre="A", head_of_pancreas="yes").to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(ValueError, match=r"arm: 1 rows hold 'proton'.*event: 1 rows hold 2.*time: 1 rows.*pid: 1 rows repeat"):
         trial.read_participants(tmp_path / "t.csv", protocol)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"none\.csv"):
         trial.read_participants(tmp_path / "none.csv", protocol)

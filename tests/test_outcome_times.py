@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ionrt import outcome, trial
 from ionrt.quantities import IonrtError
+from ionrt.trial.survival_design import event_probability
 
 DAY = pd.Timedelta(1, "D")
 CALLS = {
@@ -202,5 +203,5 @@ def test_event_probability_keeps_its_digits(time, dropout):
 
     c, a = 0.05 + dropout, min(time, 12.0)
     area = integrate.quad(lambda s: -np.expm1(-c * (time - s)), 0, a, epsabs=0, epsrel=1e-12)[0]
-    seen = trial.event_probability(time, hazard=0.05, accrual=12.0, dropout=dropout)
+    seen = event_probability(time, hazard=0.05, accrual=12.0, dropout=dropout)
     assert seen == pytest.approx(0.05 / c * area / a, rel=1e-10)

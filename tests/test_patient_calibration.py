@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from ionrt.patient import calibration_table, stopping_power_ratio
+from ionrt.patient import stopping_power_ratio
+from ionrt.patient.calibration import calibration_table
 from ionrt.quantities import IonrtError
 
 ELEMENTS = {  # Z, atomic mass, mean excitation energy in eV for condensed compounds (ICRU Report 49)

@@ -13,9 +13,10 @@ from pydicom.datadict import keyword_for_tag
 from test_dicom_write import errors
 
 from ionrt import patient
-from ionrt.patient import contours, deidentify, read_dicom, write_phantom
-from ionrt.patient.allowlist import allowed
-from ionrt.patient.dicom_clean import _Copy, roi_name
+from ionrt.patient import deidentify, read_dicom, write_phantom
+from ionrt.patient.deid.allowlist import allowed
+from ionrt.patient.deid.dicom_clean import _Copy, roi_name
+from ionrt.patient.geometry.structures import contours
 from ionrt.quantities import IonrtError
 
 KEY = "a site's secret of some length"

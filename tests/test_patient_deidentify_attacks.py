@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ionrt.patient import deidentify
-from ionrt.patient.dicom_clean import _Copy
+from ionrt.patient.deid.dicom_clean import _Copy
 from ionrt.quantities import IonrtError
 
 KEY = "7f3a9c51e2d04b86a1c7f9e05d2b6384"
@@ -288,7 +288,7 @@ def test_keys_that_can_be_guessed_are_refused(tmp_path, key):
 
 
 def test_keys_made_by_chance_are_taken_and_never_shown(tmp_path, monkeypatch):
-    from ionrt.patient.deidentification import _secret
+    from ionrt.patient.deid.deidentification import _secret
 
     for key in [secrets.token_hex(16) for _ in range(200)] + [secrets.token_bytes(16) for _ in range(200)]:
         assert repr(_secret(key)) == "Secret()"

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ionrt.patient import contours, crop, find_structure, read_dicom, regrid, volumes, write_phantom
+from ionrt.patient import read_dicom, regrid, volumes, write_phantom
+from ionrt.patient.geometry.grid import crop
+from ionrt.patient.geometry.structures import contours, find_structure
 from ionrt.quantities import IonrtError
 
 

@@ -7,16 +7,9 @@ import pandas as pd
 import pytest
 from test_dicom_write import errors
 
-from ionrt.patient import (
-    add_ellipsoid,
-    find_structure,
-    read_dicom,
-    recipe,
-    regrid,
-    stopping_power_ratio,
-    volumes,
-    write_phantom,
-)
+from ionrt.patient import add_ellipsoid, read_dicom, regrid, stopping_power_ratio, volumes, write_phantom
+from ionrt.patient.geometry.structures import find_structure
+from ionrt.patient.phantom import recipe
 from ionrt.quantities import IonrtError
 
 

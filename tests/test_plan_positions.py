@@ -12,7 +12,7 @@ from plan_fixtures import synthetic_base
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 from scipy.spatial.transform import Rotation
 
-from ionrt.patient import IonPlan
+from ionrt.patient.ionplan import IonPlan
 from ionrt.plan import recompute
 from ionrt.plan.setup.geometry import bev_axes
 from ionrt.quantities import IonrtError

@@ -12,8 +12,8 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 from ionrt import IonrtError, plot
 from ionrt.compare import compare_robustness
 from ionrt.evaluate import band, dose_at_volume, error_parts
-from ionrt.patient import contours, with_margin
-from ionrt.patient.structures import Contours, add_structures
+from ionrt.patient import with_margin
+from ionrt.patient.geometry.structures import Contours, add_structures, contours
 from ionrt.plan import (
     NOMINAL,
     MeanDose,
@@ -357,14 +357,14 @@ def test_margin_and_robust_plan_side_by_side(study):
     d95 = table.loc["CTV D95 [Gy (RBE)]"]
     assert (d95.loc["worst"] <= d95.loc["nominal"] + 1e-9).all() and (d95.loc["nominal"] > 1.9).all()
     assert d95.loc["worst", "robust"] > d95.loc["worst", "margin"]
-    per_scenario = study.scenario_table()
-    assert per_scenario["D95 [Gy (RBE)], robust"].min() == pytest.approx(d95.loc["worst", "robust"])
-    assert list(per_scenario.index) == ["nominal", "range +3 %", "range -3 %", "set-up z -3 mm"]
+    per_scenario = study.metrics["D95"].sel(case="robust", structure="CTV")
+    assert float(per_scenario.min()) == pytest.approx(d95.loc["worst", "robust"])
+    assert list(per_scenario["scenario"]) == ["nominal", "range +3 %", "range -3 %", "set-up z -3 mm"]
     bands = study.histogram("let_d")
-    assert bands.dims[0] == "statistic" and {"plan", "structure"} <= set(bands.dims)
+    assert bands.dims[0] == "statistic" and {"case", "structure"} <= set(bands.dims)
     assert (bands.sel(statistic="min") <= bands.sel(statistic="max")).all()
     assert len(study.key_numbers().splitlines()) == 2 and "CTV" in study.summary_table().to_string()
-    parts = study.courses(2, fractions=2)
+    parts = study.course_table("robust", range_error=0.03, setup_error=3.0, patients=2, fractions=2)
     assert (parts[["systematic", "random"]].values >= 0.0).all() and list(parts.columns) == ["mean", "systematic", "random"]
 
 
@@ -380,13 +380,13 @@ def test_a_target_of_any_name_is_planned_alike(box, study):
 
 
 def test_figures_of_bands_and_scenarios(study):
-    bands = plot.histogram_bands(study.histogram("rbe_dose"), caption="A test.")
+    bands = plot.histograms(study.histogram("rbe_dose"), caption="A test.")
     points = plot.scenario_points(study.in_scenarios())
     for figure in (bands, points):
-        assert "Bokeh" in figure.to_html() and [k[0] for k in figure.key] == ["margin plan", "robust plan"]
-    assert "bands between the extremes" in bands.caption and "LETd" in points.caption
+        assert "Bokeh" in figure.to_html() and [k[0] for k in figure.key] == ["margin", "robust"]
+    assert "bands: between the extremes" in bands.caption and "LETd" in points.caption
     with pytest.raises(IonrtError, match="statistic 'nominal' is missing"):
-        plot.histogram_bands(study.histogram("rbe_dose").drop_sel(statistic="nominal"))
+        plot.histograms(study.histogram("rbe_dose").drop_sel(statistic="nominal"))
     with pytest.raises(IonrtError, match="at least one"):
         plot.scenario_points([])
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import holoviews as hv
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
 from ionrt import evaluate, plot
+from ionrt.patient import write_rtdose
 from ionrt.quantities import IonrtError
+from ionrt.trial.flow_diagram import consort
 
 GRID = ("z", "y", "x")
 Z, Y, X = np.arange(-15, 16, 3.0), np.arange(-60, 61, 3.0), np.arange(-90, 91, 3.0)
@@ -31,6 +34,30 @@ def scene():
     let = xr.concat([on_grid(body * s, "let_d", let_definition="charged") for s in (70.0, 140.0)], ions)
     rbe = (dose * 2).rename("rbe_dose").assign_attrs(units="Gy (RBE)", rbe_model="nirs_mkm")
     return ct, structures, dose, let, rbe
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda da, ct, structures, path: plot.slices(da, ct, structures),
+        lambda da, ct, structures, path: plot.depth_profiles(da.mean(["z", "x"], keep_attrs=True).rename(y="distance")),
+        lambda da, ct, structures, path: evaluate.dvh(da, structures),
+        lambda da, ct, structures, path: evaluate.statistics(da, structures),
+        lambda da, ct, structures, path: evaluate.mean_value(da, structures),
+        lambda da, ct, structures, path: evaluate.gamma(da, da, dose_percent=3, distance_mm=3),
+        lambda da, ct, structures, path: evaluate.plan_quality(da, structures, target="CTV", prescription=2.0),
+        lambda da, ct, structures, path: write_rtdose(da, structures.to_dataset(name="structures"), path / "RD.dcm"),
+    ],
+    ids=["slices", "profiles", "dvh", "statistics", "mean", "gamma", "quality", "rtdose"],
+)
+@pytest.mark.parametrize("key", ["let_definition", "rbe_model"])
+def test_what_arithmetic_left_without_a_definition_is_refused(scene, use, key, tmp_path):
+    ct, structures, _, let, rbe = scene
+    one = {"let_definition": let, "rbe_model": rbe}[key].isel(ion=0, drop=True)
+    lost = 0.5 * (one + one.assign_attrs({key: "another"}))
+    assert lost.name == one.name and key not in lost.attrs  # plain xarray lets it pass
+    with pytest.raises(IonrtError, match=f"without {key}"):
+        use(lost, ct, structures, tmp_path)
 
 
 def test_every_caption_names_ions_let_definition_and_rbe_model(scene):
@@ -103,6 +130,12 @@ def test_table_lines_up_and_escapes():
     assert figure.caption == "Numbers."
 
 
+def test_a_counting_index_is_not_shown_and_a_quiet_row_is_grey():
+    html = plot.table(pd.DataFrame({"say": ["a", "b"]}), quiet=[False, True]).element._repr_html_()
+    assert "<th scope='row'" not in html and "<tr><td" in html and html.count("background: #") == 1
+    assert html.index(">a<") < html.index("background: #") < html.index(">b<")
+
+
 def test_unknown_quantity_and_plane(scene):
     ct, structures, dose, *_ = scene
     with pytest.raises(IonrtError, match="not a known quantity"):
@@ -126,3 +159,31 @@ def test_a_figure_is_saved_with_its_key_and_caption(scene, tmp_path):
     assert "Volume [%]" in text and ">carbon</text>" in text and "Two ions." in text and "#D55E00" in text.upper()
     picture = np.asarray(Image.open(plot.slices(rbe, ct, structures).save(tmp_path / "x.png")).convert("RGB"))
     assert picture.shape[1] > 1000 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 500, "maps, not an empty page"
+
+
+@pytest.mark.parametrize(
+    ("least", "shown", "hidden"), [(0, "excluded: 3", "not shown"), (10, "not received: not shown", "excluded: 3")]
+)
+def test_flow_of_a_trial_hides_what_would_give_a_small_count_away(least, shown, hidden):
+    stages = {"allocated": 40, "received": 38, "not_received": 2, "lost": 4, "discontinued": 0}
+    arm = stages | {"analysed": 40, "excluded_from_analysis": 0}
+    counts = consort(assessed=83, excluded={"declined": 3}, randomised=80, arms={"carbon": arm, "photon": arm})
+    figure = plot.flow(counts, min_cell=least, caption="A test.")
+    text = " ".join(str(t) for labels in figure.element.traverse(lambda x: x, [hv.Labels]) for t in labels.dimension_values(2))
+    assert shown in text and hidden not in text and "carbon: 40 allocated" in text
+    assert ("assessed: 83" in text) == ("received: 38" in text) == (least == 0), "their difference is a small count"
+
+
+def test_counts_as_bars_leave_out_what_the_table_hides():
+    table = pd.DataFrame({"A": [30.0, float("nan"), 50.0], "B": [20.0, 12.0, 40.0]}, index=["lung", "liver", "Total"])
+    figure = plot.counts(table, xlabel="Patients", origin="clinical", caption="A test.")
+    bars = [tuple(r) for one in figure.element.traverse(lambda x: x, [hv.Rectangles]) for r in one.array()]
+    assert sorted(r[2] for r in bars) == [12.0, 20.0, 30.0] and "SYNTHETIC" not in figure.caption
+
+
+def test_isodoses_and_the_ct_alone(scene):
+    ct, structures, _, _, rbe = scene
+    figure = plot.slices(rbe, ct, structures, isodoses=2.0)
+    assert "Lines: 50, 80, 95, 107 % of 2 Gy (RBE)." in figure.caption
+    alone = plot.slices(ct, ct, structures)
+    assert "with contours" in alone.caption and "colour wash" not in alone.caption and "plot" in alone.to_html()

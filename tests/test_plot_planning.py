@@ -74,12 +74,12 @@ def test_directions_show_both_rooms():
     assert [name for name, *_ in figure.key] == ["gantry 1 (gantry turns)", "fixed beam (couch turns)"] and drawn(figure)
 
 
-def test_slices_of_options_say_options():
+def test_slices_of_cases_say_what_is_compared():
     grid = {"z": np.arange(-4.0, 5.0, 2.0), "y": np.arange(-10.0, 11.0, 2.0), "x": np.arange(-10.0, 11.0, 2.0)}
     shape = tuple(len(v) for v in grid.values())
-    dose = xr.DataArray(np.ones((2, *shape)), dims=("option", *grid), coords={"option": ["carbon", "carbon + oxygen"], **grid})
+    dose = xr.DataArray(np.ones((2, *shape)), dims=("case", *grid), coords={"case": ["carbon", "carbon + oxygen"], **grid})
     weighted = stamp(dose, "rbe_dose", rbe_model="nirs_mkm")
     ct = stamp(xr.DataArray(np.zeros(shape), dims=tuple(grid), coords=grid), "ct")
     inside = xr.DataArray(np.ones((1, *shape)), dims=("structure", *grid), coords={"structure": ["CTV"], **grid})
-    figure = plot.option_slices(weighted, ct, inside, caption="Plans.")
-    assert "Options: carbon, carbon + oxygen." in figure.caption and "Ions:" not in figure.caption
+    figure = plot.slices(weighted, ct, inside, caption="Plans.")
+    assert "Compared: carbon, carbon + oxygen." in figure.caption and "Ions:" not in figure.caption

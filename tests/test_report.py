@@ -6,6 +6,7 @@ import datetime
 import html
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ import nbformat
 import pytest
 from browser import Page
 
+from ionrt.__main__ import _parameters as command_line
+from ionrt.__main__ import _parser
+from ionrt.made import like
 from ionrt.quantities import IonrtError
 from ionrt.report import external_resources, find_notebook, math_to_mathml, report
 
@@ -50,6 +54,7 @@ def made(tmp_path_factory):
     source = write(
         folder / "07_demo.ipynb",
         SCENE,
+        "from tqdm.auto import tqdm\nfor _ in tqdm(range(3), desc='optimise', disable=None): pass",
         "plot.slices(dose, ct, ball)",
         "plot.histograms(evaluate.dvh(dose, ball))",
         "plot.table(evaluate.statistics(dose, ball), caption='Numbers of the plan.')",
@@ -63,7 +68,9 @@ def test_one_file_without_code_or_external_resources(made):
     assert made.html.stat().st_size < 8e6
     assert "<math" in page and "plot.slices(" not in page and "secret key number" not in page
     assert '<html lang="en">' in page and "not for clinical use" in page and "ionrt 0." in page
+    assert "optimise" not in page, "a progress bar stands still on a page"
     assert "Numbers of the plan." in page and '<table class="ionrt">' in page
+    assert page.count("<figure") == page.count('<figcaption class="caption') == 3
     assert "patient_17" not in page and "hospital" not in page and "[folder]" in page, "a folder's name is often a patient's"
 
 
@@ -263,3 +270,46 @@ def test_a_page_says_how_it_was_made_without_folders_and_stands_in_the_index(tmp
     index = module.write_index(tmp_path).read_text()
     assert "href='a.html'" in index and "A page" in index and "other.html" not in index
     assert module.external_resources(index) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "found"),
+    [
+        (90, [135, 225], [90]),
+        (90, [], [90]),
+        ([90, 100.5], [135], [90, 100.5]),
+        (60, "CTV", "60"),
+        (4, 3.0, 4),
+        (None, None, None),
+        ({"a": ["C"]}, {}, {"a": ["C"]}),
+    ],
+)
+def test_a_parameter_is_of_the_kind_of_its_default(value, default, found):
+    assert like(value, default, "x") == found
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "said"),
+    [
+        ("abc", 3.6, "expected a number, as in 3.6, got 'abc'"),
+        (["ninety"], [135, 225], "expected a number, as in 135, got 'ninety'"),
+        ([90], 135.0, "expected a number"),
+        (True, 3, "expected a number"),
+        ("no", True, "expected true or false"),
+        (["C"], "CTV", "expected a text, as in 'CTV'"),
+        ("C", {}, "expected names with values"),
+    ],
+)
+def test_a_parameter_of_another_kind_is_refused_in_one_line(value, default, said):
+    with pytest.raises(IonrtError, match="^parameter x: " + re.escape(said)):
+        like(value, default, "x")
+
+
+@pytest.mark.parametrize(("text", "value"), [("no", "no"), ("1:30", "1:30"), ("[p, C]", ["p", "C"]), ("1e-3", 1e-3)])
+def test_values_of_the_command_line_are_read_as_settings_are(text, value):
+    assert command_line(_parser().parse_args(["report", "x", "-p", f"key={text}"])) == {"key": value}
+
+
+def test_a_value_that_cannot_be_read_names_its_parameter():
+    with pytest.raises(IonrtError, match=r"^-p ions: not readable as YAML"):
+        command_line(_parser().parse_args(["report", "x", "-p", "ions=[p"]))

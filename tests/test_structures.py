@@ -7,9 +7,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ionrt.patient import contours, find_structure, read_dicom, volumes
-from ionrt.patient.coverage import Contours, coverage
-from ionrt.patient.structures import add_structures
+from ionrt.patient import read_dicom, volumes
+from ionrt.patient.geometry.coverage import Contours, coverage
+from ionrt.patient.geometry.structures import add_structures, contours, find_structure
 from ionrt.quantities import IonrtError
 
 Z = np.arange(5) * 2.0

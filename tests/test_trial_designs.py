@@ -8,9 +8,12 @@ from scipy import integrate, optimize, stats
 
 from ionrt import trial
 from ionrt.quantities import IonrtError
-from ionrt.trial.rates import _restricted
+from ionrt.trial.axis import Axis
+from ionrt.trial.operating import dose_finding
+from ionrt.trial.rates import _restricted, exact_rejection, farrington_manning
+from ionrt.trial.survival_design import event_probability, freedman, logrank_drift, time_of_events
 
-LET = trial.Axis("let_d", (70, 80, 90), let_definition="charged")
+LET = Axis("let_d", (70, 80, 90), let_definition="charged")
 CURVE = [0.10, 0.25, 0.45]
 
 
@@ -106,7 +109,7 @@ def test_tite_follow_up_counts():
 @pytest.mark.parametrize("design", [trial.boin(0.25, axis=LET), trial.crm([0.12, 0.25, 0.38], 0.25, axis=LET)])
 def test_simulated_design_finds_the_target(design):
     """Level 2, exactly at the target, is recommended most often; no more than n_max patients; toxicities fit the truth."""
-    table = trial.dose_finding(design, CURVE, n_sim=2000, seed=5)
+    table = dose_finding(design, CURVE, n_sim=2000, seed=5)
     assert table.selected.idxmax() == 2
     assert table.selected.sum() == pytest.approx(1.0)
     assert table.n.sum() <= design.n_max
@@ -116,7 +119,7 @@ def test_simulated_design_finds_the_target(design):
 def test_compiled_crm_follows_fit():
     """A certain and an impossible toxicity curve leave one path, which `fit` reproduces decision by decision."""
     design = trial.crm([0.12, 0.25, 0.38], 0.25, n_max=12)
-    table = trial.dose_finding(design, [0.0, 0.0, 0.0], n_sim=20, seed=1)
+    table = dose_finding(design, [0.0, 0.0, 0.0], n_sim=20, seed=1)
     level, levels, y = 1, [], []
     for _ in range(4):
         levels += [level] * 3
@@ -124,7 +127,7 @@ def test_compiled_crm_follows_fit():
         level = min(design.fit(levels, y).attrs["level"], max(levels) + 1)
     assert table.n[1:].tolist() == [levels.count(k) for k in (1, 2, 3)]
     assert table.selected[level] == 1.0
-    assert trial.dose_finding(design, [1.0, 1.0, 1.0], n_sim=20, seed=1).selected[0] == 1.0
+    assert dose_finding(design, [1.0, 1.0, 1.0], n_sim=20, seed=1).selected[0] == 1.0
 
 
 def test_simon_meets_its_error_rates_by_brute_force():
@@ -152,24 +155,24 @@ def test_two_stage_interval_covers():
 def test_event_probability_is_the_integral():
     rate, loss, accrual, time = 0.04, 0.01, 36.0, 30.0
     late = integrate.quad(lambda e: rate / (rate + loss) * (1 - np.exp(-(rate + loss) * (time - e))), 0, time)[0] / time
-    assert trial.event_probability(time, hazard=rate, accrual=accrual, dropout=loss) == pytest.approx(late, rel=1e-10)
+    assert event_probability(time, hazard=rate, accrual=accrual, dropout=loss) == pytest.approx(late, rel=1e-10)
 
 
 def test_time_of_events_inverts():
     options = {"hr": 0.7, "control_hazard": 0.04, "accrual": 36.0, "allocation": 2.0, "dropout": 0.005}
-    t = trial.time_of_events(120, 240, **options)
+    t = time_of_events(120, 240, **options)
     expected = 0.0
     for hazard, share in ((0.04, 1 / 3), (0.028, 2 / 3)):
-        expected += 240 * share * trial.event_probability(t, hazard=hazard, accrual=36.0, dropout=0.005) * min(t / 36, 1)
+        expected += 240 * share * event_probability(t, hazard=hazard, accrual=36.0, dropout=0.005) * min(t / 36, 1)
     assert expected == pytest.approx(120, abs=1e-6)
-    assert trial.time_of_events(241, 240, **options) == np.inf
+    assert time_of_events(241, 240, **options) == np.inf
 
 
 def test_logrank_drift_near_one_is_schoenfeld():
     """Close to hazard ratio 1 the numerical drift becomes the local formula."""
     options = {"control_hazard": 0.05, "accrual": 24.0, "allocation": 1.0}
-    drift = trial.logrank_drift(1000, 0.99, time=48.0, **options)
-    p = [trial.event_probability(48.0, hazard=h, accrual=24.0) for h in (0.05, 0.0495)]
+    drift = logrank_drift(1000, 0.99, time=48.0, **options)
+    p = [event_probability(48.0, hazard=h, accrual=24.0) for h in (0.05, 0.0495)]
     local = -np.log(0.99) * np.sqrt(1000 * np.mean(p) / 4)
     assert drift == pytest.approx(local, rel=2e-4)
 
@@ -189,8 +192,8 @@ def test_restricted_rates_maximise_the_likelihood(pe, pc, k, margin):
 def test_exact_rejection_equals_simulation():
     rng = np.random.default_rng(0)
     xe, xc = rng.binomial(58, 0.75, 40_000), rng.binomial(58, 0.90, 40_000)
-    share = (trial.farrington_manning(xe, 58, xc, 58, margin=0.15) >= stats.norm.isf(0.05)).mean()
-    exact = trial.exact_rejection(0.75, 0.90, n_experimental=58, n_control=58, margin=0.15, alpha=0.05)
+    share = (farrington_manning(xe, 58, xc, 58, margin=0.15) >= stats.norm.isf(0.05)).mean()
+    exact = exact_rejection(0.75, 0.90, n_experimental=58, n_control=58, margin=0.15, alpha=0.05)
     assert share == pytest.approx(exact, abs=3 * np.sqrt(exact / 40_000))
 
 
@@ -252,20 +255,20 @@ BAD = {
     "alpha above half": (lambda: trial.spending_bounds(3, alpha=0.6), "type I error below 0.5"),
     "alpha zero": (lambda: trial.schoenfeld(0.7, alpha=0.0), "alpha: expected a probability"),
     "power of one": (lambda: trial.schoenfeld(0.7, power=1.0), "power: expected a probability"),
-    "power below alpha": (lambda: trial.freedman(0.7, alpha=0.05, power=0.01), "power: expected more than alpha"),
+    "power below alpha": (lambda: freedman(0.7, alpha=0.05, power=0.01), "power: expected more than alpha"),
     "no effect": (lambda: trial.schoenfeld(1.0), "no number of events"),
     "true ratio at the margin": (lambda: trial.noninferiority_hazards(1.3, hr=1.3), "below the margin"),
     "rate below the limit": (lambda: trial.noninferiority_rates(0.7, 0.9, 0.1), "nothing to show"),
     "skeleton not increasing": (lambda: trial.crm([0.1, 0.3, 0.2], 0.2), "value 2 is 0.3 and value 3 is 0.2"),
     "skeleton outside (0, 1)": (lambda: trial.crm([0.1, 0.3, 1.0], 0.2), "skeleton: expected a probability"),
     "toxicity decreasing": (lambda: trial.three_plus_three([0.2, 0.1]), "increasing"),
-    "levels not increasing": (lambda: trial.Axis("let_d", (70, 90, 80), let_definition="charged"), "let_d levels"),
-    "LET without definition": (lambda: trial.Axis("let_d", (70, 80)), "needs let_definition"),
-    "RBE dose without model": (lambda: trial.Axis("rbe_dose", (60, 64)), "needs rbe_model"),
-    "unknown axis": (lambda: trial.Axis("letd", (70, 80)), "does not exist"),
+    "levels not increasing": (lambda: Axis("let_d", (70, 90, 80), let_definition="charged"), "let_d levels"),
+    "LET without definition": (lambda: Axis("let_d", (70, 80)), "needs let_definition"),
+    "RBE dose without model": (lambda: Axis("rbe_dose", (60, 64)), "needs rbe_model"),
+    "unknown axis": (lambda: Axis("letd", (70, 80)), "does not exist"),
     "axis of other length": (lambda: trial.crm([0.1, 0.2], 0.2, axis=LET), "expected 2 levels"),
     "boundaries out of order": (lambda: trial.boin(0.3, p_saf=0.4), "p_saf < target < p_tox"),
-    "curve of other length": (lambda: trial.dose_finding(trial.boin(0.3), [0.1, 0.2]), "each of the 3 levels"),
+    "curve of other length": (lambda: dose_finding(trial.boin(0.3), [0.1, 0.2]), "each of the 3 levels"),
     "information beyond 1": (lambda: trial.spending_bounds([0.5, 1.2]), "increase to 1"),
     "unknown spending": (lambda: trial.spending_bounds(2, spending="obrien"), "does not exist"),
     "beta spending without power": (lambda: trial.spending_bounds(2, beta_spending="lan_demets_pocock"), "needs power"),

@@ -14,6 +14,7 @@ import yaml
 from ionrt import trial
 from ionrt.files import read_yaml
 from ionrt.quantities import IonrtError
+from ionrt.trial.designs import sample_size
 from ionrt.trial.reading import from_mapping
 
 FOLDER = Path(__file__).resolve().parents[1] / "trials"
@@ -49,8 +50,8 @@ def refused(path: Path) -> str:
         ("a: 1\n---\nb: 2\n", "a second document"),
         ("a: 1e999\n", "too large"),
         ("x" * 200_000, "at most 100 kB"),
-        ("id: [", "not a readable YAML file: line 1"),
-        ("id: \x07", "not a readable YAML file"),
+        ("id: [", "not readable as YAML: line 1"),
+        ("id: \x07", "not readable as YAML"),
         ("", "expected a mapping of keys, got NoneType"),
         ("- 1", "expected a mapping of keys, got list"),
         ("5", "expected a mapping of keys, got int"),
@@ -130,7 +131,7 @@ def spoiled(content: dict, rng: np.random.Generator) -> dict:
 
 def taken(protocol) -> str:
     """A protocol that passed has the size that its parameters give."""
-    return "" if trial.sample_size(protocol) == protocol.n else "n does not follow"
+    return "" if sample_size(protocol) == protocol.n else "n does not follow"
 
 
 @pytest.mark.parametrize("mutate", ["odd values", "any tree"])

@@ -12,7 +12,7 @@ from scipy import stats
 from ionrt import trial
 from ionrt.files import read_yaml
 from ionrt.quantities import IonrtError
-from ionrt.trial.rates import difference_limits
+from ionrt.trial.rates import difference_limits, farrington_manning
 from ionrt.trial.reading import from_mapping
 from ionrt.trial.sequential import final_bound, interim_bounds
 
@@ -145,7 +145,7 @@ def test_superiority_size_is_that_of_the_pooled_test(p1, p0, power):
 
 def test_superiority_test_is_pearsons():
     chi2 = stats.chi2_contingency([[30, 20], [45, 55]], correction=False)[0]
-    assert float(trial.farrington_manning(30, 50, 45, 100, margin=0)) == pytest.approx(np.sqrt(chi2))
+    assert float(farrington_manning(30, 50, 45, 100, margin=0)) == pytest.approx(np.sqrt(chi2))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import yaml
 
 from ionrt import trial
 from ionrt.quantities import IonrtError
-from ionrt.trial.designs import DESIGNS
+from ionrt.trial.designs import DESIGNS, sample_size
 from ionrt.trial.reading import from_mapping
 
 FOLDER = Path(__file__).resolve().parents[1] / "trials"
@@ -41,7 +41,7 @@ def test_the_five_protocols_are_there():
 def test_stated_n_equals_recomputed(path):
     protocol = trial.load(path)
     assert protocol.id == path.stem
-    assert trial.sample_size(protocol) == protocol.n
+    assert sample_size(protocol) == protocol.n
     assert protocol.status == "illustrative" and protocol.illustrative and protocol.sources
 
 
@@ -173,7 +173,7 @@ def test_all_faults_at_once():
 def test_unreadable_file(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("id: [", encoding="utf-8")
-    with pytest.raises(IonrtError, match=r"broken.yaml: not a readable YAML file"):
+    with pytest.raises(IonrtError, match=r"broken.yaml: not readable as YAML"):
         trial.load(path)
 
 

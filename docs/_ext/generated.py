@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+
+from numpydoc.docscrape import FunctionDoc
 
 import ionrt
 from ionrt.quantities import QUANTITIES
@@ -36,7 +37,11 @@ def write(folder: Path) -> None:
     """All generated pages."""
     _page(folder / "variables.md", _variables())
     _page(folder / "models.md", _models())
-    _page(folder / "api.rst", _api())
+    api = list(_api())
+    _page(folder / "api.rst", api)
+    for old in (folder / "api").glob("*.rst"):  # a name that has gone keeps no page
+        if f"   {old.stem}" not in api:
+            old.unlink()
     _page(folder / "reports.md", _notebooks(folder))
     _page(folder / "decisions.md", _decisions(folder))
 
@@ -71,32 +76,32 @@ def _models() -> Iterable[str]:
     )
     yield from ("Confidence says how well the parameters are known; validity what the model was made for.", "")
     for name, model in MODELS.items():
-        text = inspect.getdoc(getattr(ionrt.rbe, name, None)) or ""
-        said = text.split("\n\n")
-        yield from (f"## {name}", "", said[0], "")
-        if len(said) > 1:
-            yield from ("```text", said[1], "```", "")
+        said = FunctionDoc(getattr(ionrt.rbe, name))
+        yield from (f"## {name}", "", *said["Summary"], "")
+        if said["Extended Summary"]:
+            yield from ("```text", *said["Extended Summary"], "```", "")
         yield f"- needs: {', '.join(f'`{m}`' for m in ('dose', *model.moments))}"
         yield f"- defaults: {', '.join(f'{k} = {v!r}' for k, v in model.defaults.items()) or 'none'}"
-        yield f"- validity: {getattr(model.validity, 'text', model.validity)}"
+        yield f"- validity: {model.validity}"
         yield f"- confidence: {model.confidence}"
         yield from (f"- reference: {model.citation}", "")
 
 
 def _api() -> Iterable[str]:
+    """A name of the package itself has its page there, and not once more in its room."""
     yield from ("API", "===", "", "Public names by room; a room imports only from rooms above it.", "")
-    yield from _names("ionrt", "The names most people need", ionrt)
-    for room, what in ROOMS.items():
-        if hasattr(ionrt, room):
-            yield from _names(f"ionrt.{room}", what, import_module(f"ionrt.{room}"))
+    yield from _names("ionrt", "The names most people need", {n: getattr(ionrt, n) for n in ionrt.__all__})
+    above = {id(getattr(ionrt, n)) for n in ionrt.__all__}
+    for name, what in ROOMS.items():
+        room = import_module(f"ionrt.{name}")
+        own = [n for n, v in vars(room).items() if getattr(v, "__module__", "") == room.__name__]
+        listed = getattr(room, "__all__", None) or own
+        found = {n: v for n in listed if not n.startswith("_") and id(v := getattr(room, n)) not in above}
+        yield from _names(room.__name__, what, found)
 
 
-def _names(module: str, what: str, room: object) -> Iterable[str]:
-    listed = getattr(room, "__all__", None) or [
-        n for n, v in vars(room).items() if not n.startswith("_") and getattr(v, "__module__", "") == module
-    ]
-    names = [n for n in sorted(set(listed)) if callable(getattr(room, n))]
-    title = f"{module}: {what}"
+def _names(module: str, what: str, found: dict[str, object]) -> Iterable[str]:
+    title, names = f"{module}: {what}", [n for n, v in sorted(found.items()) if callable(v)]
     if names:
         yield from (title, "-" * len(title), "", ".. autosummary::", "   :toctree: api", "   :nosignatures:", "")
         yield from (f"   {module}.{n}" for n in names)

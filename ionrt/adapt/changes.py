@@ -12,7 +12,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from ionrt import evaluate
 from ionrt.adapt.depth import depth_change
 from ionrt.adapt.sampling import at_points, centres
-from ionrt.patient import find_structure
+from ionrt.patient.geometry.structures import find_structure
 from ionrt.plan import Influence
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError
@@ -98,15 +98,13 @@ def measure(
     influence : of the plan; planning, daily : Datasets, the second of `place`, with the target.
     organs : whose near-maximum dose is compared.
     planned, field : maps ``rbe_dose`` and ``let_d`` of the plan on the planning CT, and of the day on its own structures;
-        without
-        them only image and depth are measured (the screen).
+        without them only image and depth are measured (the screen).
 
     Returns
     -------
     Mapping: ``centroid`` [mm], ``volume`` [%, size of the change], ``depth_median`` and ``depth_95`` [mm, worst beam]; with
-    dose also
-    ``V95`` [%], ``D98_loss`` [% of the prescription], ``L98_loss`` [%], ``D0.03cc <organ>`` [Gy (RBE)] and ``D0.03cc rise
-    <organ>`` [% of the prescription].
+    dose also ``V95`` [%], ``D98_loss`` [% of the prescription], ``L98_loss`` [%], ``D0.03cc <organ>`` [Gy (RBE)] and
+    ``D0.03cc rise <organ>`` [% of the prescription].
     """
     target, dose = influence.plan.target, influence.plan.prescription
     shape = anatomy_change(planning, daily, structures=[target]).loc[target]

@@ -17,11 +17,10 @@ from ionrt.adapt.depth import check_entry
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, move_points
 from ionrt.files import content_hash
-from ionrt.patient import find_structure
 from ionrt.patient.days import same_scanner
+from ionrt.patient.geometry.structures import contours_of, find_structure, lazy_fractions
 from ionrt.patient.names import is_external, is_target
 from ionrt.patient.registration import check_transform, matrix_transform
-from ionrt.patient.structures import contours_of, lazy_fractions
 from ionrt.plan import Influence, field
 from ionrt.plan.fields import field_moments
 from ionrt.plan.setup.geometry import Grid

@@ -12,7 +12,8 @@ from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, la
 
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.lazy import needed
-from ionrt.patient import find_structure, regrid
+from ionrt.patient import regrid
+from ionrt.patient.geometry.structures import find_structure
 from ionrt.patient.names import is_external
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, check

@@ -11,7 +11,7 @@ import xarray as xr
 from ionrt.adapt.mapping import map_field
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, move_points
-from ionrt.patient import find_structure
+from ionrt.patient.geometry.structures import find_structure
 from ionrt.plan import Influence, course, field
 from ionrt.plan.fields import check_weights
 from ionrt.plan.setup.geometry import Grid

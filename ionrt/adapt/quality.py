@@ -11,7 +11,7 @@ import xarray as xr
 from ionrt.adapt.images import DIMS, body_of, hounsfield, resampled
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, jacobian, move_points
-from ionrt.patient import find_structure
+from ionrt.patient.geometry.structures import find_structure
 from ionrt.patient.registration import check_transform
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError

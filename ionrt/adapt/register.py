@@ -28,7 +28,7 @@ from ionrt.adapt.images import (
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import move_points
 from ionrt.evaluate.profile import centroid
-from ionrt.patient import find_structure
+from ionrt.patient.geometry.structures import find_structure
 from ionrt.patient.registration import check_transform, field_transform, image_attrs, matrix_transform
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, one_of

@@ -43,19 +43,30 @@ def patient_features(
 ) -> pd.DataFrame:
     """Dose and LET metrics of many studies, as rows of the table `dose_metric`.
 
-    studies : folder with one sub-folder per course (CT, RTSTRUCT, RTDOSE); its name is the `cid`, so it must be a pseudonym;
-    out : folder for ``dose_metric.csv`` and ``failures.csv``; finished courses are kept there and not computed again
-    while the contents of the files of their study stay as they are;
-    metrics : Mean, Min, Max, D98, D2cc, V40Gy, V55keV/um, ...: one list, or one per structure;
-    structures : ROI names (default: all); rbe_model, let_definition : what imported RBE-weighted dose and LET mean, where the
-    file does not say it in the terms of the dictionary; origin : clinical or SYNTHETIC;
-    max_outside : largest share of a structure outside the dose grid;
+    Parameters
+    ----------
+    studies : folder with one sub-folder per course (CT, RTSTRUCT, RTDOSE); its name is the `cid`, so it must be a pseudonym.
+    out : folder for ``dose_metric.csv`` and ``failures.csv``; finished courses are kept there and not computed again while the
+        contents of their study's files stay as they are.
+    metrics : Mean, Min, Max, D98, D2cc, V40Gy, V55keV/um, ...: one list, or one per structure.
+    structures : ROI names (default: all).
+    rbe_model, let_definition : what imported RBE-weighted dose and LET mean, where the file does not say it in the terms of the
+        dictionary.
+    origin : clinical or SYNTHETIC.
+    max_outside : largest share of a structure outside the dose grid.
     recompute : function (patient, folder) -> further arrays (for instance LETd recalculated from the plan; settings by
-    functools.partial), used in place of an imported array of the same quantity; processes : how many to start, for small
-    studies by the hundred, where Python takes the time (a script then needs ``if __name__ == "__main__"``); 0: a dask
-    client where there is one, or threads.
-    Returns the rows; ``attrs["failures"]`` is the list of what failed and why, also written. Raises IonrtError for a
-    missing folder, an unknown metric or definition; a study that fails does not stop the others.
+        functools.partial), used in place of an imported array of the same quantity.
+    processes : how many to start, for small studies by the hundred, where Python takes the time (a script then needs ``if
+        __name__ == "__main__"``); 0: a dask client where there is one, or threads.
+
+    Returns
+    -------
+    The rows; ``attrs["failures"]`` is the list of what failed and why, also written.
+
+    Raises
+    ------
+    IonrtError
+        A missing folder, an unknown metric or definition; a study that fails does not stop the others.
     """
     import dask
     from tqdm.dask import TqdmCallback
@@ -177,7 +188,8 @@ def _read(folder: Path, plan: _Plan) -> tuple[xr.Dataset, list[xr.DataArray]]:
 
 def imported_doses(patient: xr.Dataset, folder: Path) -> dict[str, xr.DataArray]:
     """Every plan dose of the folder by its quantity, each on its own grid, in the patient's frame of reference."""
-    from ionrt.patient import check_frame, read_dose
+    from ionrt.patient import read_dose
+    from ionrt.patient.reading.frames import check_frame
 
     found, left = {name: patient[name] for name in UNIT if name in patient}, []
     for name in patient.attrs.get("doses_elsewhere", ()):

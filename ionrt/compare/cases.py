@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
@@ -15,29 +16,33 @@ from ionrt import evaluate, plan, rbe
 from ionrt.beam import base_data, check_base_data, read_matrad
 from ionrt.evaluate.profile import centroid
 from ionrt.files import cache_folder, content_hash
-from ionrt.ions import IONS
+from ionrt.ions import IONS, in_words
 from ionrt.let import let_d
 from ionrt.parallel import each
-from ionrt.patient import read_dicom, recipe, stopping_power_ratio, write_phantom
+from ionrt.patient import read_dicom, stopping_power_ratio, write_phantom
 from ionrt.patient.calibration import GENERIC
 from ionrt.patient.names import is_external, is_margin_of, is_target
+from ionrt.patient.phantom import recipe
+from ionrt.plan.engine.influence import Influence
 from ionrt.quantities import IonrtError, one_of, stamp
 
 AT_ONCE = 2
 LET_ABOVE = 0.02  # LETd counts where the physical dose [Gy] is at least this share of the prescription [Gy (RBE)]
 CARBON_CLINIC = ("nirs_mkm",)  # clinical doses relative to a carbon beam: their ratio to physical dose is no RBE
+GY, KEV = "[Gy (RBE)]", "[keV/µm]"
+METRICS = {"D95": "rbe_dose", "D2": "rbe_dose", "mean": "rbe_dose", "L98": "let_d", "LET": "let_d"}
 VOLUMES = ("GTV", "CTV", "ITV", "PTV", "EXTERNAL")  # types in a structure set that are no organs
-ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What is kept of one plan: the plan itself, its spot weights, its field, the time it took [s]."""
+    """What is kept of one plan: the plan itself, its spot weights, its field, the time it took [s]; its influence if asked."""
 
     plan: plan.Plan
     weights: xr.DataArray
     field: xr.Dataset
     seconds: float
+    influence: Influence | None = None
 
 
 def open_patient(
@@ -69,7 +74,7 @@ def system_of(ions: Iterable[str], model: str, proton_model: str) -> str:
     return proton_model if set(ions) == {"p"} and model in CARBON_CLINIC else model
 
 
-def in_words(systems: Mapping[str, str]) -> str:
+def systems_in_words(systems: Mapping[str, str]) -> str:
     """Dose systems of several plans in one line: the one they share, or each with the plans that have it."""
     kinds = dict.fromkeys(systems.values())
     if len(kinds) == 1:
@@ -92,10 +97,13 @@ def outside(body: xr.DataArray, grid: xr.Dataset, target: str) -> xr.DataArray:
     return (body * (1.0 - grid["structures"].sel(structure=target, drop=True))).rename("structures")
 
 
-def labelled(maps: xr.Dataset, **about: Any) -> xr.Dataset:
-    """The maps with further attributes on each, those that are not None."""
-    kept = {k: v for k, v in about.items() if v is not None}
-    return xr.Dataset({name: da.assign_attrs(kept) for name, da in maps.data_vars.items()})
+def labelled(maps: Iterable[xr.Dataset], cases: Iterable[str], patient: xr.Dataset, systems: Mapping[str, str]) -> xr.Dataset:
+    """Maps of several plans under one another along ``case``, each saying its dose systems and whether it is SYNTHETIC."""
+    joined = xr.concat(list(maps), pd.Index(list(cases), name="case"), combine_attrs="drop_conflicts")
+    about = {"rbe_model": systems_in_words(systems)}
+    if kind := patient.attrs.get("synthetic"):
+        about["synthetic"] = kind
+    return xr.Dataset({name: da.assign_attrs(about) for name, da in joined.data_vars.items()})
 
 
 def mean_let(maps: xr.Dataset, structures: xr.DataArray | xr.Dataset, where: xr.DataArray) -> xr.DataArray:
@@ -218,3 +226,47 @@ def planned_maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:
     about = {"rbe_model": wanted.model, "let_definition": wanted.let_definition}
     maps = {"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted}
     return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})
+
+
+def reach_table(maps: Iterable[xr.Dataset]) -> pd.DataFrame:
+    """How many directions of each room reach the whole target with each ion, and by how much.
+
+    Parameters: `maps` of `ionrt.plan.reach`, one per room. Returns a DataFrame, one row per (room, ion): directions looked at,
+    those where the depth is known, those that reach, smallest and largest margin of the known ones [mm].
+    """
+    rows = {}
+    for found in maps:
+        if "reach_margin" not in found:
+            raise IonrtError("reach_table: expected Datasets of ionrt.plan.reach")
+        for ion in found["ion"].values:
+            margin = found["reach_margin"].sel(ion=ion)
+            known = margin.values[np.isfinite(margin.values)]
+            rows[(found.attrs["room"], in_words(str(ion)))] = {
+                "directions": margin.size,
+                "depth known": known.size,
+                "reach": int(found["reaches"].sel(ion=ion).sum()),
+                "smallest margin [mm]": known.min() if known.size else np.nan,
+                "largest margin [mm]": known.max() if known.size else np.nan,
+            }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["room", "ion"])
+    return table
+
+
+def scenario_metrics(maps: xr.Dataset, structures: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """``D95``, ``D2``, ``mean`` [Gy (RBE)] and ``L98``, ``LET`` (mean) [keV/um] of each structure in maps (.., z, y, x)."""
+    dose, let = maps["rbe_dose"], maps["let_d"]
+    at = evaluate.dose_at_volume(dose, structures, percent=(95.0, 2.0)).compute()
+    found = {
+        "D95": at.sel(percent=95.0, drop=True),
+        "D2": at.sel(percent=2.0, drop=True),
+        "mean": evaluate.mean_value(dose, structures).compute(),
+        "L98": evaluate.dose_at_volume(let, structures, percent=98.0).compute(),
+        "LET": evaluate.mean_value(let, structures).compute(),
+    }
+    return xr.Dataset({k: v.drop_vars(["volume", "outside", "percent"], errors="ignore").rename(k) for k, v in found.items()})
+
+
+def as_quantity(metric: xr.DataArray) -> xr.DataArray:
+    """A metric under the name of its quantity, as `evaluate.band` and figures want it."""
+    return metric.rename(METRICS[str(metric.name)]).assign_attrs(metric=metric.name)

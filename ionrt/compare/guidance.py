@@ -16,11 +16,13 @@ from ionrt import adapt, evaluate, plan, rbe
 from ionrt.adapt.changes import depth_table
 from ionrt.adapt.course import shortcuts, weighted
 from ionrt.adapt.transform import compose
-from ionrt.compare.cases import ION_NAMES, asked_of, nearest_organs, planned_maps
+from ionrt.compare.cases import asked_of, nearest_organs, planned_maps
 from ionrt.files import cache_folder, content_hash
+from ionrt.ions import in_words
 from ionrt.let import let_d
-from ionrt.patient import read_days, recipe, regrid, with_margin, write_phantom
+from ionrt.patient import read_days, regrid, with_margin, write_phantom
 from ionrt.patient.names import is_external
+from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
 from ionrt.plan.setup.objectives import default_objectives
 from ionrt.plan.setup.scene import spr_of
@@ -97,7 +99,7 @@ class Guidance:
         day = self.daily
         shown = {"planned": self.planned[quantity]}
         shown |= {c: self.maps[self.worst_day, c][quantity].interp_like(self.planned[quantity]) for c in CORRECTIONS[1:]}
-        joined = xr.concat(list(shown.values()), pd.Index(list(shown), name="ion"), join="exact", combine_attrs="override")
+        joined = xr.concat(list(shown.values()), pd.Index(list(shown), name="case"), join="exact", combine_attrs="override")
         return joined, day["ct"], day["structures"].sel(structure=[self.plan.target, *self.organs])
 
     def picture_dosed(self) -> xr.DataArray:
@@ -196,7 +198,7 @@ class Guidance:
 
     def caption(self, what: str) -> str:
         """A caption with the definitions that every table needs."""
-        ions = " + ".join(dict.fromkeys(ION_NAMES[b.ion] for b in self.plan.beams))
+        ions = " + ".join(dict.fromkeys(in_words(b.ion) for b in self.plan.beams))
         return f"{what} Ions: {ions}. RBE model: {self.plan.model}; LETd: “{self.plan.let_definition}”; per fraction."
 
     def _numbers(self, maps: xr.Dataset, patient: xr.Dataset) -> dict[str, float]:
@@ -353,7 +355,7 @@ def water_table(
         try:
             influence, weights = planned(planning, one, iterations)
         except plan.ReachError as error:
-            rows[ION_NAMES[ion]] = {"note": f"{error.missing_depth:.0f} mm of water missing"}
+            rows[in_words(ion)] = {"note": f"{error.missing_depth:.0f} mm of water missing"}
             continue
         asked, row = asked_of(one), dict[str, Any](note="")
         both = (plan.field(influence, weights, **asked), adapt.daily_field(influence, weights, thicker, **asked).load())
@@ -362,7 +364,7 @@ def water_table(
             dose = evaluate.statistics(maps["rbe_dose"], target, percent=(98,)).iloc[0]
             row[f"D98 {label} [%]"] = 100.0 * float(dose["D98%"]) / one.prescription
             row[f"LETd98 {label} [keV/µm]"] = float(evaluate.statistics(maps["let_d"], target, percent=(98,)).iloc[0]["L98%"])
-        rows[ION_NAMES[ion]] = row
+        rows[in_words(ion)] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("ion")
 
 

@@ -16,7 +16,9 @@ from ionrt.compare.cases import open_patient
 from ionrt.evaluate import gamma, mean_value, pass_rate
 from ionrt.files import atomic, cache_folder
 from ionrt.let import let_d
-from ionrt.patient import IonPlan, inventory, read_dicom, read_dose, read_ion_plan, write_rtdose
+from ionrt.patient import read_dicom, read_dose, read_ion_plan, write_rtdose
+from ionrt.patient.folders import inventory
+from ionrt.patient.ionplan import IonPlan
 from ionrt.plan import Beam, Plan, field, influence, optimise, recompute, write_ion_plan
 from ionrt.quantities import IonrtError
 from ionrt.rbe import DOSE_SYSTEMS, apply_model, convert_prescription, dose_in_system

@@ -9,10 +9,10 @@ import numba
 import numpy as np
 import xarray as xr
 
-from ionrt.quantities import QUANTITIES, IonrtError, check, stamp
+from ionrt.quantities import QUANTITIES, IonrtError, check, defined, stamp
 
 if TYPE_CHECKING:
-    from ionrt.patient.coverage import Contours
+    from ionrt.patient.geometry.coverage import Contours
 
 GRID = ("z", "y", "x")
 Structures = xr.DataArray | xr.Dataset
@@ -25,7 +25,7 @@ def quantity_of(da: xr.DataArray) -> tuple[xr.DataArray, str]:
     name = "dose" if da.name is None else str(da.name)
     if name not in QUANTITIES:
         raise IonrtError(f"{name!r} is not a known quantity; rename it to one of {', '.join(QUANTITIES)}")
-    return check(da, name, dims=GRID), name
+    return defined(check(da, name, dims=GRID), name), name
 
 
 def kept_attrs(da: xr.DataArray) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _fine_grid(one: Contours) -> list[np.ndarray]:
 
 def from_contours(patient: xr.Dataset) -> list[xr.DataArray]:
     """Fractions of each structure on a fine grid of its own, lazily, from the contours that `read_dicom` keeps."""
-    from ionrt.patient.structures import contours_of, lazy_fractions
+    from ionrt.patient.geometry.structures import contours_of, lazy_fractions
 
     out = []
     for name in (str(n) for n in patient["structure"].values):

@@ -1,4 +1,3 @@
-from .facts import Indications as Indications
 from .facts import load as load
 from .limits import check_limits as check_limits
 from .page import tables as tables
@@ -6,3 +5,4 @@ from .plans import beside as beside
 from .plans import coverage as coverage
 from .plans import limits_of as limits_of
 from .plans import plan_page as plan_page
+from .plans import target_table as target_table

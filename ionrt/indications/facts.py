@@ -208,6 +208,9 @@ def _page_faults(pages: dict[str, dict[str, Any]], tables: dict[str, pd.DataFram
         known = DOSE_SYSTEMS.get(str(entry["planned_in"]))
         if known is None or known.model is None:
             yield f"{where} planned_in: {entry['planned_in']!r} has no formula here"
+        for gap in entry["gaps"]:
+            if re.search(r"\d", gap["text"]) and gap.get("source") not in sources:
+                yield f"{where} gap {gap['text'][:40]!r}: expected a source of its number"
         for part in (*entry["beams"], *entry["why"]):
             if part.get("read") not in (*READ, "memory") or (part["read"] != "memory" and part.get("source") not in sources):
                 yield f"{where} {str(part.get('text'))[:40]!r}: expected a source, or read: memory"

@@ -37,14 +37,21 @@ def check_limits(
     Parameters
     ----------
     constraints : rows of ``constraints.csv`` (`Indications.of`).
-    system : dose system of the plan; fractions : of its course.
-    dose : RBE-weighted dose per fraction (z, y, x) [Gy (RBE)]; let_d : (z, y, x) [keV/um]; structures : fractions
-        (structure, z, y, x). Without them nothing is measured.
+    system : dose system of the plan.
+    fractions : of its course.
+    dose : RBE-weighted dose per fraction (z, y, x) [Gy (RBE)].
+    let_d : (z, y, x) [keV/um].
+    structures : fractions (structure, z, y, x). Without them nothing is measured.
 
     Returns
     -------
     DataFrame by the id of the constraint: `verdict` ("within the limit", "beyond the limit", the same "an association" for a
     retrospective cut-off, "not comparable"), `reason` of the last, `value` of the plan [unit of the constraint; NaN without].
+
+    Raises
+    ------
+    IonrtError
+        A metric or a unit that is not known.
     """
     rows = {}
     for key, one in constraints.iterrows():
@@ -56,7 +63,8 @@ def check_limits(
                 reason = f"no {one['organ']} in the phantom"
             else:
                 course = dose.copy(data=dose.data * float(fractions))
-                value = measure(str(one["metric"]), course, structures.sel(structure=[one["organ"]]), let_d)
+                here = structures.sel(structure=[one["organ"]])
+                value = measure(str(one["metric"]), course, here, let_d, unit=str(one["unit"]))
         verdict = "not comparable"
         if not reason:
             holds = TEST[str(one["op"])](value, float(one["limit"]))
@@ -83,15 +91,19 @@ def why_not(constraint: pd.Series, system: str, fractions: float) -> str:
     return "" if METRIC.fullmatch(str(constraint["metric"])) else "not measured here"
 
 
-def measure(metric: str, dose: xr.DataArray, organ: xr.DataArray, let_d: xr.DataArray | None = None) -> float:
+def measure(
+    metric: str, dose: xr.DataArray, organ: xr.DataArray, let_d: xr.DataArray | None = None, *, unit: str = "percent"
+) -> float:
     """A metric of one structure, of the form that ``constraints.csv`` uses.
 
     Parameters
     ----------
-    metric : ``Dmax``, ``Mean``, ``D5%``, ``D2cc`` [Gy (RBE)]; ``V30Gy`` [%]; ``share D>=64Gy LETd>55keV/um``, the share of the
-        structure with at least this dose and this LETd [%].
-    dose : RBE-weighted dose of the whole course (z, y, x) [Gy (RBE)]; organ : fractions (structure, z, y, x) of one structure;
-        let_d : (z, y, x) [keV/um], for the share.
+    metric : ``Dmax``, ``Mean``, ``D5%``, ``D2cc`` [Gy (RBE)]; ``V30Gy`` [`unit`]; ``share D>=64Gy LETd>55keV/um``, the share of
+        the structure with at least this dose and this LETd [%].
+    dose : RBE-weighted dose of the whole course (z, y, x) [Gy (RBE)].
+    organ : fractions (structure, z, y, x) of one structure.
+    let_d : (z, y, x) [keV/um], for the share.
+    unit : of a volume at a dose, "percent" or "cc".
 
     Raises
     ------
@@ -109,6 +121,7 @@ def measure(metric: str, dose: xr.DataArray, organ: xr.DataArray, let_d: xr.Data
         at = {"dose_at": float(form["share_d"]), "let_at": float(form["share_l"])}
         return 100.0 * float(evaluate.dose_let_histogram(dose, let_d, organ, **at).squeeze())
     if form["v"]:
-        return 100.0 * float(evaluate.volume_at_dose(dose, organ, dose=float(form["v"])).squeeze())
+        share = evaluate.volume_at_dose(dose, organ, dose=float(form["v"]))
+        return float((share * (share["volume"] if unit == "cc" else 100.0)).squeeze())
     key = {"percent" if form["unit"] == "%" else "cc": float(form["d"])}
     return float(evaluate.dose_at_volume(dose, organ, **key).squeeze())

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ionrt.compare.cases import system_of
 from ionrt.indications.facts import Indications, counts
+from ionrt.indications.limits import why_not
 from ionrt.outcome import binomial_ci
+from ionrt.quantities import one_of
+from ionrt.rbe import DOSE_SYSTEMS
 
 SMALL = 40  # patients behind a page, at most, for its banner
+WITH_PLAN = "with the plan below"
 
 
 def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
@@ -20,7 +25,8 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
 
     Parameters
     ----------
-    facts : of `load`; page : name of the indication.
+    facts : of `load`.
+    page : name of the indication.
 
     Returns
     -------
@@ -28,36 +34,55 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
     The column ``ref`` holds numbers in brackets that stand at the sources; "(abstract)" where only the abstract was read.
     Percentages of patients carry exact (Clopper-Pearson) limits over every count that rounds to the printed figure; those of
     survival curves published limits, or none.
+
+    Raises
+    ------
+    IonrtError
+        A page that the data do not have.
     """
-    entry = facts.pages[page]
+    entry = facts.pages[one_of(page, tuple(facts.pages), what="indication")]
     refs = _References(facts)
     made = {"banner": _banner(facts, page)}
-    made["schedules"] = _rows(facts.of("schedules", page), lambda r: {
+    made["schedules"] = _rows(facts.of("schedules", page), [], lambda r: {
         "dose": f"{r['total']:g} {_unit(r)} in {r['fractions']:g}",
-        "per fraction": f"{r['total'] / r['fractions']:.2f} {_unit(r)}",
+        "per fraction, same unit": f"{r['total'] / r['fractions']:.2f}",
         "for": _said(r), "known": r["confidence"], "ref": refs(r["source"]),
     })  # fmt: skip
-    made["constraints"] = _rows(facts.of("constraints", page).sort_values(["system", "kind"]), lambda r: {
-        "system": f"{r['system']} ({r['basis']})", "organ": r["organ"], "limit": _limit(r),
+    held, fractions = set(against(facts, page).values()), fractions_of(facts, page)
+    limits = facts.of("constraints", page).sort_values(["system", "organ", "kind"])
+    made["constraints"] = _rows(limits, ["system", "organ"], lambda r: {
+        "system": f"{r['system']} ({r['basis']})", "organ": _words(r["organ"]), "limit": _limit(r),
         "fractions": f"{r['fractions']:g}" if r["fractions"] > 0 else "not stated",
-        "kind": r["kind"].replace("cut_off", "association"), "remark": _said(r), "known": r["confidence"],
-        "ref": refs(r["source"]),
+        "kind": r["kind"].replace("cut_off", "association"), "remark": _said(r), "ref": refs(r["source"]),
+        "compared": _compared(r, held, fractions),
     })  # fmt: skip
-    made["outcomes"] = pd.DataFrame(
-        [_outcome(r, refs) for r in facts.outcomes[facts.outcomes["page"] == page].to_dict("records")]
-    )
-    made["toxicity"] = _rows(facts.of("toxicity", page), lambda r: {
+    outcomes = facts.outcomes[facts.outcomes["page"] == page]
+    made["outcomes"] = _rows(outcomes, ["study", "schedule", "system"], lambda r: _outcome(r, refs))
+    made["toxicity"] = _rows(facts.of("toxicity", page), ["event"], lambda r: {
         "event": r["term"], "percent": f"{r['percent']:g}", "n": f"{r['n']:g}", "95 % limits": exact_limits(r),
-        "remark": r["what"], "ref": refs(r["source"]),
+        "remark": _said(r), "ref": refs(r["source"]),
     })  # fmt: skip
-    for part in ("beams", "why"):
-        made[part] = pd.DataFrame([{"what": t["text"], "ref": refs(t.get("source") or "")} for t in entry[part]])
-    made["trials"] = _rows(facts.of("trials", page), lambda r: {
-        "what": _said(r), "status": f"{r['status']} (seen {r['seen']})", "ref": refs(r["source"])
+    for part in ("beams", "why", "gaps"):
+        said = [(_set(t["text"]), t.get("source") or "") for t in entry[part]]
+        made[part] = pd.DataFrame([{"what": t, "ref": refs(s) if s or part != "gaps" else ""} for t, s in said])
+    made["trials"] = _rows(facts.of("trials", page), ["trial"], lambda r: {
+        "trial": r.name, "what": _said(r), "status": f"{r['status']} (seen {r['seen']})", "ref": refs(r["source"])
     })  # fmt: skip
-    made["gaps"] = pd.DataFrame({"missing": entry["gaps"]})
     made["sources"] = refs.table()
     return {name: t.astype(str) if len(t) else pd.DataFrame({"": ["none found"]}) for name, t in made.items()}
+
+
+def fractions_of(facts: Indications, page: str) -> float:
+    """Of the schedule that the page plans; NaN where there is none."""
+    one = facts.schedule(page)
+    return float("nan") if one is None else float(one["fractions"])
+
+
+def against(facts: Indications, page: str) -> dict[str, str]:
+    """The dose system of each ion or mix that the page plans: protons alone have their own beside a carbon clinic's dose."""
+    model = str(DOSE_SYSTEMS[facts.pages[page]["planned_in"]].model)
+    names = {s.model: s.name for s in DOSE_SYSTEMS.values() if s.model}
+    return {mix: names[system_of(mix.split("+"), model, "constant")] for mix in facts.pages[page]["plan"]["ions"]}
 
 
 def exact_limits(row: pd.Series | dict[str, Any]) -> str:
@@ -83,7 +108,7 @@ class _References:
         if not source:
             return "memory, no source"
         number = self.used.setdefault(source, len(self.used) + 1)
-        return f"[{number}] ({self.rows['read'][source]})"
+        return f"[{number}]\N{NO-BREAK SPACE}({self.rows['read'][source]})"
 
     def table(self) -> pd.DataFrame:
         rows = []
@@ -100,8 +125,28 @@ class _References:
         return pd.DataFrame(rows)
 
 
-def _rows(table: pd.DataFrame, make: Callable[[pd.Series], dict[str, str]]) -> pd.DataFrame:
-    return pd.DataFrame([make(row) for _, row in table.iterrows()], index=table.index)
+def _rows(table: pd.DataFrame, heads: list[str], make: Callable[[pd.Series], dict[str, str]]) -> pd.DataFrame:
+    """One printed row per row of a table, `heads` in front."""
+    made = pd.DataFrame([make(row) for _, row in table.iterrows()])
+    return made.set_index(heads) if heads and len(made) else made
+
+
+def _words(name: str) -> str:
+    """A name of the tables in words: late_skin_G3_4 is "late skin G3-4"."""
+    return re.sub(r"G(\d)_(\d)", r"G\1-\2", str(name)).replace("_", " ").replace("plus", " or more")
+
+
+def _set(text: str) -> str:
+    """Signs and units as they are printed."""
+    for plain, printed in {"<=": "≤", ">=": "≥", "+-": "±", "keV/um": "keV/µm", "cm3": "cm³", "cm2": "cm²"}.items():
+        text = text.replace(plain, printed)
+    return text
+
+
+def _compared(row: pd.Series, systems: Iterable[str], fractions: float) -> str:
+    """Whether a plan of the page meets a constraint; why not, where none does."""
+    reasons = {why_not(row, system, fractions).partition(" (")[0] for system in systems}
+    return WITH_PLAN if "" in reasons else f"no: {'; '.join(sorted(reasons))}"
 
 
 def _unit(row: pd.Series | dict[str, Any]) -> str:
@@ -110,25 +155,26 @@ def _unit(row: pd.Series | dict[str, Any]) -> str:
 
 def _said(row: pd.Series) -> str:
     """The remark, with the row's dose system wherever it gives a dose."""
-    return re.sub(r"Gy ?\(RBE\)", _unit(row), row["what"]) if "system" in row else str(row["what"])
+    text = _set(str(row["what"]))
+    return re.sub(r"Gy ?\(RBE\)", _unit(row), text) if "system" in row else text
 
 
 def _limit(row: pd.Series) -> str:
     if pd.isna(row["limit"]):
         return f"{row['metric']}: no value"
     unit = _unit(row) if "(RBE)" in row["unit"] else row["unit"].replace("percent", "%").replace("cc", "cm3")
-    return f"{row['metric']} {row['op']} {row['limit']:g} {unit}"
+    return _set(f"{row['metric']} {row['op']} {row['limit']:g} {unit}")
 
 
-def _outcome(row: dict[str, Any], refs: _References) -> dict[str, str]:
+def _outcome(row: pd.Series, refs: _References) -> dict[str, str]:
     low, high, n = (float(row[c]) for c in ("low", "high", "n"))
     limits = f"{low:g} to {high:g} (published)" if np.isfinite([low, high]).all() else "not published"
     if pd.isna(row["years"]) and np.isfinite(n):  # crude: a share of patients
         limits = exact_limits(row) + " (exact)"
     years = "" if pd.isna(row["years"]) else f" at {row['years']:g} y"
     return {
-        "study": str(row["study"]), "n": f"{n:g}" if np.isfinite(n) else "not stated", "schedule": str(row["schedule"]),
-        "system": f"{row['system']} ({row['basis']})", "endpoint": f"{row['endpoint']}{years}",
+        "study": str(row["study"]), "schedule": str(row["schedule"]), "system": f"{row['system']} ({row['basis']})",
+        "endpoint": f"{_words(row['endpoint'])}{years}", "n": f"{n:g}" if np.isfinite(n) else "not stated",
         "group": re.sub(r"Gy ?\(RBE\)", _unit(row), str(row["group"])),
         "percent": f"{row['percent']:g}", "95 % limits": limits, "ref": refs(str(row["source"])),
     }  # fmt: skip
@@ -153,6 +199,8 @@ def _banner(facts: Indications, page: str) -> pd.DataFrame:
     elif one["system"] != facts.pages[page]["planned_in"]:
         stand = facts.pages[page]["planned_in"]
         lines.append(f"Published in {one['system']} ({one['basis']}), planned in {stand}: continuity is assumed, not shown.")
+    if len(systems := dict.fromkeys(against(facts, page).values())) > 1:
+        lines.append(f"Planned in several dose systems ({', '.join(systems)}): the same number of Gy, not the same effect.")
     if one is not None and one["fractions"] <= 4:
         lines.append("So few fractions lie outside what the RBE models were tuned on: look at the physical dose first.")
     return pd.DataFrame({"": lines})

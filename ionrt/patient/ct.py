@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ionrt.patient.dicom_files import Header, read_pixels
-from ionrt.patient.door import Fields
-from ionrt.patient.notes import Notes
+from ionrt.patient.reading.dicom_files import Header, read_pixels
+from ionrt.patient.reading.door import Fields
+from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"

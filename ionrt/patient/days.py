@@ -10,8 +10,8 @@ import xarray as xr
 
 from ionrt.patient.ct import is_ct
 from ionrt.patient.dicom import read_dicom
-from ionrt.patient.dicom_files import Header, scan
-from ionrt.patient.door import read_dataset
+from ionrt.patient.reading.dicom_files import Header, scan
+from ionrt.patient.reading.door import read_dataset
 from ionrt.quantities import IonrtError
 
 SCANNER = ("Manufacturer", "ManufacturerModelName", "KVP", "PatientID", "SpecificCharacterSet")

@@ -12,14 +12,14 @@ import xarray as xr
 
 from ionrt.files import content_hash
 from ionrt.parallel import each
-from ionrt.patient.coverage import Contours, spacing
 from ionrt.patient.ct import Scaling, Slice, check_mixed, hounsfield, is_ct, note_scaling, padding_of, slices_of
 from ionrt.patient.dicom_dose import doses_of
-from ionrt.patient.dicom_files import Header, scan
 from ionrt.patient.dicom_struct import choose_structure_set, read_contours
-from ionrt.patient.grid import DIMS, Layout, affine, layout
-from ionrt.patient.notes import Notes
-from ionrt.patient.structures import add_structures
+from ionrt.patient.geometry.coverage import Contours, spacing
+from ionrt.patient.geometry.grid import DIMS, Layout, affine, layout
+from ionrt.patient.geometry.structures import add_structures
+from ionrt.patient.reading.dicom_files import Header, scan
+from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError, stamp
 
 SLICES_PER_CHUNK = 32

@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from ionrt.files import content_hash
-from ionrt.patient.dicom_files import Header, read_fields, read_header, read_pixels
-from ionrt.patient.frames import frame_fault
-from ionrt.patient.grid import DIMS, affine, layout
-from ionrt.patient.notes import Notes
+from ionrt.patient.geometry.grid import DIMS, affine, layout
+from ionrt.patient.reading.dicom_files import Header, read_fields, read_header, read_pixels
+from ionrt.patient.reading.frames import frame_fault
+from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError, stamp
 
 COMMENTS = {"dose": "absorbed dose", "rbe_dose": "RBE-weighted dose, ", "let_d": "LETd [keV/um], "}  # as written

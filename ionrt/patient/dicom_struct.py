@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from ionrt.patient.coverage import Contours
-from ionrt.patient.dicom_files import Header, read_fields
-from ionrt.patient.door import DAMAGED, Fields
-from ionrt.patient.frames import frame_fault
-from ionrt.patient.notes import Notes
+from ionrt.patient.geometry.coverage import Contours
+from ionrt.patient.reading.dicom_files import Header, read_fields
+from ionrt.patient.reading.door import DAMAGED, Fields
+from ionrt.patient.reading.frames import frame_fault
+from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")

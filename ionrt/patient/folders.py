@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ionrt.patient.dicom_files import Header, scan
-from ionrt.patient.door import read_dataset
+from ionrt.patient.reading.dicom_files import Header, scan
+from ionrt.patient.reading.door import read_dataset
 
 REFERENCES = ("ReferencedRTPlanSequence", "DoseComment", "SOPInstanceUID")
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.files import atomic, content_hash
-from ionrt.quantities import IonrtError, one_of, stamp
+from ionrt.quantities import QUANTITIES, IonrtError, one_of, stamp
 
 DIMS = ("z", "y", "x")
 META_TYPES = {"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -54,9 +54,9 @@ def read_image(path: str | Path, quantity: str = "dose", *, factor: float = 1.0,
     suffix = one_of(file.suffix.lower(), (".mhd", ".mha", ".nrrd", ".nhdr"), what=f"{file.name}: format")
     if not (np.isfinite(factor) and factor > 0.0):
         raise IonrtError(f"read_image: expected a factor above 0, got {factor!r}")
-    needed = {"let_d": "let_definition", "rbe_dose": "rbe_model"}.get(quantity)
-    if needed and needed not in attrs:
-        raise IonrtError(f"read_image: {quantity} needs {needed}=, which {file.name} does not carry; ask who made it")
+    for needed in QUANTITIES[one_of(quantity, tuple(QUANTITIES), what="read_image: quantity")].carries:
+        if not attrs.get(needed):
+            raise IonrtError(f"read_image: {quantity} needs {needed}=, which {file.name} does not carry; ask who made it")
     try:
         values, directions, origin = _meta(file) if suffix in (".mhd", ".mha") else _nrrd(file)
     except (KeyError, ValueError, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
@@ -69,8 +69,21 @@ def read_image(path: str | Path, quantity: str = "dose", *, factor: float = 1.0,
 def write_image(da: xr.DataArray, path: str | Path) -> Path:
     """Write a volume as MetaImage (.mha, header and data in one file) or NRRD (.nrrd), by the name of the file.
 
-    Parameters: `da` (z, y, x) uniform grid in mm (LPS); `path` replaced only by a complete file. Returns the path.
-    Errors: another ending, uneven spacing. Attributes are not kept: say what it is in the file's name.
+    Attributes are not kept: say what it is in the file's name.
+
+    Parameters
+    ----------
+    da : (z, y, x) on a uniform grid in mm (LPS).
+    path : replaced only by a complete file.
+
+    Returns
+    -------
+    The path.
+
+    Raises
+    ------
+    IonrtError
+        Another ending, uneven spacing.
     """
     file = Path(path)
     suffix = one_of(file.suffix.lower(), (".mha", ".nrrd"), what="write_image: format")

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ionrt.ions import IONS, get
-from ionrt.patient.dicom_files import read_fields, read_header
-from ionrt.patient.door import Fields, files_of
-from ionrt.patient.notes import Notes
+from ionrt.patient.reading.dicom_files import read_fields, read_header
+from ionrt.patient.reading.door import Fields, files_of
+from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError
 
 ION_PLAN = "1.2.840.10008.5.1.4.1.1.481.8"

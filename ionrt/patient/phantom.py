@@ -11,9 +11,10 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.files import atomic
-from ionrt.patient.coverage import Contours, coverage
-from ionrt.patient.dicom_write import uid, write_ct, write_structure_set
-from ionrt.patient.structures import add_structures, contours_of
+from ionrt.patient.geometry.coverage import Contours, coverage
+from ionrt.patient.geometry.structures import add_structures, contours_of
+from ionrt.patient.writing.dicom_write import write_ct, write_structure_set
+from ionrt.patient.writing.objects import uid
 from ionrt.quantities import IonrtError, one_of
 
 AIR = -1000.0
@@ -104,7 +105,10 @@ def add_ellipsoid(
     Parameters
     ----------
     patient : Dataset of `read_dicom` (contours are kept, fractions stay lazy).
-    name : of the new structure; centre : (x, y, z) [mm, LPS]; radii : one number or (x, y, z) [mm]; kind : interpreted type.
+    name : of the new structure.
+    centre : (x, y, z) [mm, LPS].
+    radii : one number or (x, y, z) [mm].
+    kind : interpreted type.
 
     Returns
     -------

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import xarray as xr
 from pydicom.dataset import Dataset
 
-from ionrt.patient.coverage import spacing
-from ionrt.patient.ct import CT_IMAGE, is_ct
-from ionrt.patient.dicom_files import Header, read_fields, scan
-from ionrt.patient.dicom_write import IDENTITY, _common, _ds, _item, _plain, _save, uid
-from ionrt.patient.door import Fields
-from ionrt.patient.grid import DIMS, layout
+from ionrt.patient.ct import CT_IMAGE
+from ionrt.patient.geometry.coverage import spacing
+from ionrt.patient.geometry.grid import DIMS, layout
+from ionrt.patient.reading.dicom_files import Header, read_fields
+from ionrt.patient.reading.door import Fields
+from ionrt.patient.writing.objects import decimal, item, new_object, save, series_of, uid
 from ionrt.quantities import IonrtError, stamp
 
 SPATIAL = "1.2.840.10008.5.1.4.1.1.66.1"
@@ -33,7 +32,8 @@ def matrix_transform(matrix: np.ndarray, **attrs: object) -> xr.Dataset:
 
     Parameters
     ----------
-    matrix : (4, 4), mm, LPS; attrs : what is known about it, such as ``method``.
+    matrix : (4, 4), mm, LPS.
+    attrs : what is known about it, such as ``method``.
 
     Returns
     -------
@@ -56,7 +56,8 @@ def field_transform(displacement: np.ndarray, coords: Mapping[str, np.ndarray], 
 
     Parameters
     ----------
-    displacement : (3, z, y, x) components x, y, z [mm, LPS], NaN where not defined; coords : voxel centres z, y, x [mm];
+    displacement : (3, z, y, x) components x, y, z [mm, LPS], NaN where not defined.
+    coords : voxel centres z, y, x [mm].
     attrs : what is known about it; ``resolution`` (z, y, x) [mm] where an axis has one voxel only.
 
     Returns
@@ -96,7 +97,8 @@ def write_registration(transform: xr.Dataset, path: str | Path, *, fixed: xr.Dat
     Parameters
     ----------
     transform : from points of `fixed` (planning CT) to points of `moving` (daily CT) [mm, LPS].
-    path : file to write, replaced only by a complete one; fixed, moving : Datasets of `read_dicom`.
+    path : file to write, replaced only by a complete one.
+    fixed, moving : Datasets of `read_dicom`.
 
     Returns
     -------
@@ -110,20 +112,25 @@ def write_registration(transform: xr.Dataset, path: str | Path, *, fixed: xr.Dat
     ----------
     DICOM PS3.3 C.20.2, C.20.3; PS3.17 annex P.
     """
-    kind, images = check_transform(transform), [_images_of(fixed), _images_of(moving)]
+    kind, images = check_transform(transform), [series_of(p, what="write_registration") for p in (fixed, moving)]
     template = images[0][0]
     frames = [str(one.FrameOfReferenceUID) for one, _ in images]
-    content = transform[kind].values.tobytes()
-    identity = {key: template.get(keyword, "") for key, keyword in IDENTITY.items()}
     series = [str(one.SeriesInstanceUID) for one, _ in images]
-    data = _common(identity, SPATIAL if kind == "matrix" else DEFORMABLE, "REG", uid(*series, kind, content))
-    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = uid(*series, "registration"), 4, 1
-    data.SeriesDescription = _plain(f"{template.get('SeriesDescription', '')} registration")
+    data = new_object(
+        template,
+        SPATIAL if kind == "matrix" else DEFORMABLE,
+        "REG",
+        uid(*series, kind, transform[kind].values.tobytes()),
+        series=uid(*series, "registration"),
+        number=4,
+        description=f"{template.get('SeriesDescription', '')} registration",
+        frame=frames[0],
+    )
     data.ContentLabel, data.ContentDescription, data.ContentCreatorName = "REGISTRATION", "planning -> daily, mm", ""
-    data.Laterality, data.FrameOfReferenceUID, data.PositionReferenceIndicator = "", frames[0], ""
+    data.Laterality = ""
     referenced = [[_image(i) for i in instances] for _, instances in images]
     data.ReferencedSeriesSequence = [
-        _item(SeriesInstanceUID=s, ReferencedInstanceSequence=r) for s, r in zip(series, referenced, strict=True)
+        item(SeriesInstanceUID=s, ReferencedInstanceSequence=r) for s, r in zip(series, referenced, strict=True)
     ]
     if kind == "matrix":
         ways = (np.eye(4), np.linalg.inv(transform["matrix"].values))
@@ -132,7 +139,7 @@ def write_registration(transform: xr.Dataset, path: str | Path, *, fixed: xr.Dat
         ]  # of the fixed image itself: identity
     else:
         data.DeformableRegistrationSequence = [_grid_item(transform["displacement"], frames[1], referenced[1])]
-    return _save(data, Path(path))
+    return save(data, Path(path))
 
 
 def read_registration(path: str | Path, *, fixed: xr.Dataset, moving: xr.Dataset) -> xr.Dataset:
@@ -144,7 +151,8 @@ def read_registration(path: str | Path, *, fixed: xr.Dataset, moving: xr.Dataset
 
     Parameters
     ----------
-    path : the file; fixed, moving : Datasets of `read_dicom`.
+    path : the file.
+    fixed, moving : Datasets of `read_dicom`.
 
     Returns
     -------
@@ -196,46 +204,36 @@ def image_attrs(fixed: xr.Dataset, moving: xr.Dataset) -> dict[str, str]:
     return {f"{s}_{k}": str(i.attrs[long]) for s, i in sides for k, long in keys.items() if i.attrs.get(long)}
 
 
-def _images_of(patient: xr.Dataset) -> tuple[Dataset, list[str]]:
-    """Header and instance UIDs of the CT series of a patient."""
-    folder, series = patient.attrs.get("source", ""), patient.attrs.get("series_instance_uid")
-    mine = [h for h in scan(folder) if is_ct(h) and h.code("SeriesInstanceUID") == series]
-    if not mine:
-        raise IonrtError(f"write_registration: {folder} holds no CT series {series}; read the patient from where its files are")
-    header = pydicom.dcmread(mine[0].path, stop_before_pixels=True)
-    return header, sorted(h.code("SOPInstanceUID") for h in mine)
-
-
 def _image(instance: str) -> Dataset:
-    return _item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=instance)
+    return item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=instance)
 
 
 def _coded(value: str, meaning: str) -> Dataset:
-    return _item(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)
+    return item(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)
 
 
 def _matrix_item(matrix: np.ndarray, frame: str, images: list[Dataset]) -> Dataset:
     """One item of the Registration Sequence."""
     turned = matrix[:3, :3].T @ matrix[:3, :3]
     kind = "RIGID" if np.abs(turned - np.eye(3)).max() < RIGID else "AFFINE"
-    inner = _item(
-        FrameOfReferenceTransformationMatrix=[_ds(v) for v in matrix.ravel()], FrameOfReferenceTransformationMatrixType=kind
+    inner = item(
+        FrameOfReferenceTransformationMatrix=[decimal(v) for v in matrix.ravel()], FrameOfReferenceTransformationMatrixType=kind
     )
-    one = _item(MatrixSequence=[inner], RegistrationTypeCodeSequence=[_coded("125024", "Image Content-based Alignment")])
-    return _item(FrameOfReferenceUID=frame, MatrixRegistrationSequence=[one], ReferencedImageSequence=images)
+    one = item(MatrixSequence=[inner], RegistrationTypeCodeSequence=[_coded("125024", "Image Content-based Alignment")])
+    return item(FrameOfReferenceUID=frame, MatrixRegistrationSequence=[one], ReferencedImageSequence=images)
 
 
 def _grid_item(u: xr.DataArray, frame: str, images: list[Dataset]) -> Dataset:
     """The item of the Deformable Registration Sequence: one total field, x fastest, components together."""
     values = u.transpose(*DIMS, "axis").sel(axis=list(AXES)).values.astype("<f4")
-    grid = _item(
+    grid = item(
         ImageOrientationPatient=["1", "0", "0", "0", "1", "0"],
-        ImagePositionPatient=[_ds(u[d].values[0]) for d in AXES],
+        ImagePositionPatient=[decimal(u[d].values[0]) for d in AXES],
         GridDimensions=[u.sizes[d] for d in AXES],
         GridResolution=[float(s) for s in u.attrs["resolution"][::-1]],
     )
     grid.add_new("VectorGridData", "OF", values.tobytes())
-    return _item(
+    return item(
         SourceFrameOfReferenceUID=frame,
         ReferencedImageSequence=images,
         RegistrationTypeCodeSequence=[_coded("125024", "Image Content-based Alignment")],

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import ions
-from ionrt.patient import IonPlan
+from ionrt.patient.ionplan import IonPlan
 from ionrt.plan.engine.influence import BeamInfluence, Influence
 from ionrt.plan.setup.beams import Plan
 from ionrt.plan.setup.room import FWHM, RADIATION_LENGTH_WATER, highland
@@ -95,7 +95,7 @@ def write_ion_plan(
     ----------
     DICOM PS3.3 C.8.8.25.
     """
-    from ionrt.patient.dicom_plan import write_plan_tables
+    from ionrt.patient.writing.dicom_plan import write_plan_tables
 
     if plan != influence.plan:
         raise IonrtError("write_ion_plan: expected the plan that the influence was made for; give influence.plan")

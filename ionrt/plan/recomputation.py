@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.files import content_hash
-from ionrt.patient import IonPlan
+from ionrt.patient.ionplan import IonPlan
 from ionrt.plan.engine.influence import BeamInfluence, Influence, beam_influence
 from ionrt.plan.fields import field
 from ionrt.plan.setup.beams import Beam, Plan

@@ -1,16 +1,16 @@
-from .bands import histogram_bands as histogram_bands
-from .bands import scenario_points as scenario_points
 from .biology import curves as curves
+from .browser import browse as browse
 from .cohort import calibration as calibration
+from .cohort import counts as counts
 from .cohort import coverage as coverage
 from .cohort import forest as forest
 from .cohort import lines as lines
 from .drawn_lines import depth_profiles as depth_profiles
 from .drawn_lines import histograms as histograms
+from .drawn_lines import scenario_points as scenario_points
 from .explorer import Explorer as Explorer
 from .explorer import explore as explore
 from .planning import directions as directions
-from .planning import option_slices as option_slices
 from .planning import reach_curves as reach_curves
 from .planning import spot_weights as spot_weights
 from .planning import trade_offs as trade_offs
@@ -20,6 +20,7 @@ from .style import Figure as Figure
 from .style import setup as setup
 from .tables import table as table
 from .trial import boundaries as boundaries
+from .trial import flow as flow
 from .trial import power_curve as power_curve
 from .trial import recommendations as recommendations
 from .trial import survival_steps as survival_steps

@@ -9,10 +9,10 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ionrt.plot.style import ION_COLOURS, ION_DASHES, ION_NAMES, PANEL_COLOURS, Figure, in_columns, label, panel, provenance
+from ionrt.ions import in_words
+from ionrt.plot.style import SHADE, Figure, in_columns, label, looks, panel, provenance, sized
 from ionrt.quantities import IonrtError
 
-DASHES = ("solid", "dashed", "dotdash", "dotted")
 Points = Mapping[str, tuple[Any, Any]]
 
 
@@ -39,17 +39,16 @@ def curves(
     marks in the colour of the line of that name; `shaded` from, to on the axis; `columns` per row; `width` [pixels];
     `xlim`, `ylim`, `logx`, `logy` of all panels; `caption` first sentence.
     """
-    looks = _looks(panels)
-    n = min(columns, len(panels)) or 1
-    size, drawn = int(width / n) - 95, []
+    look = looks(name for lines in panels.values() for name in lines)
+    n, drawn = min(columns, len(panels)) or 1, []
     for k, (title, lines) in enumerate(panels.items()):
-        items: list[Any] = [hv.VSpan(*shaded).opts(color="#999999", alpha=0.22, line_alpha=0)] if shaded else []
-        items += [_band(da, looks[name][0]) for name, da in lines.items() if "quantile" in da.dims]
+        items: list[Any] = [hv.VSpan(*shaded).opts(**SHADE)] if shaded else []
+        items += [_band(da, look[name][0]) for name, da in lines.items() if "quantile" in da.dims]
         tops = {name: _quantile(da, -1) for name, da in lines.items()}
         lines = {name: _quantile(da, da.sizes.get("quantile", 0) // 2) for name, da in lines.items()}
-        items += [_line(title, name, da, *looks[name]) for name, da in lines.items()]
+        items += [_line(title, name, da, *look[name]) for name, da in lines.items()]
         for name, (x, y) in ((points or {}).get(title) or {}).items():
-            colour = looks[name][0] if name in looks else "#333333"
+            colour = look[name][0] if name in look else "#333333"
             marks = hv.Scatter((np.asarray(x, float), np.asarray(y, float)))
             items.append(marks.opts(color="white", line_color=colour, line_width=2, size=9))
         first = next(iter(lines.values()))
@@ -58,29 +57,20 @@ def curves(
             hv.Overlay(items).opts(
                 panel(
                     title=title,
-                    frame_width=size,
-                    frame_height=int(min(0.75 * size, 290)),
                     xlabel=xlabel if k >= len(panels) - n else "",
                     ylabel=ylabel or label(str(first.name)),
                     xlim=across,
                     ylim=ylim or _height(tops, across, logy),
                     logx=logx,
                     logy=logy,
+                    **sized(width, n),
                 )
             )
         )
     grid = in_columns(drawn, n)
     arrays = [da for lines in panels.values() for da in lines.values()]
-    key = tuple((ION_NAMES.get(name, name), *look) for name, look in looks.items())
+    key = tuple((in_words(name), *one) for name, one in look.items())
     return Figure(grid, f"{caption} {provenance(arrays)}".strip(), key=key)
-
-
-def _looks(panels: Mapping[str, Mapping[str, xr.DataArray]]) -> dict[str, tuple[str, str]]:
-    """Colour and dash of each name: the house colours of ions, else in order of appearance."""
-    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    if all(name in ION_COLOURS for name in names):
-        return {name: (ION_COLOURS[name], ION_DASHES[name]) for name in names}
-    return {name: (PANEL_COLOURS[i % 8], DASHES[(i + i // 8) % 4]) for i, name in enumerate(names)}
 
 
 def _line(title: str, name: str, da: xr.DataArray, colour: str, dash: str) -> hv.Curve:

@@ -1,68 +1,91 @@
-"""Volume histograms and depth profiles, one colour per ion."""
+"""Volume histograms, depth profiles and metrics in scenarios: one look per ion, mix or way of planning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ionrt.plot.style import ION_COLOURS, ION_DASHES, ION_NAMES, Figure, in_columns, label, panel, provenance
-from ionrt.quantities import check
+from ionrt.ions import in_words
+from ionrt.plot.style import MARKERS, SHADE, Figure, by_case, in_columns, label, looks, panel, provenance, sized
+from ionrt.quantities import IonrtError, check
 
 
-def _curve(x: np.ndarray, y: np.ndarray, ion: str, kdim: hv.Dimension, vdim: hv.Dimension) -> hv.Curve:
+def _curve(x: np.ndarray, y: np.ndarray, look: tuple[str, str], kdim: hv.Dimension, vdim: hv.Dimension) -> hv.Curve:
     good = np.isfinite(y)
     return hv.Curve((x[good].astype(np.float32), y[good].astype(np.float32)), kdim, vdim).opts(
-        color=ION_COLOURS.get(ion, "#333333"), line_dash=ION_DASHES.get(ion, "solid"), line_width=2.2, tools=["hover"]
+        color=look[0], line_dash=look[1], line_width=2.2, tools=["hover"]
     )
 
 
-def _key(da: xr.DataArray) -> tuple[tuple[str, str, str], ...]:
-    """The lines of the ions; under the figure, where they cover nothing."""
-    ions = [str(i) for i in da["ion"].values] if "ion" in da.dims else []
-    return tuple((ION_NAMES.get(i, i), ION_COLOURS.get(i, "#333333"), ION_DASHES.get(i, "solid")) for i in ions if i)
+def _looks(da: xr.DataArray) -> dict[str, tuple[str, str]]:
+    return looks(str(c) for c in da["case"].values) if da["case"].values[0] else {"": ("#333333", "solid")}
+
+
+def _key(of: Mapping[str, tuple[str, str]]) -> tuple[tuple[str, str, str], ...]:
+    """The lines; under the figure, where they cover nothing."""
+    return tuple((in_words(name), *look) for name, look in of.items() if name)
 
 
 def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, caption: str = "") -> Figure:
-    """Cumulative volume histograms of `ionrt.dvh`: one panel per structure, one line per ion.
+    """Cumulative volume histograms of `ionrt.dvh`: one panel per structure, one line per ion or case.
 
-    Parameters: `curves`, ``volume_fraction`` ([ion,] structure, <quantity>); `columns` panels per row; `width` of the figure
-    [pixels]; `caption` first sentence. Structures without volume are left out and named in the caption.
+    Parameters
+    ----------
+    curves : DataArray ``volume_fraction`` ([case or ion,] structure, quantity), shares of one; with ``statistic`` in front, of
+        `ionrt.evaluate.band`, the line is the nominal scenario and a band lies between the extremes of all.
+    columns : panels per row; width : of the figure [pixels]; caption : first sentence.
+
+    Returns
+    -------
+    Figure
+        Structures without volume are left out and named in the caption.
+
+    Raises
+    ------
+    IonrtError
+        No volume histogram; a band without ``nominal``, ``min`` or ``max``.
     """
     check(curves, "volume_fraction", dims=("structure",))
     quantity = str(curves.attrs.get("quantity") or curves.dims[-1])
-    curves = (curves if "ion" in curves.dims else curves.expand_dims(ion=[""])).compute()
-    present = [s for s in curves["structure"].values if bool(np.isfinite(curves.sel(structure=s)).any())]
+    banded = "statistic" in curves.dims
+    if banded and (missing := {"nominal", "min", "max"} - {str(s) for s in curves["statistic"].values}):
+        raise IonrtError(f"histograms: the statistic {sorted(missing)[0]!r} is missing; see ionrt.evaluate.band")
+    curves = by_case(curves).compute()
+    low, middle, high = ((curves.sel(statistic=s) if banded else curves) for s in ("min", "nominal", "max"))
+    present = [s for s in curves["structure"].values if bool(np.isfinite(middle.sel(structure=s)).any())]
     absent = [str(s) for s in curves["structure"].values if s not in present]
     n = min(columns, len(present)) or 1
-    size = int(width / n) - 95
-    used = curves[quantity].where((curves.sel(structure=present) > 0.002).any(["ion", "structure"]))
-    reach = 1.05 * float(used.max()) or 1.0
+    used = curves[quantity].where((high.sel(structure=present) > 0.002).any(["case", "structure"]))
     kdim, vdim = hv.Dimension(quantity, label=label(quantity, curves)), hv.Dimension("volume", label="Volume [%]")
-    drawn = []
+    x, look, drawn = curves[quantity].values, _looks(curves), []
     for k, structure in enumerate(present):
-        lines = [
-            _curve(curves[quantity].values, 100 * curves.sel(structure=structure, ion=ion).values, str(ion), kdim, vdim)
-            for ion in curves["ion"].values
-        ]
+        at = [{"structure": structure, "case": case} for case in curves["case"].values]
+        items: list[Any] = []
+        for one in at if banded else []:
+            ends = (100 * low.sel(one).values, 100 * high.sel(one).values)
+            area = hv.Area(tuple(v.astype(np.float32) for v in (x, *ends)), kdim, ["low", "high"])
+            items.append(area.opts(color=look[str(one["case"])][0], fill_alpha=0.25, line_alpha=0.0))
+        items += [_curve(x, 100 * middle.sel(one).values, look[str(one["case"])], kdim, vdim) for one in at]
         drawn.append(
-            hv.Overlay(lines).opts(
+            hv.Overlay(items).opts(
                 panel(
                     title=str(structure),
-                    frame_width=size,
-                    frame_height=int(min(0.75 * size, 260)),
                     ylim=(0, 103),
-                    xlim=(0, reach),
+                    xlim=(0, 1.05 * float(used.max()) or 1.0),
                     xlabel=label(quantity, curves),
                     ylabel="Volume [%]" if k % n == 0 else "",
+                    **sized(width, n, most=260),
                 )
             )
         )
-    missing = f" Without volume on the grid: {', '.join(absent)}." if absent else ""
-    text = f"{caption} Cumulative volume histograms of {label(quantity, curves)} per structure.{missing} {provenance([curves])}"
-    return Figure(in_columns(drawn, n), text.strip(), key=_key(curves))
+    missing_there = f" Without volume on the grid: {', '.join(absent)}." if absent else ""
+    bands = " Lines: nominal; bands: between the extremes over all scenarios." if banded else ""
+    what = f"Cumulative volume histograms of {label(quantity, curves)} per structure.{bands}{missing_there}"
+    return Figure(in_columns(drawn, n), f"{caption} {what} {provenance([curves])}".strip(), key=_key(look))
 
 
 def depth_profiles(
@@ -73,34 +96,88 @@ def depth_profiles(
     width: int = 1140,
     caption: str = "",
 ) -> Figure:
-    """Quantities along the beam axis: one panel per quantity, one line per ion, the target shaded.
+    """Quantities along the beam axis: one panel per quantity, one line per ion or case, the target shaded.
 
-    Parameters: `profiles`, arrays ([ion,] distance [mm]) of `ionrt.evaluate.depth_profile`; `target` from, to [mm] on the same
-    axis; `columns` panels per row; `width` [pixels]; `caption` first sentence.
+    Parameters
+    ----------
+    profiles : DataArrays ([case or ion,] distance [mm]) of `ionrt.evaluate.depth_profile`, in units of their quantity.
+    target : from, to [mm] on the same axis; columns : panels per row; width : of the figure [pixels]; caption : first sentence.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    KeyError
+        An array whose name is no known quantity.
     """
     arrays = list(profiles.values()) if isinstance(profiles, Mapping) else list(profiles)
     n = min(columns, len(arrays)) or 1
-    size = int(width / n) - 95
-    kdim, drawn = hv.Dimension("distance", label="Depth in the body [mm]"), []
-    for da in arrays:
-        da = (da if "ion" in da.dims else da.expand_dims(ion=[""])).compute()
+    kdim, drawn, look = hv.Dimension("distance", label="Depth in the body [mm]"), [], _looks(by_case(arrays[0]))
+    for da in (by_case(one).compute() for one in arrays):
         name = str(da.name)
         vdim = hv.Dimension(name, label=label(name, da))
-        lines = [_curve(da["distance"].values, da.sel(ion=i).values, str(i), kdim, vdim) for i in da["ion"].values]
-        top = 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0
-        shade = [hv.VSpan(*target).opts(color="#999999", alpha=0.22, line_alpha=0)] if target else []
+        x = da["distance"].values
+        lines = [_curve(x, da.sel(case=c).values, look[str(c)], kdim, vdim) for c in da["case"].values]
+        shade = [hv.VSpan(*target).opts(**SHADE)] if target else []
         drawn.append(
             hv.Overlay([*shade, *lines]).opts(
                 panel(
-                    frame_width=size,
-                    frame_height=int(min(0.8 * size, 280)),
                     xlabel="Depth in the body [mm]",
                     ylabel=label(name, da),
-                    ylim=(0, top),
-                    xlim=(float(da["distance"].min()), float(da["distance"].max())),
+                    ylim=(0, 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0),
+                    xlim=(float(x.min()), float(x.max())),
+                    **sized(width, n, ratio=0.8, most=280),
                 )
             )
         )
     shaded = " The target is shaded." if target else ""
     text = f"{caption} {', '.join(label(str(a.name)) for a in arrays)} along the beam through the centre of the target.{shaded}"
-    return Figure(in_columns(drawn, n), f"{text} {provenance(arrays)}".strip(), key=_key(arrays[0]))
+    return Figure(in_columns(drawn, n), f"{text} {provenance(arrays)}".strip(), key=_key(look))
+
+
+def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, caption: str = "") -> Figure:
+    """A metric in each scenario: one panel per metric, one row per scenario, one marker per case.
+
+    Parameters
+    ----------
+    metrics : DataArrays (case, scenario) named as their quantity, with the attribute ``metric`` ("D95").
+    width : of the figure [pixels]; caption : first sentence.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    IonrtError
+        No metric.
+    """
+    if not metrics:
+        raise IonrtError("scenario_points: expected at least one metric")
+    cases = [str(p) for p in metrics[0]["case"].values]
+    scenarios = [str(s) for s in metrics[0]["scenario"].values][::-1]
+    n, drawn, look = len(metrics), [], looks(cases)
+    for k, metric in enumerate(metrics):
+        name = f"{metric.attrs.get('metric', '')} {label(str(metric.name))}".strip()
+        points = []
+        for shape, case in zip(MARKERS, cases, strict=False):
+            values = metric.sel(case=case).values[::-1].astype(float)
+            one = hv.Scatter((scenarios, values), hv.Dimension("scenario"), hv.Dimension("value", label=name))
+            points.append(one.opts(color=look[case][0], marker=shape, size=9, tools=["hover"], invert_axes=True, alpha=0.9))
+        drawn.append(
+            hv.Overlay(points).opts(
+                panel(
+                    frame_width=int((width - 180) / n) - 60,
+                    frame_height=24 * len(scenarios) + 20,
+                    invert_axes=True,
+                    xlabel="" if k else "Scenario",
+                    ylabel=name,
+                    **({"yaxis": None} if k else {}),
+                )
+            )
+        )
+    shapes = "; ".join(f"{shape}s: {in_words(case)}" for shape, case in zip(MARKERS, cases, strict=False))
+    text = f"{caption} {shapes[:1].upper()}{shapes[1:]}. {provenance(metrics)}"
+    return Figure(in_columns(drawn, n), text.strip(), key=_key(look))

@@ -13,8 +13,9 @@ from bokeh import plotting
 
 from ionrt import rbe
 from ionrt.let import ions_of
+from ionrt.patient import regrid
 from ionrt.plot.scene import GRID, Scene
-from ionrt.plot.slice_views import PLANES, STRUCTURE_COLOURS, target_first
+from ionrt.plot.slice_views import GREY, ISODOSES, PLANES, STRUCTURE_COLOURS, target_first
 from ionrt.plot.style import COLOURMAPS, PANEL_COLOURS, label, whole_palette
 from ionrt.quantities import IonrtError, one_of
 
@@ -22,7 +23,6 @@ from ionrt.quantities import IonrtError, one_of
 figure: Any = plotting.figure
 models: Any = bokeh_models
 SHOWN = ("rbe_dose", "dose", "let_d", "rbe", "ct")
-ISODOSES = (50, 80, 95, 107)  # % of the prescription
 
 
 def explore(
@@ -41,9 +41,9 @@ def explore(
 
     Parameters
     ----------
-    result : `Comparison`, `Options` or `Robustness` of `ionrt.compare`; a field of `ionrt.field` (z, y, x), with `ion`, `beam`
+    result : `Comparison` of `ionrt.compare`; a field of `ionrt.field` (z, y, x), with `ion`, `beam`
         or `scenario` in front or not; or {name: field}.
-    patient : for fields: Dataset on their grid (`regrid`), with ``ct`` and ``structures``.
+    patient : for fields: Dataset with ``ct`` and ``structures``, as it was planned on; brought to the grid of the fields.
     model : for fields: the planned model; prescription : for fields [Gy (RBE)] per fraction, default the largest dose.
     structures : names to show at the beginning, default all but outlines; height : of a plane [pixels].
 
@@ -53,12 +53,13 @@ def explore(
 
     Raises
     ------
-    IonrtError for what is no result, or fields without dose.
+    IonrtError for what is no result, fields without dose, a patient whose grid is not that of the fields.
     """
-    return Explorer(_scene(result, patient, model, prescription), structures=tuple(structures), height=height)
+    return Explorer(scene_of(result, patient, model, prescription), structures=tuple(structures), height=height)
 
 
-def _scene(result: Any, patient: xr.Dataset | None, model: str, prescription: float | None) -> Scene:
+def scene_of(result: Any, patient: xr.Dataset | None, model: str, prescription: float | None) -> Scene:
+    """What `explore` and `browse` look at."""
     if hasattr(result, "cases") and hasattr(result, "grid"):
         made = result.cases
         return Scene(
@@ -73,9 +74,23 @@ def _scene(result: Any, patient: xr.Dataset | None, model: str, prescription: fl
         result = _parts(result)
     if not isinstance(result, Mapping) or not all(isinstance(f, xr.Dataset) for f in result.values()):
         raise IonrtError(f"explore: expected a comparison, a field or {{name: field}}, got {type(result).__name__}")
-    grid = patient if patient is not None else xr.Dataset()
+    grid = _on_grid(patient, next(iter(result.values()))) if patient is not None and result else xr.Dataset()
     models = dict.fromkeys(result, one_of(model, tuple(rbe.MODELS), what="model"))
     return Scene(dict(result), grid, prescription=prescription, models=models, ions={n: ions_of(f) for n, f in result.items()})
+
+
+def _on_grid(patient: xr.Dataset, field: xr.Dataset) -> xr.Dataset:
+    """The patient on the voxels of a field, which are averages of the CT's."""
+
+    def fits(one: xr.Dataset) -> bool:
+        return all(one[d].size == field[d].size and np.allclose(one[d], field[d], atol=1e-3) for d in GRID)
+
+    if fits(patient):
+        return patient
+    coarse = regrid(patient, spacing=[abs(float(field[d][1] - field[d][0])) for d in GRID])
+    if not fits(coarse):
+        raise IonrtError("explore: the fields do not lie on the grid of this patient; give the one that they were planned on")
+    return coarse
 
 
 def _parts(field: xr.Dataset) -> dict[str, xr.Dataset]:
@@ -85,7 +100,7 @@ def _parts(field: xr.Dataset) -> dict[str, xr.Dataset]:
         return {"field": field}
     dim, labels = front[0], field[front[0]].values
     parts = {str(v): field.isel({dim: i}, drop=True) for i, v in enumerate(labels)}
-    return parts if dim in ("scenario", "plan", "option") else {"all": field.sum(dim, keep_attrs=True), **parts}
+    return parts if dim in ("scenario", "plan", "case") else {"all": field.sum(dim, keep_attrs=True), **parts}
 
 
 class Explorer:
@@ -234,7 +249,7 @@ class _Plane:
         self.figure.image(
             "image",
             source=self.grey,
-            color_mapper=models.LinearColorMapper(palette="Greys256", low=-360, high=440),
+            color_mapper=models.LinearColorMapper(palette="Greys256", low=GREY[0], high=GREY[1]),
             **self.frame,
         )
         self.mapper = models.LinearColorMapper(

@@ -28,7 +28,6 @@ FLAGS = (
     "--disable-background-networking",
     "--no-first-run",
 )
-DASHES = {"solid": "none", "dashed": "6 3", "dotdash": "2 3 6 3", "dotted": "2 3"}
 WIDTH, LINE, LETTERS = 1240, 18, 165  # pixels, pixels, letters of a line of the caption
 # the page tells what it holds in its own text, which the browser prints out
 PAGE = """<!DOCTYPE html><html><head><meta charset="utf-8">{scripts}</head>
@@ -93,7 +92,7 @@ def _with_words(svg: str, key: tuple[tuple[str, str, str], ...], caption: str) -
             x, y = 10.0, y + LINE
         place = f"x1='{x}' y1='{y - 4}' x2='{x + 30}' y2='{y - 4}'"
         rim = f"<line {place} stroke='#777' stroke-width='4.5'/>" if colour == "#FFFFFF" else ""
-        line = f"<line {place} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{DASHES.get(dash, dash)}'/>"
+        line = f"<line {place} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{dash}'/>"
         parts.append(f"{rim}{line}<text x='{x + 36}' y='{y}'>{html.escape(name)}</text>")
         x += 60 + 7 * len(name)
     y += LINE if key else 0

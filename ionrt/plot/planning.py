@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import holoviews as hv
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ionrt.plot.slice_views import slices
-from ionrt.plot.style import ION_COLOURS, ION_DASHES, ION_NAMES, LOOK, PANEL_COLOURS, Figure, in_columns, label, panel
+from ionrt.ions import in_words
+from ionrt.plot.style import LOOK, MARKERS, PANEL_COLOURS, Figure, capital, in_columns, label, looks, panel, sized
 from ionrt.quantities import IonrtError
 
-MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
 NAMES = {"direction_score": "Score (lower is better)", "range_error": "Range error [mm]", "wepl_proximal": "Near edge [mm]"}
 TURN = "Gantry angle [°]"
 TABLE = "Couch angle [°]"
@@ -32,30 +29,28 @@ def trade_offs(
     missing = [c for c in (against, *along) if c not in table.columns]
     if missing:
         raise IonrtError(f"trade_offs: no column {missing[0]!r}; the table has {', '.join(map(str, table.columns))}")
-    n = min(columns, len(along))
-    size, drawn = int(width / n) - 95, []
-    looks = {name: (_colour(i), MARKERS[i % len(MARKERS)]) for i, name in enumerate(table.index)}
+    n, drawn = min(columns, len(along)), []
+    marks = {name: (look[0], MARKERS[i % len(MARKERS)]) for i, (name, look) in enumerate(looks(map(str, table.index)).items())}
     shown = table[np.isfinite(table[against].astype(float))]
     for k, column in enumerate(along):
         points = [
             hv.Points([(row[column], row[against])], kdims=["across", "up"]).opts(
-                color=looks[name][0], marker=looks[name][1], size=13, line_color="#222222", alpha=0.9
+                color=marks[str(name)][0], marker=marks[str(name)][1], size=13, line_color="#222222", alpha=0.9
             )
             for name, row in shown.iterrows()
         ]
         drawn.append(
             hv.Overlay(points).opts(
                 panel(
-                    frame_width=size,
-                    frame_height=int(min(0.8 * size, 300)),
                     xlabel=column,
                     ylabel=against if k % n == 0 else "",
                     xlim=_limits(shown[column]),
                     ylim=_limits(shown[against]),
+                    **sized(width, n, ratio=0.8, most=300),
                 )
             )
         )
-    key = tuple((str(name), looks[name][0], "solid") for name in shown.index)
+    key = tuple((str(name), marks[str(name)][0], "solid") for name in shown.index)
     return Figure(in_columns(drawn, n), caption, key=key)
 
 
@@ -82,7 +77,7 @@ def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, cap
             points.opts(
                 frame_width=size,
                 frame_height=size,
-                title=ION_NAMES.get(ion, ion).capitalize(),
+                title=capital(ion),
                 xlabel="u [mm]",
                 ylabel="v [mm]" if k == 0 else "",
                 xlim=limits[0],
@@ -101,8 +96,9 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
     """
     n = len(maps)
     drawn: list = []
-    size = min(int(width / n) - 95, 460)
+    frame = {"frame_width": min(sized(width, n)["frame_width"], 460), "frame_height": 300}
     low, high = _margins(maps)
+    look = looks(str(i) for m in maps for i in m["ion"].values)
     for found in maps:
         turning = "gantry" if found.sizes["gantry"] > 1 else "couch"
         if min(found.sizes["gantry"], found.sizes["couch"]) > 1:
@@ -110,20 +106,19 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
         margin = found["reach_margin"].squeeze([d for d in ("gantry", "couch") if d != turning])
         lines = [
             hv.Curve((margin[turning].values, margin.sel(ion=i).values)).opts(
-                color=ION_COLOURS[str(i)], line_dash=ION_DASHES[str(i)], line_width=2.2, tools=["hover"]
+                color=look[str(i)][0], line_dash=look[str(i)][1], line_width=2.2, tools=["hover"]
             )
             for i in margin["ion"].values
         ]
         dots = [
-            hv.Points((margin[turning].values, margin.sel(ion=i).values)).opts(color=ION_COLOURS[str(i)], size=4)
+            hv.Points((margin[turning].values, margin.sel(ion=i).values)).opts(color=look[str(i)][0], size=4)
             for i in margin["ion"].values
         ]
         floor = hv.HLine(0.0).opts(color="#222222", line_width=1.2)
         drawn.append(
             hv.Overlay([floor, *lines, *dots]).opts(
                 panel(
-                    frame_width=size,
-                    frame_height=300,
+                    **frame,
                     title=str(found.attrs.get("room", "")),
                     xlabel=TURN if turning == "gantry" else TABLE,
                     ylabel="Reach beyond the far edge [mm]" if not drawn else "",
@@ -133,20 +128,10 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
                 )
             )
         )
-    ions = dict.fromkeys(str(i) for m in maps for i in m["ion"].values)
-    key = tuple((ION_NAMES[i], ION_COLOURS[i], ION_DASHES[i]) for i in ions)
+    key = tuple((in_words(i), *one) for i, one in look.items())
     what = "Deepest Bragg peak less the water-equivalent depth of the target's far edge; gaps: the CT ends before the patient."
     text = f"{caption} {what}"
     return Figure(in_columns(drawn, n), text.strip(), key=key)
-
-
-def option_slices(da: xr.DataArray, ct: xr.DataArray, structures: xr.DataArray, **settings: Any) -> Figure:
-    """`slices` with one panel per option instead of per ion.
-
-    Parameters: `da` quantity (option, z, y, x); the others as in `slices`.
-    """
-    made = slices(da.rename(option="ion"), ct, structures, **settings)
-    return replace(made, caption=made.caption.replace("Ions: ", "Options: "))
 
 
 def directions(
@@ -160,8 +145,7 @@ def directions(
 
     Parameters: `swept` of `ionrt.plan.sweep`; `quantities` its variables along ``direction``; `width` [pixels].
     """
-    n = len(quantities)
-    size, drawn = int(width / n) - 95, []
+    n, drawn = len(quantities), []
     rooms = list(dict.fromkeys(swept["room"].values.tolist()))
     for name in quantities:
         da = swept[name].where(np.isfinite(swept["direction_score"]))
@@ -179,8 +163,7 @@ def directions(
         drawn.append(
             hv.Overlay(parts).opts(
                 panel(
-                    frame_width=size,
-                    frame_height=int(min(0.8 * size, 280)),
+                    **sized(width, n, ratio=0.8, most=280),
                     xlabel="Gantry or couch angle [°]",
                     ylabel=NAMES.get(name, label(name)),
                     xlim=(-5, 365),

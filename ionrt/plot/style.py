@@ -16,7 +16,8 @@ import xarray as xr
 from bokeh.core.types import ID
 from bokeh.embed import json_item
 
-from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError
+from ionrt.ions import ION_NAMES, in_words
+from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError, defined
 
 hv.Store.set_current_backend("bokeh")
 
@@ -24,11 +25,17 @@ hv.Store.set_current_backend("bokeh")
 ION_COLOURS = {"p": "#0072B2", "He": "#009E73", "C": "#D55E00", "O": "#B8588C", "Ne": "#A87900"}
 ION_DASHES = {"p": "solid", "He": "6 3", "C": "14 3", "O": "2 3 6 3", "Ne": "2 3"}
 DASHES = {"solid": "none", "dashed": "6 3", "dotdash": "2 3 6 3", "dotted": "2 3"}
+LINE_DASHES = ("solid", "dashed", "dotdash", "dotted")
+MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
 PALE = ("#FFFFFF", "#F0E442")  # need a rim on white paper
-ION_NAMES = {"p": "protons", "He": "helium", "C": "carbon", "O": "oxygen", "Ne": "neon"}
 STRUCTURE_COLOURS = ("#FFFFFF", "#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
 PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
-COLOURMAPS = {"dose": "inferno", "rbe_dose": "inferno", "let_d": "viridis", "rbe": "cividis"}
+ELEMENT_COLOURS = {
+    "H": ION_COLOURS["p"], "He": ION_COLOURS["He"], "Li": "#56B4E9", "Be": "#E69F00", "B": "#999999", "C": ION_COLOURS["C"],
+    "N": "#000000", "O": ION_COLOURS["O"], "F": "#CC79A7", "Ne": ION_COLOURS["Ne"],
+}  # fmt: skip
+SHADE: dict[str, Any] = {"color": "#999999", "alpha": 0.22, "line_alpha": 0}
+COLOURMAPS = {"dose": "inferno", "rbe_dose": "inferno", "let_d": "viridis", "rbe": "cividis", "ct": "gray"}
 SYMBOLS = {
     "dose": "dose",
     "rbe_dose": "RBE-weighted dose",
@@ -48,6 +55,7 @@ RBE_MODELS = {
     "carabe": "Carabe 2012, LETd and alpha/beta (protons)",
     "mairani_helium": "Mairani 2016, LETd and alpha/beta (helium)",
 }
+LET_MODELS = ("mcnamara", "wedenberg", "carabe", "mairani_helium")
 LET_LABELS = dict(
     zip(
         LET_DEFINITIONS,
@@ -86,6 +94,35 @@ def label(name: str, of: xr.DataArray | None = None) -> str:
     return f"{text} [{unit(name)}]" if unit(name) else text
 
 
+def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and dash of each name, the same everywhere for an ion or element, in order of appearance for others."""
+    names, symbols = list(dict.fromkeys(names)), {word: ion for ion, word in ION_NAMES.items()}
+    known = {n: ELEMENT_COLOURS[n] for n in names if n in ELEMENT_COLOURS}
+    known |= {n: ION_COLOURS[symbols.get(n, n)] for n in names if symbols.get(n, n) in ION_COLOURS}
+    spare, found = [c for c in PANEL_COLOURS if c not in known.values()], {}
+    for i, name in enumerate(n for n in names if n not in known):
+        found[name] = (spare[i % len(spare)], LINE_DASHES[(i + i // len(spare)) % 4])
+    return {n: (known[n], ION_DASHES.get(symbols.get(n, n), "solid")) if n in known else found[n] for n in names}
+
+
+def by_case(da: xr.DataArray) -> xr.DataArray:
+    """With the dimension ``case``: that of a comparison, of ions, or of nothing."""
+    if "case" in da.dims:
+        return da
+    return da.rename(ion="case") if "ion" in da.dims else da.expand_dims(case=[""])
+
+
+def capital(name: str) -> str:
+    """A name at the head of a panel: of an ion its word."""
+    return in_words(name)[:1].upper() + in_words(name)[1:] if name in ION_NAMES else name
+
+
+def sized(width: int, columns: int, *, ratio: float = 0.75, most: int = 290, beside: int = 95) -> dict[str, int]:
+    """Size of the frame of one of `columns` panels in a figure of `width` pixels, `beside` of them for axis and labels."""
+    size = int(width / columns) - beside
+    return {"frame_width": size, "frame_height": int(min(ratio * size, most))}
+
+
 def whole_palette(name: str) -> list[str]:
     """The 256 colours of a colour map."""
     return list(hv.plotting.util.process_cmap(name, 256))
@@ -96,9 +133,13 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
     parts: dict[str, list[str]] = {}
     arrays, first = list(arrays), ""
     for da in arrays:
-        for ion in da["ion"].values.ravel() if "ion" in da.coords else ():
-            parts.setdefault("Ions", []).append(ION_NAMES.get(str(ion), str(ion)))
-        if definition := da.attrs.get("let_definition"):
+        if (name := str(da.attrs.get("quantity", da.name))) in QUANTITIES:
+            defined(da, name)
+        shown = [str(v) for d in ("case", "ion") if d in da.coords for v in da[d].values.ravel() if str(v)]
+        shown = shown or str(da.attrs.get("ion") or "").split(", ")
+        for name in filter(None, dict.fromkeys(shown)):
+            parts.setdefault("Ions" if name in ION_NAMES else "Compared", []).append(in_words(name))
+        if (definition := da.attrs.get("let_definition")) and _rests_on_let(da):
             parts.setdefault("LETd", []).append(
                 f"dose average over {LET_LABELS.get(definition, definition)}, unrestricted, in water"
             )
@@ -109,6 +150,12 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         if kind := da.attrs.get("synthetic"):
             first = f"SYNTHETIC patient ({kind} phantom). "
     return first + " ".join(f"{key}: {', '.join(dict.fromkeys(values))}." for key, values in parts.items())
+
+
+def _rests_on_let(da: xr.DataArray) -> bool:
+    """Whether a number is an LET or made of one; a dose of another model is not."""
+    quantity = str(da.attrs.get("quantity") or da.name)
+    return quantity not in ("dose", "rbe_dose", "rbe") or any(m in str(da.attrs.get("rbe_model", "")) for m in LET_MODELS)
 
 
 def _system(model: str) -> str:
@@ -140,8 +187,14 @@ class Figure:
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
-        display(HTML(self.to_html()) if isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)) else self.element)
-        display(HTML(f"{self._outlines()}<p class='caption {self.kind}'>{html.escape(self.caption)}</p>"))
+        display(HTML(self.whole_html()))
+
+    def whole_html(self) -> str:
+        """Plot or table with key and caption, as one element that neither a screen reader nor a printer takes apart."""
+        drawn = isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout))
+        body = self.to_html() if drawn else self.element._repr_html_()
+        caption = f"<figcaption class='caption {self.kind}'>{html.escape(self.caption)}</figcaption>"
+        return f"<figure style='margin:0'>{body}{self._outlines()}{caption}</figure>"
 
     def _outlines(self) -> str:
         """The key; with a style of its own, so that it stands apart in JupyterLab as well."""
@@ -159,7 +212,8 @@ class Figure:
 
         if not isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)):
             raise IonrtError("save: a table is no picture; take the DataFrame, e.g. frame.to_csv")
-        return save(hv.render(self.element, backend="bokeh"), self.key, self.caption, Path(path))
+        key = tuple((name, colour, DASHES.get(dash, dash)) for name, colour, dash in self.key)
+        return save(hv.render(self.element, backend="bokeh"), key, self.caption, Path(path))
 
     def to_html(self) -> str:
         """Place holder and script of the plot, which waits until BokehJS is there.

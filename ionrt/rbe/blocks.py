@@ -3,6 +3,7 @@ name, one warning."""
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class Validity:
         parts = [] if self.let is None else [f"LETd <= {self.let:g} keV/um"]
         if self.correction is not None:
             parts.append(f"second-order correction <= {self.correction:g}")
-        return ", ".join([*parts, f"dose per fraction <= {self.dose:g} Gy"])
+        return ", ".join([*parts, f"dose per fraction <= {self.dose:g} Gy" if math.isfinite(self.dose) else "every dose"])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ionrt.cohort.adtte import DAYS, from_adtte
-from ionrt.cohort.doors import numbers, read_table
+from ionrt.cohort.doors import decimal_comma, numbers, read_table
 from ionrt.quantities import IonrtError
 from ionrt.trial.protocol import Protocol
 
@@ -19,7 +19,8 @@ ARMS = ("TRTP", "TRT01P", "ARM")  # the planned treatment, as ADaM names it
 FLOW: Mapping[str, Any] = {
     "excluded": "", "received": True, "lost": "", "discontinued": "", "analysed": True, "not_analysed": "",
 }  # fmt: skip
-NUMBERS = ("time", "event", "worst_grade")
+NUMBERS = ("time", "event", "entry", "worst_grade", "AVAL", "CNSR")
+LOGICAL = {"TRUE": "1", "FALSE": "0", "True": "1", "False": "0"}
 TRUTH = {"true": True, "yes": True, "y": True, "1": True, "1.0": True} | dict.fromkeys(("false", "no", "n", "0", "0.0"), False)
 
 
@@ -28,9 +29,10 @@ def read_participants(path: str | Path, protocol: Protocol) -> pd.DataFrame:
 
     Parameters
     ----------
-    path : CSV with one row per assessed participant: ``arm`` (a name of the protocol, empty if excluded), ``time`` [months from
-        randomisation], ``event`` (0, 1), the strata of the protocol; where there, ``pid``, ``origin``, ``age_band``, ``sex``,
-        ``worst_grade`` (0 to 5) and the columns of `consort_from`. Or CDISC ADTTE rows (USUBJID, PARAMCD, AVAL, AVALU, CNSR)
+    path : CSV as `cohort.read_table` takes it (any script; semicolons and decimal commas too; NA is an empty cell), one row per
+        assessed participant: ``arm`` (a name of the protocol, empty if excluded), ``time`` [months from randomisation],
+        ``event`` (0, 1), the strata of the protocol; where there, ``pid``, ``origin``, ``age_band``, ``sex``, ``worst_grade``
+        (0 to 5) and the columns of `consort_from`. Or CDISC ADTTE rows (USUBJID, PARAMCD, AVAL, AVALU, CNSR)
         with the planned treatment in TRTP, TRT01P or ARM and the strata; those of the protocol's endpoint are taken.
     protocol : of two arms.
 
@@ -44,10 +46,12 @@ def read_participants(path: str | Path, protocol: Protocol) -> pd.DataFrame:
     IonrtError for a file that is no such table, missing columns, arms or levels that the protocol does not have, events other
         than 0 and 1, times below 0, and a person twice.
     """
-    rows = read_table(path)
-    for name in NUMBERS:
-        if name in rows:
-            rows[name] = _numbers(rows[name])
+    text = read_table(path)
+    rows = text.mask(text.isin(("NA", ".")))  # missing as R and SAS write it
+    measured = [name for name in NUMBERS if name in rows]
+    rows[measured] = rows[measured].replace(LOGICAL)
+    comma = decimal_comma([rows[name] for name in measured])
+    rows = rows.assign(**{name: numbers(rows[name], comma=comma) for name in measured})
     rows = _from_adtte(rows, protocol) if {"USUBJID", "CNSR"} <= set(rows) else rows
     absent = [c for c in ("arm", "time", "event", *protocol.strata) if c not in rows]
     if absent:
@@ -66,12 +70,6 @@ def read_participants(path: str | Path, protocol: Protocol) -> pd.DataFrame:
     return rows
 
 
-def _numbers(cells: pd.Series) -> pd.Series:
-    """Numbers where every filled cell is one; else the cells, for the message of the check."""
-    values = numbers(cells)
-    return values if values.notna().equals(cells.notna()) else cells
-
-
 def _from_adtte(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
     """The columns of ours from ADTTE rows of the protocol's endpoint; times in months."""
     endpoint = str(protocol.endpoint["name"])
@@ -82,7 +80,7 @@ def _from_adtte(rows: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
     events = from_adtte(rows)
     own = rows.drop(columns=["time", "event", "pid", "origin", "arm"], errors="ignore").reset_index(drop=True)
     unit = rows["AVALU"].astype(str).str.upper().map(DAYS).to_numpy() if "AVALU" in rows else 1.0
-    months = pd.to_numeric(rows["AVAL"], errors="coerce").to_numpy() * unit / MONTH  # the event table itself counts whole days
+    months = rows["AVAL"].to_numpy() * unit / MONTH  # the event table itself counts whole days
     known = {"pid": events["pid"], "origin": events["origin"], "event": events["code"].eq(1).astype("int64")}
     return own.assign(arm=rows[arm].to_numpy(), time=months, **known)
 
@@ -97,7 +95,7 @@ def _check(rows: pd.DataFrame, protocol: Protocol) -> None:
         found = inside[name] if name == "event" else inside[name].astype(str)
         wrong = ~found.isin(levels if name == "event" else list(map(str, levels)))
         if wrong.any():
-            values = ", ".join(sorted({repr(v) for v in inside.loc[wrong, name]})[:5])
+            values = ", ".join(sorted({f"{v:g}" if name == "event" else repr(v) for v in inside.loc[wrong, name]})[:5])
             faults.append(f"{name}: {int(wrong.sum())} rows hold {values}; must be one of {', '.join(map(str, levels))}")
     times = pd.to_numeric(inside["time"], errors="coerce")
     if bad := int((~(times >= 0)).sum()):

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from ionrt.outcome.toxicity import binomial_ci
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
 
@@ -140,12 +139,6 @@ def ahern(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     )
 
 
-def exact_ci(x: int, n: int, *, level: float = 0.95, method: str = "clopper-pearson") -> tuple[float, float]:
-    """Confidence limits of one proportion, `x` of `n`: (lower, upper) of `ionrt.outcome.binomial_ci`."""
-    row = binomial_ci(x, n, level=level, method=method).iloc[0]
-    return float(row["lower"]), float(row["upper"])
-
-
 def two_stage_ci(x: int, *, r1: int, n1: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Exact limits of the response rate after a two-stage trial.
 
@@ -161,6 +154,11 @@ def two_stage_ci(x: int, *, r1: int, n1: int, n: int, level: float = 0.95) -> tu
     Returns
     -------
     (lower, upper).
+
+    Raises
+    ------
+    IonrtError
+        More responses than patients, a level out of (0, 1).
 
     References
     ----------

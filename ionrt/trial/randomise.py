@@ -23,7 +23,12 @@ MOST_STRATA = 1000  # combinations of levels
 
 
 def secret_seed() -> int:
-    """A seed of 128 random bits for a real trial; keep it where the list is kept, not where patients are enrolled."""
+    """A seed of 128 random bits for a real trial; keep it where the list is kept, not where patients are enrolled.
+
+    Returns
+    -------
+    A whole number.
+    """
     return secrets.randbits(SEED_BITS)
 
 
@@ -57,7 +62,10 @@ class Randomisation:
     def commitment(self) -> str:
         """64 hexadecimal digits to publish before the first patient.
 
-        Raises IonrtError for a seed below 96 bits: whoever tries them all would find the list.
+        Raises
+        ------
+        IonrtError
+            A seed below 96 bits: whoever tries them all would find the list.
         """
         return _commitment(self.proof())
 
@@ -66,7 +74,10 @@ class Randomisation:
 
         `verify_randomisation` takes it.
 
-        Raises IonrtError for a seed below 96 bits, as `commitment` does.
+        Raises
+        ------
+        IonrtError
+            A seed below 96 bits, as `commitment` does.
         """
         if not self.__long:
             raise IonrtError(
@@ -90,8 +101,12 @@ class Randomisation:
     def allocate(self, pid: str, **stratum: str) -> str:
         """Enter a patient and reveal the arm.
 
-        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``. Raises IonrtError for a patient
-        entered twice, an unknown stratum, or a stratum whose list is used up.
+        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``.
+
+        Raises
+        ------
+        IonrtError
+            A patient entered twice, an unknown stratum, or a stratum whose list is used up.
         """
         if any(row["pid"] == pid for row in self.__used):
             raise IonrtError(f"pid {pid!r} was allocated before; an allocation is final")
@@ -177,7 +192,7 @@ def permuted_blocks(
 
     In every block each arm appears in its ratio. By default a block holds 2, 3, 4, ... times the sum of the ratios with
     probability 1/2, 1/4, 1/8, ...: as longer blocks are always possible, no open part of the list makes the next allocation
-    certain (with a closed set of sizes some are, see `predictability`). Each stratum has a random stream of its own, so
+    certain (with a closed set of sizes some are: a third with blocks of 4). Each stratum has a random stream of its own, so
     adding a stratum leaves the others as they were.
 
     Parameters
@@ -189,7 +204,14 @@ def permuted_blocks(
     block_sizes : closed set of sizes, multiples of the sum of the ratios, drawn with equal probability; None for the
         open-ended default.
 
-    Returns a Randomisation. Raises IonrtError for block sizes that do not fit the ratio, empty strata, and fewer than two arms.
+    Returns
+    -------
+    A Randomisation.
+
+    Raises
+    ------
+    IonrtError
+        Block sizes that do not fit the ratio, empty strata, fewer than two arms.
     """
     ratio = _ratio(arms)
     unit = sum(ratio.values())
@@ -274,13 +296,24 @@ def minimise(
     ----------
     patients : one row per patient in order of entry, with the columns of `factors`; later rows do not change earlier
         allocations.
-    arms : ratio per arm. factors : columns that are balanced, without missing values.
+    arms : ratio per arm.
+    factors : columns that are balanced, without missing values.
     seed : random seed, kept secret in a real trial.
     probability : for the preferred arm, above its share and at most 1 (1 makes allocations predictable).
     weights : weight per factor, 1 by default.
 
-    Returns the table with a column `arm`. Raises IonrtError for missing columns or values, and a probability that balances
-    nothing. References: Pocock & Simon 1975, doi:10.2307/2529712; Han et al. 2009, doi:10.1002/sim.3710.
+    Returns
+    -------
+    The table with a column `arm`.
+
+    Raises
+    ------
+    IonrtError
+        Missing columns or values, and a probability that balances nothing.
+
+    References
+    ----------
+    Pocock & Simon 1975, doi:10.2307/2529712; Han et al. 2009, doi:10.1002/sim.3710.
     """
     ratio = _ratio(arms)
     names, r = list(ratio), np.array(list(ratio.values()), float)
@@ -317,70 +350,3 @@ def _coin(seen: np.ndarray, ratio: np.ndarray, weight: np.ndarray, probability: 
     high = 1.0 - (1.0 - probability) * (ratio.sum() - ratio[preferred]) / (ratio.sum() - ratio[lowest])
     p = np.where(np.arange(ratio.size) == preferred, high, (1.0 - high) * ratio / (ratio.sum() - ratio[preferred]))
     return p / p.sum()
-
-
-def imbalance(allocated: pd.DataFrame, *, arms: Mapping[str, int], factors: Sequence[str]) -> pd.DataFrame:
-    """How far from the ratio: one row per factor and level, and one for all patients.
-
-    Returns a DataFrame: factor, level, one column of counts per arm, range (largest minus smallest count / ratio).
-    """
-    ratio = _ratio(arms)
-    rows = []
-    groups: list[tuple[str, str, pd.DataFrame]] = [("all", "", allocated)]
-    groups += [(f, str(level), part) for f in factors for level, part in allocated.groupby(f, observed=True)]
-    for factor, level, part in groups:
-        n = {arm: int((part["arm"] == arm).sum()) for arm in ratio}
-        scaled = [n[a] / ratio[a] for a in ratio]
-        rows.append({"factor": factor, "level": level, **n, "range": max(scaled) - min(scaled)})
-    return pd.DataFrame(rows)
-
-
-def predictability(
-    arms: Mapping[str, int], *, n: int, block_sizes: Sequence[int] | None = None, n_sim: int = 200, seed: int = 0
-) -> pd.Series:
-    """How well the next allocation can be guessed from the open part of a permuted-block list.
-
-    The guesser knows the ratio and the possible block sizes, follows every position in a block that is consistent with what
-    was seen, and names the most probable arm.
-
-    Returns a Series: correct (share of right guesses), chance (share by always naming the largest arm), certain (share of
-    allocations that could be known for sure). Reference: Blackwell & Hodges 1957, doi:10.1214/aoms/1177706973.
-    """
-    ratio = _ratio(arms)
-    names, unit = list(ratio), sum(ratio.values())
-    correct = certain = total = 0
-    fresh = _start(ratio, block_sizes, unit)
-    for i in range(limits.count(n_sim, "n_sim")):
-        shown = permuted_blocks(arms, seed=seed + i, n_per_stratum=n, block_sizes=block_sizes).reveal()["arm"][:n]
-        belief = fresh
-        for arm in shown:
-            chance = np.zeros(len(names))
-            for left, p in belief.items():
-                chance += p * np.array(left) / sum(left)
-            correct += names[int(chance.argmax())] == arm
-            certain += np.count_nonzero(chance) == 1
-            total += 1
-            belief = _update(belief, names.index(arm), fresh)
-    return pd.Series({"correct": correct / total, "chance": max(ratio.values()) / unit, "certain": certain / total})
-
-
-def _start(ratio: Mapping[str, int], block_sizes: Sequence[int] | None, unit: int) -> dict[tuple[int, ...], float]:
-    """What is left of a fresh block, by size."""
-    sizes, chance = _sizes(block_sizes, unit)
-    return {tuple(r * s // unit for r in ratio.values()): float(p) for s, p in zip(sizes, chance, strict=True)}
-
-
-def _update(
-    belief: dict[tuple[int, ...], float], arm: int, fresh: dict[tuple[int, ...], float]
-) -> dict[tuple[int, ...], float]:
-    """Bayes' rule after an allocation; an empty block is followed by a fresh one."""
-    after: dict[tuple[int, ...], float] = {}
-    for left, p in belief.items():
-        if left[arm] == 0:
-            continue
-        rest = tuple(v - (i == arm) for i, v in enumerate(left))
-        p *= left[arm] / sum(left)
-        for key, share in ({rest: 1.0} if any(rest) else fresh).items():
-            after[key] = after.get(key, 0.0) + p * share
-    total = sum(after.values())
-    return {key: p / total for key, p in after.items()}

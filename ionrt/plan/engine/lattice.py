@@ -16,7 +16,7 @@ from ionrt.plan.setup.spots import Spots
 
 DISTANCE = 0.8  # of the narrowest halo (sigma) at that depth, between nodes
 NEAREST, FARTHEST = 2.0, 10.0  # mm between nodes of a level
-STEPS = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0)  # mm of water between levels
+STEPS = (8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.5)  # mm of water between levels
 AT_ONCE = 20_000  # voxels: few enough for the caches
 RAY_DISTANCE = 1.2  # sigmas of the halo, at most
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,20 @@ from typing import Any
 import numpy as np
 import pydicom
 import xarray as xr
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
-from pydicom.valuerep import DSfloat
+from pydicom.dataset import Dataset
 
-from ionrt import __version__
-from ionrt.files import atomic, content_hash
-from ionrt.patient.coverage import Contours, spacing
-from ionrt.patient.ct import CT_IMAGE, is_ct
+from ionrt.patient.ct import CT_IMAGE
 from ionrt.patient.dicom_dose import COMMENTS, PER_FRACTION
-from ionrt.patient.dicom_files import scan
-from ionrt.patient.grid import DIMS
-from ionrt.quantities import IonrtError, check, one_of
+from ionrt.patient.geometry.coverage import Contours, spacing
+from ionrt.patient.geometry.grid import DIMS
+from ionrt.patient.writing.objects import add_pixels, decimal, item, new_object, save, series_of, uid
+from ionrt.quantities import QUANTITIES, IonrtError, check, defined, one_of
 
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 RT_STRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"
-IMPLEMENTATION = "2.25.150276391487906424513180926381475826127"
 KINDS = {"dose": ("GY", "PHYSICAL"), "rbe_dose": ("GY", "EFFECTIVE"), "let_d": ("RELATIVE", "PHYSICAL")}
 DOSE_TYPES = {"physical": "dose", "effective": "rbe_dose", "let_d": "let_d"}
-
-IDENTITY = {
-    "name": "PatientName",
-    "id": "PatientID",
-    "birth": "PatientBirthDate",
-    "sex": "PatientSex",
-    "study": "StudyInstanceUID",
-    "study_id": "StudyID",
-    "date": "StudyDate",
-    "time": "StudyTime",
-    "study_description": "StudyDescription",
-}
 
 
 def write_rtdose(
@@ -92,7 +74,7 @@ def write_rtdose(
         if dose_type
         else one_of(str(dose.name), list(KINDS), what="write_rtdose: quantity")
     )
-    check(dose, name, dims=DIMS)
+    defined(check(dose, name, dims=DIMS), name, what="write_rtdose")
     values = np.asarray(dose.transpose(*DIMS).values, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0.0:
         raise IonrtError(
@@ -104,14 +86,9 @@ def write_rtdose(
         if isinstance(fractions, bool) or fractions != int(fractions) or fractions < 1:
             raise IonrtError(f"write_rtdose: fractions: expected a whole number of at least 1, got {fractions!r}")
         values = values * int(fractions)
-    template = _source_header(patient, source)
+    template, _ = series_of(patient, source, what="write_rtdose")
     data = _dose_object(name, dose, values, template, fractions)
-    return _save(data, Path(path))
-
-
-def uid(*parts: object) -> str:
-    """A UID that is always the same for the same parts (UUID form, PS3.5 B.2)."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, content_hash('ionrt', *parts)).int}"
+    return save(data, Path(path))
 
 
 def write_ct(ct: np.ndarray, coords: dict[str, np.ndarray], folder: Path, identity: dict[str, Any]) -> list[str]:
@@ -119,20 +96,18 @@ def write_ct(ct: np.ndarray, coords: dict[str, np.ndarray], folder: Path, identi
     stored = np.rint(ct).astype("<i2")
     instances = []
     for k, z in enumerate(coords["z"]):
-        data = _common(identity, CT_IMAGE, "CT", uid(identity["series"], "slice", k))
-        data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = identity["series"], 1, k + 1
-        data.SeriesDescription = identity["description"]
-        data.FrameOfReferenceUID, data.PositionReferenceIndicator = identity["frame"], ""
+        of = {"series": identity["series"], "description": identity["description"], "frame": identity["frame"]}
+        data = new_object(identity, CT_IMAGE, "CT", uid(identity["series"], "slice", k), number=1, place=k + 1, **of)
         data.BodyPartExamined = identity["body_part"]
         data.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
         data.AcquisitionNumber, data.KVP, data.PatientPosition = 1, "120", "HFS"
-        data.SliceThickness = _ds(spacing(coords["z"]))
-        data.ImagePositionPatient = [_ds(coords["x"][0]), _ds(coords["y"][0]), _ds(z)]
+        data.SliceThickness = decimal(spacing(coords["z"]))
+        data.ImagePositionPatient = [decimal(coords["x"][0]), decimal(coords["y"][0]), decimal(z)]
         data.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
-        data.PixelSpacing = [_ds(spacing(coords["y"])), _ds(spacing(coords["x"]))]
+        data.PixelSpacing = [decimal(spacing(coords["y"])), decimal(spacing(coords["x"]))]
         data.RescaleIntercept, data.RescaleSlope, data.RescaleType = "0", "1", "HU"
-        _pixels(data, stored[k].tobytes(), stored.shape[1:], bits=16, signed=True)
-        _save(data, folder / f"CT.{k + 1:03d}.dcm")
+        add_pixels(data, stored[k].tobytes(), stored.shape[1:], bits=16, signed=True)
+        save(data, folder / f"CT.{k + 1:03d}.dcm")
         instances.append(str(data.SOPInstanceUID))
     return instances
 
@@ -141,16 +116,15 @@ def write_structure_set(
     found: Sequence[Contours], types: Sequence[str], images: dict[float, str], path: Path, identity: dict[str, Any]
 ) -> Path:
     """Write contours as RTSTRUCT; `images` maps slice position z to the instance UID of the CT slice."""
-    data = _common(identity, RT_STRUCT, "RTSTRUCT", uid(identity["series"], "structures"))
-    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = uid(identity["series"], "structure series"), 2, 1
-    data.SeriesDescription = identity["description"]
+    series, of = identity["series"], {"description": identity["description"], "frame": identity["frame"]}
+    own = uid(series, "structure series")
+    data = new_object(identity, RT_STRUCT, "RTSTRUCT", uid(series, "structures"), series=own, number=2, **of)
     data.StructureSetLabel, data.StructureSetDate, data.StructureSetTime = "SYNTHETIC", identity["date"], identity["time"]
-    data.FrameOfReferenceUID, data.PositionReferenceIndicator = identity["frame"], ""
     data.ReferencedFrameOfReferenceSequence = [_frame_reference(images, identity)]
     data.StructureSetROISequence, data.ROIContourSequence, data.RTROIObservationsSequence = [], [], []
     for number, (one, kind) in enumerate(zip(found, types, strict=True), 1):
         data.StructureSetROISequence.append(
-            _item(
+            item(
                 ROINumber=number,
                 ReferencedFrameOfReferenceUID=identity["frame"],
                 ROIName=one.name,
@@ -159,100 +133,69 @@ def write_structure_set(
         )
         data.ROIContourSequence.append(_roi_contours(number, one, images))
         data.RTROIObservationsSequence.append(
-            _item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType=kind, ROIInterpreter="")
+            item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType=kind, ROIInterpreter="")
         )
     data.ApprovalStatus = "UNAPPROVED"
-    return _save(data, path)
+    return save(data, path)
 
 
 def _dose_object(name: str, dose: xr.DataArray, values: np.ndarray, template: Dataset, fractions: int | None) -> Dataset:
     """The RTDOSE dataset. FRACTION would be a fraction group, all its fractions (PS3.3 C.8.8.3): one session is not that."""
-    described = COMMENTS[name] + str(dose.attrs.get({"rbe_dose": "rbe_model", "let_d": "let_definition"}.get(name, ""), ""))
-    if described.endswith(", "):
-        raise IonrtError(
-            f"write_rtdose: {name} without rbe_model or let_definition; set the attribute, so that the file says what it is"
-        )
+    described = COMMENTS[name] + "".join(str(dose.attrs[key]) for key in QUANTITIES[name].carries)
     if name != "let_d":
         described += PER_FRACTION if fractions is None else f"; course of {fractions} fractions" * (fractions > 1)
     scaling = max(float(values.max()), 1e-6) / (2**32 - 1)
     digest = hashlib.sha256(values.tobytes()).hexdigest()
-    identity = {key: template.get(keyword, "") for key, keyword in IDENTITY.items()}
-    data = _common(identity, RT_DOSE, "RTDOSE", uid(template.SeriesInstanceUID, name, described, digest))
-    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = (
-        uid(template.SeriesInstanceUID, "dose", name, described),
-        3,
-        1,
+    series = template.SeriesInstanceUID
+    data = new_object(
+        template,
+        RT_DOSE,
+        "RTDOSE",
+        uid(series, name, described, digest),
+        series=uid(series, "dose", name, described),
+        number=3,
+        description=described,
+        frame=template.FrameOfReferenceUID,
     )
-    data.SeriesDescription = data.DoseComment = _plain(described)
-    data.FrameOfReferenceUID, data.PositionReferenceIndicator = template.FrameOfReferenceUID, ""
+    data.DoseComment = data.SeriesDescription
     x, y, z = (dose[dim].values for dim in ("x", "y", "z"))
-    data.ImagePositionPatient = [_ds(x[0]), _ds(y[0]), _ds(z[0])]
+    data.ImagePositionPatient = [decimal(x[0]), decimal(y[0]), decimal(z[0])]
     data.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
-    data.PixelSpacing, data.SliceThickness = [_ds(spacing(y)), _ds(spacing(x))], _ds(spacing(z))
+    data.PixelSpacing, data.SliceThickness = [decimal(spacing(y)), decimal(spacing(x))], decimal(spacing(z))
     data.NumberOfFrames, data.FrameIncrementPointer = len(z), pydicom.tag.Tag("GridFrameOffsetVector")
-    data.GridFrameOffsetVector = [_ds(value - z[0]) for value in z]
+    data.GridFrameOffsetVector = [decimal(value - z[0]) for value in z]
     data.DoseUnits, data.DoseType = KINDS[name]
     whole = fractions is not None or name == "let_d"
     data.DoseSummationType, data.TissueHeterogeneityCorrection = "PLAN" if whole else "FRACTION_SESSION", "IMAGE"
-    factor = _ds(scaling)
+    factor = decimal(scaling)
     if float(factor) * (2**32 - 1) < values.max():  # rounding to 16 characters must not push the maximum out of 32 bit
-        factor = _ds(scaling * (1.0 + 1e-9))
+        factor = decimal(scaling * (1.0 + 1e-9))
     data.DoseGridScaling = factor
     stored = np.rint(values / float(factor)).astype("<u4")
-    _pixels(data, stored.tobytes(), values.shape[1:], bits=32, signed=False)
-    return data
-
-
-def _source_header(patient: xr.Dataset, source: str | Path | None) -> Dataset:
-    """Identity and study of the patient's CT series, from the files; a Dataset carries no names."""
-    folder, series = source or patient.attrs.get("source", ""), patient.attrs.get("series_instance_uid")
-    for header in scan(folder):
-        if is_ct(header) and header.code("SeriesInstanceUID") == series:
-            return pydicom.dcmread(header.path, stop_before_pixels=True)
-    raise IonrtError(
-        f"write_rtdose: {folder} holds no CT series {series}; say where the patient's CT lies with source=<folder>"
-    )
-
-
-def _common(identity: dict[str, Any], sop_class: str, modality: str, instance: str) -> Dataset:
-    """Patient, study and equipment modules that every object has."""
-    data = Dataset()
-    data.SpecificCharacterSet = "ISO_IR 192"
-    data.SOPClassUID, data.SOPInstanceUID, data.Modality = UID(sop_class), UID(instance), modality
-    data.InstanceCreationDate, data.InstanceCreationTime = identity["date"], identity["time"]
-    data.StudyDate, data.StudyTime, data.AccessionNumber = identity["date"], identity["time"], ""
-    if modality != "RTSTRUCT":
-        data.ContentDate, data.ContentTime = identity["date"], identity["time"]
-    data.ReferringPhysicianName, data.OperatorsName = "", ""
-    data.Manufacturer, data.ManufacturerModelName, data.InstitutionName = "ionrt", "ionrt", ""
-    data.DeviceSerialNumber, data.SoftwareVersions = "0", __version__
-    data.PatientName, data.PatientID = identity["name"], identity["id"]
-    data.PatientBirthDate, data.PatientSex = identity.get("birth", ""), identity.get("sex", "")
-    data.StudyInstanceUID, data.StudyID = identity["study"], identity.get("study_id", "1")
-    data.StudyDescription = identity["study_description"]
+    add_pixels(data, stored.tobytes(), values.shape[1:], bits=32, signed=False)
     return data
 
 
 def _frame_reference(images: dict[float, str], identity: dict[str, Any]) -> Dataset:
     """Frame of reference, study, series and slices that the structure set was drawn on."""
-    slices = [_item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=instance) for instance in images.values()]
-    series = _item(SeriesInstanceUID=identity["series"], ContourImageSequence=slices)
-    study = _item(
+    slices = [item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=instance) for instance in images.values()]
+    series = item(SeriesInstanceUID=identity["series"], ContourImageSequence=slices)
+    study = item(
         ReferencedSOPClassUID=STUDY_COMPONENT, ReferencedSOPInstanceUID=identity["study"], RTReferencedSeriesSequence=[series]
     )
-    return _item(FrameOfReferenceUID=identity["frame"], RTReferencedStudySequence=[study])
+    return item(FrameOfReferenceUID=identity["frame"], RTReferencedStudySequence=[study])
 
 
 def _roi_contours(number: int, one: Contours, images: dict[float, str]) -> Dataset:
     """The contours of one structure, each with the slice it lies on."""
     colour = [int(c) for c in hashlib.sha256(one.name.encode()).digest()[:3]]
-    roi = _item(ROIDisplayColor=colour, ReferencedROINumber=number)
+    roi = item(ROIDisplayColor=colour, ReferencedROINumber=number)
     items = []
     for k, points in enumerate(np.split(one.points, np.cumsum(one.lengths)[:-1]), 1):
-        image = _item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=images[float(points[0, 2])])
-        numbers = [_ds(value) for value in points.ravel()]
+        image = item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=images[float(points[0, 2])])
+        numbers = [decimal(value) for value in points.ravel()]
         items.append(
-            _item(
+            item(
                 ContourNumber=k,
                 ContourImageSequence=[image],
                 ContourGeometricType="CLOSED_PLANAR",
@@ -262,42 +205,3 @@ def _roi_contours(number: int, one: Contours, images: dict[float, str]) -> Datas
         )
     roi.ContourSequence = items
     return roi
-
-
-def _item(**elements: Any) -> Dataset:
-    """A sequence item."""
-    data = Dataset()
-    for keyword, value in elements.items():
-        setattr(data, keyword, value)
-    return data
-
-
-def _pixels(data: Dataset, values: bytes, shape: tuple[int, int], *, bits: int, signed: bool) -> None:
-    """Image pixel module and pixel data."""
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.Rows, data.Columns = shape
-    data.BitsAllocated, data.BitsStored, data.HighBit = bits, bits, bits - 1
-    data.PixelRepresentation = int(signed)
-    data.add_new("PixelData", "OW", values)
-
-
-def _ds(value: float) -> DSfloat:
-    """A decimal string of at most 16 characters."""
-    return DSfloat(float(value), auto_format=True)
-
-
-def _plain(text: str) -> str:
-    """Text that fits LO: 64 characters, no backslash or control characters."""
-    return "".join(c if c.isprintable() and c != "\\" else " " for c in text).strip()[:64]
-
-
-def _save(data: Dataset, path: Path) -> Path:
-    """Write whole or not at all."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = data.SOPClassUID, data.SOPInstanceUID
-    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(IMPLEMENTATION)
-    meta.ImplementationVersionName = "IONRT"
-    data.file_meta = meta
-    with atomic(path) as place:
-        pydicom.dcmwrite(place, data, enforce_file_format=True)
-    return path

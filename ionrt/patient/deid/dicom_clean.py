@@ -21,9 +21,21 @@ from pydicom.sr._concepts_dict import concepts
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID_dictionary
 
-from ionrt.patient.allowlist import BINARY, OBJECTS, PLANES, Rule, allowed, code_of, expected, regular, sequence, stored, text
+from ionrt.patient.deid.allowlist import (
+    BINARY,
+    OBJECTS,
+    PLANES,
+    Rule,
+    allowed,
+    code_of,
+    expected,
+    regular,
+    sequence,
+    stored,
+    text,
+)
+from ionrt.patient.deid.identifiers import Identifiers
 from ionrt.patient.dicom_dose import COMMENTS
-from ionrt.patient.identifiers import Identifiers
 from ionrt.quantities import LET_DEFINITIONS, IonrtError
 
 TARGET = re.compile(r"(i?(?:GTV|CTV)|ITV|PTV)([pn]?\d{0,2})((?:_(?:Low|Mid|High|\d{3,5}))?)", re.IGNORECASE)

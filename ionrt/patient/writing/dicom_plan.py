@@ -12,10 +12,11 @@ import xarray as xr
 from pydicom.dataset import Dataset
 
 from ionrt.files import content_hash
-from ionrt.patient.dicom_files import scan
 from ionrt.patient.dicom_struct import frames_of
-from ionrt.patient.dicom_write import IDENTITY, RT_STRUCT, _common, _ds, _item, _plain, _save, _source_header, uid
 from ionrt.patient.ionplan import ION_PLAN, IonPlan
+from ionrt.patient.reading.dicom_files import scan
+from ionrt.patient.writing.dicom_write import RT_STRUCT
+from ionrt.patient.writing.objects import decimal, item, new_object, plain, save, series_of, uid
 from ionrt.quantities import IonrtError
 
 STILL = ("GantryRotationDirection", "BeamLimitingDeviceRotationDirection", "PatientSupportRotationDirection",
@@ -61,40 +62,46 @@ def write_plan_tables(
     DICOM PS3.3 A.49, C.8.8.25.
     """
     _check(ion_plan, patient)
-    template = _source_header(patient, source)
-    identity = {key: template.get(keyword, "") for key, keyword in IDENTITY.items()}
+    template, _ = series_of(patient, source, what="write_ion_plan")
+    series = template.SeriesInstanceUID
     digest = content_hash(*(t.to_csv(index=False) for t in (ion_plan.beams, ion_plan.layers, ion_plan.spots)), ion_plan.label)
-    data = _common(identity, ION_PLAN, "RTPLAN", uid(template.SeriesInstanceUID, "plan", digest, prescription, description))
+    data = new_object(
+        template,
+        ION_PLAN,
+        "RTPLAN",
+        uid(series, "plan", digest, prescription, description),
+        series=uid(series, "plan series"),
+        number=4,
+        description=description or ion_plan.label,
+        frame=template.FrameOfReferenceUID,
+    )
     for keyword in ("ContentDate", "ContentTime"):
         delattr(data, keyword)
-    data.SeriesInstanceUID, data.SeriesNumber, data.InstanceNumber = uid(template.SeriesInstanceUID, "plan series"), 4, 1
-    data.SeriesDescription = _plain(description or ion_plan.label)
-    data.FrameOfReferenceUID, data.PositionReferenceIndicator = template.FrameOfReferenceUID, ""
-    data.RTPlanLabel = _plain(ion_plan.label)[:SHORT] or "ionrt"
+    data.RTPlanLabel = plain(ion_plan.label)[:SHORT] or "ionrt"
     data.RTPlanDescription = description
-    data.RTPlanDate, data.RTPlanTime = identity["date"], identity["time"]
+    data.RTPlanDate, data.RTPlanTime = data.StudyDate, data.StudyTime
     data.PlanIntent = "RESEARCH"
     _refer(data, patient, source)
     if prescription is not None:
         data.DoseReferenceSequence = [
-            _item(
+            item(
                 DoseReferenceNumber=1,
                 DoseReferenceUID=uid(data.SOPInstanceUID, "dose reference"),
                 DoseReferenceStructureType="SITE",
-                DoseReferenceDescription=_plain(description),
+                DoseReferenceDescription=plain(description),
                 DoseReferenceType="TARGET",
-                TargetPrescriptionDose=_ds(prescription),
+                TargetPrescriptionDose=decimal(prescription),
             )
         ]
     rows = [row for _, row in ion_plan.beams.iterrows()]
     positions = list(dict.fromkeys(_text(row, "patient_position") for row in rows))
     data.FractionGroupSequence = [_fractions(ion_plan, rows)]
     data.PatientSetupSequence = [
-        _item(PatientSetupNumber=k, PatientPosition=p, SetupTechnique="") for k, p in enumerate(positions, 1)
+        item(PatientSetupNumber=k, PatientPosition=p, SetupTechnique="") for k, p in enumerate(positions, 1)
     ]
     data.IonBeamSequence = [_beam(ion_plan, row, 1 + positions.index(_text(row, "patient_position"))) for row in rows]
     data.ApprovalStatus = "UNAPPROVED"
-    return _save(data, Path(path))
+    return save(data, Path(path))
 
 
 def _check(ion_plan: IonPlan, patient: xr.Dataset) -> None:
@@ -124,17 +131,17 @@ def _refer(data: Dataset, patient: xr.Dataset, source: str | Path | None) -> Non
         warnings.warn(f"write_ion_plan: {what} of the patient's frame of reference; the plan refers to none", stacklevel=4)
         return
     data.RTPlanGeometry = "PATIENT"
-    data.ReferencedStructureSetSequence = [_item(ReferencedSOPClassUID=RT_STRUCT, ReferencedSOPInstanceUID=found[0])]
+    data.ReferencedStructureSetSequence = [item(ReferencedSOPClassUID=RT_STRUCT, ReferencedSOPInstanceUID=found[0])]
 
 
 def _fractions(ion_plan: IonPlan, rows: list[pd.Series]) -> Dataset:
     """Number of fractions, and the meterset of each beam."""
     beams = []
     for row in rows:
-        beams.append(_item(ReferencedBeamNumber=int(row["beam"]), BeamMeterset=_ds(row["meterset"])))
+        beams.append(item(ReferencedBeamNumber=int(row["beam"]), BeamMeterset=decimal(row["meterset"])))
         if np.isfinite(dose := _float(row, "beam_dose", np.nan)):
-            beams[-1].BeamDose = _ds(dose)
-    return _item(
+            beams[-1].BeamDose = decimal(dose)
+    return item(
         FractionGroupNumber=1,
         NumberOfFractionsPlanned=ion_plan.fractions or None,
         NumberOfBeams=len(beams),
@@ -149,12 +156,12 @@ def _beam(ion_plan: IonPlan, row: pd.Series, setup: int) -> Dataset:
     layers = ion_plan.layers[ion_plan.layers["beam"] == number]
     spots = ion_plan.spots[ion_plan.spots["beam"] == number]
     proton = (int(row["z"]), int(row["a"])) == (1, 1)
-    beam = _item(
+    beam = item(
         BeamNumber=number,
-        BeamName=_plain(_text(row, "name") or f"beam {number}"),
+        BeamName=plain(_text(row, "name") or f"beam {number}"),
         BeamType="STATIC",
         RadiationType="PROTON" if proton else "ION",
-        TreatmentMachineName=_plain(_text(row, "machine") or "SYNTHETIC")[:SHORT],
+        TreatmentMachineName=plain(_text(row, "machine") or "SYNTHETIC")[:SHORT],
         PrimaryDosimeterUnit=_text(row, "meterset_unit") or "NP",
         ReferencedPatientSetupNumber=setup,
         TreatmentDeliveryType="TREATMENT",
@@ -175,13 +182,13 @@ def _beam(ion_plan: IonPlan, row: pd.Series, setup: int) -> Dataset:
     source = [_float(row, f"source_{k}", np.nan) for k in "xy"]
     beam.VirtualSourceAxisDistances = source if np.isfinite(source).all() else None
     if _text(row, "snout"):
-        beam.SnoutSequence = [_item(SnoutID=_plain(_text(row, "snout"))[:SHORT], AccessoryCode="")]
+        beam.SnoutSequence = [item(SnoutID=plain(_text(row, "snout"))[:SHORT], AccessoryCode="")]
     shifter = _float(row, "range_shifter", 0.0)
     if shifter > 0.0:
         beam.NumberOfRangeShifters = 1
-        name = _plain(_text(row, "range_shifters") or f"RS {shifter:g} mm")[:SHORT]
+        name = plain(_text(row, "range_shifters") or f"RS {shifter:g} mm")[:SHORT]
         beam.RangeShifterSequence = [
-            _item(RangeShifterNumber=1, RangeShifterID=name, RangeShifterType="BINARY", AccessoryCode="")
+            item(RangeShifterNumber=1, RangeShifterID=name, RangeShifterType="BINARY", AccessoryCode="")
         ]
     points: list[Dataset] = []
     total = 0.0
@@ -201,11 +208,11 @@ def _control_point(
 ) -> Dataset:
     """Energy, spots and cumulative weight; the first one also says how beam and table stand."""
     places = spots[["x", "y"]].to_numpy(np.float32).ravel().tolist()
-    point = _item(
+    point = item(
         ControlPointIndex=index,
-        NominalBeamEnergy=_ds(layer["energy"]),
-        CumulativeMetersetWeight=_ds(total),
-        ScanSpotTuneID=_plain(_text(layer, "tune") or "1")[:SHORT],
+        NominalBeamEnergy=decimal(layer["energy"]),
+        CumulativeMetersetWeight=decimal(total),
+        ScanSpotTuneID=plain(_text(layer, "tune") or "1")[:SHORT],
         NumberOfScanSpotPositions=len(spots),
         ScanSpotPositionMap=places,
         ScanSpotMetersetWeights=weights.tolist() if len(weights) > 1 else float(weights[0]),
@@ -214,22 +221,22 @@ def _control_point(
     )
     if index:
         return point
-    point.GantryAngle, point.PatientSupportAngle = (_ds(row[k] % 360.0) for k in ("gantry_angle", "couch_angle"))
+    point.GantryAngle, point.PatientSupportAngle = (decimal(row[k] % 360.0) for k in ("gantry_angle", "couch_angle"))
     point.BeamLimitingDeviceAngle = "0"
     point.TableTopPitchAngle, point.TableTopRollAngle = (_float(row, f"table_{k}", 0.0) % 360.0 for k in ("pitch", "roll"))
     if (eccentric := _float(row, "table_eccentric", 0.0)) != 0.0:
-        point.TableTopEccentricAngle, point.TableTopEccentricRotationDirection = _ds(eccentric % 360.0), "NONE"
+        point.TableTopEccentricAngle, point.TableTopEccentricRotationDirection = decimal(eccentric % 360.0), "NONE"
     for keyword in STILL:
         setattr(point, keyword, "NONE")
     for keyword in ("TableTopVerticalPosition", "TableTopLongitudinalPosition", "TableTopLateralPosition"):
         setattr(point, keyword, None)
-    point.IsocenterPosition = [_ds(row[f"isocentre_{k}"]) for k in "xyz"]
+    point.IsocenterPosition = [decimal(row[f"isocentre_{k}"]) for k in "xyz"]
     position = _float(row, "snout_position", np.nan)
     if np.isfinite(position):  # an empty one stops some readers
         point.SnoutPosition = position
     if (shifter := _float(row, "range_shifter", 0.0)) > 0.0:
         point.RangeShifterSettingsSequence = [
-            _item(
+            item(
                 ReferencedRangeShifterNumber=1,
                 RangeShifterSetting="IN",
                 IsocenterToRangeShifterDistance=_float(row, "range_shifter_distance", 0.0),

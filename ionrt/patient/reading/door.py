@@ -27,8 +27,8 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag
 
-from ionrt.patient.charset import decode
-from ionrt.patient.notes import Notes
+from ionrt.patient.reading.charset import decode
+from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError
 
 LARGEST = 1e9  # no length, angle, HU, energy or weight in a file is larger unless its reader says so

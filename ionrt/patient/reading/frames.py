@@ -6,7 +6,7 @@ import warnings
 
 import xarray as xr
 
-from ionrt.patient.notes import IncompleteWarning
+from ionrt.patient.reading.notes import IncompleteWarning
 from ionrt.quantities import IonrtError
 
 

@@ -18,13 +18,13 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, UID
 from tqdm import tqdm
 
 from ionrt.files import atomic
-from ionrt.patient.allowlist import BINARY, OBJECTS, allowed, left_out, payload, regular, sequence, stored, text
-from ionrt.patient.dicom_clean import GENERATED, METHOD, METHODS, Cleaner, Patient, Secret
-from ionrt.patient.dicom_files import Header, read_all, scan
-from ionrt.patient.dicom_write import IMPLEMENTATION
-from ionrt.patient.door import DAMAGED, read_dataset
-from ionrt.patient.identifiers import Identifiers
-from ionrt.patient.pixel_text import hidden_text, stored_values, why_not
+from ionrt.patient.deid.allowlist import BINARY, OBJECTS, allowed, left_out, payload, regular, sequence, stored, text
+from ionrt.patient.deid.dicom_clean import GENERATED, METHOD, METHODS, Cleaner, Patient, Secret
+from ionrt.patient.deid.identifiers import Identifiers
+from ionrt.patient.deid.pixel_text import hidden_text, stored_values, why_not
+from ionrt.patient.reading.dicom_files import Header, read_all, scan
+from ionrt.patient.reading.door import DAMAGED, read_dataset
+from ionrt.patient.writing.objects import IMPLEMENTATION
 from ionrt.quantities import IonrtError
 
 SHORTEST_KEY, FEWEST_BITS = 16, 48

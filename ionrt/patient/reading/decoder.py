@@ -27,7 +27,7 @@ def decode_pixels(path: Path) -> np.ndarray:
     with _lock:
         if _child is None or _owner != os.getpid() or _child.poll() is not None:
             _owner = os.getpid()
-            command = [sys.executable, "-c", "from ionrt.patient.decoder import serve; serve()"]
+            command = [sys.executable, "-c", "from ionrt.patient.reading.decoder import serve; serve()"]
             _child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             atexit.register(_child.kill)
         child, name = _child, str(path.resolve()).encode("utf-8", "surrogateescape")

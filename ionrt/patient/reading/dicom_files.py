@@ -12,9 +12,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
-from ionrt.patient.decoder import decode_pixels
-from ionrt.patient.door import DAMAGED, Fields, files_of, in_short, read_dataset
-from ionrt.patient.notes import Notes
+from ionrt.patient.reading.decoder import decode_pixels
+from ionrt.patient.reading.door import DAMAGED, Fields, files_of, in_short, read_dataset
+from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError
 
 HEADER = (

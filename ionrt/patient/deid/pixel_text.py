@@ -10,8 +10,8 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from scipy import ndimage
 
-from ionrt.patient.allowlist import PLANES, stored, text
-from ionrt.patient.dicom_files import read_pixels
+from ionrt.patient.deid.allowlist import PLANES, stored, text
+from ionrt.patient.reading.dicom_files import read_pixels
 
 SCOUT = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM")
 LETTERS = np.zeros(256, dtype=bool)

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 from numba import njit
 
-from ionrt.patient.coverage import spacing
-from ionrt.patient.structures import find_structure, lazy_fractions
+from ionrt.patient.geometry.coverage import spacing
+from ionrt.patient.geometry.structures import find_structure, lazy_fractions
 from ionrt.quantities import IonrtError
 
 DIMS = ("z", "y", "x")

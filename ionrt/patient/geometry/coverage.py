@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numba import njit
 
-from ionrt.patient.notes import Notes
+from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError
 
 ON_SLICE = (0.06, 0.02)  # mm, share of the slice distance: positions written to 0.1 mm still lie on their slice

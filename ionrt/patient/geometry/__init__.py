@@ -1,0 +1,1 @@
+"""Voxels: grids, structures as fractions of voxels, margins."""
