@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from io import StringIO
+from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import ionrt
 from ionrt import adapt, evaluate, plan
 from ionrt.adapt.course import weighted
 from ionrt.compare import Comparison, compare_options, open_patient
-from ionrt.files import cache_folder, content_hash, write_text
+from ionrt.files import DiskError, cache_folder, content_hash, read_sealed, write_sealed
 from ionrt.indications.facts import Indications
 from ionrt.indications.limits import check_limits
 from ionrt.indications.page import against, fractions_of
@@ -278,8 +279,11 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
 
 
 def _kept(name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table from the cache folder, computed and written there where it is not."""
+    """The table from the cache folder, computed and written there where it is not, or not as it was written."""
     path = cache_folder("indications") / f"{name}.csv"
-    if not path.is_file():
-        write_text(path, compute().to_csv())
-    return pd.read_csv(StringIO(path.read_text(encoding="utf-8")), index_col=0)
+    content = read_sealed(path)
+    if content is None:
+        content = compute().to_csv().encode()
+        with suppress(DiskError):  # computed again next time
+            write_sealed(path, content)
+    return pd.read_csv(BytesIO(content), index_col=0)
