@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from io import StringIO
+from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import ionrt
 from ionrt import adapt, evaluate, plan
 from ionrt.adapt.course import weighted
 from ionrt.compare import Comparison, compare_options, open_patient
-from ionrt.files import cache_folder, content_hash, write_text
+from ionrt.files import DiskError, cache_folder, content_hash, read_sealed, write_sealed
 from ionrt.indications.facts import Indications
 from ionrt.indications.limits import check_limits
 from ionrt.indications.page import against, fractions_of
@@ -34,14 +35,21 @@ def plan_page(facts: Indications, page: str, *, per_fraction: float | None = Non
 
     Parameters
     ----------
-    facts : of `load`; page : name; per_fraction : dose per fraction [Gy (RBE)], needed only where no schedule is a default.
+    facts : of `load`.
+    page : name.
+    per_fraction : dose per fraction [Gy (RBE)], needed only where no schedule is a default.
     grid : `spacing`, `spot_spacing` [mm], `iterations` of `compare_options`; a coarse default, for a page and not for a number.
 
     Returns
     -------
     Comparison, one case per ion or mix. Organs count without what lies in the target: it can not be spared and covered at once.
+
+    Raises
+    ------
+    IonrtError
+        As `ionrt.compare.compare_options`; a page that the data do not have.
     """
-    entry, one = facts.pages[page], facts.schedule(page)
+    one, entry = facts.schedule(page), facts.pages[page]
     wanted = entry["plan"]
     patient = open_patient(anatomy=wanted["anatomy"], gap=float(wanted.get("gap", 0.0)))
     for part in wanted.get("add", ()):
@@ -70,8 +78,24 @@ def _outside(patient: xr.Dataset, target: str, organs: Sequence[str]) -> xr.Data
 
 
 def limits_of(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
-    """The constraints that some plan of a page meets in its own dose system and fractionation, by organ: verdict and value of
-    each ion or mix, "not comparable" where its dose system is another; one row that says so where there is none."""
+    """The constraints that some plan of a page meets in its own dose system and fractionation.
+
+    Parameters
+    ----------
+    facts : of `load`.
+    page : name.
+    made : of `plan_page`.
+
+    Returns
+    -------
+    DataFrame by organ: verdict and value of each ion or mix, "not comparable" where its dose system is another; one row that
+    says so where there is none.
+
+    Raises
+    ------
+    IonrtError
+        As `check_limits`.
+    """
     rows, held = facts.of("constraints", page), against(facts, page)
     columns = {}
     for name in made.plans:
@@ -94,14 +118,34 @@ def limits_of(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
 
 
 def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
-    """`Comparison.target_table` with the dose system of each row, without sums of doses of several systems."""
+    """`Comparison.target_table` with the dose system of each row, without sums of doses of several systems.
+
+    Parameters
+    ----------
+    facts : of `load`.
+    page : name.
+    made : of `plan_page`.
+
+    Returns
+    -------
+    DataFrame, one row per ion or mix.
+    """
     table = made.target_table()
     table = table[[c for c in table if "Gy (RBE)" not in c]]
     return table.assign(**{"dose system": [against(facts, page)[name] for name in table.index]})
 
 
 def coverage(made: Comparison) -> str:
-    """One line per ion or mix: whether D95 of the target is at least 95 % of what was prescribed."""
+    """Whether D95 of the target is at least 95 % of what was prescribed.
+
+    Parameters
+    ----------
+    made : of `plan_page`.
+
+    Returns
+    -------
+    Text, one line per ion or mix.
+    """
     table = made.target_table()[f"{made.target} D95 [%]"]
     lines = [f"{name}: does not reach ({made.unreachable[name][:60]})" for name in made.unreachable]
     return "\n".join([f"{n}: D95 at least 95 %: {'yes' if table[n] >= 95.0 else 'NO'}" for n in made.plans] + lines)
@@ -112,7 +156,8 @@ def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float =
 
     Returns
     -------
-    DataFrame by gap: D95 of the target [% of prescription], largest dose and hottest cm3 of the duodenum [Gy (RBE; NIRS-mMKM)].
+    DataFrame by gap: D95 of the target [% of prescription], largest dose and hottest cm3 of the duodenum [Gy (RBE;
+    NIRS-mMKM)].
     """
 
     def row(gap: float) -> dict[str, float]:
@@ -202,7 +247,21 @@ def motion_table(
 
 
 def beside(page: str) -> tuple[pd.DataFrame, str]:
-    """The table computed here that stands beside a published statement, and that statement; empty where there is none."""
+    """What is computed here beside a published statement.
+
+    Parameters
+    ----------
+    page : name.
+
+    Returns
+    -------
+    The table and the statement; "none" where there is none.
+
+    Raises
+    ------
+    IonrtError
+        As `ionrt.compare.compare_options`.
+    """
     if page == "pancreas":
         said = (
             "Published (doi:10.1186/s13014-020-01515-5, abstract; 13 plans): 4.6 x 12 and 4.0 x 14 kept the high-dose limits of"
@@ -228,8 +287,11 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
 
 
 def _kept(name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table from the cache folder, computed and written there where it is not."""
+    """The table from the cache folder, computed and written there where it is not, or not as it was written."""
     path = cache_folder("indications") / f"{name}.csv"
-    if not path.is_file():
-        write_text(path, compute().to_csv())
-    return pd.read_csv(StringIO(path.read_text(encoding="utf-8")), index_col=0)
+    content = read_sealed(path)
+    if content is None:
+        content = compute().to_csv().encode()
+        with suppress(DiskError):  # computed again next time
+            write_sealed(path, content)
+    return pd.read_csv(BytesIO(content), index_col=0)
