@@ -21,6 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
     except IonrtError as error:
         print(f"ionrt: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ionrt: interrupted; nothing half-written, what was finished is kept for the next run", file=sys.stderr)
+        return 130
+    except OSError as error:
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        print(f"ionrt: {what}; make room, or give a folder that exists and can be written", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         known = lazy.missing(error, "this command")
         if known is error:
@@ -78,6 +85,8 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
         if not sign or not key.isidentifier():
             raise IonrtError(f"-p expects KEY=VALUE, got {text!r}")
         out[key] = parse_yaml(value, f"-p {key}")
+        if value.count("#") > repr(out[key]).count("#"):  # YAML takes it for a comment
+            raise IonrtError(f"-p {key}: {value!r} holds a #; put the text in quotes")
     for key in ("patient", "cohort"):
         if folder := getattr(chosen, key):
             if not Path(folder).is_dir():
