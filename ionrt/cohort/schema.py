@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from ionrt.cohort.doors import decimal_comma, numbers, read_table
-from ionrt.files import write_text
+from ionrt.files import read_yaml, write_text
 from ionrt.quantities import IonrtError
 
 Tables = dict[str, pd.DataFrame]
@@ -45,7 +44,7 @@ def _where(rows: list[Any]) -> str:
 @functools.cache
 def _shipped_dictionary() -> dict[str, Any]:
     """`dictionary.yaml`, read once, with the vocabularies put in place of their names."""
-    raw = yaml.safe_load(Path(__file__).with_name("dictionary.yaml").read_text(encoding="utf-8"))
+    raw = read_yaml(Path(__file__).with_name("dictionary.yaml"))
     for table in raw["tables"].values():
         for column in table["columns"].values():
             if isinstance(column.get("allowed"), str):
