@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from training_injected import BOOKS, REFUSED, asked, solution, typed
 
 import ionrt
 from ionrt import training
+from ionrt.beam.physics import stopping
+from ionrt.biology import moments, specific, tissues
+from ionrt.rbe import systems
 from ionrt.training import MODULES, TRACKS, engine, exercises, verdict
 from ionrt.training.exercise import CORE, ROLES
 
@@ -73,13 +77,48 @@ def test_refusals_are_refused_for_the_reason_looked_for(name):
     assert verdict(ALL[name], 3.0)[0] == "unclear"
 
 
-def test_a_changed_constant_makes_an_exercise_fail_that_names_it(monkeypatch):
-    from ionrt.biology import oxygen
+def _oxygen(patch):
+    patch.setitem(ionrt.biology.oer_antonovic.__kwdefaults__, "let_scale", 120.0)
 
-    real = oxygen.oer_antonovic
-    monkeypatch.setattr(ionrt.biology, "oer_antonovic", lambda let, **given: real(let, oer_low=3.2, **given))
-    with pytest.raises(AssertionError, match=r"T04\.5"):
-        test_expected_is_what_ionrt_computes("T04.5")
+
+def _domain(patch):
+    patch.setitem(tissues.TISSUES, "mkm_nirs", replace(tissues.TISSUES["mkm_nirs"], domain_radius=0.30))
+
+
+def _threshold(patch):
+    patch.setitem(tissues.TISSUES, "lem1_chordoma", replace(tissues.TISSUES["lem1_chordoma"], threshold=20.0))
+
+
+def _published(patch):
+    patch.setattr(systems, "_LEM_PER_MKM", tuple(replace(f, factor=f.factor - 0.05) for f in systems._LEM_PER_MKM))
+
+
+def _water(patch):
+    patch.setattr(stopping, "_EXCITATION", 70e-6)
+
+
+def _kept():
+    """What keeps values that a changed constant would move."""
+    functions = [f for room in (training_answers, stopping, moments, specific) for f in vars(room).values()]
+    return [f for f in functions if hasattr(f, "cache_clear")]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [(_oxygen, "T04.5"), (_domain, "T04.1"), (_threshold, "T05.2"), (_published, "T05.5"), (_water, "T01.2")],
+)
+def test_a_changed_constant_makes_an_exercise_fail_that_names_it(change, name, monkeypatch):
+    for function in _kept():
+        function.cache_clear()
+    try:
+        change(monkeypatch)
+        with pytest.raises(AssertionError, match=rf"^{re.escape(name)}: .* computed, .* in the exercise"):
+            test_expected_is_what_ionrt_computes(name)
+    finally:
+        monkeypatch.undo()
+        for function in _kept():
+            function.cache_clear()
+    test_expected_is_what_ionrt_computes(name)
 
 
 @pytest.mark.parametrize(
