@@ -177,10 +177,8 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
-        if not error.ename.endswith(("IonrtError", "ReachError", "DiskError")):
+        if not _ends_there(executed, error):
             raise
-        if not _ends_there(executed, error.evalue):
-            raise IonrtError(error.evalue) from None
     except OSError as error:
         raise DiskError(
             f"the notebook could not be started or kept ({error.strerror or type(error).__name__}); make room, or set"
@@ -195,16 +193,17 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         ) from error
 
 
-def _ends_there(executed: Path, message: str) -> bool:
-    """Whether the cell that failed may end the page (tag ``may-stop``): what it says is then the page's last line."""
+def _ends_there(executed: Path, error: papermill.PapermillExecutionError) -> bool:
+    """Whether the cell that failed with an error of ours may end the page (tag ``may-stop``), with what it says last."""
+    if not error.ename.endswith(("IonrtError", "ReachError", "DiskError")):
+        return False
     book = nbformat.read(executed, as_version=4)
     cells = [c for c in book.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", ())]
-    at = next(i for i, c in enumerate(cells) if any(o.output_type == "error" for o in c.get("outputs", ())))
+    at = next(i for i, c in enumerate(cells) if "error" in [o.output_type for o in c.get("outputs", ())])
     if "may-stop" not in cells[at].metadata.get("tags", ()):
-        return False
-    last = f"<p class='stop' role='alert'><strong>This page ends here:</strong> {html.escape(message)}</p>"
-    cells[at].outputs = [nbformat.v4.new_output("display_data", {"text/html": last})]
-    book.cells = cells[: at + 1]
+        raise IonrtError(error.evalue) from None
+    last = {"text/html": f"<p class='stop' role='alert'><strong>This page ends here:</strong> {html.escape(error.evalue)}</p>"}
+    cells[at].outputs, book.cells = [nbformat.v4.new_output("display_data", last)], cells[: at + 1]
     nbformat.write(book, executed)
     return True
 
@@ -326,8 +325,7 @@ def _prepare(book: Any) -> None:
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = math_to_mathml(cell.source)
-            continue
-        if cell.cell_type == "code":
+        elif cell.cell_type == "code":
             cell.outputs = _page_outputs(cell)
     _titled(book)
 
