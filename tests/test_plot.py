@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from ionrt import evaluate, plot
+from ionrt.evaluate.histograms import mean_value
 from ionrt.patient import write_rtdose
 from ionrt.quantities import IonrtError
 
@@ -41,7 +42,7 @@ def scene():
         lambda da, ct, structures, path: plot.depth_profiles(da.mean(["z", "x"], keep_attrs=True).rename(y="distance")),
         lambda da, ct, structures, path: evaluate.dvh(da, structures),
         lambda da, ct, structures, path: evaluate.statistics(da, structures),
-        lambda da, ct, structures, path: evaluate.mean_value(da, structures),
+        lambda da, ct, structures, path: mean_value(da, structures),
         lambda da, ct, structures, path: evaluate.gamma(da, da, dose_percent=3, distance_mm=3),
         lambda da, ct, structures, path: evaluate.plan_quality(da, structures, target="CTV", prescription=2.0),
         lambda da, ct, structures, path: write_rtdose(da, structures.to_dataset(name="structures"), path / "RD.dcm"),

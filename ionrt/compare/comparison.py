@@ -27,9 +27,14 @@ from ionrt.compare.cases import (
     systems_in_words,
     whose,
 )
-from ionrt.evaluate.profile import centroid
+from ionrt.evaluate.bands import error_parts
+from ionrt.evaluate.histograms import mean_value
+from ionrt.evaluate.profile import centroid, ratio_to_target
 from ionrt.ions import in_words
 from ionrt.let import let_d
+from ionrt.plan.fields import scenario_field
+from ionrt.plan.mixture import spot_table
+from ionrt.plan.setup.scenarios import scenarios_random
 from ionrt.quantities import IonrtError
 
 
@@ -150,8 +155,8 @@ class Comparison:
                 row[f"{g} worst-case LETd L98 {KEV}"] = float(worst["L98"].sel(structure=g))
             row[f"{t} RBE-weighted / physical dose"] = d["mean"] / physical.loc[(case, t), "mean"]
             if "beam" in one.field.dims:
-                row[f"RBE-weighted dose, entrance / {t}"] = self._ratio(case, evaluate.entrance_to_target)
-                row[f"RBE-weighted dose, behind / {t}"] = self._ratio(case, evaluate.tail_to_target)
+                row[f"RBE-weighted dose, entrance / {t}"] = self._ratio(case, "entrance")
+                row[f"RBE-weighted dose, behind / {t}"] = self._ratio(case, "tail")
             rows[case] = row
         table = pd.DataFrame.from_dict(rows, orient="index")
         if self._whole:
@@ -221,7 +226,7 @@ class Comparison:
             for model in dict.fromkeys((one.plan.model, self.model)):
                 parameters = next((p.plan.parameters for p in self.plans.values() if p.plan.model == model), {})
                 weighted = rbe.apply_model(self._total(case), model, **parameters)
-                mean = evaluate.mean_value(weighted, shown).compute()
+                mean = mean_value(weighted, shown).compute()
                 row = {f"{s} mean {GY}": float(mean.sel(structure=s)) for s in (self.target, *self.organs)}
                 if self._whole:
                     beyond = evaluate.integral_dose(weighted, outside(self.body, self.grid, self.target))
@@ -231,7 +236,7 @@ class Comparison:
 
     def spot_table(self) -> pd.DataFrame:
         """Spots, particles and energies of each case and beam."""
-        parts = {self._word(case): plan.spot_table(one.weights) for case, one in self.plans.items()}
+        parts = {self._word(case): spot_table(one.weights) for case, one in self.plans.items()}
         return pd.concat(parts, names=[self.kind, "beam"])
 
     def share_table(self) -> pd.DataFrame:
@@ -274,16 +279,14 @@ class Comparison:
         one, half = self.plans[case], 0.5 * setup_error
         if one.influence is None:
             raise IonrtError(f"course_table: the influence of {case!r} was not kept; see compare_robustness")
-        drawn = plan.scenarios_random(
+        drawn = scenarios_random(
             patients, seed=seed, range_sigma=0.5 * range_error, setup_sigma=half, daily_sigma=half, fractions=fractions
         )
-        found = plan.scenario_field(
-            self.patient, one.influence, one.weights, drawn, within=(self.target,), **asked_of(one.plan)
-        )
+        found = scenario_field(self.patient, one.influence, one.weights, drawn, within=(self.target,), **asked_of(one.plan))
         maps, rows = planned_maps(one.plan, found), {}
         for label, name, percent in ((f"D95 {GY}", "rbe_dose", 95.0), (f"L98 {KEV}", "let_d", 98.0)):
             metric = evaluate.dose_at_volume(maps[name], self._in(self.target), percent=percent).isel(structure=0)
-            parts = evaluate.error_parts(metric.compute())
+            parts = error_parts(metric.compute())
             rows[label] = {str(p): float(parts.sel(part=p)) for p in parts["part"].values}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("per fraction")
 
@@ -294,7 +297,7 @@ class Comparison:
     def summary_table(self) -> pd.DataFrame:
         """What was asked: target, prescription, dose system, beams, and the cases that reach or do not."""
         some = self._nominal["dose"].isel(case=0, drop=True)
-        size = float(evaluate.mean_value(some, self._in(self.target))["volume"].squeeze())
+        size = float(mean_value(some, self._in(self.target))["volume"].squeeze())
         beams = dict.fromkeys(b.name.removeprefix(f"{b.ion} ") for one in self.plans.values() for b in one.plan.beams)
         rows = {
             "target": f"{self.target}, {size:.1f} cm³",
@@ -383,13 +386,13 @@ class Comparison:
         at = target["distance"].values
         return float(at[body.values].min()), float(at[target.values].min()), float(at[target.values].max())
 
-    def _ratio(self, case: str, of: Any) -> float:
+    def _ratio(self, case: str, side: str) -> float:
         """Mean over the beams of a ratio of RBE-weighted dose, each beam alone."""
         wanted, target = self.plans[case].plan, self.grid["structures"].sel(structure=self.target)
         found = []
         for k, beam in enumerate(wanted.beams):
             alone = rbe.apply_model(self._alone(case, k), wanted.model, **wanted.parameters)
-            found.append(float(of(alone, target, self.body, direction=-beam.axes[2])))
+            found.append(float(ratio_to_target(alone, target, self.body, direction=-beam.axes[2], side=side)))
         return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
 

@@ -13,7 +13,9 @@ import xarray as xr
 
 from ionrt.beam import base_data
 from ionrt.compare.cases import open_patient
-from ionrt.evaluate import gamma, mean_value, pass_rate
+from ionrt.evaluate import gamma
+from ionrt.evaluate.gamma_index import pass_rate
+from ionrt.evaluate.histograms import mean_value
 from ionrt.files import atomic, cache_folder
 from ionrt.let import let_d
 from ionrt.patient import read_dicom, read_dose, read_ion_plan, write_rtdose
