@@ -158,3 +158,15 @@ def test_a_figure_is_saved_with_its_key_and_caption(scene, tmp_path):
     assert "Volume [%]" in text and ">carbon</text>" in text and "Two ions." in text and "#D55E00" in text.upper()
     picture = np.asarray(Image.open(plot.slices(rbe, ct, structures).save(tmp_path / "x.png")).convert("RGB"))
     assert picture.shape[1] > 1000 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 500, "maps, not an empty page"
+
+
+def test_logarithmic_axes_have_ticks_at_1_2_and_5():
+    line = xr.DataArray([0.5, 3.0, 8.0], dims="depth", coords={"depth": [0.0, 1.0, 2.0]}, name="dose")
+    options = plot.curves({"p": {"p": line}}, xlabel="Depth [mm]", logy=True).element.traverse(
+        lambda e: e.opts.get("plot").kwargs.get("yticks"), ["Overlay"]
+    )
+    assert [v for v, _ in options[0]] == [0.5, 1.0, 2.0, 5.0, 10.0]
+    wide = plot.curves({"p": {"p": 1e-3 * 10**line}}, xlabel="Depth [mm]", logy=True).element.traverse(
+        lambda e: e.opts.get("plot").kwargs.get("yticks"), ["Overlay"]
+    )
+    assert [t for _, t in wide[0]] == ["0.01", "0.1", "1", "10", "100", "1000", "10000", "100000"]
