@@ -21,6 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
     except IonrtError as error:
         print(f"ionrt: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ionrt: interrupted; nothing half-written, what was finished is kept for the next run", file=sys.stderr)
+        return 130
+    except OSError as error:
+        what = f"{error.filename or 'a file'}: {error.strerror or error}"
+        print(f"ionrt: {what}; make room, or give a folder that exists and can be written", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         known = lazy.missing(error, "this command")
         if known is error:
@@ -58,12 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("folder", metavar="DIR")
     init.set_defaults(run=_init)
     training = commands.add_parser("training", help="the learner's record of the training series")
-    training.add_argument("action", choices=("record", "forget"))
+    training.add_argument("action", nargs="?", choices=("record", "summary"), help="record: of one learner; summary: of logs")
     training.add_argument(
-        "folder", nargs="?", default="notebooks/training", help="the learner's notebooks (default: notebooks/training)"
+        "place", nargs="*", help="record: folder of the notebooks (default: notebooks/training); summary: logs"
     )
     training.add_argument("--track", default="physicist", help="physicist, oncologist, biologist or statistician")
     training.add_argument("--out", metavar="FILE", default="training_record.html", help="the page to write")
+    training.add_argument("--forget", action="store_true", help="delete the log that IONRT_TRAINING_RECORD names")
     training.set_defaults(run=_training)
     commands.add_parser("check", help="does this environment work?").set_defaults(run=_check)
     return parser
@@ -77,6 +85,8 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
         if not sign or not key.isidentifier():
             raise IonrtError(f"-p expects KEY=VALUE, got {text!r}")
         out[key] = parse_yaml(value, f"-p {key}")
+        if value.count("#") > repr(out[key]).count("#"):  # YAML takes it for a comment
+            raise IonrtError(f"-p {key}: {value!r} holds a #; put the text in quotes")
     for key in ("patient", "cohort"):
         if folder := getattr(chosen, key):
             if not Path(folder).is_dir():
@@ -119,14 +129,20 @@ def _init(chosen: argparse.Namespace) -> None:
 def _training(chosen: argparse.Namespace) -> None:
     from ionrt import training
 
-    if chosen.action == "forget":
-        training.forget()
-        print("the log that IONRT_TRAINING_RECORD names is deleted; nothing else was kept")
-        return
-    one_of(chosen.track, tuple(training.TRACKS), what="--track")
-    print(f"running the notebooks of {Path(chosen.folder).name} from scratch, about half a minute each")
-    seal = training.record(training.verdicts(chosen.folder), chosen.out, track=chosen.track)
-    print(f"record    {chosen.out}  (hash {seal})")
+    if chosen.action == "record":
+        one_of(chosen.track, tuple(training.TRACKS), what="--track")
+        if len(chosen.place) > 1:
+            raise IonrtError(f"training record takes one folder, got {', '.join(chosen.place)}")
+        print("running the notebooks from scratch, about a quarter of a minute each")
+        folder = chosen.place[0] if chosen.place else "notebooks/training"
+        found = training.verdicts(folder, modules=training.TRACKS[chosen.track], progress=True)
+        print(f"record    {chosen.out}  (hash {training.record(found, chosen.out, track=chosen.track)})")
+    elif chosen.action == "summary":
+        print(training.summary(chosen.place).round(2).to_string())
+    elif not chosen.forget:
+        raise IonrtError("training: expected record, summary or --forget")
+    if chosen.forget:
+        print("the log is deleted" if training.forget() else "there is no log: nothing was kept")
 
 
 def _basedata(chosen: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: one way to write, one door for YAML, one hash of content, one cache folder."""
+"""Files that are whole or not there: one way to write, one seal, one door for YAML, one hash of content, one cache folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +17,12 @@ import numpy as np
 import platformdirs
 
 from ionrt.lazy import IonrtError
+
+_SEAL = hashlib.sha256().digest_size  # bytes
+
+
+class DiskError(IonrtError):
+    """What the disk refused: which file, why, what to do."""
 
 
 @contextmanager
@@ -31,28 +37,59 @@ def atomic(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[Pa
     Yields
     ------
     The path to write to, with the same suffix; a killed run leaves it behind, never something half-written under `path`.
+
+    Raises
+    ------
+    DiskError in one line where the disk is full, the folder read-only, gone, a file, or full of other files; what the block
+    itself raises about other files passes.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     place = target.with_name(f".{target.name}.{uuid4().hex}{'' if folder else target.suffix}")
-    if folder:
-        place.mkdir()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if folder:
+            place.mkdir()
         yield place
         if folder and target.is_dir():
             target.rmdir()  # raises unless it is empty
         os.replace(place, target)
+    except OSError as error:
+        about = place if error.filename is None else Path(os.fsdecode(error.filename))
+        if about not in (target, *target.parents) and place not in (about, *about.parents):
+            raise
+        why = error.strerror or str(error) or type(error).__name__
+        raise DiskError(
+            f"{target.name} could not be written ({why[:200]}); nothing of it is left: make room, or name a folder that exists"
+            f" and can be written, instead of {target.parent}"
+        ) from error
     finally:
         if folder:
             shutil.rmtree(place, ignore_errors=True)
         else:
-            place.unlink(missing_ok=True)
+            with suppress(OSError):
+                place.unlink()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Text as it is (UTF-8, line ends untouched), whole or not at all."""
     with atomic(path) as place:
         place.write_text(text, encoding="utf-8", newline="")
+
+
+def write_sealed(path: str | os.PathLike[str], content: bytes) -> None:
+    """Bytes followed by their hash, which `read_sealed` compares before it believes them."""
+    with atomic(path) as place:
+        place.write_bytes(content + hashlib.sha256(content).digest())
+
+
+def read_sealed(path: Path) -> bytes | None:
+    """The content of a sealed file; None where there is none or it is not what was written (cut, a bit flipped)."""
+    try:
+        whole = path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return None
+    content, seal = whole[:-_SEAL], whole[-_SEAL:]
+    return content if content and hashlib.sha256(content).digest() == seal else None
 
 
 def content_hash(*parts: object) -> str:
@@ -72,8 +109,12 @@ def content_hash(*parts: object) -> str:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder of that name among what ionrt keeps on disk: in $IONRT_CACHE or the user's cache directory."""
-    return Path(os.environ.get("IONRT_CACHE") or platformdirs.user_cache_dir("ionrt")) / name
+    """The folder of that name among what ionrt keeps on disk: in $IONRT_CACHE or the user's cache directory.
+
+    Where the user has no home it lies in a place that cannot be written, so that whoever writes there says so.
+    """
+    own = platformdirs.user_cache_dir("ionrt")
+    return Path(os.environ.get("IONRT_CACHE") or (own if os.path.isabs(own) else os.path.join(os.devnull, "no home"))) / name
 
 
 MOST_BYTES, MOST_DEPTH = 100_000, 12

@@ -2,15 +2,17 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import cache
 from multiprocessing import parent_process
 from typing import Any
 
 import dask.system
+
+from ionrt.lazy import IonrtError
 
 SLAB = 1 << 18  # voxels per piece of elementwise work: enough pieces to share, few enough to cost nothing
 _helpers = cache(ThreadPoolExecutor)  # they stay: starting one takes as long as a small field
@@ -58,3 +60,19 @@ def each(work: Callable[[Any], Any], parts: Iterable[Any], most: int | None = No
 def slabs(size: int, largest: int = SLAB) -> list[slice]:
     """`size` items in even pieces of at most `largest`."""
     return [slice(size * i // n, size * (i + 1) // n) for n in [-(-size // largest)] for i in range(n)]
+
+
+@contextmanager
+def whole_cluster(kept: str = "") -> Iterator[None]:
+    """A cluster that breaks (scheduler lost, workers that die one after the other) is an `IonrtError` that says what to do;
+    `kept` says what the next run need not do again."""
+    try:
+        yield
+    except BaseException as error:
+        kind = type(error)
+        if kind.__module__.partition(".")[0] not in ("distributed", "tornado") and kind.__name__ != "CancelledError":
+            raise
+        raise IonrtError(
+            f"the dask cluster was lost ({kind.__name__}); start it again, with more memory per worker where workers"
+            f" died, and repeat the call{kept and f': {kept}'}"
+        ) from error

@@ -23,7 +23,7 @@ import papermill
 
 import ionrt
 from ionrt import resources
-from ionrt.files import atomic
+from ionrt.files import DiskError, atomic
 from ionrt.lazy import IonrtError, one_of
 from ionrt.made import how_made, like, plain_value, typed
 
@@ -32,8 +32,9 @@ HEAD = 40_000  # letters of a page in which its title stands
 MATH = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<![\s\\])\$(?![\d\w])", re.DOTALL)
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
+NOTEBOOK = re.compile(r"<a\b[^>]*href=\"[^\":]*\.ipynb\"[^>]*>(.*?)</a>", re.DOTALL)  # does not travel with the page
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
-FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
+FOLDERS = ("store", "patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
@@ -176,9 +177,21 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
-        if error.ename.endswith(("IonrtError", "ReachError")):
+        if error.ename.endswith(("IonrtError", "ReachError", "DiskError")):
             raise IonrtError(error.evalue) from None
         raise
+    except OSError as error:
+        raise DiskError(
+            f"the notebook could not be started or kept ({error.strerror or type(error).__name__}); make room, or set"
+            " JUPYTER_RUNTIME_DIR, IPYTHONDIR and TMPDIR to folders that can be written"
+        ) from error
+    except RuntimeError as error:  # nbclient's words for a kernel that is gone
+        if "kernel" not in str(error).lower():
+            raise
+        raise IonrtError(
+            "the process of the notebook was ended from outside, often for lack of memory; nothing was written: try again,"
+            " with a coarser grid or fewer threads"
+        ) from error
 
 
 def _is_path(value: Any, name: str, source: Path) -> bool:
@@ -200,7 +213,7 @@ def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
         parts = value if isinstance(value, list) else list(value.values()) if isinstance(value, Mapping) else [value]
         for one in parts:
             if _is_path(one, name, source):
-                path = Path(one).expanduser()
+                path = Path(os.path.expanduser(one))
                 spelled = {one, str(path), os.path.abspath(path), os.path.normpath(path), str(path.resolve())}
                 spelled |= {os.path.abspath(source.parent / path), str((source.parent / path).resolve())}
                 found |= dict.fromkeys(spelled, f"[{name}]")
@@ -208,7 +221,7 @@ def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
                 if len(last) >= 4 and re.search(r"\d|[^\x00-\x7f]|.[ _^,.]", last):  # a name or number, no common word
                     found[last] = f"[{name}]"
     ours, temporary = Path(ionrt.__file__).parents[1], Path(tempfile.gettempdir())
-    machine = (Path.cwd(), source.parent, ours, Path(sys.prefix), Path.home(), temporary)
+    machine = (Path.cwd(), source.parent, ours, Path(sys.prefix), Path(os.path.expanduser("~")), temporary)
     return found | {str(p): "[folder]" for p in machine if len(p.parts) > 2 and str(p) not in found}
 
 
@@ -270,6 +283,7 @@ def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, st
 
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
     body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
+    body = NOTEBOOK.sub(r"\1", body)
     title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {})

@@ -9,8 +9,9 @@ A door test is three things: a seed input, a function that reads it, and an orac
             return fuzz.complaint(read(tmp_path / "x.json"))   # "" where the result is right; else what is wrong with it
         fuzz.hold(attempt, seeds=(1, 2))
 
-`hold` runs `attempt` some dozen times in continuous integration and ``IONRT_FUZZ=N`` times by hand, counts what happened in
-five classes and fails on the last three:
+`hold` runs `attempt` some dozen times in continuous integration and ``IONRT_FUZZ=N`` times by hand, with other seeds by
+``IONRT_FUZZ_SEED=K`` (K is added to each); it counts what happened in five classes, appends the counts to the file named in
+``IONRT_FUZZ_TABLE``, and fails on the last three:
 
 clean    a result about which the oracle has nothing to say
 refused  an `IonrtError`, whatever it says (its first line must not be empty)
@@ -101,8 +102,8 @@ def tries(default: int = TRIES) -> int:
 
 def run(attempt: Callable[[np.random.Generator], str], *, seeds: Iterable[int] = (1,), n: int | None = None) -> Tally:
     """Run `attempt` n times per seed, each with a generator of its own, so that one try can be repeated alone."""
-    tally = Tally()
-    for seed in seeds:
+    tally, fresh = Tally(), int(os.environ.get("IONRT_FUZZ_SEED") or 0)
+    for seed in (fresh + s for s in seeds):
         for k in range(tries() if n is None else n):
             kind, said = _once(attempt, seed, k)
             tally.counts[kind] += 1
@@ -114,6 +115,9 @@ def run(attempt: Callable[[np.random.Generator], str], *, seeds: Iterable[int] =
 def hold(attempt: Callable[[np.random.Generator], str], *, seeds: Iterable[int] = (1,), n: int | None = None) -> Tally:
     """`run`, and fail with the first examples where a try was raw, silent or a hang."""
     tally = run(attempt, seeds=seeds, n=n)
+    if table := os.environ.get("IONRT_FUZZ_TABLE"):
+        with open(table, "a", encoding="utf-8") as file:
+            file.write(f"{os.environ.get('PYTEST_CURRENT_TEST', '').split(' ')[0]}\t{tally}\n")
     shown = "\n".join(f"  seed {s}, try {k}: {what}" for s, k, what in tally.examples[:8])
     assert tally.bad == 0, f"{tally}\n{shown}"
     assert tally.counts["clean"] + tally.counts["refused"] > 0

@@ -89,23 +89,6 @@ def test_no_flipped_bit_is_used(base: xr.Dataset, cache: Path) -> None:
     xr.testing.assert_identical(store.load("C", base.attrs["content_key"]), base)
 
 
-@pytest.mark.parametrize("place", ["a file", "read-only"])
-def test_a_cache_that_cannot_be_written_costs_time_and_no_result(place: str, base: xr.Dataset, tmp_path, monkeypatch) -> None:
-    spoilt = tmp_path / "spoilt"
-    if place == "a file":
-        spoilt.write_text("not a folder")
-    else:
-        monkeypatch.setattr(store, "atomic", _no_space)
-    monkeypatch.setenv("IONRT_CACHE", str(spoilt))
-    with pytest.warns(UserWarning, match="IONRT_CACHE"):
-        again = base_data("C", energy=ENERGY, progress=False)
-    xr.testing.assert_identical(again, base)
-
-
-def _no_space(*_: object, **__: object) -> object:
-    raise OSError(28, "No space left on device")
-
-
 @pytest.mark.parametrize("damage", [b"", b"no netCDF", "cut", "renamed"])
 def test_damaged_cache_is_rebuilt(damage: bytes | str, base: xr.Dataset, cache: Path) -> None:
     path = cache / "basedata" / f"C-{base.attrs['content_key']}.nc"

@@ -213,3 +213,22 @@ def test_bad_options(patient):
     mixed = (plan.Beam("C", 90.0), plan.Beam("O", 90.0, room=plan.FIXED_ROOM))
     with pytest.raises(IonrtError, match="share a room"):
         compare_options(patient, {"a": mixed}, target="CTV")
+
+
+def test_another_prescription_takes_its_doses_from_the_store(patient, tmp_path):
+    same = {"ions": ("C",), "gantry_angles": (90.0,), "spacing": 5.0, "iterations": 10}
+    first = compare_ions(patient, prescription=3.0, store=tmp_path, **same)
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    other = compare_ions(patient, prescription=2.0, store=tmp_path, **same)
+    now = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    assert kept and now == kept, "nothing was computed again"
+    alone = compare_ions(patient, prescription=2.0, **same)
+    xr.testing.assert_allclose(other.maps["dose"], alone.maps["dose"], rtol=1e-5)
+    assert float(first.maps["dose"].max()) > float(other.maps["dose"].max())
+
+
+def test_let_of_a_structure_that_hardly_has_dose_is_not_given(result):
+    where = result.dosed()
+    assert float(mean_let(result.maps, result.structures, where).sel(structure="CTV").min()) > 10
+    few = where & (where.cumsum("z").cumsum("y").cumsum("x") <= 1)
+    assert np.isnan(mean_let(result.maps, result.structures, few)).all()

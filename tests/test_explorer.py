@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 
@@ -11,7 +12,9 @@ import xarray as xr
 from browser import DEEP, Page, needs_chromium
 
 from ionrt import evaluate, plot, rbe
+from ionrt.let import let_d
 from ionrt.quantities import IonrtError, stamp
+from ionrt.report import external_resources
 
 AT = {"z": np.arange(-30.0, 31, 5), "y": np.arange(-40.0, 41, 4), "x": np.arange(-60.0, 61, 3)}
 WANTED = "b[data-quantity]"
@@ -161,3 +164,40 @@ def test_a_browser_without_a_network_drives_it(page):
     expected = view.scene.at("p", view.index, **view.settings)
     assert until(lambda: read(opened)["rbe_dose"] == pytest.approx(float(f"{expected['rbe_dose']:.4g}")))
     assert opened.errors() == []
+
+
+def test_slices_in_a_report_are_slid_through_offline(scene, tmp_path):
+    """What stands under the cross-hair is the array's, within a step of the map; sliders, clicks and the difference work."""
+    fields, grid = scene
+    needs_chromium()
+    made = plot.browse(fields, grid, prescription=1.0, caption="SYNTHETIC.")
+    (tmp_path / "page.html").write_text(f"<!DOCTYPE html><meta charset='utf-8'>{made.whole_html()}", encoding="utf-8")
+    assert external_resources(made.whole_html()) == [] and "without target fragments" in made.caption
+    with Page(tmp_path / "page.html", tmp_path / "profile") as opened:
+        find = opened.driver.find_elements
+        assert until(lambda: find("css selector", "[data-ready]"))
+        slider = find("css selector", "input[type=range]")[2]  # of x
+        slider.send_keys("\ue014\ue014")  # right, twice
+        text = find("css selector", ".browse-readout")[0].text
+        place = {d: float(re.search(rf"{d} (-?[\d.]+)", text).group(1)) for d in AT}
+        assert place["x"] == 6.0
+        for n, (ion, field) in enumerate(fields.items()):
+            for name, whole in (("RBE-weighted dose", rbe.nirs_mkm(field)), ("LETd", let_d(field))):
+                read = float(re.findall(rf"{ion} (\d+\.?\d*)", text.partition(name)[2])[0])
+                assert read == pytest.approx(float(whole.sel(place)), abs=0.004 * float(whole.max())), (n, name)
+        assert "CTV" in text and "CT 26 HU" in text
+        pixels = "return document.querySelector('canvas').toDataURL()"
+        seen = {opened.driver.execute_script(pixels)}
+        less = find("css selector", "select")[1]
+        less.send_keys("C")
+        seen.add(opened.driver.execute_script(pixels))
+        find("css selector", "canvas")[0].click()
+        seen.add(opened.driver.execute_script(pixels))
+        assert len(seen) == 3, "difference and click change what is drawn"
+        assert opened.errors() == []
+
+
+def test_a_report_takes_no_crowd_of_cases(scene):
+    fields, grid = scene
+    with pytest.raises(IonrtError, match="at most 12 cases"):
+        plot.browse({f"{i}": fields["C"] for i in range(13)}, grid, prescription=1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ionrt.files import atomic, content_hash, write_text
+from ionrt.files import DiskError, atomic, content_hash, write_text
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -32,7 +32,7 @@ def test_a_file_is_replaced_and_a_folder_only_if_empty(tmp_path):
             (tmp_path / name / "kept").touch()
     with atomic(tmp_path / "empty", folder=True) as place:
         (place / "new").touch()
-    with pytest.raises(OSError), atomic(tmp_path / "full", folder=True) as place:
+    with pytest.raises(DiskError), atomic(tmp_path / "full", folder=True) as place:
         (place / "new").touch()
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
         "a.csv",

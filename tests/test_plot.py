@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import holoviews as hv
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from ionrt import evaluate, plot
 from ionrt.evaluate.histograms import mean_value
 from ionrt.patient import write_rtdose
 from ionrt.quantities import IonrtError
+from ionrt.trial.flow_diagram import consort
 
 GRID = ("z", "y", "x")
 Z, Y, X = np.arange(-15, 16, 3.0), np.arange(-60, 61, 3.0), np.arange(-90, 91, 3.0)
@@ -158,6 +160,34 @@ def test_a_figure_is_saved_with_its_key_and_caption(scene, tmp_path):
     assert "Volume [%]" in text and ">carbon</text>" in text and "Two ions." in text and "#D55E00" in text.upper()
     picture = np.asarray(Image.open(plot.slices(rbe, ct, structures).save(tmp_path / "x.png")).convert("RGB"))
     assert picture.shape[1] > 1000 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 500, "maps, not an empty page"
+
+
+@pytest.mark.parametrize(
+    ("least", "shown", "hidden"), [(0, "excluded: 3", "not shown"), (10, "not received: not shown", "excluded: 3")]
+)
+def test_flow_of_a_trial_hides_what_would_give_a_small_count_away(least, shown, hidden):
+    stages = {"allocated": 40, "received": 38, "not_received": 2, "lost": 4, "discontinued": 0}
+    arm = stages | {"analysed": 40, "excluded_from_analysis": 0}
+    counts = consort(assessed=83, excluded={"declined": 3}, randomised=80, arms={"carbon": arm, "photon": arm})
+    figure = plot.flow(counts, min_cell=least, caption="A test.")
+    text = " ".join(str(t) for labels in figure.element.traverse(lambda x: x, [hv.Labels]) for t in labels.dimension_values(2))
+    assert shown in text and hidden not in text and "carbon: 40 allocated" in text
+    assert ("assessed: 83" in text) == ("received: 38" in text) == (least == 0), "their difference is a small count"
+
+
+def test_counts_as_bars_leave_out_what_the_table_hides():
+    table = pd.DataFrame({"A": [30.0, float("nan"), 50.0], "B": [20.0, 12.0, 40.0]}, index=["lung", "liver", "Total"])
+    figure = plot.counts(table, xlabel="Patients", origin="clinical", caption="A test.")
+    bars = [tuple(r) for one in figure.element.traverse(lambda x: x, [hv.Rectangles]) for r in one.array()]
+    assert sorted(r[2] for r in bars) == [12.0, 20.0, 30.0] and "SYNTHETIC" not in figure.caption
+
+
+def test_isodoses_and_the_ct_alone(scene):
+    ct, structures, _, _, rbe = scene
+    figure = plot.slices(rbe, ct, structures, isodoses=2.0)
+    assert "Lines: 50, 80, 95, 107 % of 2 Gy (RBE)." in figure.caption
+    alone = plot.slices(ct, ct, structures)
+    assert "with contours" in alone.caption and "colour wash" not in alone.caption and "plot" in alone.to_html()
 
 
 def test_logarithmic_axes_have_ticks_at_1_2_and_5():

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import training_answers
+from training_injected import BOOKS, REFUSED, asked, solution, typed
 
 import ionrt
 from ionrt import training
-from ionrt.training import TRACKS, exercises, verdict
+from ionrt.beam.physics import stopping
+from ionrt.biology import moments, specific, tissues
+from ionrt.rbe import systems
+from ionrt.training import MODULES, TRACKS, engine, exercises, verdict
 from ionrt.training.exercise import CORE, ROLES
 
 ALL = exercises()
 NUMBERS = [e for e in ALL.values() if e.kind == "number"]
 BY_HAND = {"T07.3", "T10.1"}  # read off the question
-REFUSALS = {
-    "T00.3": lambda: ionrt.rbe.wedenberg(_carbon(), alpha_beta=2.0),
-    "T04.6": lambda: ionrt.rbe.mcnamara(_carbon(), alpha_beta=2.0),
-    "T05.6": lambda: ionrt.rbe.convert_prescription(4.6, source="NIRS-mMKM", target="LEM-I"),
-    "T10.5": lambda: ionrt.deidentify(Path(__file__).parent, Path(__file__).parent / "nowhere", key="12345678"),
-}
 
 
 def _carbon():
@@ -66,37 +69,81 @@ def test_slips_are_wrong_and_each_has_its_own_sentence(one):
         assert verdict(one, one.expected.upper()) == ("right", one.why)
 
 
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", REFUSED)
 def test_refusals_are_refused_for_the_reason_looked_for(name):
-    assert verdict(ALL[name], REFUSALS[name])[0] == "right"
+    assert verdict(ALL[name], eval(REFUSED[name], {"ionrt": ionrt, "rbe": ionrt.rbe, "carbon": _carbon()}))[0] == "right"
     assert verdict(ALL[name], lambda: 1)[0] == "wrong"
     assert verdict(ALL[name], lambda: 1 / 0)[0] == "wrong"
     assert verdict(ALL[name], 3.0)[0] == "unclear"
 
 
-def test_a_changed_constant_makes_an_exercise_fail_that_names_it(monkeypatch):
-    from ionrt.biology import oxygen
+def _oxygen(patch):
+    patch.setitem(ionrt.biology.oer_antonovic.__kwdefaults__, "let_scale", 120.0)
 
-    real = oxygen.oer_antonovic
-    monkeypatch.setattr(ionrt.biology, "oer_antonovic", lambda let, **given: real(let, oer_low=3.2, **given))
-    with pytest.raises(AssertionError, match=r"T04\.5"):
-        test_expected_is_what_ionrt_computes("T04.5")
+
+def _domain(patch):
+    patch.setitem(tissues.TISSUES, "mkm_nirs", replace(tissues.TISSUES["mkm_nirs"], domain_radius=0.30))
+
+
+def _threshold(patch):
+    patch.setitem(tissues.TISSUES, "lem1_chordoma", replace(tissues.TISSUES["lem1_chordoma"], threshold=20.0))
+
+
+def _published(patch):
+    patch.setattr(systems, "_LEM_PER_MKM", tuple(replace(f, factor=f.factor - 0.05) for f in systems._LEM_PER_MKM))
+
+
+def _water(patch):
+    patch.setattr(stopping, "_EXCITATION", 70e-6)
+
+
+def _kept():
+    """What keeps values that a changed constant would move."""
+    functions = [f for room in (training_answers, stopping, moments, specific) for f in vars(room).values()]
+    return [f for f in functions if hasattr(f, "cache_clear")]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [(_oxygen, "T04.5"), (_domain, "T04.1"), (_threshold, "T05.2"), (_published, "T05.5"), (_water, "T01.2")],
+)
+def test_a_changed_constant_makes_an_exercise_fail_that_names_it(change, name, monkeypatch):
+    for function in _kept():
+        function.cache_clear()
+    try:
+        change(monkeypatch)
+        with pytest.raises(AssertionError, match=rf"^{re.escape(name)}: .* computed, .* in the exercise"):
+            test_expected_is_what_ionrt_computes(name)
+    finally:
+        monkeypatch.undo()
+        for function in _kept():
+            function.cache_clear()
+    test_expected_is_what_ionrt_computes(name)
 
 
 @pytest.mark.parametrize(
     ("name", "given", "says"),
     [
-        ("T03.1", "50.7 keV/um", "50.7 without quotes"),
+        ("T03.1", "50.7 keV/um", "without quotes, not with text: 50.7"),
         ("T03.1", "about fifty", "not with text"),
-        ("T03.1", "50,7", "50.7 without quotes"),
-        ("T03.1", float("nan"), "not a number"),
-        ("T03.1", float("inf"), "not a number"),
+        ("T03.1", "50,7", "without quotes, not with text: 50.7"),
+        ("T03.1", float("nan"), "cannot be compared"),
+        ("T03.1", float("inf"), "cannot be compared"),
         ("T03.1", np.array([1.0, 2.0]), "one number"),
         ("T03.1", [50.7], "one number"),
         ("T03.1", {"a": 1}, "one number"),
         ("T03.1", True, "true or false"),
         ("T03.1", 1 + 2j, "one number"),
+        ("T03.1", np.True_, "true or false"),
+        ("T03.1", 10**400, "cannot be compared"),
+        ("T03.1", np.datetime64("2024-01-01"), "one number"),
+        ("T03.1", pd.DataFrame({"a": [50.7]}), "one number"),
+        ("T03.1", np.array(["50.7"]), "one number"),
+        ("T03.1", lambda: 50.7, "one number"),
+        ("T06.3", "more", "not with text"),
+        ("T00.3", None.__class__.__name__, "the call itself"),
         ("T03.5", 1, "letters"),
+        ("T03.5", ["a"], "letters"),
         ("T03.5", "e", "letters"),
     ],
 )
@@ -119,6 +166,7 @@ def test_odd_answers_get_a_sentence(name, given, says):
         ("T05.5", 2.19 * 16, "number of fractions"),
         ("T03.1", 60.0, "18 % away"),
         ("T03.1", 4000.0, "not near"),
+        ("T06.3", -2.0, "lower than"),
     ],
 )
 def test_usual_slips_are_known_to_all_questions(name, given, says):
@@ -133,7 +181,37 @@ def test_zero_dimensional_arrays_are_numbers(capsys):
     training.check("T03.1", ...)
     training.check("T3.1", 1)
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == out[1] == "T03.1: open - not answered yet" and "no such exercise" in out[2]
+    assert out[0] == out[1] == "T03.1: open - not answered yet"
+    assert "no such exercise" in out[2] and "T03.1" in out[2]
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "T99.1", "t05", ["T05.1"], " T05.1 "])
+def test_an_odd_name_of_an_exercise_gets_a_sentence(name, capsys):
+    training.check(name, 1.0)
+    (said,) = capsys.readouterr().out.splitlines()
+    assert "no such exercise; the nearest names are T" in said or said.startswith("T05.1: wrong - ")
+
+
+def test_the_question_is_asked_in_the_language_and_nothing_else_changes(capsys, monkeypatch):
+    for language in ("ko", "ja", "xx"):
+        monkeypatch.setenv("IONRT_LANGUAGE", language)
+        training.check("T05.1")
+        training.check("T05.1", 14.7)
+        training.check("T01.1")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("T01.1")] == ["T01.1: open - not answered yet"] * 3
+    assert exercises("ko")["T05.1"].ask + " [Gy]" in lines and exercises("ja")["T05.1"].ask + " [Gy]" in lines
+    assert [line for line in lines if "wrong" in line][2] == "T05.1: wrong - " + verdict(ALL["T05.1"], 14.7)[1]
+    assert len({line for line in lines if "wrong" in line}) == 3
+
+
+@pytest.mark.parametrize("language", ["ko", "ja"])
+def test_every_sentence_of_the_engine_is_translated_with_the_same_places(language):
+    calls = [n for n in ast.walk(ast.parse(Path(engine.__file__).read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+    said = {n.args[0].value for n in calls if getattr(n.func, "attr", "") == "say"}
+    words = exercises(language)["T05.1"].words
+    assert said == set(words) and len(said) > 15
+    assert all(sorted(re.findall(r"{.*?}", a)) == sorted(re.findall(r"{.*?}", b)) for a, b in words.items())
 
 
 @pytest.mark.parametrize("language", ["ko", "ja"])
@@ -177,3 +255,68 @@ def test_a_bad_exercise_is_refused_by_name(row, says):
 
     with pytest.raises(ionrt.IonrtError, match=says):
         _exercise(row, "file: T99.1")
+
+
+def test_modules_have_their_title_one_anatomy_and_ask_what_the_data_ask():
+    assert {p.name[:3] for p in BOOKS} == set(MODULES)
+    for path in BOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        text, module = "\n".join(c.source for c in cells), path.name[:3]
+        assert cells[0].source.startswith(f"# {module} {MODULES[module]}\n") and path.stat().st_size < 60_000
+        for part in (
+            "After this you can",
+            "What to know",
+            "Exercises",
+            "For the two hospitals",
+            "Key points",
+            "not show",
+            "instructor",
+        ):
+            assert part in text, f"{path.name}: {part}"
+        mine = [e for e in ALL.values() if e.module == module]
+        assert [asked(c.source) for c in cells if "exercise" in c.metadata.get("tags", ())] == [e.name for e in mine]
+        for e in mine:
+            unit = f" [{e.unit}]" if e.unit else ""
+            assert any(c.source.startswith(f"**{e.name}** {e.ask}{unit}") for c in cells), e.name
+            assert all(f"* **{letter}** {words}" in text for letter, words in e.choices.items())
+
+
+def test_nothing_that_a_learner_sees_gives_an_answer_away():
+    """No number of a notebook beside the questions is an answer, no hint a whole call, no sentence to a slip, no reason of an
+    earlier exercise."""
+    number, given = re.compile(r"(?<![\w.])(?:\d+\.\d+|\d{2,})(?!\w|\.\d| minutes)"), []
+    for path in BOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        mine = [e for e in ALL.values() if e.module == path.name[:3]]
+        around = "\n".join(c.source for c in cells if "exercise" not in c.metadata.get("tags", ()))
+        for e in mine:
+            around = around.replace(e.ask, "")
+        for i, e in enumerate(mine):
+            if e.kind == "number":
+                before = [one.why for one in mine[:i]] + [s.says for one in mine[: i + 1] for s in one.slips]
+                shown = [float(x) for text in [around, *before] for x in number.findall(text)]
+                given += [f"{e.name}: {x:g}" for x in shown if abs(x - e.expected) <= e.tolerance]
+            if e.kind == "refusal":
+                assert "lambda: ionrt" not in around and "lambda: rbe" not in around and e.expected not in around, e.name
+    assert not given, "; ".join(given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.name[:3])
+def test_solutions_in_the_notebooks_are_right_and_slips_wrong_with_their_sentences(path, monkeypatch, capsys):
+    """Every answer cell of the real notebook gets the solution, then each slip, after the cells above it have run."""
+    monkeypatch.chdir(path.parent)
+    book, names = nbformat.read(path, as_version=4), {}
+    for cell in book.cells:
+        if cell.cell_type == "code" and "exercise" not in cell.metadata.tags:
+            exec(cell.source, names)
+    capsys.readouterr()
+    seen = []
+    for cell in (c for c in book.cells if "exercise" in c.metadata.get("tags", ())):
+        one = ALL[asked(cell.source)]
+        for answer in (solution(one), *(repr(slip.value) for slip in one.slips)):
+            exec(typed(cell.source, answer), names)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [f"{one.name}: right - {one.why}", *(f"{one.name}: wrong - {slip.says}" for slip in one.slips)]
+        seen.append(one.name)
+    assert seen == [e.name for e in ALL.values() if e.module == path.name[:3]]

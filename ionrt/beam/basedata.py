@@ -13,8 +13,9 @@ from ionrt.beam import store
 from ionrt.beam.physics.stopping import energies
 from ionrt.beam.physics.water.broad_beam import CITATION
 from ionrt.beam.physics.water.machine import ENERGY_SPREAD, build, machine_energies
-from ionrt.files import content_hash
+from ionrt.files import DiskError, content_hash
 from ionrt.ions import IONS
+from ionrt.parallel import whole_cluster
 from ionrt.quantities import IonrtError, one_of
 
 
@@ -66,7 +67,8 @@ def base_data(
     cached = store.load(ion, key)
     if cached is not None:
         return cached
-    ds = build(ion, value, options, progress=progress)
+    with whole_cluster():
+        ds = build(ion, value, options, progress=progress)
     ds.attrs = {
         "ion": ion,
         **options,
@@ -78,8 +80,7 @@ def base_data(
     }
     try:
         store.save(ds, store.path_of(ion, key), sealed=True)
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        text = f"base data of {ion} could not be kept ({why}) and will be computed again; set IONRT_CACHE to a folder with room"
+    except DiskError as error:
+        text = f"base data of {ion} will be computed again ({error}); set IONRT_CACHE to a folder with room"
         warnings.warn(text, stacklevel=2)
     return ds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import cache
 from importlib.resources import files
@@ -14,11 +13,10 @@ import xarray as xr
 
 from ionrt.beam.check import check_base_data
 from ionrt.beam.physics.water.cells import CHARGES
-from ionrt.files import atomic, cache_folder, content_hash
+from ionrt.files import atomic, cache_folder, content_hash, read_sealed, write_sealed
 from ionrt.ions import IONS
 
 _FOLDER = "basedata"
-_SEAL = hashlib.sha256().digest_size
 _NAME = re.compile(rf"({'|'.join(IONS)})-([0-9a-f]{{16}})\.nc")
 
 
@@ -38,7 +36,7 @@ def path_of(ion: str, key: str) -> Path:
 
 def load(ion: str, key: str) -> xr.Dataset | None:
     """The cached dataset, or None where the file is absent, damaged or of other physics."""
-    content = _sound(path_of(ion, key))
+    content = read_sealed(path_of(ion, key))
     if content is None:
         return None
     ds = read(BytesIO(content))
@@ -46,26 +44,14 @@ def load(ion: str, key: str) -> xr.Dataset | None:
 
 
 def save(ds: xr.Dataset, path: Path, *, sealed: bool = False) -> None:
-    """Write base data as netCDF-3 (needs no HDF5 library) so that a killed run leaves nothing half-written.
-
-    `sealed` appends the hash of all before it, which `load` compares before anything of the file is believed.
-    """
+    """Write base data as netCDF-3 (needs no HDF5 library), whole or not at all; `sealed` for the cache."""
     slim = ds.sel(charge=slice(1, IONS[ds.attrs["ion"]].charge)) if "charge" in ds.dims else ds
+    content = bytes(slim.to_netcdf(None, engine="scipy", format="NETCDF3_64BIT"))
+    if sealed:
+        write_sealed(path, content)
+        return
     with atomic(path) as place:
-        slim.to_netcdf(place, engine="scipy", format="NETCDF3_64BIT")
-        if sealed:
-            content = place.read_bytes()
-            place.write_bytes(content + hashlib.sha256(content).digest())
-
-
-def _sound(path: Path) -> bytes | None:
-    """The content of a sealed file; None where it cannot be read or is not what was written."""
-    try:
-        whole = path.read_bytes() if path.is_file() else b""
-    except OSError:
-        return None
-    content, seal = whole[:-_SEAL], whole[-_SEAL:]
-    return content if content and hashlib.sha256(content).digest() == seal else None
+        place.write_bytes(content)
 
 
 def _all_charges(ds: xr.Dataset) -> xr.Dataset:
@@ -96,7 +82,7 @@ def _physics_of(path: Path) -> str | None:
     """Hash of the physics of a file that has a name of ours, "damaged" where it is not whole; None for anything else."""
     if not _NAME.fullmatch(path.name) or path.is_symlink() or not path.is_file():
         return None
-    content = _sound(path)
+    content = read_sealed(path)
     if content is None:
         return "damaged"
     with xr.open_dataset(BytesIO(content), engine="scipy") as stored:

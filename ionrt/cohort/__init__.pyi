@@ -14,8 +14,8 @@ from .analysis import endpoint_table as endpoint_table
 from .analysis import handover as handover
 from .analysis import intervals_at_risk as intervals_at_risk
 from .analysis import patient_table as patient_table
-from .safe import export_rows as export_rows
-from .safe import k_anonymity as k_anonymity
+from .export import export_rows as export_rows
+from .export import k_anonymity as k_anonymity
 from .safe import merge_bands as merge_bands
 from .safe import safe_at_risk as safe_at_risk
 from .safe import safe_count as safe_count

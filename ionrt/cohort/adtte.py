@@ -28,9 +28,16 @@ PARAM = {
 def to_adtte(tables: Mapping[str, pd.DataFrame], *, study: str) -> pd.DataFrame:
     """The event table as CDISC ADaM time-to-event rows (ADTTE).
 
-    tables : as from `load`; study : STUDYID. Returns STUDYID, USUBJID, PARAMCD, PARAM, AVAL (days elapsed since day 0),
-    AVALU, CNSR (0 event, 1 censored, 2 competing event), EVNTDESC (competing events begin with COMPETING EVENT), SITEID (centre
-    that observed it), ORIGIN; one row per patient and endpoint. No dates: ADT and STARTDT do not exist for relative days.
+    Parameters
+    ----------
+    tables : as from `load`.
+    study : STUDYID.
+
+    Returns
+    -------
+    DataFrame: STUDYID, USUBJID, PARAMCD, PARAM, AVAL (days elapsed since day 0), AVALU, CNSR (0 event, 1 censored, 2 competing
+    event), EVNTDESC (competing events begin with COMPETING EVENT), SITEID (centre that observed it), ORIGIN; one row per
+    patient and endpoint. No dates: ADT and STARTDT do not exist for relative days.
     """
     event = tables["event"]
     said = event["code"].map({1: "EVENT", 0: "CENSORED", 2: COMPETING})
@@ -58,12 +65,25 @@ def from_adtte(
 
     Every CNSR above 0 is censored, as CDISC has it: the number is the reason. What competes is said by `competing`, or by an
     EVNTDESC that begins with COMPETING EVENT, as `to_adtte` writes it.
+
+    Parameters
+    ----------
     adtte : frame or CSV file with USUBJID, PARAMCD, AVAL, CNSR; AVALU (DAYS, WEEKS, MONTHS, YEARS; default DAYS), EVNTDESC,
-    SITEID, ORIGIN where present; origin : taken where there is no ORIGIN; competing : values of CNSR that are competing events;
-    encoding : of the file. Returns pid, origin, endpoint, day [d] (rounded), code (1 event, 0 censored, 2 competing), cause
-    (the description, of censored rows the reason), site; ``attrs["not_read"]`` names the columns that were not used.
-    Raises IonrtError, with row and column, for missing columns, unknown units or endpoints, CNSR that is no whole number
-    >= 0, AVAL that is no number from 0 to 100 years, a patient twice under one endpoint.
+        SITEID, ORIGIN where present.
+    origin : taken where there is no ORIGIN.
+    competing : values of CNSR that are competing events.
+    encoding : of the file.
+
+    Returns
+    -------
+    DataFrame: pid, origin, endpoint, day [d] (rounded), code (1 event, 0 censored, 2 competing), cause (the description, of
+    censored rows the reason), site; ``attrs["not_read"]`` names the columns that were not used.
+
+    Raises
+    ------
+    IonrtError
+        Names row and column: missing columns, unknown units or endpoints, CNSR that is no whole number >= 0, AVAL that is no
+        number from 0 to 100 years, a patient twice under one endpoint.
     """
     frame = table_of(adtte, "ADTTE", encoding=encoding)
     missing = [c for c in ("USUBJID", "PARAMCD", "AVAL", "CNSR") if c not in frame]

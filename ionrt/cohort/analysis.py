@@ -29,10 +29,20 @@ FROM_PATIENT = [
 def endpoint_table(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.DataFrame:
     """One row per patient with an endpoint: time, code, and the covariates of patient and first course.
 
-    tables : as from `load`; endpoint : OS, LC, PFS, DM or bRFS.
-    Returns pid, day [d], time [a], code (0 censored, 1 event, 2 competing), event (1 where code is 1), patient and
-    course columns, and `log_gtv` (natural logarithm of cm3).
-    `attrs` are those of the tables. Raises IonrtError where nobody has the endpoint.
+    Parameters
+    ----------
+    tables : as from `load`.
+    endpoint : OS, LC, PFS, DM or bRFS.
+
+    Returns
+    -------
+    DataFrame: pid, day [d], time [a], code (0 censored, 1 event, 2 competing), event (1 where code is 1), patient and course
+    columns, and `log_gtv` (natural logarithm of cm3). `attrs` are those of the tables.
+
+    Raises
+    ------
+    IonrtError
+        Nobody has the endpoint.
     """
     event = tables["event"]
     rows = event.loc[event["endpoint"].eq(endpoint), ["pid", "day", "code", "cause"]]
@@ -56,9 +66,19 @@ def _with_covariates(rows: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> 
 def patient_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """One row per patient: last day, death, and the covariates of patient and first course.
 
-    tables : as from `load`. Returns pid, last_day [d] (death or last contact), dead (0 or 1), patient and course columns, and
-    `log_gtv`: what `ionrt.outcome.toxicity_times` needs beside the toxicity table. Raises IonrtError where a patient has no
-    follow-up: without it there is nothing to count against.
+    Parameters
+    ----------
+    tables : as from `load`.
+
+    Returns
+    -------
+    DataFrame: pid, last_day [d] (death or last contact), dead (0 or 1), patient and course columns, and `log_gtv`: what
+    `ionrt.outcome.toxicity_times` needs beside the toxicity table.
+
+    Raises
+    ------
+    IonrtError
+        A patient has no follow-up: without it there is nothing to count against.
     """
     rows = tables["patient"][["pid"]].copy()
     last = rows["pid"].map(tables["followup"].groupby("pid")["day"].max())
@@ -74,8 +94,14 @@ def patient_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def metric_table(tables: Mapping[str, pd.DataFrame], *, wide: bool = True) -> pd.DataFrame:
     """Dose and LET metrics, one row per course.
 
-    tables : as from `load`; wide : one column per ``structure:metric:quantity:definition`` (else the long table).
-    Returns cid and the metrics in their own units; a column never mixes two dose systems or LET definitions.
+    Parameters
+    ----------
+    tables : as from `load`.
+    wide : one column per ``structure:metric:quantity:definition`` (else the long table).
+
+    Returns
+    -------
+    DataFrame: cid and the metrics in their own units; a column never mixes two dose systems or LET definitions.
     """
     metric = tables["dose_metric"]
     if not wide:
@@ -88,8 +114,14 @@ def metric_table(tables: Mapping[str, pd.DataFrame], *, wide: bool = True) -> pd
 def handover(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Who referred, treated and follows up, and the time between the last contact there and the first contact here.
 
-    tables : as from `load`. Returns one row per patient: pid, the three centres, exchanged (bool), last_treating [d],
-    first_followup [d] and gap [d] (missing where the follow-up centre never saw the patient, 0 where nobody was handed over).
+    Parameters
+    ----------
+    tables : as from `load`.
+
+    Returns
+    -------
+    One row per patient: pid, the three centres, exchanged (bool), last_treating [d], first_followup [d] and gap [d] (missing
+    where the follow-up centre never saw the patient, 0 where nobody was handed over).
     """
     patient, contact = tables["patient"], tables["followup"]
     out = patient[["pid", "refer_centre", "treat_centre", "followup_centre"]].copy()
@@ -108,12 +140,24 @@ def handover(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def intervals_at_risk(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.DataFrame:
     """Intervals in which a patient was under observation: the hand-over gap is left out, the rest is late entry.
 
-    A patient handed over is at risk in (0, last contact there] and again in (first contact here, end]. An event inside
-    the gap is neither counted nor is the time, so that the hazard is that of observed time; how many is in
-    ``attrs["events_in_gap"]``. Where the only contact here is the event itself, there was no visit to enter at: the interval
-    ends at the last contact there.
-    tables : as from `load`; endpoint : as in `endpoint_table`. Returns its columns with start and stop [d] in place of day;
-    one or two rows per patient, (start, stop] with code at stop. Errors as `endpoint_table`.
+    A patient handed over is at risk in (0, last contact there] and again in (first contact here, end]. An event inside the gap
+    is neither counted nor is the time, so that the hazard is that of observed time; how many is in ``attrs["events_in_gap"]``.
+    Where the only contact here is the event itself, there was no visit to enter at: the interval ends at the last contact
+    there.
+
+    Parameters
+    ----------
+    tables : as from `load`.
+    endpoint : as in `endpoint_table`.
+
+    Returns
+    -------
+    Its columns with start and stop [d] in place of day; one or two rows per patient, (start, stop] with code at stop.
+
+    Raises
+    ------
+    IonrtError
+        As `endpoint_table`.
     """
     rows = endpoint_table(tables, endpoint).drop(columns="time")
     gone = rows[["pid"]].merge(handover(tables), on="pid", how="left")

@@ -31,8 +31,19 @@ def _table() -> pd.DataFrame:
 def published(indication: str | None = None) -> pd.DataFrame:
     """The published outcomes that anchor the synthetic cohort.
 
-    indication : one of them, or None for all. Returns study, indication, endpoint, kind (KM, CIF, crude), horizon_years [a],
-    percent [%], n, reference; one row per number. Raises IonrtError for an indication without anchors.
+    Parameters
+    ----------
+    indication : one of them, or None for all.
+
+    Returns
+    -------
+    DataFrame: study, indication, endpoint, kind (KM, CIF, crude), horizon_years [a], percent [%], n, reference; one row per
+    number.
+
+    Raises
+    ------
+    IonrtError
+        An indication without anchors.
     """
     table = _table()
     if indication is None:

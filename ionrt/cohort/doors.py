@@ -96,7 +96,10 @@ def table_of(source: pd.DataFrame | str | Path, what: str, *, encoding: str | No
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file of at most 16 MB: no NaN or infinity, no key twice.
 
-    Raises IonrtError that names the file and the place.
+    Raises
+    ------
+    IonrtError
+        Names the file and the place.
     """
     file = Path(path)
     text, _ = _decoded(_bytes(file, MAX_JSON), file.name, "utf-8")

@@ -80,13 +80,23 @@ def pool(
 ) -> Tables:
     """One cohort out of two; refuses to mix dose systems or LET definitions without an explicit conversion.
 
-    a, b : tables as from `load`; conversion : one or several `Conversion` (or names in `CONVERSIONS`), applied to the courses
-    of its source system. It converts prescriptions only, a labelled fallback: recalculation from physical dose is better.
-    Returns validated tables. Converted courses keep `rx_verbatim` and carry `rx_dose_original`, `rbe_model_original` and
-    `conversion`; `attrs["conversion"]` has names, references and validity, `attrs["linked_patients"]` the number of patients
-    in both (identical rows are taken once). `dose_metric` rows keep their own label: a volume above a dose cannot be converted.
-    Raises IonrtError where systems differ, a course lies outside the validity of the conversion, SYNTHETIC meets clinical
-    rows, or consent covers the site only; CohortError where the two disagree about a patient.
+    Parameters
+    ----------
+    a, b : tables as from `load`.
+    conversion : one or several `Conversion` (or names in `CONVERSIONS`), applied to the courses of its source system. It
+        converts prescriptions only, a labelled fallback: recalculation from physical dose is better.
+
+    Returns
+    -------
+    Validated tables. Converted courses keep `rx_verbatim` and carry `rx_dose_original`, `rbe_model_original` and `conversion`;
+    `attrs["conversion"]` has names, references and validity, `attrs["linked_patients"]` the number of patients in both
+    (identical rows are taken once). `dose_metric` rows keep their own label: a volume above a dose cannot be converted.
+
+    Raises
+    ------
+    IonrtError
+        Systems differ, a course lies outside the validity of the conversion, SYNTHETIC meets clinical rows, or consent covers
+        the site only; CohortError where the two disagree about a patient.
     """
     left, right = validate(a), validate(b)
     _refuse_mixed_origin(left, right)
@@ -101,7 +111,19 @@ def harmonise(
 ) -> Tables:
     """The same demand on one cohort: every course under one dose system and one LET definition, or an error.
 
-    tables : as from `load`; conversion, result and errors as in `pool`.
+    Parameters
+    ----------
+    tables : as from `load`.
+    conversion : as in `pool`.
+
+    Returns
+    -------
+    Tables as of `pool`.
+
+    Raises
+    ------
+    IonrtError
+        As `pool`.
     """
     return _with_one_meaning(validate(tables), conversion)
 
@@ -191,8 +213,19 @@ def _convert(course: pd.DataFrame, patient: pd.DataFrame, conversion: Conversion
 def select(tables: Mapping[str, pd.DataFrame], pids: Sequence[str] | pd.Series) -> Tables:
     """The tables of some patients.
 
-    tables : as from `load`; pids : patients to keep. Returns all tables, one row per record of these patients, attributes
-    kept. Raises IonrtError where a pid does not exist.
+    Parameters
+    ----------
+    tables : as from `load`.
+    pids : patients to keep.
+
+    Returns
+    -------
+    All tables, one row per record of these patients, attributes kept.
+
+    Raises
+    ------
+    IonrtError
+        A pid does not exist.
     """
     keep = set(pids)
     unknown = keep - set(tables["patient"]["pid"])
@@ -209,8 +242,19 @@ def select(tables: Mapping[str, pd.DataFrame], pids: Sequence[str] | pd.Series) 
 def split(tables: Mapping[str, pd.DataFrame], *, by: str = "treat_centre") -> dict[str, Tables]:
     """The tables of each centre.
 
-    tables : as from `load`; by : refer_centre, treat_centre, followup_centre or any column of `patient`.
-    Returns a dict centre -> tables. Raises IonrtError for an unknown column.
+    Parameters
+    ----------
+    tables : as from `load`.
+    by : refer_centre, treat_centre, followup_centre or any column of `patient`.
+
+    Returns
+    -------
+    Dict centre -> tables.
+
+    Raises
+    ------
+    IonrtError
+        An unknown column.
     """
     patient = tables["patient"]
     if by not in patient:

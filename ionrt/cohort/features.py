@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.cohort.schema import dictionary
-from ionrt.files import content_hash, write_text
+from ionrt.files import content_hash, read_sealed, write_sealed, write_text
+from ionrt.parallel import whole_cluster
 from ionrt.quantities import IonrtError
 
 METRICS = ("Mean", "D98", "D50", "D2")
@@ -40,19 +43,30 @@ def patient_features(
 ) -> pd.DataFrame:
     """Dose and LET metrics of many studies, as rows of the table `dose_metric`.
 
-    studies : folder with one sub-folder per course (CT, RTSTRUCT, RTDOSE); its name is the `cid`, so it must be a pseudonym;
-    out : folder for ``dose_metric.csv`` and ``failures.csv``; finished courses are kept there and not computed again
-    while the files of their study stay as they are;
-    metrics : Mean, Min, Max, D98, D2cc, V40Gy, V55keV/um, ...: one list, or one per structure;
-    structures : ROI names (default: all); rbe_model, let_definition : what imported RBE-weighted dose and LET mean, where the
-    file does not say it in the terms of the dictionary; origin : clinical or SYNTHETIC;
-    max_outside : largest share of a structure outside the dose grid;
+    Parameters
+    ----------
+    studies : folder with one sub-folder per course (CT, RTSTRUCT, RTDOSE); its name is the `cid`, so it must be a pseudonym.
+    out : folder for ``dose_metric.csv`` and ``failures.csv``; finished courses are kept there and not computed again while the
+        contents of their study's files stay as they are.
+    metrics : Mean, Min, Max, D98, D2cc, V40Gy, V55keV/um, ...: one list, or one per structure.
+    structures : ROI names (default: all).
+    rbe_model, let_definition : what imported RBE-weighted dose and LET mean, where the file does not say it in the terms of the
+        dictionary.
+    origin : clinical or SYNTHETIC.
+    max_outside : largest share of a structure outside the dose grid.
     recompute : function (patient, folder) -> further arrays (for instance LETd recalculated from the plan; settings by
-    functools.partial), used in place of an imported array of the same quantity; processes : how many to start, for small
-    studies by the hundred, where Python takes the time (a script then needs ``if __name__ == "__main__"``); 0: a dask
-    client where there is one, or threads.
-    Returns the rows; ``attrs["failures"]`` is the list of what failed and why, also written. Raises IonrtError for a
-    missing folder, an unknown metric or definition; a study that fails does not stop the others.
+        functools.partial), used in place of an imported array of the same quantity.
+    processes : how many to start, for small studies by the hundred, where Python takes the time (a script then needs ``if
+        __name__ == "__main__"``); 0: a dask client where there is one, or threads.
+
+    Returns
+    -------
+    The rows; ``attrs["failures"]`` is the list of what failed and why, also written.
+
+    Raises
+    ------
+    IonrtError
+        A missing folder, an unknown metric or definition; a study that fails does not stop the others.
     """
     import dask
     from tqdm.dask import TqdmCallback
@@ -62,11 +76,9 @@ def patient_features(
     if not folders:
         raise IonrtError(f"{root.name}: expected a folder with one sub-folder per course")
     plan = _Plan(metrics, structures, rbe_model, let_definition, origin, max_outside, recompute)
-    done = target / "courses"
-    done.mkdir(parents=True, exist_ok=True)
-    parts = {folder.name: done / f"{folder.name}.{plan.key}.{_content(folder)}.csv" for folder in folders}
+    parts = {folder.name: target / "courses" / f"{folder.name}.{plan.key}.{_content(folder)}.csv" for folder in folders}
     todo = [folder for folder in folders if _kept(parts[folder.name]) is None]
-    with TqdmCallback(desc="studies", disable=None):
+    with whole_cluster("finished courses are kept"), TqdmCallback(desc="studies", disable=None):
         failed = dask.compute(
             *[dask.delayed(_one)(folder, parts[folder.name], plan) for folder in todo], **_scheduler(processes)
         )
@@ -75,31 +87,25 @@ def patient_features(
 
 
 def _content(folder: Path) -> str:
-    """What tells one study from another that takes its folder: names, sizes and times of the files, and how they begin."""
+    """What tells one study from another that takes its folder: names and contents of all files."""
+    from ionrt.patient.door import files_of
+
     parts: list[object] = []
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-        said = file.stat()
-        with file.open("rb") as stream:
-            parts += [str(file.relative_to(folder)), said.st_size, said.st_mtime_ns, stream.read(4096)]
+    for file in files_of(folder):
+        parts.append(str(file.relative_to(folder)))
+        with suppress(OSError), file.open("rb") as stream:  # what cannot be read fails below, by name
+            parts.append(hashlib.file_digest(stream, "sha256").digest())
     return content_hash(*parts)[:8]
 
 
 def _keep(part: Path, rows: pd.DataFrame) -> None:
-    """Rows with the hash of their text as last line."""
-    text = rows.to_csv(index=False, lineterminator="\n")
-    write_text(part, f"{text}# {content_hash(text)}\n")
+    write_sealed(part, rows.to_csv(index=False, lineterminator="\n").encode())
 
 
 def _kept(part: Path) -> pd.DataFrame | None:
     """The rows that were kept, or None where there are none or the file is not as it was written."""
-    try:
-        text = part.read_text(encoding="utf-8")
-    except (OSError, UnicodeError):
-        return None
-    body, _, said = text.rpartition("# ")
-    if not body or said != content_hash(body) + "\n":
-        return None
-    return pd.read_csv(io.StringIO(body), keep_default_na=False, na_values=[""])
+    content = read_sealed(part)
+    return None if content is None else pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
 
 
 def _scheduler(processes: int) -> dict[str, Any]:

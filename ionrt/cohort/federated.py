@@ -40,19 +40,34 @@ def summary(
     """What a site exports instead of rows: counts, survival, rates and effects in which no patient can be seen; JSON-safe.
 
     Every number carries noise that hides one patient (of about 0.6 `min_cell` patients or events; it is part of each standard
-    error) and is drawn anew for data that differ anywhere: subtracting two summaries of a site tells nothing about the
-    patient by whom they differ. The same data give the same summary.
-    tables : as from `load`; patients whose consent covers the site only are left out; site : name of the site; effects : fitted
-    effects to be pooled, one row per term with term, estimate, se (log hazard or odds ratios), n, events, rbe_model or
-    let_definition where the term depends on it, and, where known, smaller_group: the events in the smaller group of a term with
-    two values, empty for a continuous one (default: every term may be a rare one, of 1 / se^2 events); horizons : times [a]
-    of the Kaplan-Meier estimates; min_cell : smallest count; key : secret of the site, 16 characters or more (default: one
-    made once and kept in the user's data folder).
-    Returns a dict of plain numbers and text (`json.dumps` takes it): format, site, origin, n, consent, rbe_model,
-    let_definition, patients (indication by sex, multiples of `min_cell`), survival and rates per indication and endpoint,
-    effects, notes on what is too small. Nothing comes from fewer than `min_cell` patients, events, event-free
-    patients or events in the smaller group of a term.
-    Raises IonrtError for malformed effects and for a cohort below `min_cell`.
+    error) and is drawn anew for data that differ anywhere: subtracting two summaries of a site tells nothing about the patient
+    by whom they differ. The same data give the same summary.
+
+    Parameters
+    ----------
+    tables : as from `load`; patients whose consent covers the site only are left out.
+    site : name of the site.
+    effects : fitted effects to be pooled, one row per term with term, estimate, se (log hazard or odds ratios), n, events,
+        rbe_model or let_definition where the term depends on it, and, where known, smaller_group: the events in the smaller
+        group of a term with two values, empty for a continuous one (default: every term may be a rare one, of 1 / se^2 events).
+    horizons : times [a] of the Kaplan-Meier estimates.
+    min_cell : smallest count.
+    key : secret of the site, 16 characters or more (default: one made once and kept in the user's data folder).
+
+    Returns
+    -------
+    Dict of plain numbers and text (`json.dumps` takes it): format, site, origin, n, consent, rbe_model, let_definition,
+    patients (indication by sex, multiples of `min_cell`), survival and rates per indication and endpoint, effects, notes on
+    what is too small. Nothing comes from fewer than `min_cell` patients, events, event-free patients or events in the smaller
+    group of a term.
+
+    Raises
+    ------
+    IonrtError
+        Malformed effects and for a cohort below `min_cell`.
+
+    References
+    ----------
     Survival: Kaplan and Meier 1958, doi 10.1080/01621459.1958.10501452.
     """
     scope = tables["patient"]["consent_scope"]
@@ -209,13 +224,27 @@ def combine(summaries: Sequence[Mapping[str, Any] | str | Path]) -> pd.DataFrame
     """Random-effects meta-analysis of the sites' summaries; the rows stay where they are.
 
     DerSimonian-Laird: weights 1 / (se^2 + tau^2), tau^2 from Cochran's Q.
-    summaries : dicts from `summary` (also read back from JSON), or their files. Returns one row per result: kind (survival,
-    rate, effect), term, indication, endpoint, years [a], sites, estimate, se, lower, upper (95 %, normal), tau2, i2 [%], q.
-    Survival is pooled as log(-log S) and shown as S (se stays on that scale), rates as logarithms and shown per year, effects
-    as given. One site alone passes through with tau2 = 0. Raises IonrtError, with site and field, for what is no such summary
-    (numbers not finite, standard errors not positive, counts that do not fit, a result twice), for one site twice, for
-    SYNTHETIC beside clinical, and for one term under two dose systems or LET definitions. Reference: DerSimonian and Laird
-    1986, doi 10.1016/0197-2456(86)90046-2.
+
+    Parameters
+    ----------
+    summaries : dicts from `summary` (also read back from JSON), or their files.
+
+    Returns
+    -------
+    One row per result: kind (survival, rate, effect), term, indication, endpoint, years [a], sites, estimate, se, lower, upper
+    (95 %, normal), tau2, i2 [%], q. Survival is pooled as log(-log S) and shown as S (se stays on that scale), rates as
+    logarithms and shown per year, effects as given. One site alone passes through with tau2 = 0.
+
+    Raises
+    ------
+    IonrtError
+        With site and field, for what is no such summary (numbers not finite, standard errors not positive, counts that do not
+        fit, a result twice), for one site twice, for SYNTHETIC beside clinical, and for one term under two dose systems or LET
+        definitions.
+
+    References
+    ----------
+    DerSimonian and Laird 1986, doi 10.1016/0197-2456(86)90046-2.
     """
     if isinstance(summaries, (str, Path, Mapping)) or not isinstance(summaries, Sequence) or not summaries:
         raise IonrtError("combine: expected at least one summary, in a list")

@@ -67,11 +67,25 @@ SITES = {
 def synthetic(n: int, seed: int, *, indication: str | None = None) -> Tables:
     """A SYNTHETIC cohort of `n` patients with published outcomes on average and planted covariate effects.
 
+    Parameters
+    ----------
+    n : number of patients (>= 1).
+    seed : the same seed gives the same tables.
+    indication : all patients of one indication (default: a mix).
+
+    Returns
+    -------
+    Six tables, origin SYNTHETIC in every row and in `attrs`; `attrs["planted"]` holds beta. The effects are in `PLANTED`; local
+    control, late toxicity and survival depend on different covariates, so that death censors local control without bias.
+
+    Raises
+    ------
+    IonrtError
+        N < 1 or an unknown indication.
+
+    References
+    ----------
     Survival: h(t | x) = h0(t) exp(beta x), h0 such that the population has the published curve of its indication.
-    n : number of patients (>= 1); seed : the same seed gives the same tables; indication : all patients of one indication
-    (default: a mix). Returns the six tables, origin SYNTHETIC in every row and in `attrs`; `attrs["planted"]` holds beta.
-    The effects are in `PLANTED`; local control, late toxicity and survival depend on different covariates, so that death
-    censors local control without bias. Raises IonrtError for n < 1 or an unknown indication.
     """
     if n < 1:
         raise IonrtError(f"n: expected at least one patient, got {n}")

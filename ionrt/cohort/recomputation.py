@@ -27,16 +27,30 @@ def recomputed(
     r"""LETd and, for a named dose system, the RBE-weighted dose of the course, computed again from the RT Ion Plan.
 
     Pass it to `patient_features` as ``recompute=functools.partial(recomputed, rbe_model="NIRS_MMKM")``. Where the study has a
-    physical plan dose D of n fractions, the recomputed field is multiplied by one factor k, least squares of k d against
-    D / n in the high dose: what counts is the delivered dose; the attribute ``source`` then says "recomputed_scaled". Else the
-    plan's own number of particles, or the beam dose that it states, counts ("recomputed"); LETd alone needs neither.
-    RBE-weighted dose is that of one fraction times n, all fractions alike.
+    physical plan dose D of n fractions, the recomputed field is multiplied by one factor k, least squares of k d against D / n
+    in the high dose: what counts is the delivered dose; the attribute ``source`` then says "recomputed_scaled". Else the plan's
+    own number of particles, or the beam dose that it states, counts ("recomputed"); LETd alone needs neither. RBE-weighted dose
+    is that of one fraction times n, all fractions alike.
 
-    Parameters: `patient` Dataset with CT; `folder` of the study with one RT Ion Plan; `rbe_model` NIRS_MMKM, SMK, LEM_I or
-    FIXED_1.1 (None: LETd alone); `parameters` of the model where it has any; `let_definition`; `spacing` mm of the dose grid.
-    Returns ``let_d`` (z, y, x) keV/um and, with `rbe_model`, ``rbe_dose`` (z, y, x) Gy (RBE) with attribute ``rbe_model``.
-    Validity: that of `ionrt.recompute` and of the model. Errors: those of `read_ion_plan` and `ionrt.recompute`; a dose system
-    that cannot be computed; a plan that does not say its number of fractions; fixed RBE with parameters of its own.
+    Parameters
+    ----------
+    patient : Dataset with CT.
+    folder : of the study, with one RT Ion Plan.
+    rbe_model : NIRS_MMKM, SMK, LEM_I or FIXED_1.1; None for LETd alone.
+    parameters : of the model, where it has any.
+    let_definition : of the LETd.
+    spacing : of the dose grid [mm].
+
+    Returns
+    -------
+    ``let_d`` (z, y, x) keV/um and, with `rbe_model`, ``rbe_dose`` (z, y, x) Gy (RBE) with attribute ``rbe_model``; valid as
+    `ionrt.recompute` and the model are.
+
+    Raises
+    ------
+    IonrtError
+        As `read_ion_plan` and `ionrt.recompute`; a dose system that cannot be computed, a plan that does not say its number of
+        fractions, fixed RBE with parameters of its own.
     """
     from ionrt.let import let_d
     from ionrt.patient import read_ion_plan

@@ -30,7 +30,18 @@ Row = Mapping[str, Any]
 def templates(folder: str | Path) -> list[Path]:
     """Six empty tables (names of the columns only) and an example mapping for `import_records`, to begin with.
 
-    folder : made where absent. Returns the files. Raises IonrtError, and writes nothing, where one of them is there already.
+    Parameters
+    ----------
+    folder : made where absent.
+
+    Returns
+    -------
+    Files.
+
+    Raises
+    ------
+    IonrtError
+        One of them is there already; nothing is written then.
     """
     target = Path(folder)
     texts = {f"{name}.csv": ",".join(spec["columns"]) + "\n" for name, spec in dictionary()["tables"].items()}
@@ -54,12 +65,23 @@ def import_records(
 
     Names of records become keyed hashes, dates become days since the first fraction, a date of birth becomes a band of ages; no
     date and no name is in the result. Empty fields (hidden by branching, not yet known) stay empty.
-    records : CSV file or frame of text, as REDCap exports it; mapping : YAML file or dict: which field is which column
-    (`templates` writes an example with every form); key : secret of the site for the hashes, 16 characters or more (default:
-    one kept in the user's data folder); encoding : of the file.
-    Returns validated tables; ``attrs["left_out"]`` of each lists what is not in them and why: row (0 is the first), field, why.
-    Raises IonrtError for a mapping or an export that does not fit, CohortError where the result breaks the dictionary.
-    Warns where a record, row or cell was left out (fields without a place in the mapping are only listed).
+
+    Parameters
+    ----------
+    records : CSV file or frame of text, as REDCap exports it.
+    mapping : YAML file or dict: which field is which column (`templates` writes an example with every form).
+    key : secret of the site for the hashes, 16 characters or more (default: one kept in the user's data folder).
+    encoding : of the file.
+
+    Returns
+    -------
+    Validated tables; ``attrs["left_out"]`` of each lists what is not in them and why: row (0 is the first), field, why.
+
+    Raises
+    ------
+    IonrtError
+        A mapping or an export that does not fit, CohortError where the result breaks the dictionary. Warns where a record, row
+        or cell was left out (fields without a place in the mapping are only listed).
     """
     said = _mapping(read_yaml(mapping) if isinstance(mapping, (str, Path)) else mapping)
     frame = table_of(records, "records", encoding=encoding)

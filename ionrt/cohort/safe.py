@@ -1,9 +1,8 @@
-"""What may leave the site: tables with complementary suppression, coarse curves, rows only with k-anonymity."""
+"""Counts and curves that may leave the site: complementary suppression, coarse steps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,6 @@ from ionrt.quantities import IonrtError
 
 MIN_CELL = 10
 TOTALS = ("Total", "All")
-QUASI_IDENTIFIERS = ("indication", "age_band", "sex", "treat_centre", "treat_year")
-CAUSES = ("death", "cancer", "toxicity", "other")
-FREE_TEXT: dict[str, dict[str, str | None]] = {  # and what stands there instead
-    "patient": {"histology": None, "stage": None, "strata": None},
-    "course": {"rx_verbatim": "left out"},
-    "event": {"cause": "other"},
-}
 CURVE_VALUES = ("survival", "cif", "incidence", "lower", "upper")
 
 
@@ -93,8 +85,19 @@ def _shown(
 def safe_count(n: int, min_cell: int = MIN_CELL) -> str:
     """A count in words that leave it open by `min_cell`: "fewer than 10", "at least 640".
 
-    n : number of people; min_cell : smallest count that may be seen. Returns the text. Such counts may stand beside any safe
-    table: no difference between them can be known better than to `min_cell`. Raises IonrtError for a negative count.
+    Parameters
+    ----------
+    n : number of people.
+    min_cell : smallest count that may be seen.
+
+    Returns
+    -------
+    The text. Such counts may stand beside any safe table: no difference between them can be known better than to `min_cell`.
+
+    Raises
+    ------
+    IonrtError
+        A negative count.
     """
     if n < 0 or min_cell < 1:
         raise IonrtError(f"safe_count: expected a count >= 0 and min_cell >= 1, got {n} and {min_cell}")
@@ -106,9 +109,21 @@ def merge_bands(values: pd.Series, min_cell: int = MIN_CELL, *, counted: pd.Seri
 
     A rare band can be narrowed from another table (the youngest are the paediatric patients of a table by indication); a joined
     one cannot, if it holds enough people beside them.
-    values : bands as text (or numbers) that sort in their order; min_cell : smallest count; counted : who counts (boolean, as
-    `values`; default: all), for instance everybody but the paediatric patients. Returns the values as text; a last band that is
-    too small joins the one before it; missing values stay missing. Raises IonrtError below `min_cell` values.
+
+    Parameters
+    ----------
+    values : bands as text (or numbers) that sort in their order.
+    min_cell : smallest count.
+    counted : who counts (boolean, as `values`; default: all), for instance everybody but the paediatric patients.
+
+    Returns
+    -------
+    Values as text; a last band that is too small joins the one before it; missing values stay missing.
+
+    Raises
+    ------
+    IonrtError
+        Fewer than `min_cell` values.
     """
     counts = (
         values.where(True if counted is None else counted)
@@ -145,8 +160,20 @@ def safe_at_risk(table: pd.DataFrame, min_cell: int = MIN_CELL) -> pd.DataFrame:
     """Numbers at risk for export: rounded down to a multiple of `min_cell`, nothing where they fall below it.
 
     Exact numbers at two times differ by the events and losses between them, which may be few.
-    table : with column at_risk, as from `ionrt.outcome.at_risk`. Returns the table with at_risk as Int64, without what counts
-    exactly (events, censored, n, n_events). Raises IonrtError without a column at_risk.
+
+    Parameters
+    ----------
+    table : with column at_risk, as from `ionrt.outcome.at_risk`.
+    min_cell : smallest count that may be seen.
+
+    Returns
+    -------
+    Table with at_risk as Int64, without what counts exactly (events, censored, n, n_events).
+
+    Raises
+    ------
+    IonrtError
+        No column at_risk.
     """
     if "at_risk" not in table:
         raise IonrtError(f"safe_at_risk: column at_risk is missing; found {', '.join(map(str, table.columns))}")
@@ -184,17 +211,31 @@ def safe_curve(
 ) -> pd.DataFrame:
     """A Kaplan-Meier or cumulative-incidence curve that shows no single event and no censoring.
 
-    The curve is read at multiples of `time_step`, only where at least `min_cell` events lie since the last point and at
-    least `min_cell` patients are at risk; between the points a straight line is drawn. No point is biased: each is the
-    estimate itself at that time.
-    curve : one row per time with time, at_risk, events, survival (or cif, incidence), lower, upper, and stratum or cause
-    where there are several, as from `ionrt.outcome.kaplan_meier`; time_step : rounding of time, unit of `time`;
-    min_cell : smallest number of patients; digits : decimals of the estimates; prefer : times that get a point where they
-    may have one, before the others are chosen (multiples of `time_step`). A table of estimates at these times beside the curve
-    has to be read off the result: two sets of points of one curve could be subtracted.
-    Returns time, the estimates, at_risk (rounded down to a multiple of `min_cell`), stratum and cause;
+    The curve is read at multiples of `time_step`, only where at least `min_cell` events lie since the last point and at least
+    `min_cell` patients are at risk; between the points a straight line is drawn. No point is biased: each is the estimate
+    itself at that time.
+
+    Parameters
+    ----------
+    curve : one row per time with time, at_risk, events, survival (or cif, incidence), lower, upper, and stratum or cause where
+        there are several, as from `ionrt.outcome.kaplan_meier`.
+    time_step : rounding of time, unit of `time`.
+    min_cell : smallest number of patients.
+    digits : decimals of the estimates.
+    prefer : times that get a point where they may have one, before the others are chosen (multiples of `time_step`). A table of
+        estimates at these times beside the curve has to be read off the result: two sets of points of one curve could be
+        subtracted.
+
+    Returns
+    -------
+    DataFrame: time, the estimates, at_risk (rounded down to a multiple of `min_cell`), stratum and cause;
     ``attrs["not_shown"]`` names the strata with too few events or patients, and the next smallest where one alone would be
-    hidden: a curve of everybody beside the strata must not tell it. Raises IonrtError for missing columns.
+    hidden: a curve of everybody beside the strata must not tell it.
+
+    Raises
+    ------
+    IonrtError
+        Missing columns.
     """
     missing = [c for c in ("time", "at_risk", "events") if c not in curve]
     values = [c for c in CURVE_VALUES if c in curve]
@@ -264,75 +305,3 @@ def _chosen(events: np.ndarray, allowed: np.ndarray, prefer: Sequence[int], min_
     if len(chosen) > 1 and chosen[-1] not in prefer:
         chosen[-1] = int(allowed[-1])
     return chosen
-
-
-def k_anonymity(tables: Mapping[str, pd.DataFrame], *, columns: Sequence[str] = QUASI_IDENTIFIERS, k: int = 5) -> pd.DataFrame:
-    """The classes of patients that are smaller than `k`: who shares indication, age band, sex, centre and year.
-
-    tables : as from `load`; columns : quasi-identifiers of patient or course; k : smallest class. Returns the columns and
-    `patients`, one row per class below k (for use inside the site). Raises IonrtError for unknown columns.
-    """
-    patient = tables["patient"]
-    both = tables["course"].merge(patient, on="pid", how="left", suffixes=("_course", ""))
-    unknown = [c for c in columns if c not in both]
-    if unknown:
-        raise IonrtError(f"k_anonymity: {', '.join(unknown)} is no column of patient or course")
-    classes = both.groupby(list(columns), dropna=False)["pid"].nunique().rename("patients").reset_index()
-    return classes[classes["patients"] < k].reset_index(drop=True)
-
-
-def export_rows(tables: Mapping[str, pd.DataFrame], path: str | Path, *, k: int = 5, free_text: Sequence[str] = ()) -> None:
-    """Write patient-level tables for a partner, if every patient hides among `k` and agreed to it.
-
-    Free text stays at home: own columns (``x_...``), histology, stage, strata, the prescription as written, and causes other
-    than death, cancer and toxicity (then "other"). GTV volumes, by which a row could be found again, are rounded to a tenth
-    of a decade.
-    tables : as from `load`; path : folder; k : smallest class on {indication, age band, sex, centre, year};
-    free_text : columns to be exported all the same, each by its name (``"patient.histology"``), after somebody has read them.
-    Raises IonrtError, and writes nothing, where a class is smaller, where consent covers the site only, and where fewer than
-    `k` patients have a structure or a toxicity term that is not in `free_text`.
-    """
-    from ionrt.cohort.schema import save
-
-    if isinstance(free_text, str):
-        raise IonrtError("free_text: expected a list of columns such as 'patient.histology'")
-    there = {f"{name}.{column}" for name, table in tables.items() for column in table.columns}
-    unknown = [c for c in free_text if c not in there]
-    if unknown:
-        raise IonrtError(f"free_text: there is no column {', '.join(map(str, unknown))}; write table.column")
-    at_home = int(tables["patient"]["consent_scope"].eq("site").sum())
-    if at_home:
-        raise IonrtError(f"{at_home} patients consented to use at their site only; take them out before the export")
-    small = k_anonymity(tables, k=k)
-    if len(small):
-        raise IonrtError(
-            f"{len(small)} classes of {', '.join(QUASI_IDENTIFIERS)} have fewer than {k} patients"
-            f" ({small['patients'].sum()} patients);"
-            " group years or ages, or leave them out, or share a summary instead of rows (ionrt.cohort.summary)"
-        )
-    pid_of = tables["course"].set_index("cid")["pid"]
-    for name, column in (("toxicity", "term"), ("dose_metric", "structure")):
-        table = tables.get(name, pd.DataFrame())
-        if len(table) and f"{name}.{column}" not in free_text:
-            who = table["pid"] if "pid" in table else table["cid"].map(pid_of)
-            rare = int((who.groupby(table[column]).nunique() < k).sum())
-            if rare:
-                raise IonrtError(
-                    f"{rare} values of {name}.{column} stand with fewer than {k} patients; join or take them out, or name the"
-                    " column in free_text="
-                )
-    save({name: _without_free_text(name, table, free_text) for name, table in tables.items()}, path)
-
-
-def _without_free_text(name: str, table: pd.DataFrame, named: Sequence[str]) -> pd.DataFrame:
-    """The table as it may go to a partner."""
-    out = table.drop(columns=[c for c in table.columns if str(c).startswith("x_") and f"{name}.{c}" not in named])
-    for column, instead in FREE_TEXT.get(name, {}).items():
-        if column in out and f"{name}.{column}" not in named:
-            cells = out[column]
-            kept = cells.isna() | (cells.isin(CAUSES) if instead == "other" else False)
-            out[column] = cells.where(kept, instead).astype("str").where(cells.notna() & (instead is not None))
-    if "gtv_volume" in out:
-        decade = np.log10(out["gtv_volume"].astype("float64"))
-        out["gtv_volume"] = (10 ** (decade.mul(10).round() / 10)).round(1)
-    return out

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from ionrt.cohort.doors import decimal_comma, numbers, read_table
-from ionrt.files import write_text
+from ionrt.files import read_yaml, write_text
 from ionrt.quantities import IonrtError
 
 Tables = dict[str, pd.DataFrame]
@@ -45,7 +44,7 @@ def _where(rows: list[Any]) -> str:
 @functools.cache
 def _shipped_dictionary() -> dict[str, Any]:
     """`dictionary.yaml`, read once, with the vocabularies put in place of their names."""
-    raw = yaml.safe_load(Path(__file__).with_name("dictionary.yaml").read_text(encoding="utf-8"))
+    raw = read_yaml(Path(__file__).with_name("dictionary.yaml"))
     for table in raw["tables"].values():
         for column in table["columns"].values():
             if isinstance(column.get("allowed"), str):
@@ -56,9 +55,11 @@ def _shipped_dictionary() -> dict[str, Any]:
 def dictionary() -> dict[str, Any]:
     """The data dictionary: ``{"tables": {table: {"columns": {column: {...}}}}, "rules": {...}}``.
 
-    Returns a dict per table with `key`, `references` and `columns`; per column `type` (str, int, float), `required`,
-    `allowed`, `min`, `max`, `above`, `pattern`, `unit`, `label`. No parameters, no errors; the result may be changed
-    freely and handed to `validate`.
+    Returns
+    -------
+    Dict per table with `key`, `references` and `columns`; per column `type` (str, int, float), `required`, `allowed`, `min`,
+    `max`, `above`, `pattern`, `unit`, `label`. No parameters, no errors; the result may be changed freely and handed to
+    `validate`.
     """
     import copy
 
@@ -68,12 +69,21 @@ def dictionary() -> dict[str, Any]:
 def load(path: str | Path, *, encoding: str | None = None) -> Tables:
     """Read and validate a folder with one file per table (``patient.csv`` or ``patient.parquet``, ...).
 
+    Parameters
+    ----------
     path : folder; ``dose_metric`` and ``toxicity`` may be absent, the other tables may not. Parquet needs the package pyarrow,
-    which ionrt does not bring. encoding : of the CSV files (default: as `read_table` finds it; decimal commas are understood
-    where a table has no decimal point).
-    Returns a dict of data frames in the order of the dictionary, one row per record.
-    Raises IonrtError where a table is missing or is no such file (file, row, column), CohortError with every violation where
-    the content is wrong.
+        which ionrt does not bring.
+    encoding : of the CSV files (default: as `read_table` finds it; decimal commas are understood where a table has no decimal
+        point).
+
+    Returns
+    -------
+    Dict of data frames in the order of the dictionary, one row per record.
+
+    Raises
+    ------
+    IonrtError
+        A table is missing or is no such file (file, row, column), CohortError with every violation where the content is wrong.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -111,8 +121,16 @@ def _read(file: Path, encoding: str | None) -> pd.DataFrame:
 def save(tables: Mapping[str, pd.DataFrame], path: str | Path, *, digits: int = 4) -> None:
     """Write the tables as CSV into a folder, each file in one step. For use inside the site: nothing is suppressed.
 
-    tables : as from `validate`; path : folder, made where absent; digits : decimals of float columns.
-    Raises CohortError before anything is written where the tables break the dictionary.
+    Parameters
+    ----------
+    tables : as from `validate`.
+    path : folder, made where absent.
+    digits : decimals of float columns.
+
+    Raises
+    ------
+    CohortError
+        The tables break the dictionary; nothing is written then.
     """
     checked, folder = validate(tables), Path(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,10 +141,19 @@ def save(tables: Mapping[str, pd.DataFrame], path: str | Path, *, digits: int = 
 def validate(tables: Mapping[str, pd.DataFrame], *, dictionary: Mapping[str, Any] | None = None) -> Tables:
     """Check all tables against the dictionary and return them with proper types; nothing is dropped or repaired.
 
-    tables : dict of data frames (patient, course, dose_metric, event, toxicity, followup; one row per record);
+    Parameters
+    ----------
+    tables : dict of data frames (patient, course, dose_metric, event, toxicity, followup; one row per record).
     dictionary : another dictionary of the same form (default: the shipped one).
-    Returns new frames: columns in the order of the dictionary, own ``x_`` columns last, numbers as int64 or float64.
-    Raises CohortError that lists every violation with table, row (0 is the first record), column and rule; no cell is repeated.
+
+    Returns
+    -------
+    New frames: columns in the order of the dictionary, own ``x_`` columns last, numbers as int64 or float64.
+
+    Raises
+    ------
+    CohortError
+        Lists every violation with table, row (0 is the first record), column and rule; no cell is repeated.
     """
     found, clean = _examine(tables, dictionary or _shipped_dictionary())
     if len(found):
@@ -143,8 +170,19 @@ def violations(
 ) -> pd.DataFrame:
     """Every violation of the dictionary as a table: table, row, column, rule (empty where all is well).
 
-    Parameters as in `validate`; values : add the column `value` with the cells, which may be a patient's. Raises IonrtError for
-    objects that are not tables.
+    Parameters
+    ----------
+    tables, dictionary : as in `validate`.
+    values : add the column `value` with the cells, which may be a patient's.
+
+    Returns
+    -------
+    DataFrame: table, row (0 is the first record), column, rule.
+
+    Raises
+    ------
+    IonrtError
+        Objects that are not tables.
     """
     found = _examine(tables, dictionary or _shipped_dictionary())[0]
     return found if values else found.drop(columns="value")

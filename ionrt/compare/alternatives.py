@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,7 @@ def compare_ions(
     iterations: int = 200,
     calibration: str | Path | None = None,
     base: Mapping[str, xr.Dataset] | None = None,
+    store: str | Path | None = None,
 ) -> Comparison:
     """Plan the same target with each ion at the same prescribed RBE-weighted dose per fraction.
 
@@ -77,7 +78,8 @@ def compare_ions(
     proton_model : dose system of protons where `model` is a clinical dose relative to a carbon beam (``nirs_mkm``): by default
         the constant RBE of 1.1 that proton clinics prescribe with.
     spacing : of the dose grid [mm]; iterations : of the optimiser at most; calibration : CSV with ``hu, spr``, default generic.
-    base : {ion: Dataset}, base data of your own, default `ionrt.beam.base_data`.
+    base : {ion: Dataset}, base data of your own, default `ionrt.beam.base_data`; store : folder that keeps influences, from
+        which another prescription, dose system or objective is planned without computing doses again.
 
     Returns
     -------
@@ -99,7 +101,9 @@ def compare_ions(
         settings = (target, prescription, fractions, system, (parameters or {}) if system == model else {}, objectives, spacing)
         wanted[ion] = plan.Plan(plan.beam_set(ion, gantry_angles, room=room), *settings, let_definition=let_definition)
     measured = patient.sel(structure=[target, *chosen])
-    return _compare("ion", patient, grid, wanted, target, chosen, measured, model, iterations, calibration, base, by="beam")
+    return _compare(
+        "ion", patient, grid, wanted, target, chosen, measured, model, iterations, calibration, base, store, by="beam"
+    )
 
 
 def compare_options(
@@ -125,6 +129,7 @@ def compare_options(
     scenarios: Sequence[plan.Scenario] = (),
     calibration: str | Path | None = None,
     base: Mapping[str, xr.Dataset] | None = None,
+    store: str | Path | None = None,
 ) -> Comparison:
     """Plan the same target in several ways with the same objectives; beams that options share are computed once.
 
@@ -169,7 +174,20 @@ def compare_options(
         plans[name] = plan.Plan(beams, *settings, spacing, margin, spot_spacing, let_definition)
     measured = grid["structures"].sel(structure=list(dict.fromkeys([target, gtv, *chosen])))
     return _compare(
-        "option", patient, grid, plans, gtv, chosen, measured, model, iterations, calibration, base, by="ion", under=scenarios
+        "option",
+        patient,
+        grid,
+        plans,
+        gtv,
+        chosen,
+        measured,
+        model,
+        iterations,
+        calibration,
+        base,
+        store,
+        by="ion",
+        under=scenarios,
     )
 
 
@@ -196,6 +214,7 @@ def _compare(
     iterations: int,
     calibration: str | Path | None,
     base: Mapping[str, xr.Dataset] | None,
+    store: str | Path | None,
     *,
     by: str,
     under: Sequence[plan.Scenario] = (),
@@ -207,9 +226,10 @@ def _compare(
     patient_spr, data = planning_patient(patient, calibration), base_of((b.ion for p in plans.values() for b in p.beams), base)
     times = Counter(b for p in plans.values() for b in p.beams)
     shared = [b for b, n in times.items() if n > 1 or under]
-    parts = side_by_side(lambda b: _influence(patient_spr, replace(first, beams=(b,)), data), shared, "beams") if shared else {}
+    reach = partial(_influence, data=data, store=store)
+    parts = side_by_side(lambda b: reach(patient_spr, replace(first, beams=(b,))), shared, "beams") if shared else {}
     also = (model,) if kind == "ion" else ()
-    work = partial(_planned, patient_spr, parts, data, by, also, iterations)
+    work = partial(_planned, patient_spr, parts, reach, by, also, iterations)
     made = side_by_side(lambda case: work(plans[case]), plans, f"{kind}s")
     done = {case: one for case, one in made.items() if isinstance(one, Planned)}
     unreachable = {case: str(one) for case, one in made.items() if isinstance(one, ReachError)}
@@ -239,10 +259,12 @@ def _let_counts(
     return maps["dose"].where(inside).median(("z", "y", "x")), words
 
 
-def _influence(patient: xr.Dataset, wanted: plan.Plan, data: Mapping[str, xr.Dataset]) -> Influence | ReachError:
+def _influence(
+    patient: xr.Dataset, wanted: plan.Plan, *, data: Mapping[str, xr.Dataset], store: str | Path | None
+) -> Influence | ReachError:
     """The influence of a plan, or why it does not reach."""
     try:
-        return plan.influence(patient, wanted, base=data)
+        return plan.influence(patient, wanted, base=data, store=store)
     except ReachError as error:
         return error
 
@@ -250,7 +272,7 @@ def _influence(patient: xr.Dataset, wanted: plan.Plan, data: Mapping[str, xr.Dat
 def _planned(
     patient: xr.Dataset,
     parts: Mapping[plan.Beam, Influence | ReachError],
-    data: Mapping[str, xr.Dataset],
+    reach: Callable[[xr.Dataset, plan.Plan], Influence | ReachError],
     by: str,
     also: Iterable[str],
     iterations: int,
@@ -260,7 +282,7 @@ def _planned(
     start = time.perf_counter()
     own = tuple(b for b in wanted.beams if b not in parts)
     found = [parts[b] for b in wanted.beams if b in parts]
-    found += [_influence(patient, replace(wanted, beams=own), data)] if own else []
+    found += [reach(patient, replace(wanted, beams=own))] if own else []
     reached = [one for one in found if isinstance(one, Influence)]
     if len(reached) < len(found):
         return next(one for one in found if isinstance(one, ReachError))

@@ -108,11 +108,12 @@ def labelled(maps: Iterable[xr.Dataset], cases: Iterable[str], patient: xr.Datas
 
 
 def mean_let(maps: xr.Dataset, structures: xr.DataArray | xr.Dataset, where: xr.DataArray) -> xr.DataArray:
-    """Dose-weighted mean LETd of each structure, of the voxels in `where` only; NaN where a structure has none."""
+    """Dose-weighted mean LETd of each structure, of the voxels in `where` only; NaN where it has less than 0.2 % of them."""
     dose = maps["dose"].where(where, 0.0).drop_attrs()
     moment = (dose * maps["let_d"].drop_attrs().fillna(0.0)).rename("dose")
     below = mean_value(dose.rename("dose"), structures).compute()
-    return mean_value(moment, structures).compute() / below.where(below > 0)
+    share = mean_value(where.drop_attrs().astype(np.float32).rename("dose"), structures).compute()
+    return mean_value(moment, structures).compute() / below.where((below > 0) & (share.values >= 0.002))
 
 
 def how_made(plans: Iterable[plan.Plan], base: Mapping[str, xr.Dataset], spr: xr.DataArray, iterations: int) -> dict[str, str]:

@@ -230,7 +230,7 @@ def compare_days(
     let_definition: str = "charged",
     alpha_beta: float = 5.0,
     spacing: float = 4.0,
-    iterations: int = 100,
+    iterations: int = 60,
     fill_gas: bool = True,
 ) -> Guidance:
     """Plan on the planning CT, deliver on every day without correction, after a bone match and after a tumour match, and

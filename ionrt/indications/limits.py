@@ -38,14 +38,21 @@ def check_limits(
     Parameters
     ----------
     constraints : rows of ``constraints.csv`` (`Indications.of`).
-    system : dose system of the plan; fractions : of its course.
-    dose : RBE-weighted dose per fraction (z, y, x) [Gy (RBE)]; let_d : (z, y, x) [keV/um]; structures : fractions
-        (structure, z, y, x). Without them nothing is measured.
+    system : dose system of the plan.
+    fractions : of its course.
+    dose : RBE-weighted dose per fraction (z, y, x) [Gy (RBE)].
+    let_d : (z, y, x) [keV/um].
+    structures : fractions (structure, z, y, x). Without them nothing is measured.
 
     Returns
     -------
     DataFrame by the id of the constraint: `verdict` ("within the limit", "beyond the limit", the same "an association" for a
     retrospective cut-off, "not comparable"), `reason` of the last, `value` of the plan [unit of the constraint; NaN without].
+
+    Raises
+    ------
+    IonrtError
+        A metric or a unit that is not known.
     """
     rows = {}
     for key, one in constraints.iterrows():
@@ -94,8 +101,10 @@ def measure(
     ----------
     metric : ``Dmax``, ``Mean``, ``D5%``, ``D2cc`` [Gy (RBE)]; ``V30Gy`` [`unit`]; ``share D>=64Gy LETd>55keV/um``, the share of
         the structure with at least this dose and this LETd [%].
-    dose : RBE-weighted dose of the whole course (z, y, x) [Gy (RBE)]; organ : fractions (structure, z, y, x) of one structure;
-        let_d : (z, y, x) [keV/um], for the share; unit : of a volume at a dose, "percent" or "cc".
+    dose : RBE-weighted dose of the whole course (z, y, x) [Gy (RBE)].
+    organ : fractions (structure, z, y, x) of one structure.
+    let_d : (z, y, x) [keV/um], for the share.
+    unit : of a volume at a dose, "percent" or "cc".
 
     Raises
     ------

@@ -13,6 +13,7 @@ from ionrt.compare.cases import system_of
 from ionrt.indications.facts import Indications, counts
 from ionrt.indications.limits import why_not
 from ionrt.outcome import binomial_ci
+from ionrt.quantities import one_of
 from ionrt.rbe import DOSE_SYSTEMS
 
 SMALL = 40  # patients behind a page, at most, for its banner
@@ -24,7 +25,8 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
 
     Parameters
     ----------
-    facts : of `load`; page : name of the indication.
+    facts : of `load`.
+    page : name of the indication.
 
     Returns
     -------
@@ -32,8 +34,13 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
     The column ``ref`` holds numbers in brackets that stand at the sources; "(abstract)" where only the abstract was read.
     Percentages of patients carry exact (Clopper-Pearson) limits over every count that rounds to the printed figure; those of
     survival curves published limits, or none.
+
+    Raises
+    ------
+    IonrtError
+        A page that the data do not have.
     """
-    entry = facts.pages[page]
+    entry = facts.pages[one_of(page, tuple(facts.pages), what="indication")]
     refs = _References(facts)
     made = {"banner": _banner(facts, page)}
     made["schedules"] = _rows(facts.of("schedules", page), [], lambda r: {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from io import StringIO
+from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import ionrt
 from ionrt import adapt, evaluate, plan
 from ionrt.adapt.course import weighted
 from ionrt.compare import Comparison, compare_options, open_patient
-from ionrt.files import cache_folder, content_hash, write_text
+from ionrt.files import DiskError, cache_folder, content_hash, read_sealed, write_sealed
 from ionrt.indications.facts import Indications
 from ionrt.indications.limits import check_limits
 from ionrt.indications.page import against, fractions_of
@@ -34,14 +35,21 @@ def plan_page(facts: Indications, page: str, *, per_fraction: float | None = Non
 
     Parameters
     ----------
-    facts : of `load`; page : name; per_fraction : dose per fraction [Gy (RBE)], needed only where no schedule is a default.
+    facts : of `load`.
+    page : name.
+    per_fraction : dose per fraction [Gy (RBE)], needed only where no schedule is a default.
     grid : `spacing`, `spot_spacing` [mm], `iterations` of `compare_options`; a coarse default, for a page and not for a number.
 
     Returns
     -------
     Comparison, one case per ion or mix. Organs count without what lies in the target: it can not be spared and covered at once.
+
+    Raises
+    ------
+    IonrtError
+        As `ionrt.compare.compare_options`; a page that the data do not have.
     """
-    entry, one = facts.pages[page], facts.schedule(page)
+    one, entry = facts.schedule(page), facts.pages[page]
     wanted = entry["plan"]
     patient = open_patient(anatomy=wanted["anatomy"], gap=float(wanted.get("gap", 0.0)))
     for part in wanted.get("add", ()):
@@ -70,8 +78,24 @@ def _outside(patient: xr.Dataset, target: str, organs: Sequence[str]) -> xr.Data
 
 
 def limits_of(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
-    """The constraints that some plan of a page meets in its own dose system and fractionation, by organ: verdict and value of
-    each ion or mix, "not comparable" where its dose system is another; one row that says so where there is none."""
+    """The constraints that some plan of a page meets in its own dose system and fractionation.
+
+    Parameters
+    ----------
+    facts : of `load`.
+    page : name.
+    made : of `plan_page`.
+
+    Returns
+    -------
+    DataFrame by organ: verdict and value of each ion or mix, "not comparable" where its dose system is another; one row that
+    says so where there is none.
+
+    Raises
+    ------
+    IonrtError
+        As `check_limits`.
+    """
     rows, held = facts.of("constraints", page), against(facts, page)
     columns = {}
     for name in made.plans:
@@ -94,14 +118,34 @@ def limits_of(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
 
 
 def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
-    """`Comparison.target_table` with the dose system of each row, without sums of doses of several systems."""
+    """`Comparison.target_table` with the dose system of each row, without sums of doses of several systems.
+
+    Parameters
+    ----------
+    facts : of `load`.
+    page : name.
+    made : of `plan_page`.
+
+    Returns
+    -------
+    DataFrame, one row per ion or mix.
+    """
     table = made.target_table()
     table = table[[c for c in table if "Gy (RBE)" not in c]]
     return table.assign(**{"dose system": [against(facts, page)[name] for name in table.index]})
 
 
 def coverage(made: Comparison) -> str:
-    """One line per ion or mix: whether D95 of the target is at least 95 % of what was prescribed."""
+    """Whether D95 of the target is at least 95 % of what was prescribed.
+
+    Parameters
+    ----------
+    made : of `plan_page`.
+
+    Returns
+    -------
+    Text, one line per ion or mix.
+    """
     table = made.target_table()[f"{made.target} D95 [%]"]
     lines = [f"{name}: does not reach ({made.unreachable[name][:60]})" for name in made.unreachable]
     return "\n".join([f"{n}: D95 at least 95 %: {'yes' if table[n] >= 95.0 else 'NO'}" for n in made.plans] + lines)
@@ -112,7 +156,8 @@ def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float =
 
     Returns
     -------
-    DataFrame by gap: D95 of the target [% of prescription], largest dose and hottest cm3 of the duodenum [Gy (RBE; NIRS-mMKM)].
+    DataFrame by gap: D95 of the target [% of prescription], largest dose and hottest cm3 of the duodenum [Gy (RBE;
+    NIRS-mMKM)].
     """
 
     def row(gap: float) -> dict[str, float]:
@@ -161,7 +206,8 @@ def motion_table(
 
     Returns
     -------
-    DataFrame by times that each layer is painted: mean, deviation and least D95 of the fractions [% of the prescription].
+    DataFrame, the target still, then by times that each layer is painted: mean, deviation and least D95 of the fractions [% of
+    the prescription].
     """
 
     def fractions() -> pd.DataFrame:
@@ -181,21 +227,41 @@ def motion_table(
             moved[s] = matrix_transform(np.eye(4) + s * np.eye(4, k=1) * (np.arange(4) == 2)[:, None])  # the target's own way
         like, target = plan.field(influence, weights), still["structures"].sel(structure=[name])
         rows = {}
-        for n in rescans:
-            made = adapt.interplay(
+        for n in (0, *rescans):
+            made = like if not n else adapt.interplay(
                 [given[s] for s in way], weights, [moved[s] for s in way], period=period, like=like, rescans=n,
                 starts=[period * k / starts for k in range(starts)],
             )  # fmt: skip
-            found = 100.0 / dose * evaluate.dose_at_volume(weighted(made, wanted.model), target, percent=95).values.ravel()
-            rows[n] = {"D95 mean [%]": found.mean(), "deviation [%]": found.std(ddof=1), "least [%]": found.min()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scans of each layer")
+            dose_of = weighted(made, wanted.model).fillna(0.0)  # without a value: the last slices, far from the target
+            found = 100.0 / dose * evaluate.dose_at_volume(dose_of, target, percent=95).values.ravel()
+            spread = found.std(ddof=1) if n else np.nan
+            rows[f"{n} scans" if n else "still"] = {
+                "D95 mean [%]": found.mean(),
+                "deviation [%]": spread,
+                "least [%]": found.min(),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("each layer")
 
     key = content_hash(recipe("thorax").to_csv(), reach, dose, tuple(rescans), period, starts, COARSE, ionrt.__version__)
     return _kept(f"motion-{key}", fractions)
 
 
 def beside(page: str) -> tuple[pd.DataFrame, str]:
-    """The table computed here that stands beside a published statement, and that statement; empty where there is none."""
+    """What is computed here beside a published statement.
+
+    Parameters
+    ----------
+    page : name.
+
+    Returns
+    -------
+    The table and the statement; "none" where there is none.
+
+    Raises
+    ------
+    IonrtError
+        As `ionrt.compare.compare_options`.
+    """
     if page == "pancreas":
         said = (
             "Published (doi:10.1186/s13014-020-01515-5, abstract; 13 plans): 4.6 x 12 and 4.0 x 14 kept the high-dose limits of"
@@ -205,23 +271,27 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
         return gap_table(), said
     if page == "head_neck":
         said = (
-            "Published (AAPM 2026 abstract 924, abstract; 16 plans at 90 keV/um): C+O at about 20 cm3, O at 50, C+Ne at 100."
-            " Computed: LETd with a wish for 90 keV/um in every voxel."
+            "Published (AAPM 2026 abstract 924, abstract; 16 plans at 90 keV/µm): C+O at about 20 cm³, O at 50, C+Ne at 100."
+            " Computed: LETd with a wish for 90 keV/µm in every voxel; the last column asks for it in 98 % of the volume."
         )
-        return size_table(), said
+        made = size_table()
+        return made.assign(reached=["yes" if v >= 90.0 else "no" for v in made["LETd L98 [keV/µm]"]]), said
     if page == "lung":
         said = (
             "Published (doi:10.1186/s13014-014-0238-y, abstract; 14 patients, without gating): D95 94.4 ± 1.9 % of the"
             " prescription with one scan, 97.1 ± 0.6 % with four. Computed: SYNTHETIC thorax, 5 mm to each side in 4 s; times"
-            " of spots and energies are assumptions."
+            " of spots and energies are assumptions, and the plan takes what the target breathes into as it is on one phase."
         )
         return motion_table(), said
     return pd.DataFrame({"": ["none"]}), "No published statement of this page is computed here."
 
 
 def _kept(name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table from the cache folder, computed and written there where it is not."""
+    """The table from the cache folder, computed and written there where it is not, or not as it was written."""
     path = cache_folder("indications") / f"{name}.csv"
-    if not path.is_file():
-        write_text(path, compute().to_csv())
-    return pd.read_csv(StringIO(path.read_text(encoding="utf-8")), index_col=0)
+    content = read_sealed(path)
+    if content is None:
+        content = compute().to_csv().encode()
+        with suppress(DiskError):  # computed again next time
+            write_sealed(path, content)
+    return pd.read_csv(BytesIO(content), index_col=0)

@@ -71,9 +71,11 @@ def fit_actuarial_ntcp(
     df : one row per patient.
     formula : right-hand side with the dose, LETd and volume terms, for instance ``"geud + let_d + np.log(gtv_volume)"``;
         adjusting for the GTV volume matters, since large targets have low LETd and worse control. The intercept is added.
-    time : column of the time to complication or last look, unit of the table; event : 0 censored, 1 complication; 2, 3, ...
-        (death, relapse) count as censored: the NTCP is the risk of a patient who would not die first.
-    link : "logit", "probit" (Lyman) or "cloglog"; latency : "lognormal", "weibull" or "loglogistic".
+    time : column of the time to complication or last look, unit of the table.
+    event : 0 censored, 1 complication; 2, 3, ... (death, relapse) count as censored: the NTCP is the risk of a patient who
+        would not die first.
+    link : "logit", "probit" (Lyman) or "cloglog".
+    latency : "lognormal", "weibull" or "loglogistic".
     level : confidence level.
 
     Returns
@@ -172,13 +174,19 @@ def predict_ntcp(fit: pd.DataFrame, df: pd.DataFrame, *, at: Sequence[float] = (
     ----------
     fit : result of `fit_actuarial_ntcp`.
     df : one row per patient with the columns of the formula.
-    at : times in the unit of the fit. level : confidence level of the limits.
+    at : times in the unit of the fit.
+    level : confidence level of the limits.
 
     Returns
     -------
     DataFrame, one row per patient (index of `df`) and time: `time` (infinity: eventually), `ntcp`, `lower`, `upper` (delta
         method on the scale of log(-log(1 - NTCP)), all parameters together; NaN where the likelihood is flat). ``attrs``:
         identified, as in the fit; where it is False, "eventually" is an extrapolation.
+
+    Raises
+    ------
+    IonrtError
+        What is no table of `fit_actuarial_ntcp`, or categories other than those of the fit.
     """
     if "latency" not in fit.attrs:
         raise IonrtError("fit: expected the table returned by fit_actuarial_ntcp, with its attrs")

@@ -48,6 +48,12 @@ def cumulative_incidence(
         previous row, `incidence`, `se`, `lower`, `upper` (log-log scale), `event_free`, `n`, `n_events` of the cause. NaN after
         the last follow-up. ``attrs["variance"]`` says whose variance it is.
 
+    Raises
+    ------
+    IonrtError
+        A column that is missing, has empty cells or holds what is no time or event code; an unknown variance, and "aalen" with
+        weights; a cause that does not occur.
+
     References
     ----------
     Aalen and Johansen 1978; variances: Dinse and Larson 1986, doi:10.1093/biomet/73.2.379; Gaynor et al. 1993,
@@ -145,6 +151,11 @@ def gray_test(df: pd.DataFrame, time: str, event: str, by: Names, *, rho: float 
     Returns
     -------
     DataFrame, one row per cause: `cause`, `chi2`, `df`, `p`.
+
+    Raises
+    ------
+    IonrtError
+        A column that is missing, has empty cells or holds what is no time or event code; one group only; no event.
 
     References
     ----------

@@ -23,11 +23,19 @@ def impute(
     columns : numeric, two-level or ordered columns to impute. A category with more than two unordered levels raises.
     predictors : complete columns that help to predict them; include the event indicator and the cumulative hazard
         (or time), otherwise effects shrink towards zero.
-    m : number of completed tables; burn_in : cycles before each one; seed : of the random numbers.
+    m : number of completed tables.
+    burn_in : cycles before each one.
+    seed : of the random numbers.
 
     Returns
     -------
     List of `m` data frames like `df` with `columns` filled; analyse each and join the results with `pool_imputations`.
+
+    Raises
+    ------
+    IonrtError
+        Columns that are not there or have gaps among the predictors, fewer than two imputations, nothing known to learn from,
+        more than two unordered levels.
 
     References
     ----------
@@ -97,6 +105,11 @@ def pool_imputations(fits: Sequence[pd.DataFrame], *, complete_df: float = np.in
     -------
     DataFrame, one row per term: `term`, `coef`, `se`, `within`, `between`, `total` variance, `r` (relative increase),
         `fmi` (fraction of missing information), `df`, `t`, `p`, `lower`, `upper`.
+
+    Raises
+    ------
+    IonrtError
+        Fewer than two fits, or fits with different terms.
 
     References
     ----------

@@ -39,6 +39,12 @@ def meta_analysis(
     DataFrame with one row: `method`, `k` sites, `estimate`, `se`, `lower`, `upper`, `p`, `tau2`, `i2` [%], `q`, `q_df`,
         `q_p`, `prediction_lower`, `prediction_upper` (where a new site's true effect is expected; NaN below 3 sites).
 
+    Raises
+    ------
+    IonrtError
+        Fewer than two sites, standard errors that are not positive or leave nothing between sites, an unknown method, REML that
+        does not converge.
+
     References
     ----------
     DerSimonian and Laird 1986, doi:10.1016/0197-2456(86)90046-2; Viechtbauer 2005, doi:10.3102/10769986030003261;

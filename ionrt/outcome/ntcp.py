@@ -34,6 +34,11 @@ def geud(dvh: pd.DataFrame | xr.DataArray, a: float, *, by: str | None = None) -
     -------
     Number in the unit of the dose, Series by patient, or DataArray without the dose dimension.
 
+    Raises
+    ------
+    IonrtError
+        a = 0, negative doses or volumes, a histogram without volume or without a dose axis.
+
     References
     ----------
     Niemierko 1999, Med Phys 26, 1100.
@@ -96,11 +101,18 @@ def lkb(
     Parameters
     ----------
     dvh, by : as in `geud`; the doses in the dose system (RBE model, fractionation) in which the parameters were fitted.
-    n : volume parameter; m : slope; td50 : uniform dose with 50 % complications [unit of the dose].
+    n : volume parameter.
+    m : slope.
+    td50 : uniform dose with 50 % complications [unit of the dose].
 
     Returns
     -------
     Probability, as number, Series or DataArray like `geud`.
+
+    Raises
+    ------
+    IonrtError
+        n, m or td50 not positive; histograms as in `geud`.
 
     References
     ----------
@@ -206,6 +218,7 @@ def fit_lkb(
     ----------
     dvh : differential histograms of all patients in long form: columns `by`, `dose` [Gy or Gy (RBE)], `volume`.
     outcome : one row per patient: columns `by` and `event` (0 or 1).
+    event, by : names of these columns.
     n : volume parameter, fixed; by default it is estimated.
     level : confidence level.
 
@@ -213,6 +226,12 @@ def fit_lkb(
     -------
     DataFrame, one row per parameter: `term` (``n``, ``m``, ``td50``), `estimate`, `lower`, `upper`; a limit at infinity (or
         0) says that the data do not bound the parameter. ``attrs``: n_patients, n_events, loglik.
+
+    Raises
+    ------
+    IonrtError
+        A patient twice or without a histogram, outcomes other than 0 and 1, doses that separate them, a likelihood without
+        maximum.
 
     References
     ----------

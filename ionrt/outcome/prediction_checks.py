@@ -33,8 +33,10 @@ def calibration(
     predicted : column of the predicted probability of an event up to `at`, 0..1.
     event : column with 0 or 1; with `time` also 2, 3, ... (death), which count as lost: the risk of a patient who lives, as in
         `fit_actuarial_ntcp`.
-    time : column of the time to event or last look; `at` : horizon in its unit. Both or neither.
-    groups : number of quantile groups (fewer where predictions are tied); level : confidence level.
+    time : column of the time to event or last look.
+    at : horizon in its unit; both or neither.
+    groups : number of quantile groups (fewer where predictions are tied).
+    level : confidence level.
 
     Returns
     -------

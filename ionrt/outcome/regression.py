@@ -229,6 +229,11 @@ def ph_test(
     DataFrame, one row per term of the formula and a last row ``GLOBAL``: `term`, `chi2`, `df`, `p`; NaN where
         too few event times leave nothing to test.
 
+    Raises
+    ------
+    IonrtError
+        What is no fit of `cox` with its attributes; an unknown transform of time.
+
     References
     ----------
     Grambsch and Therneau 1994, doi:10.1093/biomet/81.3.515 (here as the exact score test).

@@ -29,7 +29,8 @@ def delta_ntcp_rule(
     ----------
     df : one row per patient and toxicity.
     reference, candidate : columns of NTCP (0..1) under the reference (photon) plan and the candidate plan.
-    grade : column of the grade that the NTCP model predicts (2..5); by : column of the patient.
+    grade : column of the grade that the NTCP model predicts (2..5).
+    by : column of the patient.
     grade_2, grade_3, total : thresholds in percentage points.
 
     Returns
@@ -38,6 +39,11 @@ def delta_ntcp_rule(
         ("" where none).
 
     Validity: research on how a rule would select; the thresholds are those of the Dutch protocol for head and neck cancer.
+
+    Raises
+    ------
+    IonrtError
+        Missing columns, probabilities out of 0..1, grades below 2 or above 5.
 
     References
     ----------

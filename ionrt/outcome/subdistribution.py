@@ -43,6 +43,12 @@ def fine_gray(
     -------
     DataFrame as `cox`, with `subhazard_ratio` in place of `hazard_ratio`; ``attrs["variance"]`` says what `se` is.
 
+    Raises
+    ------
+    IonrtError
+        A column that is missing, has empty cells or holds what is no time or event code; no event of the cause; covariates that
+        the formula cannot tell apart.
+
     References
     ----------
     Fine and Gray 1999, doi:10.1080/01621459.1999.10474144; Geskus 2011, doi:10.1111/j.1541-0420.2010.01420.x.

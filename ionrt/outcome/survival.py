@@ -146,6 +146,12 @@ def kaplan_meier(
         not
         estimable (after the last follow-up, limits at 0 and 1).
 
+    Raises
+    ------
+    IonrtError
+        A column that is missing, has empty cells or holds what is no time or event code, an interval of length zero, weights
+        that are all zero, an unknown scale.
+
     References
     ----------
     Kaplan and Meier 1958, doi:10.1080/01621459.1958.10501452; weighted variance: Xie and Liu 2005, doi:10.1002/sim.2174;
@@ -211,6 +217,11 @@ def at_risk(
     Returns
     -------
     DataFrame, one row per stratum and time: `stratum`, `time`, `at_risk` just before it, `events` and `censored` up to it.
+
+    Raises
+    ------
+    IonrtError
+        A column that is missing, has empty cells or holds what is no time or event code; labels of several kinds in `by`.
     """
     cols = survival_columns(df, time, event, by=by, start=start, competing=True)
     times = cols.moments(at) if len(at) else _round_times(float(cols.stop.max()))
@@ -264,6 +275,12 @@ def rmst(
     DataFrame, one row per stratum: `stratum`, `n`, `n_events`, `tau`, `rmst`, `se`, `lower`, `upper` [unit of time] and,
         against the first stratum, `difference`, `difference_se`, `difference_lower`, `difference_upper`, `p` (NaN in its
         own row).
+
+    Raises
+    ------
+    IonrtError
+        A column that is missing, has empty cells or holds what is no time or event code; a tau that is not positive or lies
+        beyond the last follow-up of a stratum that ends with a censoring.
 
     References
     ----------

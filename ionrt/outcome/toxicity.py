@@ -22,11 +22,17 @@ def binomial_ci(
     Parameters
     ----------
     events, n : counts, numbers or sequences of the same length; 0 <= events <= n, n > 0.
-    level : confidence level; method : "clopper-pearson" (exact) or "wilson" (score, without continuity correction).
+    level : confidence level.
+    method : "clopper-pearson" (exact) or "wilson" (score, without continuity correction).
 
     Returns
     -------
     DataFrame, one row per pair: `events`, `n`, `rate`, `lower`, `upper`, all as shares of one.
+
+    Raises
+    ------
+    IonrtError
+        Counts that are no whole numbers with 0 <= events <= n, n > 0; a level out of (0, 1), an unknown method.
 
     References
     ----------
@@ -66,6 +72,11 @@ def worst_grade(toxicity: pd.DataFrame, patients: pd.DataFrame, *, by: Names = N
     Returns
     -------
     DataFrame, one row per patient and level of `by`: `pid`, those columns, `grade`.
+
+    Raises
+    ------
+    IonrtError
+        Mixed grading scales, grades out of 0..5, a patient twice, toxicity of a stranger.
     """
     require(patients, "pid")
     if patients.pid.duplicated().any():
@@ -96,11 +107,18 @@ def crude_rate(
     Parameters
     ----------
     worst : result of `worst_grade`, with the columns of `by`.
-    grade : 1..5; by : column name or names of the strata; level, method : as in `binomial_ci`.
+    grade : 1..5.
+    by : column name or names of the strata.
+    level, method : as in `binomial_ci`.
 
     Returns
     -------
     DataFrame, one row per stratum: `stratum`, `grade` (at least), `events`, `n`, `rate`, `lower`, `upper`.
+
+    Raises
+    ------
+    IonrtError
+        A grade other than 1 to 5; a table without the column grade.
     """
     _check_grade(grade)
     require(worst, "grade")
@@ -124,12 +142,18 @@ def toxicity_times(toxicity: pd.DataFrame, patients: pd.DataFrame, *, grade: int
     ----------
     toxicity : the toxicity table: `pid`, `grade`, `scale`, `day_from`, `day_to` (missing: still going on). One scale only.
     patients : one row per patient: `pid`, `last_day` (death or last look), `dead` (0 or 1), and anything to stratify by.
-    grade : 1..5. late_from : day [d] from which toxicity is late; an episode that began before and goes on counts from then.
-        0 takes all toxicity.
+    grade : 1..5.
+    late_from : day [d] from which toxicity is late; an episode that began before and goes on counts from then. 0 takes all
+        toxicity.
 
     Returns
     -------
     `patients` with two more columns: `time` [d] and `code` (0 censored, 1 toxicity, 2 death without it).
+
+    Raises
+    ------
+    IonrtError
+        A grade other than 1 to 5, mixed grading scales, a patient twice, toxicity of a stranger or after the last follow-up.
     """
     _check_grade(grade)
     require(patients, "pid", "last_day", "dead")
@@ -172,12 +196,19 @@ def actuarial_toxicity(
     Parameters
     ----------
     toxicity, patients, grade, late_from : as in `toxicity_times`.
-    at : times [d] since the patient's day 0; by : column of `patients`; level : confidence level.
+    at : times [d] since the patient's day 0.
+    by : column of `patients`.
+    level : confidence level.
 
     Returns
     -------
     The rows of `cumulative_incidence` for the toxicity: `stratum`, `grade`, `time`, `at_risk`, `events`, `incidence`, `se`,
         `lower`, `upper`, `event_free`, `n`, `n_events`.
+
+    Raises
+    ------
+    IonrtError
+        As `toxicity_times` and `cumulative_incidence`.
     """
     times = toxicity_times(toxicity, patients, grade=grade, late_from=late_from)
     table = cumulative_incidence(times, "time", "code", by=by, at=at, level=level, causes=(1, 2))

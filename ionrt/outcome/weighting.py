@@ -89,12 +89,18 @@ def balance(df: pd.DataFrame, treatment: str, formula: str, *, weights: str | No
 
     Parameters
     ----------
-    df, treatment : as in `iptw`; formula : covariates to compare (every level of a category is its own row).
+    df, treatment : as in `iptw`.
+    formula : covariates to compare (every level of a category is its own row).
     weights : column of the weights.
 
     Returns
     -------
     DataFrame, one row per covariate: `term`, `mean_1`, `mean_0` (weighted), `smd_before`, `smd_after`. Below 0.1 is usual.
+
+    Raises
+    ------
+    IonrtError
+        One arm only, a treatment other than 0 and 1, missing cells, negative weights.
     """
     z = _arms(df, treatment)
     w = np.ones(len(z)) if weights is None else number(df, weights, minimum=0.0)
@@ -119,12 +125,18 @@ def overlap(df: pd.DataFrame, treatment: str, scores: pd.DataFrame) -> pd.DataFr
 
     Parameters
     ----------
-    df, treatment : as in `iptw`; scores : its result.
+    df, treatment : as in `iptw`.
+    scores : its result.
 
     Returns
     -------
     DataFrame, one row per arm: `arm`, `n`, `effective_n`, `propensity_min`, `propensity_median`, `propensity_max`,
         `max_weight`, `outside` (share of patients whose propensity lies outside the range of the other arm).
+
+    Raises
+    ------
+    IonrtError
+        Scores that are not those of `df`, row by row; a treatment other than 0 and 1.
     """
     require(scores, "propensity", "weight")
     z = _arms(df, treatment)

@@ -69,8 +69,21 @@ def read_image(path: str | Path, quantity: str = "dose", *, factor: float = 1.0,
 def write_image(da: xr.DataArray, path: str | Path) -> Path:
     """Write a volume as MetaImage (.mha, header and data in one file) or NRRD (.nrrd), by the name of the file.
 
-    Parameters: `da` (z, y, x) uniform grid in mm (LPS); `path` replaced only by a complete file. Returns the path.
-    Errors: another ending, uneven spacing. Attributes are not kept: say what it is in the file's name.
+    Attributes are not kept: say what it is in the file's name.
+
+    Parameters
+    ----------
+    da : (z, y, x) on a uniform grid in mm (LPS).
+    path : replaced only by a complete file.
+
+    Returns
+    -------
+    The path.
+
+    Raises
+    ------
+    IonrtError
+        Another ending, uneven spacing.
     """
     file = Path(path)
     suffix = one_of(file.suffix.lower(), (".mha", ".nrrd"), what="write_image: format")

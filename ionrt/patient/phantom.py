@@ -105,7 +105,10 @@ def add_ellipsoid(
     Parameters
     ----------
     patient : Dataset of `read_dicom` (contours are kept, fractions stay lazy).
-    name : of the new structure; centre : (x, y, z) [mm, LPS]; radii : one number or (x, y, z) [mm]; kind : interpreted type.
+    name : of the new structure.
+    centre : (x, y, z) [mm, LPS].
+    radii : one number or (x, y, z) [mm].
+    kind : interpreted type.
 
     Returns
     -------

@@ -32,7 +32,8 @@ def matrix_transform(matrix: np.ndarray, **attrs: object) -> xr.Dataset:
 
     Parameters
     ----------
-    matrix : (4, 4), mm, LPS; attrs : what is known about it, such as ``method``.
+    matrix : (4, 4), mm, LPS.
+    attrs : what is known about it, such as ``method``.
 
     Returns
     -------
@@ -55,7 +56,8 @@ def field_transform(displacement: np.ndarray, coords: Mapping[str, np.ndarray], 
 
     Parameters
     ----------
-    displacement : (3, z, y, x) components x, y, z [mm, LPS], NaN where not defined; coords : voxel centres z, y, x [mm];
+    displacement : (3, z, y, x) components x, y, z [mm, LPS], NaN where not defined.
+    coords : voxel centres z, y, x [mm].
     attrs : what is known about it; ``resolution`` (z, y, x) [mm] where an axis has one voxel only.
 
     Returns
@@ -95,7 +97,8 @@ def write_registration(transform: xr.Dataset, path: str | Path, *, fixed: xr.Dat
     Parameters
     ----------
     transform : from points of `fixed` (planning CT) to points of `moving` (daily CT) [mm, LPS].
-    path : file to write, replaced only by a complete one; fixed, moving : Datasets of `read_dicom`.
+    path : file to write, replaced only by a complete one.
+    fixed, moving : Datasets of `read_dicom`.
 
     Returns
     -------
@@ -148,7 +151,8 @@ def read_registration(path: str | Path, *, fixed: xr.Dataset, moving: xr.Dataset
 
     Parameters
     ----------
-    path : the file; fixed, moving : Datasets of `read_dicom`.
+    path : the file.
+    fixed, moving : Datasets of `read_dicom`.
 
     Returns
     -------

@@ -1,5 +1,7 @@
 from .biology import curves as curves
+from .browser import browse as browse
 from .cohort import calibration as calibration
+from .cohort import counts as counts
 from .cohort import coverage as coverage
 from .cohort import forest as forest
 from .cohort import lines as lines
@@ -15,6 +17,7 @@ from .slice_views import slices as slices
 from .style import setup as setup
 from .tables import table as table
 from .trial import boundaries as boundaries
+from .trial import flow as flow
 from .trial import power_curve as power_curve
 from .trial import recommendations as recommendations
 from .trial import survival_steps as survival_steps

@@ -58,6 +58,32 @@ def lines(
     return Figure(hv.Overlay(drawn).opts(layout), f"{caption} {_origin(origin)}".strip())
 
 
+def counts(table: pd.DataFrame, *, xlabel: str, origin: str, width: int = 760, caption: str = "") -> Figure:
+    """Counts as bars, one row per row of the table, one bar per column; what the table hides has no bar.
+
+    Parameters: `table` of `ionrt.cohort.safe_table` (missing where hidden), totals aside; `xlabel` of the counts; `origin`
+    SYNTHETIC or clinical; `width` [pixels]; `caption` first sentence.
+    """
+    shown = table.drop(index="Total", columns="Total", errors="ignore").apply(pd.to_numeric, errors="coerce")
+    n, drawn = len(shown.columns), []
+    for j, name in enumerate(shown.columns):
+        boxes = []
+        for i, value in enumerate(shown[name].to_numpy(float)[::-1]):
+            low = i - 0.4 + 0.8 * (n - 1 - j) / n
+            boxes += [(0.0, low, value, low + 0.72 / n)] if np.isfinite(value) else []
+        drawn.append(hv.Rectangles(boxes, label=str(name)).opts(color=PANEL_COLOURS[1 + j % 7], line_alpha=0))
+    layout = panel(
+        frame_width=width - 240,
+        frame_height=20 + 26 * len(shown),
+        yticks=list(enumerate(str(row) for row in shown.index[::-1])),
+        ylim=(-0.6, len(shown) - 0.4),
+        xlabel=xlabel,
+        ylabel="",
+        legend_position="right",
+    )
+    return Figure(hv.Overlay(drawn).opts(layout), f"{caption} Without a bar: not shown. {_origin(origin)}".strip())
+
+
 def forest(
     table: pd.DataFrame, *, label: str, xlabel: str, origin: str, width: int = 640, caption: str = "", truth: str = ""
 ) -> Figure:

@@ -15,7 +15,7 @@ from ionrt import rbe
 from ionrt.let import ions_of
 from ionrt.patient import regrid
 from ionrt.plot.scene import GRID, Scene
-from ionrt.plot.slice_views import PLANES, STRUCTURE_COLOURS, target_first
+from ionrt.plot.slice_views import GREY, ISODOSES, PLANES, STRUCTURE_COLOURS, target_first
 from ionrt.plot.style import COLOURMAPS, PANEL_COLOURS, label, whole_palette
 from ionrt.quantities import IonrtError, one_of
 
@@ -23,7 +23,6 @@ from ionrt.quantities import IonrtError, one_of
 figure: Any = plotting.figure
 models: Any = bokeh_models
 SHOWN = ("rbe_dose", "dose", "let_d", "rbe", "ct")
-ISODOSES = (50, 80, 95, 107)  # % of the prescription
 
 
 def explore(
@@ -56,10 +55,11 @@ def explore(
     ------
     IonrtError for what is no result, fields without dose, a patient whose grid is not that of the fields.
     """
-    return Explorer(_scene(result, patient, model, prescription), structures=tuple(structures), height=height)
+    return Explorer(scene_of(result, patient, model, prescription), structures=tuple(structures), height=height)
 
 
-def _scene(result: Any, patient: xr.Dataset | None, model: str, prescription: float | None) -> Scene:
+def scene_of(result: Any, patient: xr.Dataset | None, model: str, prescription: float | None) -> Scene:
+    """What `explore` and `browse` look at."""
     if hasattr(result, "cases") and hasattr(result, "grid"):
         made = result.cases
         return Scene(
@@ -249,7 +249,7 @@ class _Plane:
         self.figure.image(
             "image",
             source=self.grey,
-            color_mapper=models.LinearColorMapper(palette="Greys256", low=-360, high=440),
+            color_mapper=models.LinearColorMapper(palette="Greys256", low=GREY[0], high=GREY[1]),
             **self.frame,
         )
         self.mapper = models.LinearColorMapper(

@@ -26,12 +26,14 @@ from ionrt.plot.style import (
 from ionrt.quantities import QUANTITIES, IonrtError, one_of
 
 PLANES = {"transverse": ("z", "x", "y"), "coronal": ("y", "x", "z"), "sagittal": ("x", "y", "z")}
+GREY = (-360.0, 440.0)  # HU, ends of the grey scale
+ISODOSES = (50, 80, 95, 107)  # % of the prescription
 SIDES = {"x": ("R", "L"), "y": ("A", "P"), "z": ("I", "S")}
 
 
-def _window(ct: xr.DataArray, level: float = 40.0, width: float = 800.0) -> np.ndarray:
+def window(ct: xr.DataArray) -> np.ndarray:
     """CT numbers as 8-bit grey."""
-    return np.clip((ct.values - (level - width / 2)) / width * 255, 0, 255).astype(np.uint8)
+    return np.clip((ct.values - GREY[0]) / (GREY[1] - GREY[0]) * 255, 0, 255).astype(np.uint8)
 
 
 def _cut(da: xr.DataArray, normal: str, at: float, rows: str, columns: str) -> xr.DataArray:
@@ -62,10 +64,10 @@ def _box(
     return out
 
 
-def _contour_paths(fractions: xr.DataArray, rows: str, columns: str) -> list[np.ndarray]:
+def _contour_paths(fractions: xr.DataArray, rows: str, columns: str, level: float = 0.5) -> list[np.ndarray]:
     values = np.pad(np.asarray(fractions.values, dtype=float), 1)
     x, y = (np.pad(fractions[d].values, 1, mode="reflect", reflect_type="odd") for d in (columns, rows))
-    return list(contourpy.contour_generator(x, y, values, line_type="Separate").lines(0.5))  # type: ignore[arg-type]
+    return list(contourpy.contour_generator(x, y, values, line_type="Separate").lines(level))  # type: ignore[arg-type]
 
 
 def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
@@ -78,6 +80,13 @@ def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
             rim = hv.Path(paths, kdims=[columns, rows]).opts(color="#000000", alpha=0.55, line_width=width + 1.6)
             out += [rim, hv.Path(paths, kdims=[columns, rows]).opts(color=_colour(i), line_width=width, line_dash=dash)]
     return out
+
+
+def _isodoses(one: xr.DataArray, of: float) -> Any:
+    """Thin white lines on a slice."""
+    filled = one.fillna(0.0)
+    paths = [path for share in ISODOSES for path in _contour_paths(filled, *map(str, one.dims), level=0.01 * share * of)]
+    return hv.Path(paths, kdims=[str(d) for d in one.dims[::-1]]).opts(color="#FFFFFF", line_width=0.9, line_dash="3 2")
 
 
 def _bounds(da: xr.DataArray) -> tuple[float, float, float, float]:
@@ -104,6 +113,7 @@ def slices(
     where: xr.DataArray | None = None,
     own_scale: bool = False,
     within: bool = False,
+    isodoses: float | None = None,
     unreachable: Iterable[str] = (),
     width: int = 1140,
     columns: int = 3,
@@ -113,13 +123,14 @@ def slices(
 
     Parameters
     ----------
-    da : quantity on (z, y, x), or with ``case`` or ``ion`` in front, mm.
+    da : quantity on (z, y, x), or with ``case`` or ``ion`` in front, mm; the CT itself for contours alone.
     ct : CT numbers [HU] on any grid of the same frame; structures : fractions (structure, z, y, x), drawn at one half.
     plane : ``transverse``, ``coronal`` or ``sagittal``; at : position [mm] of the slice; default the middle
         of the target (the first structure with a target's name), else of the first structure.
     limits : ends of the colour scale [unit of `da`], default 0 to the maximum in the slice.
     floor : values below this share of the upper end are transparent; where : mask (.., z, y, x) of voxels to show instead.
     own_scale : a colour scale for each panel, where `limits` are not given; within : only inside the body (CT above -400 HU).
+    isodoses : value [unit of `da`] of which lines at 50, 80, 95 and 107 % are drawn.
     unreachable : cases that have no plan; they get a panel that says so.
     width : of the whole figure [pixels]; columns : panels per row.
     caption : first sentence; what is shown, its LET definition and RBE model are added.
@@ -136,8 +147,11 @@ def slices(
     cut, grey, outline = (_cut(one, normal, at, down, across).compute() for one in (da, ct, structures))
     place = float(cut[normal])
     cut = by_case(cut)
-    shown = by_case(_cut(where, normal, at, down, across)) if where is not None else cut >= floor * float(cut.max())
-    cut = cut.where(shown)
+    if name == "ct":
+        limits = limits or GREY
+    else:
+        shown = by_case(_cut(where, normal, at, down, across)) if where is not None else cut >= floor * float(cut.max())
+        cut = cut.where(shown)
     if within:
         cut = cut.where(grey.interp({d: cut[d] for d in (down, across)}, method="nearest") > -400.0)
     box = _box(grey, cut, outline, down, across)
@@ -145,7 +159,8 @@ def slices(
     each = own_scale and limits is None
     shared = limits or (0.0, _top(cut))
     absent = [str(i) for i in unreachable]
-    text = f"{caption} {_what(cut, each, plane, place)} {provenance([cut if cut['case'].values[0] else da])}"
+    lines = f" Lines: {', '.join(map(str, ISODOSES))} % of {isodoses:g} {unit(name)}." if isodoses else ""
+    text = f"{caption} {_what(cut, each, plane, place)}{lines} {provenance([cut if cut['case'].values[0] else da])}"
     cut = cut.reindex(case=[*cut["case"].values, *absent]) if absent else cut
     n = min(columns, cut.sizes["case"])
     frame = min(int((width - 150) / n) - (84 if each else 14), 420)
@@ -155,13 +170,17 @@ def slices(
         title = capital(case) + (": does not reach" if case in absent else "")
         one = cut.sel(case=case)
         scale = (0.0, _top(one)) if each else shared
-        panels.append(_panel(one, title, grey, outline, scale, box, size, k % n == 0, each or k % n == n - 1))
+        panel = _panel(one, title, grey, outline, scale, box, size, k % n == 0, each or k % n == n - 1)
+        panels.append(panel if not isodoses else panel * _isodoses(one, isodoses))
     layout = hv.Layout(panels).cols(n).opts(hv.opts.Layout(shared_axes=True, toolbar="right", merge_tools=True))
     return Figure(layout, text.strip(), key=_key(outline))
 
 
 def _what(cut: xr.DataArray, each: bool, plane: str, at: float) -> str:
-    normal, scale = PLANES[plane][0], "each panel on a colour scale of its own" if each else "one colour scale"
+    normal = PLANES[plane][0]
+    if cut.name == "ct":
+        return f"{label('ct')} with contours, {plane} slice at {normal} = {at:.0f} mm."
+    scale = "each panel on a colour scale of its own" if each else "one colour scale"
     return f"{label(str(cut.name), cut)} as colour wash on CT, {plane} slice at {normal} = {at:.0f} mm, {scale}."
 
 
@@ -196,9 +215,13 @@ def _panel(one, title, grey, outline, limits, box, size, first, last):
     wash = one.values.astype(np.float32)
     name = str(one.name)
     value = hv.Dimension(name, label=label(name, one), range=limits)
-    base = _image(grey, _window(grey), "CT").opts(cmap="gray", clim=(0, 255), tools=[])
+    base = _image(grey, window(grey), "CT").opts(cmap="gray", clim=(0, 255), tools=[])
     colour = _image(one, wash, value).opts(
-        cmap=COLOURMAPS.get(name, "viridis"), clim=limits, alpha=0.72, clipping_colors={"NaN": "transparent"}, tools=["hover"]
+        cmap=COLOURMAPS.get(name, "viridis"),
+        clim=limits,
+        alpha=1.0 if name == "ct" else 0.72,
+        clipping_colors={"NaN": "transparent"},
+        tools=["hover"],
     )
     if last:
         colour = colour.opts(colorbar=True, clabel=unit(name), colorbar_opts={"width": 12, "padding": 6, "title_standoff": 10})

@@ -35,7 +35,7 @@ ELEMENT_COLOURS = {
     "N": "#000000", "O": ION_COLOURS["O"], "F": "#CC79A7", "Ne": ION_COLOURS["Ne"],
 }  # fmt: skip
 SHADE: dict[str, Any] = {"color": "#999999", "alpha": 0.22, "line_alpha": 0}
-COLOURMAPS = {"dose": "inferno", "rbe_dose": "inferno", "let_d": "viridis", "rbe": "cividis"}
+COLOURMAPS = {"dose": "inferno", "rbe_dose": "inferno", "let_d": "viridis", "rbe": "cividis", "ct": "gray"}
 SYMBOLS = {
     "dose": "dose",
     "rbe_dose": "RBE-weighted dose",
@@ -55,6 +55,7 @@ RBE_MODELS = {
     "carabe": "Carabe 2012, LETd and alpha/beta (protons)",
     "mairani_helium": "Mairani 2016, LETd and alpha/beta (helium)",
 }
+LET_MODELS = ("mcnamara", "wedenberg", "carabe", "mairani_helium")
 LET_LABELS = dict(
     zip(
         LET_DEFINITIONS,
@@ -135,9 +136,10 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         if (name := str(da.attrs.get("quantity", da.name))) in QUANTITIES:
             defined(da, name)
         shown = [str(v) for d in ("case", "ion") if d in da.coords for v in da[d].values.ravel() if str(v)]
-        for name in dict.fromkeys(shown):
+        shown = shown or str(da.attrs.get("ion") or "").split(", ")
+        for name in filter(None, dict.fromkeys(shown)):
             parts.setdefault("Ions" if name in ION_NAMES else "Compared", []).append(in_words(name))
-        if definition := da.attrs.get("let_definition"):
+        if (definition := da.attrs.get("let_definition")) and _rests_on_let(da):
             parts.setdefault("LETd", []).append(
                 f"dose average over {LET_LABELS.get(definition, definition)}, unrestricted, in water"
             )
@@ -148,6 +150,12 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         if kind := da.attrs.get("synthetic"):
             first = f"SYNTHETIC patient ({kind} phantom). "
     return first + " ".join(f"{key}: {', '.join(dict.fromkeys(values))}." for key, values in parts.items())
+
+
+def _rests_on_let(da: xr.DataArray) -> bool:
+    """Whether a number is an LET or made of one; a dose of another model is not."""
+    quantity = str(da.attrs.get("quantity") or da.name)
+    return quantity not in ("dose", "rbe_dose", "rbe") or any(m in str(da.attrs.get("rbe_model", "")) for m in LET_MODELS)
 
 
 def _system(model: str) -> str:

@@ -14,7 +14,7 @@ from ionrt.plot.style import Figure
 GREY = " style='color: #697176; background: #f3f4f5'"  # 4.5 to 1 against its ground
 
 
-class _Html:
+class Html:
     """Something with an HTML face; a plain-text one for the terminal."""
 
     def __init__(self, text: str, plain: str) -> None:
@@ -80,4 +80,4 @@ def table(
     names = [*frame.index.names, *frame.columns]
     head = f"<thead><tr>{top}</tr></thead>" if any(str(n) for n in names if n) else ""
     body = f"<table class='ionrt'>{head}<tbody>{''.join(rows)}</tbody></table>"
-    return Figure(_Html(body, frame.to_string()), caption, kind="table")
+    return Figure(Html(body, frame.to_string()), caption, kind="table")

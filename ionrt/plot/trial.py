@@ -180,3 +180,56 @@ def _numbers_at_risk(at_risk: pd.DataFrame, strata: list, shape: dict[str, Any])
         xaxis=None,
     )
     return hv.Overlay(rows).opts(layout)
+
+
+def flow(counts: pd.DataFrame, *, min_cell: int = 0, origin: str = "SYNTHETIC", width: int = 900, caption: str = "") -> Figure:
+    """CONSORT diagram of a trial: boxes from assessment to analysis, one column per arm.
+
+    Parameters: `counts` of `ionrt.trial.consort_from`; `min_cell`: counts below it, and those from which they would follow, are
+    not shown; `origin` SYNTHETIC or clinical; `width` [pixels]; `caption` first sentence.
+    Reference: Hopewell et al. 2025, doi:10.1136/bmj-2024-081123.
+    """
+    arms = [str(arm) for arm in dict.fromkeys(counts["arm"]) if arm != "all"]
+    each, gap = 1.0 / len(arms), 0.03
+    assessed, excluded = _stated(counts, "all", ("assessed", "excluded"), min_cell)
+    boxes = [(0.22, 0.62, 5, [assessed]), (0.68, 0.99, 4, [excluded, *_reasons(counts, "excluded", "all", min_cell)])]
+    boxes.append((0.22, 0.62, 3, [f"randomised: {_total(counts, 'randomised', 'all')}"]))
+    for k, arm in enumerate(arms):
+        left, right = k * each + gap, (k + 1) * each - gap
+        treated = _stated(counts, arm, ("received", "not_received"), min_cell)
+        boxes.append((left, right, 2, [f"{arm}: {_total(counts, 'allocated', arm)} allocated", *treated]))
+        gone = [line for s in ("lost", "discontinued") for line in _stated(counts, arm, (s,), min_cell)]
+        boxes.append((left, right, 1, gone))
+        boxes.append((left, right, 0, _stated(counts, arm, ("analysed", "excluded_from_analysis"), min_cell)))
+    tall = 0.36
+    shapes = hv.Rectangles([(x0, row - tall, x1, row + tall) for x0, x1, row, _ in boxes])
+    words = hv.Labels([((x0 + x1) / 2, row, "\n".join(text)) for x0, x1, row, text in boxes])
+    down = [(0.42, 5 - tall, 0.42, 3 + tall), (0.42, 4, 0.68, 4)]
+    for k in range(len(arms)):
+        x = (k + 0.5) * each
+        down += [(0.42, 3 - tall, x, 2 + tall), *((x, r - tall, x, r - 1 + tall) for r in (2, 1))]
+    layout = panel(
+        frame_width=width - 60, frame_height=560, xlim=(0, 1), ylim=(-0.5, 5.5), xaxis=None, yaxis=None, show_grid=False
+    )
+    drawn = hv.Segments(down).opts(color="#555555", line_width=1.2) * shapes.opts(color="white", line_color="#333333")
+    drawn *= words.opts(text_font_size="10pt", text_color="#1d2327")
+    hidden = f"Counts below {min_cell}, and what they would follow from, are not shown." if min_cell else ""
+    text = f"{caption} {hidden} {NOT_DATA if origin == 'SYNTHETIC' else ''}"
+    return Figure(drawn.opts(layout), " ".join(text.split()))
+
+
+def _total(counts: pd.DataFrame, stage: str, arm: str) -> int:
+    return int(counts.loc[(counts["stage"] == stage) & (counts["arm"] == arm) & (counts["reason"] == ""), "n"].iloc[0])
+
+
+def _stated(counts: pd.DataFrame, arm: str, stages: tuple[str, ...], min_cell: int) -> list[str]:
+    """One line per stage; counts that add up to a known one are hidden together."""
+    found = {stage: _total(counts, stage, arm) for stage in stages}
+    hide = any(0 < n < min_cell for n in found.values())
+    return [f"{stage.replace('_', ' ')}: {'not shown' if hide else n}" for stage, n in found.items()]
+
+
+def _reasons(counts: pd.DataFrame, stage: str, arm: str, min_cell: int) -> list[str]:
+    rows = counts[(counts["stage"] == stage) & (counts["arm"] == arm) & (counts["reason"] != "")]
+    hide = (rows["n"] < min_cell).any()
+    return [f"{row.reason}" if hide else f"{row.reason}: {row.n}" for row in rows.itertuples()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
@@ -12,8 +13,10 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ionrt.lazy import IonrtError
-from ionrt.training.exercise import Exercise, exercises
+from ionrt.training.exercise import LANGUAGES, Exercise, exercises
 
 RECORD = "IONRT_TRAINING_RECORD"  # names the file of the learner's own log; without it nothing is written
 LANGUAGE = "IONRT_LANGUAGE"
@@ -33,7 +36,7 @@ def verdict(one: Exercise, given: Any) -> tuple[str, str]:
     (state, sentence), state one of "open", "right", "wrong", "unclear" (not an answer of the kind asked for).
     """
     if given is None:
-        return "open", "not answered yet"
+        return "open", one.say("not answered yet")
     if one.kind == "choice":
         return _choice(one, given)
     if one.kind == "refusal":
@@ -42,7 +45,11 @@ def verdict(one: Exercise, given: Any) -> tuple[str, str]:
     if x is None:
         return "unclear", trouble
     if one.kind == "at_least":
-        return ("right", one.why) if x >= one.expected else ("wrong", f"expected at least {one.expected:g} {one.unit}".strip())
+        return (
+            ("right", one.why)
+            if x >= one.expected
+            else ("wrong", one.say("lower than a plan of this kind reaches; compare both plans once more"))
+        )
     if abs(x - one.expected) <= one.tolerance * (1 + 1e-12):
         return "right", one.why
     for slip in one.slips:
@@ -52,47 +59,45 @@ def verdict(one: Exercise, given: Any) -> tuple[str, str]:
 
 
 def _choice(one: Exercise, given: Any) -> tuple[str, str]:
-    letters = ", ".join(one.choices)
-    if not isinstance(given, str) or given.strip().lower() not in one.choices:
-        return "unclear", f"answer with one of the letters {letters}, in quotes"
-    letter = given.strip().lower()
-    if letter == one.expected:
-        return "right", one.why
-    return "wrong", next(
-        (s.says for s in one.slips if s.value == letter), "read the choices once more: which of them can be shown?"
-    )
+    letter = given.strip().lower() if isinstance(given, str) else ""
+    if letter not in one.choices:
+        return "unclear", one.say("answer with one of the letters {letters}, in quotes", letters=", ".join(one.choices))
+    return ("right", one.why) if letter == one.expected else ("wrong", next(s.says for s in one.slips if s.value == letter))
 
 
 def _refusal(one: Exercise, given: Any) -> tuple[str, str]:
     if not isinstance(given, Callable):  # type: ignore[arg-type]
-        return "unclear", "give the call itself, not its result: answer = lambda: the_call(...)"
+        return "unclear", one.say("give the call itself, not its result: answer = lambda: the_call(...)")
     try:
         given()
     except IonrtError as error:
         said = str(error)
         if one.expected.lower() in said.lower():
             return "right", one.why
-        return "wrong", f"it was refused, for another reason ({said[:120]}); the reason looked for names '{one.expected}'"
+        return "wrong", one.say("ionrt refused it, for another reason than the one looked for: {said}", said=said[:160])
     except Exception as error:
-        return "wrong", f"that is an error of the call ({type(error).__name__}: {str(error)[:120]}), not a refusal of ionrt"
-    return "wrong", "it went through: nothing was refused"
+        said = f"{type(error).__name__}: {str(error)[:160]}"
+        return "wrong", one.say("that is an error of the call, not a refusal of ionrt: {said}", said=said)
+    return "wrong", one.say("it went through: nothing was refused")
 
 
 def _number(one: Exercise, given: Any) -> tuple[float | None, str]:
-    unit = f" in {one.unit}" if one.unit else ""
+    unit = f" [{one.unit}]" if one.unit else ""
     if isinstance(given, str):
         found = re.match(r"\s*([-+]?\d+(?:[.,]\d+)?)\s*(.*)$", given)
-        hint = f": {found.group(1).replace(',', '.')} without quotes" if found else ""
-        return None, f"answer with a number{unit}, not with text{hint}"
-    if isinstance(given, bool):
-        return None, f"answer with a number{unit}, not with true or false"
+        hint = f": {found.group(1).replace(',', '.')}" if found else ""
+        return None, one.say("answer with a number{unit} without quotes, not with text", unit=unit) + hint
+    if isinstance(given, (bool, np.bool_)):
+        return None, one.say("answer with a number{unit}, not with true or false", unit=unit)
     if not isinstance(given, Real):
-        values = getattr(given, "size", None)
-        if values != 1 or getattr(given, "dtype", None) is None or given.dtype.kind not in "biuf":
-            return None, f"answer with one number{unit}, not with {type(given).__name__}"
+        if getattr(given, "size", None) != 1 or getattr(getattr(given, "dtype", None), "kind", "") not in tuple("iuf"):
+            return None, one.say("answer with one number{unit}, not with {kind}", unit=unit, kind=type(given).__name__)
         given = given.item()
-    x = float(given)
-    return (x, "") if math.isfinite(x) else (None, f"{x} is not a number that can be compared; look where it comes from")
+    try:
+        x = float(given)
+    except (OverflowError, ValueError, TypeError):
+        x = math.inf
+    return (x, "") if math.isfinite(x) else (None, one.say("{x} cannot be compared; look where it comes from", x=x))
 
 
 def _usual(one: Exercise, x: float) -> str:
@@ -103,19 +108,21 @@ def _usual(one: Exercise, x: float) -> str:
         return math.isfinite(value) and abs(value - right) <= tolerance * scale
 
     if right != 0 and near(-x):
-        return "the sign is the other way round"
+        return one.say("the sign is the other way round")
     if one.unit == "%" and near(100 * x):
-        return "that is the fraction; the question asks for per cent"
+        return one.say("that is the fraction; the question asks for per cent")
     if "MeV/u" in one.unit and near(x / MEV):
-        return "that is the total energy of the ion; the question asks per nucleon (MeV/u)"
+        return one.say("that is the total energy of the ion; the question asks per nucleon (MeV/u)")
     if one.fractions and (near(x / one.fractions) or near(x * one.fractions)):
-        return f"per fraction or in all? The two differ by {one.fractions}, the number of fractions"
-    for factor in (10.0, 100.0, 1000.0):
+        return one.say("per fraction or in all? The two differ by {n}, the number of fractions", n=one.fractions)
+    for factor in (10, 100, 1000):
         if near(x / factor) or near(x * factor):
-            return f"off by a factor of {factor:g}: look at the units (cm and mm, Gy and cGy, keV and MeV)"
+            return one.say("off by a factor of {factor}: look at the units (cm and mm, Gy and cGy, keV and MeV)", factor=factor)
     if x != 0 and right != 0 and near(1 / x, max(1.0, 0.02 * abs(right) / tolerance)):
-        return "that is the inverse: divide the other way"
-    return "not yet" + (f"; about {abs(x / right - 1) * 100:.0f} % away" if right and 0.5 < x / right < 2 else "; not near")
+        return one.say("that is the inverse: divide the other way")
+    if right and 0.5 < x / right < 2:
+        return one.say("not yet; about {percent:.0f} % away", percent=abs(x / right - 1) * 100)
+    return one.say("not yet; not near")
 
 
 def check(name: str, answer: Any = None) -> None:
@@ -132,19 +139,25 @@ def check(name: str, answer: Any = None) -> None:
     minute, and nothing about the person. IONRT_LANGUAGE ("ko", "ja") chooses the language where there is a translation.
     """
     language = os.environ.get(LANGUAGE, "en")
-    known = exercises(language if language in ("ko", "ja") else "en")
-    one = known.get(str(name))
+    known = exercises(language if language in LANGUAGES else "en")
+    one = known.get(str(name).strip())
     if one is None:
-        module = [k for k in known if k.split(".")[0] == str(name).split(".")[0]]
-        print(f"{name}: no such exercise; there are {', '.join(module or known)}")
+        nearest = difflib.get_close_matches(str(name), known, n=3, cutoff=0.0)
+        print(f"{name}: no such exercise; the nearest names are {', '.join(nearest)}")
         return
     state, sentence = verdict(one, None if answer is ... else answer)
     print(f"{one.name}: {state} - {sentence}")
+    if state == "open" and one.words:  # the notebook has the question in English
+        print(one.question)
     _log(one.name, state)
 
 
 def _log(name: str, state: str) -> None:
     place = os.environ.get(RECORD)
-    if place and state != "open":
+    if not place or state == "open":
+        return
+    try:
         with Path(place).expanduser().open("a", encoding="utf-8") as file:
             file.write(json.dumps({"exercise": name, "state": state, "minute": int(time.time() // 60)}) + "\n")
+    except OSError as error:
+        print(f"(the log that {RECORD} names cannot be written: {error.strerror})")

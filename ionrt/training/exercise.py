@@ -5,17 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+from ionrt.files import read_yaml
 from ionrt.lazy import IonrtError, one_of
 
 KINDS = ("number", "choice", "refusal", "at_least")
 ROLES = {"P": "physicist, dosimetrist", "O": "radiation oncologist", "B": "radiobiologist", "S": "statistician, data manager"}
 CORE = ("T00", "T03", "T05", "T09", "T14")
+MODULES = {
+    "T00": "Tools and refusals",
+    "T01": "Bragg peak and reach",
+    "T02": "Fragments, tail, penumbra",
+    "T03": "LET definitions",
+    "T04": "Survival, RBE, oxygen",
+    "T05": "Dose systems",
+    "T06": "Multi-ion planning",
+    "T07": "Robustness",
+    "T08": "Image guidance and adaptation",
+    "T09": "A plan from the partner on the desk",
+    "T10": "De-identification and exchange",
+    "T11": "Outcome statistics I: time",
+    "T12": "Outcome statistics II: LETd, volume, dose systems",
+    "T13": "Trials on a dose or an LETd axis",
+    "T14": "QA, independent check, safety case",
+}
 TRACKS = {
     "physicist": ("T00", "T01", "T02", "T03", "T04", "T05", "T06", "T07", "T08", "T09", "T10", "T12", "T14"),
-    "oncologist": tuple(f"T{k:02d}" for k in range(15)),
+    "oncologist": tuple(MODULES),
     "biologist": ("T00", "T02", "T03", "T04", "T05", "T09", "T13", "T14"),
     "statistician": ("T00", "T03", "T05", "T09", "T10", "T11", "T12", "T13", "T14"),
 }
@@ -51,6 +69,17 @@ class Exercise:
     roles: str = "POBS"
     competency: str = ""
     source: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)  # sentence of the engine -> translation
+
+    def say(self, sentence: str, **values: Any) -> str:
+        """A sentence of the engine in the language of the exercise."""
+        return self.words.get(sentence, sentence).format(**values)
+
+    @property
+    def question(self) -> str:
+        """What is asked, in which unit, and the choices."""
+        unit = f" [{self.unit}]" if self.unit else ""
+        return "\n".join([f"{self.ask}{unit}", *(f"  {letter}  {text}" for letter, text in self.choices.items())])
 
     @property
     def module(self) -> str:
@@ -73,12 +102,6 @@ def _exercise(row: Mapping[str, Any], where: str) -> Exercise:
     )
     rest = {k: v for k, v in row.items() if k not in ("slips", "rel", "abs", "tolerance")}
     return Exercise(**rest, slips=slips, tolerance=tolerance)
-
-
-def _read(name: str) -> Any:
-    import yaml
-
-    return yaml.safe_load((files("ionrt.training") / name).read_text(encoding="utf-8"))
 
 
 @cache
@@ -104,20 +127,27 @@ def exercises(language: str = "en") -> dict[str, Exercise]:
     'mm'
     """
     one_of(language, LANGUAGES, what="language")
-    modules = sorted(p.name for p in (files("ionrt.training") / "exercises").iterdir() if p.name.endswith(".yaml"))
-    rows = [(row, name) for name in modules for row in _read(f"exercises/{name}")]
+    here = Path(__file__).parent
+    rows = [(row, path.name) for path in sorted((here / "exercises").glob("*.yaml")) for row in read_yaml(path)]
     found = {row["name"]: _exercise(row, f"{name}: {row.get('name', 'an exercise')}") for row, name in rows}
     if len(found) < len(rows):
         raise IonrtError("two exercises have one name")
-    return found if language == "en" else _translated(found, _read(f"lang/{language}.yaml")["exercises"])
+    return found if language == "en" else _translated(found, read_yaml(here / "lang" / f"{language}.yaml"))
 
 
-def _translated(found: dict[str, Exercise], words: Mapping[str, Mapping[str, Any]]) -> dict[str, Exercise]:
+def _translated(found: dict[str, Exercise], file: Mapping[str, Any]) -> dict[str, Exercise]:
     out = dict(found)
-    for name, text in words.items():
+    for name, text in file["exercises"].items():
         one = found[name]
         slips = tuple(
             replace(s, says=says) for s, says in zip(one.slips, text.get("slips", [s.says for s in one.slips]), strict=True)
         )
-        out[name] = replace(one, ask=text["ask"], why=text["why"], slips=slips, choices=text.get("choices", one.choices))
+        out[name] = replace(
+            one,
+            ask=text["ask"],
+            why=text["why"],
+            slips=slips,
+            choices=text.get("choices", one.choices),
+            words=file["sentences"],
+        )
     return out

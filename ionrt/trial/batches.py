@@ -8,6 +8,7 @@ from typing import Any
 import dask
 import numpy as np
 
+from ionrt.parallel import whole_cluster
 from ionrt.trial import limits
 
 BATCHES = 16  # fixed: the same seed gives the same replicates on one core and on many
@@ -19,7 +20,8 @@ def in_batches(replicates: Callable[..., Any], n_sim: int, seed: int | Sequence[
     sizes = np.diff(np.linspace(0, n_sim, min(BATCHES, n_sim) + 1).round().astype(int))
     streams = np.random.SeedSequence(seed).spawn(sizes.size)
     tasks = [dask.delayed(_seeded)(replicates, s, int(m), *arguments) for s, m in zip(streams, sizes, strict=True)]
-    return list(dask.compute(*tasks))
+    with whole_cluster():
+        return list(dask.compute(*tasks))
 
 
 def _seeded(replicates, stream, size, *arguments):

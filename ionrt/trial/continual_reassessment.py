@@ -205,15 +205,21 @@ def tite_crm(
 ) -> Crm:
     """Time-to-event continual reassessment: a patient still under observation counts with weight follow-up / window.
 
-    Likelihood prod (w p)^y (1 - w p)^(1 - y) with w = 1 after a toxicity. Other parameters as in `crm`.
+    Likelihood prod (w p)^y (1 - w p)^(1 - y) with w = 1 after a toxicity.
 
     Parameters
     ----------
+    skeleton, target, axis, n_max, cohort, model, scale, cutoff : as in `crm`.
     window : observation time for toxicity, in the unit of the follow-up, > 0.
 
     Returns
     -------
     a Crm whose `fit` needs `follow_up`.
+
+    Raises
+    ------
+    IonrtError
+        As `crm`; a window that is not positive.
 
     References
     ----------
@@ -232,11 +238,17 @@ def indifference_skeleton(half_width: float, target: float, prior_level: int, le
     ----------
     half_width : half width of the interval in probability.
     target : acceptable toxicity probability.
-    prior_level : level (1-based) thought to have it; levels : number of levels.
+    prior_level : level (1-based) thought to have it.
+    levels : number of levels.
 
     Returns
     -------
     probabilities (level,).
+
+    Raises
+    ------
+    IonrtError
+        An interval that leaves (0, 1), a level that does not exist.
 
     References
     ----------

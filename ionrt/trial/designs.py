@@ -58,7 +58,16 @@ class Design:
 
 
 def design_of(protocol: Protocol) -> Any:
-    """The design computed from the protocol's parameters: a phase I design, a table, or a Series of sizes."""
+    """The design computed from the protocol's parameters.
+
+    Parameters
+    ----------
+    protocol : from `load`.
+
+    Returns
+    -------
+    A phase I design, a table, or a Series of sizes.
+    """
     design = DESIGNS[protocol.design]
     return design.function(**protocol.parameters, **design.given(protocol))
 

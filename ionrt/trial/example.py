@@ -24,7 +24,8 @@ def synthetic_participants(protocol: Protocol, seed: int, *, hr: float | None = 
     Parameters
     ----------
     protocol : of design two_arm_survival with strata.
-    seed : random seed. hr : true hazard ratio (default: the protocol's alternative).
+    seed : random seed.
+    hr : true hazard ratio (default: the protocol's alternative).
 
     Returns
     -------
@@ -97,6 +98,11 @@ def cut_at_events(participants: pd.DataFrame, events: int) -> pd.DataFrame:
     Returns
     -------
     Their rows with time and event cut at that day; who entered later is left out.
+
+    Raises
+    ------
+    IonrtError
+        Fewer events in the data than asked for.
     """
     df = participants[participants["arm"].notna()].copy()
     calendar = (df["entry"] + df["time"])[df["event"] == 1].sort_values()

@@ -54,6 +54,7 @@ def survival_rate(
     s0, s1 : uninteresting and interesting survival at `time`.
     time, accrual, follow_up : same unit; follow_up counts from the last entry.
     alpha, power : one-sided type I error; power.
+    n_max : largest n searched by "exact".
     dropout : rate of loss to follow-up per unit time (0 for method "exact").
     method : "exact" or the transform "identity", "log", "loglog", "logit", "arcsine" (best size in small samples).
 

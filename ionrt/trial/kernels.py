@@ -131,7 +131,10 @@ def survival_trials(entry, arm, lifetime, loss, looks, upper, lower, log_margin,
     """Replicates of an event-driven two-arm trial.
 
     entry, arm, lifetime, loss: (replicate, patient); looks: events at which each analysis happens; end: latest calendar time.
-    Returns look at the stop (from 1), decision (1 efficacy, 0 none), events, patients, calendar time.
+
+    Returns
+    -------
+    Look at the stop (from 1), decision (1 efficacy, 0 none), events, patients, calendar time.
     """
     n_sim, n = entry.shape
     stop = np.zeros(n_sim, np.int64)

@@ -120,6 +120,11 @@ def compare_dose_finding(
     Returns
     -------
     the rows of `dose_finding`, indexed by scenario, design and level.
+
+    Raises
+    ------
+    IonrtError
+        As `three_plus_three`: a curve that decreases or does not have the design's number of levels.
     """
     axes = [design.axis for design in designs.values() if design is not None and design.axis is not None]
     parts = {}
@@ -137,10 +142,20 @@ def summarise_dose_finding(table: pd.DataFrame, *, target: float) -> pd.DataFram
 
     The right level is the highest whose true toxicity does not exceed the target (none where even the lowest does).
 
+    Parameters
+    ----------
+    table : of `compare_dose_finding`.
+    target : acceptable toxicity probability.
+
     Returns
     -------
-    a DataFrame: right (level value, NaN for none), recommended (share of the trials that recommend it), n (mean patients),
-        above_target (share of the patients treated above the target), toxicities (mean).
+    ------- a DataFrame: right (level value, NaN for none), recommended (share of the trials that recommend it), n (mean
+    patients), above_target (share of the patients treated above the target), toxicities (mean).
+
+    Raises
+    ------
+    IonrtError
+        A target out of (0, 1).
     """
     rows = {}
     for key, part in table.groupby(["scenario", "design"], sort=False):

@@ -134,7 +134,8 @@ def boin(
     ----------
     target : acceptable toxicity probability.
     levels : number of levels where no `axis` is given.
-    n_max : maximum number of patients; cohort : patients per cohort.
+    n_max : maximum number of patients.
+    cohort : patients per cohort.
     axis : values of the levels (dose or LETd).
     p_saf, p_tox : highest rate that is too low and lowest that is too high; 0.6 and 1.4 times the target by default.
     cutoff : probability above which a level is closed.

@@ -155,6 +155,11 @@ def two_stage_ci(x: int, *, r1: int, n1: int, n: int, level: float = 0.95) -> tu
     -------
     (lower, upper).
 
+    Raises
+    ------
+    IonrtError
+        More responses than patients, a level out of (0, 1).
+
     References
     ----------
     Jennison & Turnbull 1983, doi:10.1080/00401706.1983.10487806.

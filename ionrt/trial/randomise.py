@@ -23,7 +23,12 @@ MOST_STRATA = 1000  # combinations of levels
 
 
 def secret_seed() -> int:
-    """A seed of 128 random bits for a real trial; keep it where the list is kept, not where patients are enrolled."""
+    """A seed of 128 random bits for a real trial; keep it where the list is kept, not where patients are enrolled.
+
+    Returns
+    -------
+    A whole number.
+    """
     return secrets.randbits(SEED_BITS)
 
 
@@ -57,7 +62,10 @@ class Randomisation:
     def commitment(self) -> str:
         """64 hexadecimal digits to publish before the first patient.
 
-        Raises IonrtError for a seed below 96 bits: whoever tries them all would find the list.
+        Raises
+        ------
+        IonrtError
+            A seed below 96 bits: whoever tries them all would find the list.
         """
         return _commitment(self.proof())
 
@@ -66,7 +74,10 @@ class Randomisation:
 
         `verify_randomisation` takes it.
 
-        Raises IonrtError for a seed below 96 bits, as `commitment` does.
+        Raises
+        ------
+        IonrtError
+            A seed below 96 bits, as `commitment` does.
         """
         if not self.__long:
             raise IonrtError(
@@ -90,8 +101,12 @@ class Randomisation:
     def allocate(self, pid: str, **stratum: str) -> str:
         """Enter a patient and reveal the arm.
 
-        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``. Raises IonrtError for a patient
-        entered twice, an unknown stratum, or a stratum whose list is used up.
+        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``.
+
+        Raises
+        ------
+        IonrtError
+            A patient entered twice, an unknown stratum, or a stratum whose list is used up.
         """
         if any(row["pid"] == pid for row in self.__used):
             raise IonrtError(f"pid {pid!r} was allocated before; an allocation is final")
@@ -189,7 +204,14 @@ def permuted_blocks(
     block_sizes : closed set of sizes, multiples of the sum of the ratios, drawn with equal probability; None for the
         open-ended default.
 
-    Returns a Randomisation. Raises IonrtError for block sizes that do not fit the ratio, empty strata, and fewer than two arms.
+    Returns
+    -------
+    A Randomisation.
+
+    Raises
+    ------
+    IonrtError
+        Block sizes that do not fit the ratio, empty strata, fewer than two arms.
     """
     ratio = _ratio(arms)
     unit = sum(ratio.values())
@@ -274,13 +296,24 @@ def minimise(
     ----------
     patients : one row per patient in order of entry, with the columns of `factors`; later rows do not change earlier
         allocations.
-    arms : ratio per arm. factors : columns that are balanced, without missing values.
+    arms : ratio per arm.
+    factors : columns that are balanced, without missing values.
     seed : random seed, kept secret in a real trial.
     probability : for the preferred arm, above its share and at most 1 (1 makes allocations predictable).
     weights : weight per factor, 1 by default.
 
-    Returns the table with a column `arm`. Raises IonrtError for missing columns or values, and a probability that balances
-    nothing. References: Pocock & Simon 1975, doi:10.2307/2529712; Han et al. 2009, doi:10.1002/sim.3710.
+    Returns
+    -------
+    The table with a column `arm`.
+
+    Raises
+    ------
+    IonrtError
+        Missing columns or values, and a probability that balances nothing.
+
+    References
+    ----------
+    Pocock & Simon 1975, doi:10.2307/2529712; Han et al. 2009, doi:10.1002/sim.3710.
     """
     ratio = _ratio(arms)
     names, r = list(ratio), np.array(list(ratio.values()), float)

@@ -29,12 +29,17 @@ def noninferiority_rates(
     ----------
     p_experimental, p_control : success rates assumed true.
     margin : largest loss of success rate that is tolerated, > 0.
-    alpha : one-sided type I error; power.
+    alpha, power : one-sided type I error; power.
     allocation : experimental patients per control patient.
 
     Returns
     -------
     a Series: n (not rounded), n_control, n_experimental, n_planned, p0_experimental, p0_control (restricted rates).
+
+    Raises
+    ------
+    IonrtError
+        Rates or a margin out of (0, 1), a margin that would tolerate any rate, nothing to show.
 
     References
     ----------
@@ -54,7 +59,7 @@ def superiority_rates(
     Parameters
     ----------
     p_experimental, p_control : success rates assumed true, the experimental one higher.
-    alpha : one-sided type I error (half of a two-sided one); power.
+    alpha, power : one-sided type I error (half of a two-sided one); power.
     allocation : experimental patients per control patient.
 
     Returns
@@ -128,7 +133,8 @@ def farrington_manning(x_experimental, n_experimental, x_control, n_control, *, 
 
     Parameters
     ----------
-    x_experimental, x_control : successes, any broadcastable shape; n_experimental, n_control : patients.
+    x_experimental, x_control : successes, any broadcastable shape.
+    n_experimental, n_control : patients.
     margin : as in `noninferiority_rates`, or 0.
 
     Returns
@@ -190,12 +196,17 @@ def noninferiority_hazards(
     ----------
     margin : largest tolerated hazard ratio experimental to control, > 1.
     hr : hazard ratio assumed true, below the margin.
-    alpha : one-sided type I error; power.
+    alpha, power : one-sided type I error; power.
     allocation : experimental patients per control patient (k).
 
     Returns
     -------
     the number of events, not rounded; patients through `survival_sample_size(..., margin=margin, sided=1)`.
+
+    Raises
+    ------
+    IonrtError
+        Hazard ratios, margin, error rates or durations that are impossible, or nothing to show.
 
     References
     ----------

@@ -25,7 +25,12 @@ OWN_KEYS = {"alpha", "power", "beta", "axis", "cutoff", "inflation", "sided"}  #
 
 
 def protocols() -> dict[str, Path]:
-    """Protocol files by name, from ``trials/`` of the working folder, the folder above, or those that came with the package."""
+    """Protocol files by name, from ``trials/`` of the working folder, the folder above, or those that came with the package.
+
+    Returns
+    -------
+    Name -> path.
+    """
     return resources.files("trials", "*.yaml", Path.cwd(), Path.cwd().parent)
 
 

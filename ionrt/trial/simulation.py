@@ -69,11 +69,22 @@ def _dose_finding(protocol: Protocol, n_sim: int, seed: int, n: int) -> pd.DataF
 
 
 def accrual_curve(protocol: Protocol, at: list[int], *, n_sim: int = 2_000, seed: int = 0) -> pd.DataFrame:
-    """Power and type I error when accrual stops at each number of patients in `at`; one row per n.
+    """Power and type I error when accrual stops early.
+
+    Parameters
+    ----------
+    protocol : from `load`.
+    at : numbers of patients.
+    n_sim, seed : replicates and random seed.
 
     Returns
     -------
-    a DataFrame indexed by n: type1, power and their Monte Carlo standard errors.
+    DataFrame indexed by n: type1, power and their Monte Carlo standard errors.
+
+    Raises
+    ------
+    IonrtError
+        As `simulate`.
     """
     rows = {n: simulate(protocol, n_sim, seed, stop_accrual_at=n) for n in at}
     return pd.DataFrame(
@@ -92,10 +103,20 @@ def accrual_curve(protocol: Protocol, at: list[int], *, n_sim: int = 2_000, seed
 def overview(protocols: Sequence[Protocol], *, n_sim: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Plan and simulation of protocols side by side; dose finding has neither type I error nor power and shows NaN.
 
+    Parameters
+    ----------
+    protocols : from `load`.
+    n_sim, seed : replicates and random seed.
+
     Returns
     -------
-    a DataFrame indexed by protocol: design, endpoint, n, alpha (one-sided), type1 (by calculation), type1_simulated, power
-        (planned), power_attained, power_simulated, stopped_early (share of the trials under the alternative).
+    DataFrame indexed by protocol: design, endpoint, n, alpha (one-sided), type1 (by calculation), type1_simulated,
+    power (planned), power_attained, power_simulated, stopped_early (share of the trials under the alternative).
+
+    Raises
+    ------
+    IonrtError
+        As `simulate`.
     """
     rows = {}
     for protocol in protocols:

@@ -50,6 +50,11 @@ def schoenfeld(
     the number of events, not rounded. Accurate for hr near the margin; with unequal allocation and a strong effect see
         `logrank_drift`.
 
+    Raises
+    ------
+    IonrtError
+        A hazard ratio that is not positive or equals the margin; impossible error rates.
+
     References
     ----------
     Schoenfeld 1983, doi:10.2307/2531021.
@@ -61,13 +66,11 @@ def schoenfeld(
 def freedman(hr: float, *, alpha: float = 0.05, power: float = 0.80, allocation: float = 1.0, sided: int = 2) -> float:
     """Events for a log-rank test under proportional hazards with a constant ratio at risk.
 
-    events = (z_alpha + z_power)^2 (1 + k hr)^2 / (k (1 - hr)^2), k = allocation.
+    events = (z_alpha + z_power)^2 (1 + k hr)^2 / (k (1 - hr)^2), k = allocation. Parameters as in `schoenfeld`.
 
-    Parameters as in `schoenfeld`. Returns the number of events, not rounded.
-
-    References
-    ----------
-    Freedman 1982, doi:10.1002/sim.4780010204.
+    Returns
+    -------
+    Number of events, not rounded. References ---------- Freedman 1982, doi:10.1002/sim.4780010204.
     """
     _hazard_ratio(hr, 1.0)
     k = limits.positive(allocation, "allocation")
@@ -79,7 +82,12 @@ def hazard(*, median: float | None = None, survival: tuple[float, float] | None 
 
     Returns
     -------
-    the hazard per unit of the time given. Raises unless exactly one of the two is given.
+    ------- the hazard per unit of the time given.
+
+    Raises
+    ------
+    IonrtError
+        Unless exactly one of the two is given.
     """
     if (median is None) == (survival is None):
         raise IonrtError("hazard: give either median= or survival=(probability, time)")
@@ -163,7 +171,8 @@ def survival_sample_size(
         (survival, time).
     accrual, follow_up : duration of accrual, and of follow-up after the last entry, in that unit of time.
     alpha, power, sided, allocation, margin : as in `schoenfeld`.
-    dropout : rate of loss to follow-up; or dropout_share, lost by dropout_time.
+    dropout : rate of loss to follow-up; or
+    dropout_share, dropout_time : the share that is lost by that time.
     method : "schoenfeld", "freedman" or "logrank" (numerical drift of the log-rank statistic, see `logrank_drift`).
     inflation : maximum information of a group-sequential design over the fixed one (see `spending_bounds`).
 
@@ -245,7 +254,9 @@ def logrank_drift(
     Parameters
     ----------
     n : patients enrolled over the whole accrual.
-    hr : hazard ratio; control_hazard, dropout : rates per unit time; accrual, time : durations in that unit.
+    hr : hazard ratio.
+    control_hazard, dropout : rates per unit time.
+    accrual, time : durations in that unit.
     allocation : experimental patients per control patient.
 
     Returns

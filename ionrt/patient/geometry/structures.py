@@ -64,6 +64,11 @@ def volumes(patient: xr.Dataset) -> xr.DataArray:
     Returns
     -------
     DataArray (structure) in cm3, as lazy as `structures`.
+
+    Raises
+    ------
+    IonrtError
+        A grid of one voxel along an axis, which has no spacing.
     """
     voxel = np.prod([spacing(patient[dim].values) for dim in ("z", "y", "x")]) / 1000.0
     total = patient["structures"].sum(("z", "y", "x"), dtype=np.float64) * voxel

@@ -34,7 +34,10 @@ def decode(raw: bytes, declared: tuple[str, ...]) -> tuple[str, str]:
     """Text of an element and a doubt about it, empty where there is none.
 
     Parameters: `raw` bytes of the value; `declared` values of Specific Character Set (empty: none declared).
-    Returns the text in Unicode normal form C, and what rests on a guess in words that can follow a file's name.
+
+    Returns
+    -------
+    Text in Unicode normal form C, and what rests on a guess in words that can follow a file's name.
     """
     raw = raw.rstrip(b"\0 ")
     if raw.isascii() and b"\x1b" not in raw:

@@ -13,6 +13,7 @@ from scipy.ndimage import binary_erosion
 from tqdm.auto import tqdm
 
 from ionrt.ions import IONS
+from ionrt.parallel import whole_cluster
 from ionrt.plan.setup.geometry import Grid, bev_axes
 from ionrt.plan.setup.raytrace import trace
 from ionrt.plan.setup.room import GANTRY_1, Room
@@ -174,7 +175,7 @@ def over_directions(work: Callable[..., Any], shared: Any, pairs: Sequence[tuple
     held = dask.delayed(shared, pure=False, traverse=False)
     size = max(1, -(-len(pairs) // BATCHES))
     out: list[Any] = []
-    with tqdm(total=len(pairs), desc=what, unit="direction", disable=None, leave=False) as bar:
+    with whole_cluster(), tqdm(total=len(pairs), desc=what, unit="direction", disable=None, leave=False) as bar:
         for first in range(0, len(pairs), size):
             part = pairs[first : first + size]
             out += dask.compute(*(dask.delayed(work, pure=False)(held, *pair) for pair in part))

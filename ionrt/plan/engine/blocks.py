@@ -17,7 +17,7 @@ from tqdm.dask import TqdmCallback
 
 from ionrt import __version__
 from ionrt.files import content_hash
-from ionrt.parallel import each, thread_count
+from ionrt.parallel import each, thread_count, whole_cluster
 from ionrt.plan.engine import kernels
 from ionrt.plan.engine.components import Component
 from ionrt.plan.engine.points import Point, count_points, fill_points
@@ -83,7 +83,8 @@ def filled(works: Sequence[Work], keeper: Keeper) -> list[tuple[Chunk, ...]]:
         counts = works[w].counts[i] if works[w].counts else None
         block = partial(_fill, part=works[w].slices[i], counts=counts, keeper=keeper, key=keys[w, i])
         tasks.append(dask.delayed(block, pure=False, traverse=False)(held[w]))
-    with TqdmCallback(desc="entries", unit="block", disable=None, leave=False):  # of schedulers in this process
+    kept = "" if keeper.folder is None else "finished blocks are kept"
+    with whole_cluster(kept), TqdmCallback(desc="entries", unit="block", disable=None, leave=False):  # of schedulers in here
         made = dict(zip(todo, dask.compute(*tasks), strict=True))
     found = {place: _present(made.get(place) or keeper.find(key), key) for place, key in keys.items()}
     return [tuple(found[w, i] for i in range(len(work.slices))) for w, work in enumerate(works)]
@@ -106,7 +107,9 @@ def at_once() -> int:
 
 def _present(chunk: Chunk | None, key: str) -> Chunk:
     if chunk is None:
-        raise IonrtError(f"store: block {key} was written and is gone; do not clear the folder during a run")
+        raise IonrtError(
+            f"store: block {key} was written and is gone; give a folder that all workers share, and do not clear it meanwhile"
+        )
     return chunk
 
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from ionrt.files import atomic
+from ionrt.files import DiskError, atomic
 from ionrt.quantities import IonrtError
 
 STALE = 3600.0  # s without a write, after which a half-written block is taken for one whose writer was killed
@@ -102,7 +102,7 @@ class Keeper:
                 for f in fields(Chunk):
                     np.save(place / f"{f.name}.npy", getattr(chunk, f.name))
                 (place / _SEAL).write_text(_seal(place), encoding="ascii")
-        except OSError:
+        except DiskError:
             if not (self.folder / key).is_dir():  # unless another worker was faster
                 raise
         return None
