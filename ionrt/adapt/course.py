@@ -30,7 +30,8 @@ def accumulate(
     Parameters
     ----------
     fields : one per day, of `daily_field`; transforms : planning to each day.
-    parts : fractions that each day stands for, e.g. (5, 5, 6).
+    parts : fractions that each day stands for, e.g. (5, 5, 6); for a projection to the end of the course the last day also
+        stands for the fractions that are left.
     like, method : as in `map_field`; mass : one per day, for "energy_mass".
 
     Returns
