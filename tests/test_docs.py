@@ -21,6 +21,20 @@ ROOMS_NOT_YET = {"ionrt.adapt", "ionrt.beam", "ionrt.biology", "ionrt.compare", 
                  "ionrt.rbe", "ionrt.training"}  # fmt: skip
 
 
+def every_function() -> dict[str, types.FunctionType]:
+    """Public functions of the whole package by their shortest name, those of rooms that are one module included."""
+    found: dict[int, tuple[str, types.FunctionType]] = {}
+    for home, names in stubs().items():
+        for _, name in names:
+            one = getattr(importlib.import_module(home), name)
+            inside = vars(one) if inspect.ismodule(one) and not hasattr(one, "__path__") else {}
+            here = {f"{home}.{name}.{n}": f for n, f in inside.items() if getattr(f, "__module__", "") == one.__name__}
+            for full, f in (here or {f"{home}.{name}": one}).items():
+                if inspect.isfunction(f) and not f.__name__.startswith("_"):
+                    found[id(f)] = min(found.get(id(f), (full, f)), (full, f), key=lambda pair: len(pair[0]))
+    return dict(found.values())
+
+
 def public() -> dict[str, types.FunctionType | type]:
     """Public functions and classes by their first name; the rooms not yet converted left out, also by their top-level names."""
     found: dict[int, tuple[str, types.FunctionType | type]] = {}
