@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ionrt.adapt import Rule, decide
-from ionrt.adapt.trigger import DEFAULT_RULES
+from ionrt.adapt import decide
+from ionrt.adapt.trigger import DEFAULT_RULES, Rule
 from ionrt.quantities import IonrtError
 
 FINE = {"centroid": 1.0, "volume": 2.0, "depth_median": 0.5, "depth_95": 1.0}

@@ -12,7 +12,7 @@ import xarray as xr
 from ionrt import rbe
 from ionrt.adapt.mapping import map_field
 from ionrt.let import ions_of, let_d
-from ionrt.plan import course
+from ionrt.plan.mixture import course
 from ionrt.quantities import IonrtError, stamp
 
 
@@ -36,8 +36,8 @@ def accumulate(
 
     Returns
     -------
-    Dataset (fraction, z, y, x) of `ionrt.plan.course`; attribute ``outside`` is the share of voxels that any day leaves without
-    a value (NaN).
+    Dataset (fraction, z, y, x) as of `ionrt.plan.field`; ``outside`` in attrs is the share of voxels that any day leaves
+    without a value (NaN).
 
     Raises
     ------

@@ -25,6 +25,8 @@ from ionrt.patient import read_days, regrid, with_margin, write_phantom
 from ionrt.patient.names import is_external
 from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
+from ionrt.plan.engine.influence import Influence
+from ionrt.plan.setup.beams import ReachError
 from ionrt.plan.setup.objectives import default_objectives
 from ionrt.plan.setup.scene import spr_of
 from ionrt.quantities import stamp
@@ -317,7 +319,7 @@ def compare_days(
     )
 
 
-def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[plan.Influence, xr.DataArray]:
+def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[Influence, xr.DataArray]:
     """A plan for the target and 3 mm around it: influence and weights."""
     outline = next((str(s) for s in patient["structure"].values if is_external(str(s))), None)
     volume = f"{wanted.target} + {MARGIN:g} mm"
@@ -330,7 +332,7 @@ def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[pl
     )
 
 
-def _fixed(influence: plan.Influence) -> plan.Plan:
+def _fixed(influence: Influence) -> plan.Plan:
     """The plan with its isocentre as planned."""
     return replace(influence.plan, beams=tuple(replace(b.beam, isocentre=b.isocentre) for b in influence.beams))
 
@@ -365,7 +367,7 @@ def water_table(
         one = replace(wanted, beams=tuple(replace(b, ion=ion) for b in wanted.beams), model=system, parameters=given)
         try:
             influence, weights = planned(planning, one, iterations)
-        except plan.ReachError as error:
+        except ReachError as error:
             rows[in_words(ion)] = {"RBE model": system, "note": f"{error.missing_depth:.0f} mm of water missing"}
             continue
         asked, row = asked_of(one), dict[str, Any]({"RBE model": system, "note": ""})

@@ -10,7 +10,9 @@ import xarray as xr
 
 from ionrt.compare.cases import LET_ABOVE, mean_let
 from ionrt.compare.received import Received
-from ionrt.evaluate import dose_at_volume, gamma, mean_value, pass_rate, statistics
+from ionrt.evaluate import dose_at_volume, gamma, statistics
+from ionrt.evaluate.gamma_index import pass_rate
+from ionrt.evaluate.histograms import mean_value
 from ionrt.let import let_d
 from ionrt.patient.names import is_external, is_target
 from ionrt.quantities import IonrtError
