@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import datetime
 import html
 import importlib
@@ -179,6 +180,8 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
     except papermill.PapermillExecutionError as error:
         if error.ename.endswith(("IonrtError", "ReachError", "DiskError")):
             raise IonrtError(error.evalue) from None
+        if issubclass(getattr(builtins, error.ename, Exception), (OSError, MemoryError)):
+            raise IonrtError(f"in the notebook: {error.ename}: {error.evalue}; make room on the disk or in memory") from None
         raise
     except OSError as error:
         raise DiskError(
