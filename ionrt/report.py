@@ -178,11 +178,10 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
-        if error.ename.endswith(("IonrtError", "ReachError", "DiskError")):
-            raise IonrtError(error.evalue) from None
         if issubclass(getattr(builtins, error.ename, Exception), (OSError, MemoryError)):
             raise IonrtError(f"in the notebook: {error.ename}: {error.evalue}; make room on the disk or in memory") from None
-        raise
+        if not _ends_there(executed, error):
+            raise
     except OSError as error:
         raise DiskError(
             f"the notebook could not be started or kept ({error.strerror or type(error).__name__}); make room, or set"
@@ -195,6 +194,21 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             "the process of the notebook was ended from outside, often for lack of memory; nothing was written: try again,"
             " with a coarser grid or fewer threads"
         ) from error
+
+
+def _ends_there(executed: Path, error: papermill.PapermillExecutionError) -> bool:
+    """Whether the cell that failed with an error of ours may end the page (tag ``may-stop``), with what it says last."""
+    if not error.ename.endswith(("IonrtError", "ReachError", "DiskError")):
+        return False
+    book = nbformat.read(executed, as_version=4)
+    cells = [c for c in book.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", ())]
+    at = next(i for i, c in enumerate(cells) if "error" in [o.output_type for o in c.get("outputs", ())])
+    if "may-stop" not in cells[at].metadata.get("tags", ()):
+        raise IonrtError(error.evalue) from None
+    last = {"text/html": f"<p class='stop' role='alert'><strong>This page ends here:</strong> {html.escape(error.evalue)}</p>"}
+    cells[at].outputs, book.cells = [nbformat.v4.new_output("display_data", last)], cells[: at + 1]
+    nbformat.write(book, executed)
+    return True
 
 
 def _is_path(value: Any, name: str, source: Path) -> bool:
@@ -314,8 +328,7 @@ def _prepare(book: Any) -> None:
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = math_to_mathml(cell.source)
-            continue
-        if cell.cell_type == "code":
+        elif cell.cell_type == "code":
             cell.outputs = _page_outputs(cell)
     _titled(book)
 

@@ -10,10 +10,10 @@ import pytest
 import xarray as xr
 from adapt_fixtures import bumps
 
-from ionrt.adapt import anatomy_change, invert, move_points, place, register_deformable, register_rigid
+from ionrt.adapt import anatomy_change, place, register_deformable, register_rigid
 from ionrt.adapt.images import coarser, resampled, smoothed, to_image
 from ionrt.adapt.sampling import at_points, centres
-from ionrt.adapt.transform import jacobian
+from ionrt.adapt.transform import invert, jacobian, move_points
 from ionrt.patient import add_ellipsoid, read_dicom
 from ionrt.patient.registration import matrix_transform
 from ionrt.plan.setup.geometry import Grid

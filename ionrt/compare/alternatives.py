@@ -34,7 +34,8 @@ from ionrt.compare.cases import (
 from ionrt.compare.comparison import Comparison
 from ionrt.ions import IONS, in_words
 from ionrt.patient import regrid
-from ionrt.plan.engine.influence import BeamInfluence
+from ionrt.plan.engine.influence import BeamInfluence, Influence
+from ionrt.plan.mixture import join_influences
 from ionrt.plan.setup.beams import ReachError
 from ionrt.plan.setup.objectives import Objective, default_objectives
 from ionrt.plan.setup.room import GANTRY_1
@@ -260,7 +261,7 @@ def _let_counts(
 
 def _influence(
     patient: xr.Dataset, wanted: plan.Plan, *, data: Mapping[str, xr.Dataset], store: str | Path | None
-) -> plan.Influence | ReachError:
+) -> Influence | ReachError:
     """The influence of a plan, or why it does not reach."""
     try:
         return plan.influence(patient, wanted, base=data, store=store)
@@ -270,8 +271,8 @@ def _influence(
 
 def _planned(
     patient: xr.Dataset,
-    parts: Mapping[plan.Beam, plan.Influence | ReachError],
-    reach: Callable[[xr.Dataset, plan.Plan], plan.Influence | ReachError],
+    parts: Mapping[plan.Beam, Influence | ReachError],
+    reach: Callable[[xr.Dataset, plan.Plan], Influence | ReachError],
     by: str,
     also: Iterable[str],
     iterations: int,
@@ -282,10 +283,10 @@ def _planned(
     own = tuple(b for b in wanted.beams if b not in parts)
     found = [parts[b] for b in wanted.beams if b in parts]
     found += [reach(patient, replace(wanted, beams=own))] if own else []
-    reached = [one for one in found if isinstance(one, plan.Influence)]
+    reached = [one for one in found if isinstance(one, Influence)]
     if len(reached) < len(found):
         return next(one for one in found if isinstance(one, ReachError))
-    influence = plan.join_influences(wanted, reached)
+    influence = join_influences(wanted, reached)
     weights = plan.optimise(patient, wanted, influence, iterations=iterations)
     field = plan.field(influence, weights, by=by, **asked_of(wanted, *also))
     return Planned(wanted, weights, field, time.perf_counter() - start)
@@ -300,7 +301,7 @@ def _maps(one: Planned) -> xr.Dataset:
 
 
 def _moved(
-    parts: Mapping[plan.Beam, plan.Influence], scene: Scene, scenario: plan.Scenario, index: np.ndarray, beam: plan.Beam
+    parts: Mapping[plan.Beam, Influence], scene: Scene, scenario: plan.Scenario, index: np.ndarray, beam: plan.Beam
 ) -> BeamInfluence:
     return in_scenario(parts[beam], scene, scenario, index)[0]
 
@@ -323,7 +324,7 @@ def _under(
         moved = side_by_side(partial(_moved, parts, scene, scenario, index), used, scenario.label)
         rows = []
         for one in made.values():
-            there = plan.join_influences(one.plan, [replace(parts[b], beams=(moved[b],)) for b in one.plan.beams])
+            there = join_influences(one.plan, [replace(parts[b], beams=(moved[b],)) for b in one.plan.beams])
             maps = planned_maps(one.plan, plan.field(there, one.weights, **asked_of(one.plan)))
             rows.append(scenario_metrics(maps, inside))
         found.append(xr.concat(rows, pd.Index(list(made), name="case"), combine_attrs="drop_conflicts"))

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ionrt import evaluate, plan, rbe
 from ionrt.beam import base_data, check_base_data, read_matrad
+from ionrt.evaluate.histograms import mean_value
 from ionrt.evaluate.profile import centroid
 from ionrt.files import cache_folder, content_hash
 from ionrt.ions import IONS, in_words
@@ -110,9 +111,9 @@ def mean_let(maps: xr.Dataset, structures: xr.DataArray | xr.Dataset, where: xr.
     """Dose-weighted mean LETd of each structure, of the voxels in `where` only; NaN where it has less than 0.2 % of them."""
     dose = maps["dose"].where(where, 0.0).drop_attrs()
     moment = (dose * maps["let_d"].drop_attrs().fillna(0.0)).rename("dose")
-    below = evaluate.mean_value(dose.rename("dose"), structures).compute()
-    share = evaluate.mean_value(where.drop_attrs().astype(np.float32).rename("dose"), structures).compute()
-    return evaluate.mean_value(moment, structures).compute() / below.where((below > 0) & (share.values >= 0.002))
+    below = mean_value(dose.rename("dose"), structures).compute()
+    share = mean_value(where.drop_attrs().astype(np.float32).rename("dose"), structures).compute()
+    return mean_value(moment, structures).compute() / below.where((below > 0) & (share.values >= 0.002))
 
 
 def how_made(plans: Iterable[plan.Plan], base: Mapping[str, xr.Dataset], spr: xr.DataArray, iterations: int) -> dict[str, str]:
@@ -199,7 +200,7 @@ def base_of(ions: Iterable[str], base: Mapping[str, xr.Dataset] | None) -> dict[
 def open_machine(files: Mapping[str, str], ions: Iterable[str]) -> dict[str, xr.Dataset] | None:
     """Base data of the ions from files of a machine, ours for those without; None where there is no file.
 
-    Parameters: `files` {ion: path}, netCDF of `ionrt.beam.export_netcdf` or matRad's .mat; `ions` that will be planned.
+    Parameters: `files` {ion: path}, netCDF of `ionrt.beam.export` or matRad's .mat; `ions` that will be planned.
     """
     if not files:
         return None
@@ -212,7 +213,7 @@ def open_machine(files: Mapping[str, str], ions: Iterable[str]) -> dict[str, xr.
 
 
 def asked_of(wanted: plan.Plan, *models: str) -> dict[str, Any]:
-    """What a plan wants in its field, as `ionrt.field` and `ionrt.plan.scenario_field` take it; also for `models`."""
+    """What a plan wants in its field, as `ionrt.field` and `ionrt.plan.fields.scenario_field` take it; also for `models`."""
     parameters = {wanted.model: wanted.parameters} if wanted.parameters else None
     return {
         "models": tuple(dict.fromkeys((wanted.model, *models))),
@@ -261,9 +262,9 @@ def scenario_metrics(maps: xr.Dataset, structures: xr.Dataset | xr.DataArray) ->
     found = {
         "D95": at.sel(percent=95.0, drop=True),
         "D2": at.sel(percent=2.0, drop=True),
-        "mean": evaluate.mean_value(dose, structures).compute(),
+        "mean": mean_value(dose, structures).compute(),
         "L98": evaluate.dose_at_volume(let, structures, percent=98.0).compute(),
-        "LET": evaluate.mean_value(let, structures).compute(),
+        "LET": mean_value(let, structures).compute(),
     }
     return xr.Dataset({k: v.drop_vars(["volume", "outside", "percent"], errors="ignore").rename(k) for k, v in found.items()})
 

@@ -24,6 +24,8 @@ from ionrt.patient import read_days, regrid, with_margin, write_phantom
 from ionrt.patient.names import is_external
 from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
+from ionrt.plan.engine.influence import Influence
+from ionrt.plan.setup.beams import ReachError
 from ionrt.plan.setup.objectives import default_objectives
 from ionrt.plan.setup.scene import spr_of
 from ionrt.quantities import stamp
@@ -309,7 +311,7 @@ def compare_days(
     )
 
 
-def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[plan.Influence, xr.DataArray]:
+def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[Influence, xr.DataArray]:
     """A plan for the target and 3 mm around it: influence and weights."""
     outline = next((str(s) for s in patient["structure"].values if is_external(str(s))), None)
     volume = f"{wanted.target} + {MARGIN:g} mm"
@@ -322,7 +324,7 @@ def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[pl
     )
 
 
-def _fixed(influence: plan.Influence) -> plan.Plan:
+def _fixed(influence: Influence) -> plan.Plan:
     """The plan with its isocentre as planned."""
     return replace(influence.plan, beams=tuple(replace(b.beam, isocentre=b.isocentre) for b in influence.beams))
 
@@ -354,7 +356,7 @@ def water_table(
         one = replace(wanted, beams=tuple(replace(b, ion=ion) for b in wanted.beams))
         try:
             influence, weights = planned(planning, one, iterations)
-        except plan.ReachError as error:
+        except ReachError as error:
             rows[in_words(ion)] = {"note": f"{error.missing_depth:.0f} mm of water missing"}
             continue
         asked, row = asked_of(one), dict[str, Any](note="")

@@ -8,15 +8,12 @@ from .cohort import lines as lines
 from .drawn_lines import depth_profiles as depth_profiles
 from .drawn_lines import histograms as histograms
 from .drawn_lines import scenario_points as scenario_points
-from .explorer import Explorer as Explorer
 from .explorer import explore as explore
 from .planning import directions as directions
 from .planning import reach_curves as reach_curves
 from .planning import spot_weights as spot_weights
 from .planning import trade_offs as trade_offs
 from .slice_views import slices as slices
-from .style import ION_COLOURS as ION_COLOURS
-from .style import Figure as Figure
 from .style import setup as setup
 from .tables import table as table
 from .trial import boundaries as boundaries
