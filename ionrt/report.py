@@ -183,16 +183,13 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
         if not _ends_there(executed, error):
             raise
     except OSError as error:
-        raise DiskError(
-            f"the notebook could not be started or kept ({error.strerror or type(error).__name__}); make room, or set"
-            " JUPYTER_RUNTIME_DIR, IPYTHONDIR and TMPDIR to folders that can be written"
-        ) from error
+        why = error.strerror or type(error).__name__
+        raise DiskError(f"the notebook could not be kept ({why}); make room, or set JUPYTER_RUNTIME_DIR and TMPDIR") from error
     except RuntimeError as error:  # nbclient's words for a kernel that is gone
         if "kernel" not in str(error).lower():
             raise
         raise IonrtError(
-            "the process of the notebook was ended from outside, often for lack of memory; nothing was written: try again,"
-            " with a coarser grid or fewer threads"
+            "the notebook's process was ended from outside, often for lack of memory; try a coarser grid"
         ) from error
 
 
