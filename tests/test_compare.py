@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ionrt import evaluate, plan
+from ionrt import evaluate, plan, plot
 from ionrt.compare import compare_ions, compare_options, nearest_organs
 from ionrt.compare.cases import mean_let
 from ionrt.patient.geometry.structures import Contours, add_structures
@@ -71,6 +71,8 @@ def test_protons_have_the_dose_system_of_proton_clinics_and_integral_doses_say_w
     ratio = (found.maps["rbe_dose"] / found.maps["dose"]).sel(case="p").where(found.maps["dose"].sel(case="p") > 0.05)
     assert float(ratio.min()) == pytest.approx(1.1, rel=1e-5) == float(ratio.max())
     assert found.maps["rbe_dose"].attrs["rbe_model"] == "constant (p); nirs_mkm (C)"
+    assert {da.attrs["rbe_model"] for da in found.profiles()} == {"constant (p); nirs_mkm (C)"}
+    assert "constant RBE" in plot.depth_profiles(found.profiles()).caption, "two dose systems beside each other are both said"
     table, systems = found.target_table(), found.systems_table()
     outside = (found.body * (1 - found.grid["structures"].sel(structure="CTV", drop=True))).rename("structures")
     volume = float(np.prod([float(found.grid[d][1] - found.grid[d][0]) for d in GRID])) * 1e-6

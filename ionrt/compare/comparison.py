@@ -109,7 +109,9 @@ class Comparison:
                 parts[str(da.name)].append(line.expand_dims(case=[case]))
         inside = parts["dose"][0].isel(case=0, drop=True).notnull()
         joined = [xr.concat(p, "case", combine_attrs="drop_conflicts").where(inside, drop=True) for p in parts.values()]
-        return [da.assign_coords(distance=("distance", da["distance"].values - skin, {"units": "mm"})) for da in joined]
+        about = {k: v for k, v in self.maps["rbe_dose"].attrs.items() if k in ("rbe_model", "synthetic")}
+        depth = ("distance", joined[0]["distance"].values - skin, {"units": "mm"})
+        return [da.assign_coords(distance=depth).assign_attrs(about) for da in joined]
 
     def target_depth(self, beam: int = 0) -> tuple[float, float]:
         """Where the beam's axis enters and leaves the target, mm from the skin."""

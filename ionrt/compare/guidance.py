@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ionrt import adapt, evaluate, plan, rbe
 from ionrt.adapt.changes import depth_table
 from ionrt.adapt.course import shortcuts, weighted
 from ionrt.adapt.transform import compose
-from ionrt.compare.cases import asked_of, nearest_organs, planned_maps
+from ionrt.compare.cases import asked_of, nearest_organs, planned_maps, whose
 from ionrt.files import cache_folder, content_hash
 from ionrt.ions import in_words
 from ionrt.let import let_d
@@ -54,7 +55,8 @@ def open_days(folder: str | Path | Sequence[str | Path] = "", *, anatomy: str = 
         return read_days(folder)
     whole = content_hash(*(recipe(anatomy, day=d).to_csv() for d in range(4)))
     root = cache_folder(f"phantom-days-{anatomy}-{whole}")
-    return read_days([write_phantom(root / f"day{d}", anatomy=anatomy, day=d) for d in range(4)])
+    made = read_days([write_phantom(root / f"day{d}", anatomy=anatomy, day=d) for d in range(4)])
+    return {name: day.assign_attrs(synthetic=anatomy) for name, day in made.items()}
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Guidance:
 
     def coverage_table(self) -> pd.DataFrame:
         """V95, D98 and LETd98 of the target on each day's own contour, and V95 lost against the plan; no registration in it."""
+        return self._coverage.copy()
+
+    @cached_property
+    def _coverage(self) -> pd.DataFrame:
+        """Asked for by most of the others."""
         before = self._numbers(self.planned, self.planning)
         rows = {("plan", ""): before}
         for key, maps in self.maps.items():
@@ -95,7 +102,7 @@ class Guidance:
     @property
     def worst_day(self) -> str:
         """The day that loses most coverage after the match on the bones."""
-        lost = self.coverage_table()["V95 lost [%]"].xs("bone match", level="set-up")
+        lost = self._coverage["V95 lost [%]"].xs("bone match", level="set-up")
         return str(lost.idxmax())
 
     def picture(self, quantity: str) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
@@ -117,7 +124,7 @@ class Guidance:
 
     def published_table(self) -> pd.DataFrame:
         """Change of V95 against the plan, mean over the days, beside carbon ions for pancreas tumours (8 patients, 95 CTs)."""
-        change = -self.coverage_table()["V95 lost [%]"].dropna()
+        change = -self._coverage["V95 lost [%]"].dropna()
         ours = change.groupby("set-up", sort=False).mean()
         rows = {k: {"this course, V95 [%]": float(ours[k]), "published [%]": v} for k, v in PUBLISHED.items() if k in ours}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("set-up")
@@ -149,7 +156,7 @@ class Guidance:
 
     def quality_table(self) -> pd.DataFrame:
         """How far the registrations can be trusted, per day and region."""
-        return pd.concat(self.quality, names=["day", "region"])
+        return pd.concat(self.quality, names=["day", "region"]).dropna(axis=1, how="all")  # no truth, no landmarks here
 
     def course_table(self) -> pd.DataFrame:
         """The whole course in the target: equieffective dose and LETd, from moments of every day at planning points; the
@@ -178,7 +185,7 @@ class Guidance:
             row["without a value [%]"] = 100.0 * float(days.attrs["outside"])
         share = np.array(self.parts) / sum(self.parts)
         for correction, row in rows.items():
-            own = [self._numbers(self.maps[d, correction], self.placed[d, correction])["D98 [%]"] for d in self.days]
+            own = [self._coverage.loc[(d, correction), "D98 [%]"] for d in self.days]
             row["D98 day by day, own contours [%]"] = float(np.dot(own, share))
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("set-up")
 
@@ -191,7 +198,7 @@ class Guidance:
 
     def key_numbers(self) -> str:
         """Rounded figures, the same on every machine: V95 in steps of 5 %."""
-        table, said = self.coverage_table()["V95 [%]"], []
+        table, said = self._coverage["V95 [%]"], []
         for day in self.days:
             shift = ", ".join(f"{round(v):+d}" for v in self.shifts[day, "bone match"])
             found = ", ".join(
@@ -203,7 +210,8 @@ class Guidance:
     def caption(self, what: str) -> str:
         """A caption with the definitions that every table needs."""
         ions = " + ".join(dict.fromkeys(in_words(b.ion) for b in self.plan.beams))
-        return f"{what} Ions: {ions}. RBE model: {self.plan.model}; LETd: “{self.plan.let_definition}”; per fraction."
+        let = self.plan.let_definition
+        return f"{what} {whose(self.planning)} Ions: {ions}. RBE model: {self.plan.model}; LETd: “{let}”; per fraction."
 
     def _numbers(self, maps: xr.Dataset, patient: xr.Dataset) -> dict[str, float]:
         """V95, D98 in % of the prescription and LETd98 of the target as it is that day."""

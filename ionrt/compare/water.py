@@ -12,7 +12,7 @@ import xarray as xr
 from scipy.ndimage import distance_transform_edt
 
 from ionrt import adapt, evaluate, plan
-from ionrt.compare.cases import asked_of, planned_maps
+from ionrt.compare.cases import asked_of, planned_maps, system_of
 from ionrt.compare.guidance import planned
 from ionrt.ions import in_words
 from ionrt.patient.names import is_external
@@ -36,7 +36,7 @@ def water_table(
     ----------
     planning : Dataset.
     wanted : a plan whose beams are given to each ion in turn.
-    ions : those that do not reach are listed as such.
+    ions : those that do not reach are listed as such; protons have their own RBE beside `nirs_mkm`.
     thickness : mm of water on the skin.
     iterations : of each plan.
 
@@ -53,13 +53,15 @@ def water_table(
     rows: dict[str, dict[str, Any]] = {}
     target = planning["structures"].sel(structure=[wanted.target])
     for ion in ions:
-        one = replace(wanted, beams=tuple(replace(b, ion=ion) for b in wanted.beams))
+        system = system_of([ion], wanted.model, "constant")
+        given = wanted.parameters if system == wanted.model else {}
+        one = replace(wanted, beams=tuple(replace(b, ion=ion) for b in wanted.beams), model=system, parameters=given)
         try:
             influence, weights = planned(planning, one, iterations)
         except ReachError as error:
-            rows[in_words(ion)] = {"note": f"{error.missing_depth:.0f} mm of water missing"}
+            rows[in_words(ion)] = {"RBE model": system, "note": f"{error.missing_depth:.0f} mm of water missing"}
             continue
-        asked, row = asked_of(one), dict[str, Any](note="")
+        asked, row = asked_of(one), dict[str, Any]({"RBE model": system, "note": ""})
         both = (plan.field(influence, weights, **asked), adapt.daily_field(influence, weights, thicker, **asked).load())
         for label, made in zip(("planned", f"with {thickness:g} mm"), both, strict=True):
             maps = planned_maps(one, made)
