@@ -28,6 +28,7 @@ from ionrt.adapt.changes import depth_table
 from ionrt.adapt.motion import Timing, phase_field
 from ionrt.compare.cases import planned_maps
 from ionrt.patient import read_days, read_dicom, volumes, with_margin
+from ionrt.patient.phantom import write_phantom
 from ionrt.patient.registration import field_transform, matrix_transform
 from ionrt.plan.setup.objectives import default_objectives
 from ionrt.quantities import IonrtError
@@ -187,6 +188,20 @@ def test_days_of_one_frame_get_their_own_structures_only(tmp_path):
     make_ct(tmp_path / "day", day=7, frame=frame, patient="SYNTHETIC-PELVIS")
     days = read_days(tmp_path)
     assert "structure" in days["planning"].coords and "structure" not in days["day 1"].coords
+
+
+def test_an_exchanged_planning_ct_shows_by_its_contours(tmp_path):
+    """The dates of a copy may be wrong; a plan was drawn on the CT that has contours."""
+    for k in range(2):
+        write_phantom(tmp_path / f"day{k}", pixel=8.0, slice_distance=8.0, day=k)
+    both = [tmp_path / "day0", tmp_path / "day1"]
+    assert list(read_days(both)) == ["planning", "day 1"]
+    (both[0] / "RS.dcm").unlink()
+    with pytest.raises(IonrtError, match="exchanged"):
+        read_days(both)
+    chosen = read_dicom(both[1]).attrs["series_instance_uid"]
+    found = read_days(both, planning=chosen)
+    assert found["planning"].attrs["series_instance_uid"] == chosen and "structure" not in found["day 1"].coords
 
 
 def test_ten_days_hold_the_memory_of_one_at_a_time(planned):
