@@ -1,7 +1,7 @@
 """Beam physics against references: `python benchmarks/beam.py validate` (figures), `cost` (seconds per energy) or `build`
 (all base data, as a first user waits for them).
 
-References are read from the folder $IONRT_SHARED (default: ../shared); nothing of it is kept in the repository.
+References: `datasets/reference`, whose card says where each comes from.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import resource
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -20,13 +19,11 @@ from ionrt.beam.physics.water import broad_beam as bb
 from ionrt.beam.validation import lines
 from ionrt.ions import IONS
 
-SHARED = Path(os.environ.get("IONRT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-
 
 def validate() -> None:
     """Print line, measured, target and whether it is met."""
     print(f"{'line':63s} {'reference':>10s} {'ours':>10s} {'apart':>9s} {'target':>8s}")
-    for line in lines(lambda name: SHARED / name):
+    for line in lines():
         verdict = "pass" if line.reached else "MISS"
         values = f"{line.reference:10.4g} {line.ours:10.4g}"
         print(f"{line.name:63s} {values} {line.measured:9.3f} {line.target:8.3f} {line.unit:3s} {verdict}")

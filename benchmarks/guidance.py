@@ -21,10 +21,10 @@ import numpy as np
 import xarray as xr
 
 from ionrt import plan
-from ionrt.adapt import accumulate, daily_field, invert, map_field, move_points, register_deformable, register_rigid, total
+from ionrt.adapt import accumulate, daily_field, map_field, register_deformable, register_rigid, total
 from ionrt.adapt.images import body_of, coarser, sitk
 from ionrt.adapt.sampling import at_points, centres
-from ionrt.adapt.transform import jacobian
+from ionrt.adapt.transform import invert, jacobian, move_points
 from ionrt.patient import read_dicom, regrid, write_phantom
 from ionrt.patient.registration import field_transform, matrix_transform
 from ionrt.plan.setup.geometry import Grid

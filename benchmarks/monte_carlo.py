@@ -22,7 +22,7 @@ import xarray as xr
 
 import ionrt
 from ionrt.beam import base_data, energy_for_range, transport
-from ionrt.evaluate import agreement
+from ionrt.evaluate.comparing import agreement
 from ionrt.ions import IONS
 from ionrt.plan import Beam, Plan, Room, influence
 from ionrt.plan import field as plan_field

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ionrt.patient import read_dicom, regrid, write_phantom
-from ionrt.plan import Beam, Plan, ReachError, field, influence, optimise
+from ionrt.plan import Beam, Plan, field, influence, optimise
+from ionrt.plan.setup.beams import ReachError
 from ionrt.rbe import apply_model
 
 PRESCRIPTION = 3.0

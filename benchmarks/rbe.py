@@ -26,7 +26,8 @@ from memory import keep_freed_memory
 from numba import njit
 from rbe_numpy import FORMULAS, checked
 
-from ionrt.biology import TISSUES, let_table, specific_energy
+from ionrt.biology import TISSUES, specific_energy
+from ionrt.biology.moments import let_table
 from ionrt.parallel import each, slabs
 from ionrt.rbe import MODELS, apply_model
 

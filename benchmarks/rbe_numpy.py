@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ionrt.biology import TISSUES, osmk23_at
+from ionrt.biology import TISSUES
+from ionrt.biology.oxygen import osmk23_at
 from ionrt.rbe import MODELS
 
 Formula = Callable[..., np.ndarray]

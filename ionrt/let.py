@@ -69,6 +69,7 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
         let_definition=_definition(moment, let_definition),
         averaging="dose",
         medium="water",
+        **{k: field["dose"].attrs.get(k) for k in ("ion", "synthetic")},
     )
 
 

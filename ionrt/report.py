@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import datetime
 import html
 import importlib
@@ -34,7 +35,7 @@ CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert, which expects jQuery from a network
 NOTEBOOK = re.compile(r"<a\b[^>]*href=\"[^\":]*\.ipynb\"[^>]*>(.*?)</a>", re.DOTALL)  # does not travel with the page
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
-FOLDERS = ("patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
+FOLDERS = ("store", "patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
@@ -177,21 +178,34 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
-        if error.ename.endswith(("IonrtError", "ReachError", "DiskError")):
-            raise IonrtError(error.evalue) from None
-        raise
+        if issubclass(getattr(builtins, error.ename, Exception), (OSError, MemoryError)):
+            raise IonrtError(f"in the notebook: {error.ename}: {error.evalue}; make room on the disk or in memory") from None
+        if not _ends_there(executed, error):
+            raise
     except OSError as error:
-        raise DiskError(
-            f"the notebook could not be started or kept ({error.strerror or type(error).__name__}); make room, or set"
-            " JUPYTER_RUNTIME_DIR, IPYTHONDIR and TMPDIR to folders that can be written"
-        ) from error
+        why = error.strerror or type(error).__name__
+        raise DiskError(f"the notebook could not be kept ({why}); make room, or set JUPYTER_RUNTIME_DIR and TMPDIR") from error
     except RuntimeError as error:  # nbclient's words for a kernel that is gone
         if "kernel" not in str(error).lower():
             raise
         raise IonrtError(
-            "the process of the notebook was ended from outside, often for lack of memory; nothing was written: try again,"
-            " with a coarser grid or fewer threads"
+            "the notebook's process was ended from outside, often for lack of memory; try a coarser grid"
         ) from error
+
+
+def _ends_there(executed: Path, error: papermill.PapermillExecutionError) -> bool:
+    """Whether the cell that failed with an error of ours may end the page (tag ``may-stop``), with what it says last."""
+    if not error.ename.endswith(("IonrtError", "ReachError", "DiskError")):
+        return False
+    book = nbformat.read(executed, as_version=4)
+    cells = [c for c in book.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", ())]
+    at = next(i for i, c in enumerate(cells) if "error" in [o.output_type for o in c.get("outputs", ())])
+    if "may-stop" not in cells[at].metadata.get("tags", ()):
+        raise IonrtError(error.evalue) from None
+    last = {"text/html": f"<p class='stop' role='alert'><strong>This page ends here:</strong> {html.escape(error.evalue)}</p>"}
+    cells[at].outputs, book.cells = [nbformat.v4.new_output("display_data", last)], cells[: at + 1]
+    nbformat.write(book, executed)
+    return True
 
 
 def _is_path(value: Any, name: str, source: Path) -> bool:
@@ -311,8 +325,7 @@ def _prepare(book: Any) -> None:
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = math_to_mathml(cell.source)
-            continue
-        if cell.cell_type == "code":
+        elif cell.cell_type == "code":
             cell.outputs = _page_outputs(cell)
     _titled(book)
 

@@ -10,10 +10,11 @@ import xarray as xr
 from scipy.optimize import nnls
 
 from ionrt.beam import base_data, energy_for_range
-from ionrt.biology import moment_tables
+from ionrt.biology.moments import moment_tables
 from ionrt.ions import GY_UM2
 from ionrt.quantities import IonrtError, one_of, stamp
-from ionrt.rbe import MODELS, Model
+from ionrt.rbe import MODELS
+from ionrt.rbe.model import Model
 
 GY_MM2 = GY_UM2 / 1e6  # per particle
 ROW_STEP = 1.0  # mm between the depths that the weights look at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from ionrt.biology import Kernel
+from ionrt.biology.tissues import Kernel
 from ionrt.rbe import MODELS
 
 # Per Gy, of the order met in a spread-out peak of carbon (or of protons, for LET).

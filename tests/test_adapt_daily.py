@@ -14,6 +14,7 @@ from ionrt.adapt import (
     accumulate,
     anatomy_change,
     daily_field,
+    decide,
     deliver,
     depth_change,
     interplay,
@@ -25,8 +26,11 @@ from ionrt.adapt import (
 )
 from ionrt.adapt.changes import depth_table
 from ionrt.adapt.motion import Timing, phase_field
-from ionrt.patient import read_days, read_dicom, volumes
+from ionrt.compare.cases import planned_maps
+from ionrt.patient import read_days, read_dicom, volumes, with_margin
+from ionrt.patient.phantom import write_phantom
 from ionrt.patient.registration import field_transform, matrix_transform
+from ionrt.plan.setup.objectives import default_objectives
 from ionrt.quantities import IonrtError
 
 ASKED = {"models": ("constant",)}
@@ -186,6 +190,20 @@ def test_days_of_one_frame_get_their_own_structures_only(tmp_path):
     assert "structure" in days["planning"].coords and "structure" not in days["day 1"].coords
 
 
+def test_an_exchanged_planning_ct_shows_by_its_contours(tmp_path):
+    """The dates of a copy may be wrong; a plan was drawn on the CT that has contours."""
+    for k in range(2):
+        write_phantom(tmp_path / f"day{k}", pixel=8.0, slice_distance=8.0, day=k)
+    both = [tmp_path / "day0", tmp_path / "day1"]
+    assert list(read_days(both)) == ["planning", "day 1"]
+    (both[0] / "RS.dcm").unlink()
+    with pytest.raises(IonrtError, match="exchanged"):
+        read_days(both)
+    chosen = read_dicom(both[1]).attrs["series_instance_uid"]
+    found = read_days(both, planning=chosen)
+    assert found["planning"].attrs["series_instance_uid"] == chosen and "structure" not in found["day 1"].coords
+
+
 def test_ten_days_hold_the_memory_of_one_at_a_time(planned):
     """Lazy over days: each day is one block, and none is computed before it is asked for."""
     patient, influence, weights = planned
@@ -209,6 +227,41 @@ def test_measures_and_the_pancreas_rule(planned):
     assert off["centroid"] == pytest.approx(6.0, abs=0.1) and off["depth_median"] == pytest.approx(6.0, abs=0.3)
     shrunk = anatomy_change(patient, box(target_radius=12.0), structures=["CTV"]).loc["CTV", "volume [%]"]
     assert shrunk == pytest.approx(100.0 * ((12.0 / 15.0) ** 3 - 1.0), abs=1.5)
+
+
+@pytest.fixture(scope="module")
+def with_margin_planned():
+    """The beam of `planned`, for the target and 3 mm around it."""
+    patient = with_margin(box(), "CTV", margin=3.0, name="CTV + 3 mm")
+    aims = default_objectives("CTV + 3 mm", 2.0, ["CTV", "CTV + 3 mm", "BODY"], organs=[])
+    wanted = simple_plan(margin=8.0, objectives=aims)
+    influence = plan.influence(patient, wanted, base={"C": synthetic_base()})
+    return box(), influence, plan.optimise(patient, wanted, influence, iterations=60)
+
+
+def of_a_day(planned, daily) -> dict[str, float]:
+    """All measures of a day, with the dose computed on it."""
+    patient, influence, weights = planned
+    fields = plan.field(influence, weights, **ASKED), daily_field(influence, weights, daily, **ASKED).load()
+    maps = [planned_maps(influence.plan, f) for f in fields]
+    return measure(influence, patient, daily, planned=maps[0], field=maps[1])
+
+
+def test_a_millimetre_goes_on_and_gas_with_a_moved_target_asks_for_a_new_plan(with_margin_planned):
+    """The dose of each day is computed: 1 mm of shift, and a pancreas-like day, 5 mm of shift and 20 mm of gas on the way."""
+    planned = with_margin_planned
+    near = of_a_day(planned, box(target_at=(1.0, 0.0, 0.0)))
+    assert near["centroid"] == pytest.approx(1.0, abs=0.05) and decide(near).attrs["decision"] == "continue"
+    assert decide([near, near]).attrs["decision"] == "continue"
+    day = box(target_at=(5.0, 0.0, 0.0))
+    gas = (np.abs(day["x"]) < 30.0) & (day["y"] >= -40.0) & (day["y"] < -20.0)  # ten voxels
+    day["spr"] = xr.where(gas, 0.001, day["spr"]).transpose("z", "y", "x").assign_attrs(day["spr"].attrs)
+    far = of_a_day(planned, day)
+    assert far["depth_median"] == pytest.approx(20.0, abs=1.0) and far["V95"] < 80.0
+    assert decide(far).attrs["decision"] == "image again"  # one image asks for a second
+    found = decide([far, far])
+    assert found.attrs["decision"] == "replan" and any("V95" in r for r in found.attrs["reasons"])
+    assert (found["source"] != "").all()
 
 
 def test_phases_mix_within_a_fraction(planned):

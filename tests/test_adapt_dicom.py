@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from scipy.interpolate import RegularGridInterpolator
 from test_dicom_write import errors
 
-from ionrt.adapt import invert, move_points
+from ionrt.adapt.transform import invert, move_points
 from ionrt.patient import read_dicom, read_registration, write_registration
 from ionrt.patient.registration import field_transform, matrix_transform
 from ionrt.patient.writing.dicom_write import write_ct

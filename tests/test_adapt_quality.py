@@ -7,9 +7,9 @@ import pytest
 import xarray as xr
 from adapt_fixtures import bumps, coords
 
-from ionrt.adapt import invert, registration_quality
+from ionrt.adapt import registration_quality
 from ionrt.adapt.sampling import at_points, centres
-from ionrt.adapt.transform import move_points
+from ionrt.adapt.transform import invert, move_points
 from ionrt.patient.registration import field_transform, matrix_transform
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError

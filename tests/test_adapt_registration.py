@@ -10,11 +10,11 @@ import pytest
 import xarray as xr
 from adapt_fixtures import bumps
 
-from ionrt.adapt import invert, move_points, register_deformable, register_rigid
+from ionrt.adapt import anatomy_change, place, register_deformable, register_rigid
 from ionrt.adapt.images import coarser, resampled, smoothed, to_image
 from ionrt.adapt.sampling import at_points, centres
-from ionrt.adapt.transform import jacobian
-from ionrt.patient import read_dicom
+from ionrt.adapt.transform import invert, jacobian, move_points
+from ionrt.patient import add_ellipsoid, read_dicom
 from ionrt.patient.registration import matrix_transform
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError
@@ -96,6 +96,17 @@ def test_synthetic_carbon_study(shared):
     known = np.subtract(truth["tumour_day1_in_plan_frame"]["centre"], truth["tumour_plan"]["centre"])
     apart = np.subtract(tumour.attrs["shift"], bone.attrs["shift"])
     np.testing.assert_allclose(apart, known, atol=0.3)
+    # the day has no contours: the truth's sphere is drawn on it, in the planning frame that the bone match gives
+    sphere, before = truth["tumour_day1_in_plan_frame"], truth["tumour_plan"]["volume_cc"]
+    drawn = add_ellipsoid(place(day, plan, correction=bone), "GTV", centre=sphere["centre"], radii=sphere["radius"])
+    change = anatomy_change(plan, drawn, structures=["GTV"]).loc["GTV"]
+    assert change["planned [cm3]"] == pytest.approx(before, rel=0.01)
+    assert change["that day [cm3]"] == pytest.approx(sphere["volume_cc"], rel=0.01)
+    assert change["centroid [mm]"] == pytest.approx(np.linalg.norm(known), abs=0.2)
+    # independent of contours: tumour of 45 HU in water of 0 HU, its volume is the sum of the HU over 45
+    away = [drawn[d] - c for d, c in zip("xyz", sphere["centre"], strict=True)]
+    near = sum(a**2 for a in away) < 24.0**2
+    assert float(drawn["ct"].where(near, 0.0).sum()) / 45.0 * 18.75e-3 == pytest.approx(sphere["volume_cc"], rel=0.01)
 
 
 @pytest.mark.parametrize("level", [1, 2, 4])

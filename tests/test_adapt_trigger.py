@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ionrt.adapt import Rule, decide
-from ionrt.adapt.trigger import DEFAULT_RULES
+from ionrt.adapt import decide
+from ionrt.adapt.trigger import DEFAULT_RULES, Rule
 from ionrt.quantities import IonrtError
 
 FINE = {"centroid": 1.0, "volume": 2.0, "depth_median": 0.5, "depth_95": 1.0}
@@ -48,6 +48,12 @@ def test_an_unknown_value_breaks_its_rule():
 def test_own_rules_and_bad_input():
     strict = [Rule("V95", 99.9, False, "dose", 1, "our protocol")]
     assert decide(DOSE, rules=strict).attrs["decision"] == "replan"
+    own = [
+        Rule("gamma 3 %/3 mm", 90.0, False, "dose", 1, "our protocol"),
+        Rule("beam loss *", 3.0, True, "dose", 1, "our protocol"),
+    ]
+    found = decide({"gamma 3 %/3 mm": 95.0, "beam loss 1 C gantry 90": 4.0, "beam loss 2 C gantry 180": 1.0}, rules=own)
+    assert found.attrs == {"decision": "replan", "reasons": ("beam loss 1 C gantry 90 4, limit 3",)} and len(found) == 3
     with pytest.raises(IonrtError, match="at least one image"):
         decide([])
     with pytest.raises(IonrtError, match="no rule fits"):

@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 
 import ionrt
-from ionrt.beam import base_data, basedata, check_base_data, clear, machine_energies, store, transport
+from ionrt.beam import base_data, basedata, check_base_data, clear, store, transport
+from ionrt.beam.physics.water.machine import machine_energies
 from ionrt.ions import IONS
 from ionrt.plan.setup import room
 

@@ -1,14 +1,15 @@
-"""The validation book's tables and panels: with the references, and where they are absent."""
+"""The validation book's tables and panels, and the frozen references they rest on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import hashlib
+import re
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from ionrt import resources
 from ionrt.beam import figures, validation
 
 
@@ -23,7 +24,7 @@ def test_panels_without_references(beams: dict[str, xr.Dataset]) -> None:
     for lines in origin.values():
         assert float(lines["all"].max()) == pytest.approx(1, abs=1e-3)
         assert all(float(da.max()) < 1.001 for da in lines.values())
-    panels, points = figures.build_up_panels(beams, None)
+    panels, points = figures.build_up_panels(beams)
     assert list(panels["He, 100 MeV/u"]) == ["hydrogen"] and "fluorine" in panels["Ne, 150 MeV/u"] and not points
     for lines in figures.let_panels(beams).values():
         assert list(lines) == ["primary", "charged", "charged with target"]
@@ -31,27 +32,32 @@ def test_panels_without_references(beams: dict[str, xr.Dataset]) -> None:
         assert len(lines) == 3 and all(float(da.max()) == pytest.approx(1) for da in lines.values())
 
 
-def test_tables_without_references_say_what_is_not_validated() -> None:
-    table = figures.verdicts(None)
-    assert list(table.index) == list(figures.NOT_VALIDATED) and set(table["verdict"]) == {"not validated"}
-    assert figures.cross_sections(None).empty and figures.partial_cross_sections(None).empty
-
-
-def test_every_line_gives_reference_and_ours(shared: Callable[[str], Path]) -> None:
-    folder = shared(validation.FOLDER).parents[1]
-    table = figures.verdicts(folder, [validation.stopping_lines])
+def test_every_line_gives_reference_and_ours_and_what_is_not_validated_is_named() -> None:
+    table = figures.verdicts([validation.stopping_lines])
     lines = table[table["verdict"] != "not validated"]
-    assert set(lines["verdict"]) <= {"pass", "MISS"} and not lines.isin([""]).any().any()
+    assert len(lines) == 15 and set(lines["verdict"]) <= {"pass", "MISS"} and not lines.isin([""]).any().any()
+    assert list(table.index[len(lines) :]) == list(figures.NOT_VALIDATED)
 
 
-def test_residuals_of_cross_sections(shared: Callable[[str], Path]) -> None:
-    folder = shared(validation.FOLDER).parents[1]
-    for table in (figures.cross_sections(folder), figures.partial_cross_sections(folder)):
+def test_residuals_of_cross_sections() -> None:
+    total, partial = figures.cross_sections(), figures.partial_cross_sections()
+    for table in (total, partial):
         np.testing.assert_allclose(table["residual"], 100 * (table["ours"] / table["measured"] - 1))
-    total = figures.cross_sections(folder)
     assert (total[total["kind"] == "reaction"]["residual"].abs().median()) < 3
-    partial = figures.partial_cross_sections(folder)
     assert {"C", "O", "Ne"} <= set(partial["ion"]) and partial["residual"].abs().median() < 15
+
+
+def test_references_are_those_of_their_card() -> None:
+    """Name and hash of every file stand in the card, and no other file beside it."""
+    folder = resources.shipped("datasets") / "reference"
+    stated = dict(re.findall(r"^\| `([a-z0-9_]+\.csv)` \|.*\| `([0-9a-f]{64})` \|$", (folder / "README.md").read_text(), re.M))
+    assert stated == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("*.csv")}
+
+
+def test_a_caption_names_what_is_drawn() -> None:
+    line = xr.DataArray(np.ones(2), coords={"depth": [0.0, 1.0]}, name="dose")
+    assert figures.drawn({"a": {"ionrt": line, "Geant4 bic": line}}, {}) == "Lines: ionrt, Geant4 bic."
+    assert figures.drawn({"a": {"ionrt": line}}, {"a": {"Haettner": (line, line)}}).endswith("Circles: Haettner.")
 
 
 def test_deviation_is_nothing_against_oneself() -> None:

@@ -14,7 +14,8 @@ from scipy.io import loadmat, savemat
 
 import ionrt
 from ionrt.__main__ import main
-from ionrt.beam import base_data, basedata, check_base_data, export, export_matrad, read_matrad, store
+from ionrt.beam import base_data, basedata, check_base_data, export, read_matrad, store
+from ionrt.beam.interchange import export_matrad
 
 
 @pytest.fixture(scope="module")

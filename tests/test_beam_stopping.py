@@ -10,6 +10,7 @@ import pytest
 
 import ionrt
 from ionrt.beam import csda_range, energy_for_range, stopping_power
+from ionrt.beam.physics.nuclear import cross_section
 from ionrt.ions import ISOTOPES
 
 PUBLISHED = pd.read_csv(Path(__file__).parent / "reference" / "transport_published.csv", comment="#")
@@ -65,8 +66,8 @@ def test_units_and_names() -> None:
         lambda: csda_range("C", "many"),
         lambda: energy_for_range("C", -3.0),
         lambda: energy_for_range("C", 1e6),
-        lambda: ionrt.beam.cross_section("C", 200.0, target="Fe"),
-        lambda: ionrt.beam.cross_section("C", 200.0, kind="total"),
+        lambda: cross_section("C", 200.0, target="Fe"),
+        lambda: cross_section("C", 200.0, kind="total"),
     ],
 )
 def test_bad_input(call: object) -> None:

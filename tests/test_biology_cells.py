@@ -15,22 +15,13 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from ionrt import rbe
-from ionrt.biology import (
-    TISSUES,
-    Osmk23,
-    coefficients,
-    dose_at_survival,
-    energy_at_let,
-    lem1,
-    let_table,
-    oer_antonovic,
-    osmk21_resistance,
-    osmk23_at,
-    survival,
-)
+from ionrt.biology import TISSUES, coefficients, dose_at_survival, energy_at_let, lem1, oer_antonovic, survival
 from ionrt.biology.lem import track_lethal_events
-from ionrt.biology.tissues import saturation_z0
+from ionrt.biology.moments import let_table
+from ionrt.biology.oxygen import osmk21_resistance, osmk23_at
+from ionrt.biology.tissues import Osmk23, saturation_z0
 from ionrt.quantities import IonrtError
+from ionrt.rbe.functions import osmk23
 
 CHARGE = {"H": 1, "He": 2, "C": 6, "Ne": 10}
 CONV = 0.1602176634
@@ -205,7 +196,7 @@ def test_no_parameter_set_holds_an_unconfirmed_constant():
 
 def test_an_unconfirmed_constant_has_no_default_and_the_docstring_says_so():
     """The one constant marked "?" in use: the exponent of f_z0 in the OSMK of 2023."""
-    for function in (osmk23_at, rbe.osmk23):
+    for function in (osmk23_at, osmk23):
         assert inspect.signature(function).parameters["z0_exponent"].default is inspect.Parameter.empty
         assert "UNCONFIRMED" in function.__doc__
         assert '(confidence "?")' in " ".join(function.__doc__.split())

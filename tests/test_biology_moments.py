@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 from ionrt.beam import stopping_power
-from ionrt.biology import TISSUES, coefficients, let_table, moment_tables, osmk23_at, specific_energy
-from ionrt.biology.moments import NAMES
+from ionrt.biology import TISSUES, coefficients, specific_energy
+from ionrt.biology.moments import NAMES, let_table, moment_tables
+from ionrt.biology.oxygen import osmk23_at
 from ionrt.quantities import IonrtError
 
 ENERGY = np.array([100.0, 200.0])

@@ -9,7 +9,8 @@ import math
 import numpy as np
 import pytest
 
-from ionrt.biology import TISSUES, closure, single_event_dose, specific_energy
+from ionrt.biology import TISSUES, specific_energy
+from ionrt.biology.specific import closure, single_event_dose
 from ionrt.quantities import IonrtError
 
 CONV = 0.1602176634

@@ -12,7 +12,8 @@ from rbe_fields import PARAMS, PER_GY
 
 from ionrt import let
 from ionrt.biology import oer_antonovic
-from ionrt.rbe import MODELS, apply_model, bed, convert, ensemble, eqd2, oxygen_weighted_dose
+from ionrt.rbe import MODELS, apply_model, convert, ensemble, eqd2, oxygen_weighted_dose
+from ionrt.rbe.isoeffect import bed
 
 
 def refuse(*_, **__):

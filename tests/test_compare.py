@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from ionrt import evaluate, plan
+from ionrt import evaluate, plan, plot
 from ionrt.compare import compare_ions, compare_options, nearest_organs
 from ionrt.compare.cases import mean_let
 from ionrt.patient.geometry.structures import Contours, add_structures
@@ -71,6 +71,8 @@ def test_protons_have_the_dose_system_of_proton_clinics_and_integral_doses_say_w
     ratio = (found.maps["rbe_dose"] / found.maps["dose"]).sel(case="p").where(found.maps["dose"].sel(case="p") > 0.05)
     assert float(ratio.min()) == pytest.approx(1.1, rel=1e-5) == float(ratio.max())
     assert found.maps["rbe_dose"].attrs["rbe_model"] == "constant (p); nirs_mkm (C)"
+    assert {da.attrs["rbe_model"] for da in found.profiles()} == {"constant (p); nirs_mkm (C)"}
+    assert "constant RBE" in plot.depth_profiles(found.profiles()).caption, "two dose systems beside each other are both said"
     table, systems = found.target_table(), found.systems_table()
     outside = (found.body * (1 - found.grid["structures"].sel(structure="CTV", drop=True))).rename("structures")
     volume = float(np.prod([float(found.grid[d][1] - found.grid[d][0]) for d in GRID])) * 1e-6
@@ -213,3 +215,22 @@ def test_bad_options(patient):
     mixed = (plan.Beam("C", 90.0), plan.Beam("O", 90.0, room=plan.FIXED_ROOM))
     with pytest.raises(IonrtError, match="share a room"):
         compare_options(patient, {"a": mixed}, target="CTV")
+
+
+def test_another_prescription_takes_its_doses_from_the_store(patient, tmp_path):
+    same = {"ions": ("C",), "gantry_angles": (90.0,), "spacing": 5.0, "iterations": 10}
+    first = compare_ions(patient, prescription=3.0, store=tmp_path, **same)
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    other = compare_ions(patient, prescription=2.0, store=tmp_path, **same)
+    now = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    assert kept and now == kept, "nothing was computed again"
+    alone = compare_ions(patient, prescription=2.0, **same)
+    xr.testing.assert_allclose(other.maps["dose"], alone.maps["dose"], rtol=1e-5)
+    assert float(first.maps["dose"].max()) > float(other.maps["dose"].max())
+
+
+def test_let_of_a_structure_that_hardly_has_dose_is_not_given(result):
+    where = result.dosed()
+    assert float(mean_let(result.maps, result.structures, where).sel(structure="CTV").min()) > 10
+    few = where & (where.cumsum("z").cumsum("y").cumsum("x") <= 1)
+    assert np.isnan(mean_let(result.maps, result.structures, few)).all()

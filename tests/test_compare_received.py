@@ -11,9 +11,9 @@ import pytest
 from plan_fixtures import POINT_ROOM, synthetic_base
 
 import ionrt
-from ionrt.compare import dose_scope, gamma_table, receive
+from ionrt.compare import gamma_table, receive
 from ionrt.patient import read_dicom, write_phantom, write_rtdose
-from ionrt.plan import Beam, Plan, recompute
+from ionrt.plan import Beam, Plan
 from ionrt.quantities import IonrtError
 
 STATED = {"calibration": "generic_ion", "machine": "SYNTHETIC", "dose_scope": "fraction"}
@@ -53,18 +53,19 @@ def test_complete_when_the_rest_is_stated(came):
     table = received.require()
     assert table.loc["dose_system", "found"] == "SYNTHETIC" and table.loc["fractions", "found"] == "16"
     assert (table["status"] == "stated").sum() == 3
-    ours = recompute(received.patient, received.ion_plan, base=BASE, spacing=10.0, models=())["dose"]
-    theirs = received.theirs("dose")
-    assert dose_scope(theirs, ours, 16) == "fraction" and dose_scope(theirs * 16.0, ours, 16) == "course"
-    with pytest.raises(IonrtError, match="neither one fraction nor 16"):
-        dose_scope(theirs * 5.0, ours, 16)
-    rates = gamma_table(theirs, ours, "x")["passing [%]"]
-    assert rates.iloc[0] == 100.0 and rates.is_monotonic_decreasing
+    field = received.recomputed(base=BASE, spacing=10.0, models=())
+    row = gamma_table(received, field).loc["plan"]
+    assert row.iloc[0] == 100.0 and row.iloc[:3].is_monotonic_decreasing
+    assert row["their dose"] == "is of one fraction, as stated" and row["ours / theirs"] == pytest.approx(1.0, abs=0.01)
+    course = gamma_table(receive(came, **STATED | {"dose_scope": "course"}), field).loc["plan", "their dose"]
+    assert course == "is of one fraction, and not of one course as stated"
+    odd = gamma_table(received, field.map(lambda da: 0.2 * da, keep_attrs=True)).loc["plan", "their dose"]
+    assert odd.startswith("fits neither one fraction nor the course of 16")
 
 
 @pytest.mark.parametrize("key", STATED)
 def test_stops_at_what_is_missing(came, key):
-    with pytest.raises(IonrtError, match=rf"cannot be judged yet\. {key}: not in the files"):
+    with pytest.raises(IonrtError, match=rf"cannot be judged yet\. {key}: (not in the files|the plan names)"):
         receive(came, **{k: v for k, v in STATED.items() if k != key}).require()
 
 
@@ -103,17 +104,17 @@ def test_dose_of_another_plan_and_mixed_types(copy):
 
 
 def test_several_patients_no_plan_no_spots(copy):
-    with pytest.raises(IonrtError, match="'system' is nothing that is asked for"):
+    with pytest.raises(IonrtError, match="'system' does not exist"):
         receive(copy, system="x")
     change(copy / "effective.dcm", PatientID="SOMEONE-ELSE")
-    with pytest.raises(IonrtError, match="objects of 2 patients"):
-        receive(copy)
+    with pytest.raises(IonrtError, match=r"objects of 2 patients \(RTDOSE; CT and RTDOSE and RTPLAN and RTSTRUCT\)"):
+        receive(copy, **STATED).require()
     change(copy / "effective.dcm", PatientID="SYNTHETIC-HEAD")
     data = pydicom.dcmread(copy / "RN.dcm")
     frame = str(data.FrameOfReferenceUID)
     change(copy / "RN.dcm", FrameOfReferenceUID="1.2.3")
     with pytest.raises(IonrtError, match=r"belongs to frame of reference 1\.2\.3"):
-        receive(copy)
+        receive(copy, **STATED).recomputed(base=BASE)
     data.FrameOfReferenceUID = frame
     for point in data.IonBeamSequence[0].IonControlPointSequence:
         point.ScanSpotMetersetWeights = [0.0] * int(point.NumberOfScanSpotPositions)
@@ -123,3 +124,69 @@ def test_several_patients_no_plan_no_spots(copy):
     (copy / "RN.dcm").unlink()
     with pytest.raises(IonrtError, match="expected one RT Ion Plan, found 0"):
         receive(copy)
+
+
+def test_unknown_machine_is_named(copy):
+    data = pydicom.dcmread(copy / "RN.dcm")
+    data.IonBeamSequence[0].TreatmentMachineName = "GTR-7"
+    data.save_as(copy / "RN.dcm")
+    without = {k: v for k, v in STATED.items() if k != "machine"}
+    with pytest.raises(IonrtError, match="machine: the plan names GTR-7, of which there are no beams here"):
+        receive(copy, **without).recomputed(base=BASE)
+    assert receive(copy, **STATED).beams_table()["machine"].tolist() == ["GTR-7"]
+
+
+def test_without_ct_the_rest_is_still_listed(copy):
+    for path in copy.glob("CT*"):
+        path.unlink()
+    received = receive(copy, **STATED)
+    assert received.patient is None and received.checklist.loc["doses", "status"] == "ok"
+    assert received.checklist.loc["CT", "found"] == "none came: nothing to compute on"
+    with pytest.raises(IonrtError, match=r"CT: none came.*structures: came, without a CT to lie on"):
+        received.recomputed(base=BASE)
+
+
+def test_two_planning_cts_ask_which(copy):
+    for path in list(copy.glob("CT*")):
+        data = pydicom.dcmread(path)
+        data.SeriesInstanceUID += ".1"
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"{data.SOPInstanceUID}.1"
+        data.save_as(copy / f"again_{path.name}")
+    with pytest.raises(IonrtError, match=r"CT: 2 series came; say which is the planning CT: series="):
+        receive(copy, **STATED).require()
+    first = str(pydicom.dcmread(next(copy.glob("CT*"))).SeriesInstanceUID)
+    assert receive(copy, series=first, **STATED).require().loc["CT", "status"] == "ok"
+
+
+def test_doses_that_cannot_be_judged(copy):
+    shutil.copy(copy / "physical.dcm", copy / "again.dcm")
+    change(copy / "again.dcm", SOPInstanceUID="1.2.3.4")
+    with pytest.raises(IonrtError, match="several plan doses of dose: keep the one that is meant"):
+        receive(copy, **STATED).require()
+    (copy / "again.dcm").unlink()
+    (copy / "physical.dcm").unlink()
+    with pytest.raises(IonrtError, match="physical dose: only RBE-weighted doses came"):
+        receive(copy, **STATED).require()
+    (copy / "effective.dcm").unlink()
+    few = {k: v for k, v in STATED.items() if k != "dose_scope"}  # nothing to ask it of
+    received = receive(copy, **few)
+    assert received.require().loc["doses", "status"] == "absent"
+    table = gamma_table(received, received.recomputed(base=BASE, spacing=12.0, models=()))
+    assert table["their dose"].tolist() == ["did not come"]
+
+
+def test_doses_of_beams_are_compared_beam_by_beam(copy):
+    data = pydicom.dcmread(copy / "physical.dcm")
+    data.DoseSummationType, data.SOPInstanceUID = "BEAM", "1.2.3.5"
+    beam, group, plan = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    beam.ReferencedBeamNumber, group.ReferencedBeamSequence = 1, [beam]
+    group.ReferencedFractionGroupNumber, plan.ReferencedFractionGroupSequence = 1, [group]
+    plan.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.481.8"
+    plan.ReferencedSOPInstanceUID = str(pydicom.dcmread(copy / "RN.dcm").SOPInstanceUID)
+    data.ReferencedRTPlanSequence = [plan]
+    data.save_as(copy / "beam.dcm")
+    (copy / "effective.dcm").unlink()
+    received = receive(copy, **STATED)
+    table = gamma_table(received, received.recomputed(base=BASE, spacing=10.0, models=()))
+    assert set(table.index) == {"plan", "C gantry 90"}
+    np.testing.assert_allclose(table.iloc[0, :4].astype(float), table.iloc[1, :4].astype(float))

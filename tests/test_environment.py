@@ -26,7 +26,12 @@ CONDA_ONLY = {"python", "pip", "hatchling"}
 CONDA_NAMES: dict[str, str] = {"gdcm": "python-gdcm"}  # where conda calls a package otherwise
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = {"lazy", "resources", "quantities", "ions", "beam", "biology", "let", "rbe", "sobp"}  # rooms that need no extra
-PEERS = {"pyRadPlan", "pymkm"}  # compared with in benchmarks, each in an environment of its own
+PEERS = {
+    "fredtools",
+    "opentps",
+    "pyRadPlan",
+    "pymkm",
+}  # compared with in benchmarks and tests, each in an environment of its own
 
 
 def stated(*extras: str) -> dict[str, str]:

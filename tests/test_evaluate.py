@@ -7,6 +7,8 @@ import pytest
 import xarray as xr
 
 from ionrt import evaluate
+from ionrt.evaluate.indices import conformity, homogeneity
+from ionrt.evaluate.profile import ratio_to_target
 from ionrt.quantities import IonrtError
 
 GRID = ("z", "y", "x")
@@ -25,22 +27,22 @@ def cube(half, centre=0.0, name="target"):
 
 def test_homogeneity_is_zero_for_a_uniform_dose_and_grows_with_the_spread():
     target = cube(10)
-    assert evaluate.homogeneity(on_grid(np.full(X.shape, 2.0)), target).item() == 0.0
+    assert homogeneity(on_grid(np.full(X.shape, 2.0)), target).item() == 0.0
     slope = on_grid(50 + X)  # uniform in x over +-10 mm: D2 - D98 = 0.96 of the spread of 22 mm (11 voxel planes)
-    assert evaluate.homogeneity(slope, target).item() == pytest.approx(20 / 50, rel=0.05)
+    assert homogeneity(slope, target).item() == pytest.approx(20 / 50, rel=0.05)
 
 
 def test_conformity_of_cubes():
     target = cube(10)
     same = on_grid(np.where(target[0] > 0, 2.0, 0.1))
-    assert evaluate.conformity(same, target, prescription=2.0).item() == pytest.approx(1.0)
+    assert conformity(same, target, prescription=2.0).item() == pytest.approx(1.0)
     shifted = on_grid(np.where(cube(10, centre=10)[0] > 0, 2.0, 0.1))
     shared = 6 / 11  # planes of the target that are covered
-    assert evaluate.conformity(shifted, target, prescription=2.0).item() == pytest.approx(shared**2)
+    assert conformity(shifted, target, prescription=2.0).item() == pytest.approx(shared**2)
     everything = on_grid(np.full(X.shape, 2.0))
-    assert evaluate.conformity(everything, target, prescription=2.0).item() == pytest.approx((11 / 31) ** 3)
+    assert conformity(everything, target, prescription=2.0).item() == pytest.approx((11 / 31) ** 3)
     with pytest.raises(IonrtError, match="positive"):
-        evaluate.conformity(same, target, prescription=0.0)
+        conformity(same, target, prescription=0.0)
 
 
 def test_integral_dose_is_mean_times_volume():
@@ -70,7 +72,7 @@ def test_indices_of_a_ramp_are_those_of_its_closed_form():
     assert row["Dmean"] == pytest.approx(10.0, abs=0.1)
     assert row["HI"] == pytest.approx((row["D2"] - row["D98"]) / row["D50"])
     assert row["V95"] == pytest.approx(100 * float((inside * (ramp >= 9.5)).sum() / inside.sum()), rel=1e-6)
-    assert row["CI"] == pytest.approx(evaluate.conformity(ramp, inside, prescription=10.0).item())
+    assert row["CI"] == pytest.approx(conformity(ramp, inside, prescription=10.0).item())
     with pytest.raises(IonrtError, match="positive"):
         evaluate.plan_quality(ramp, box, target="CTV", prescription=0.0)
 
@@ -117,8 +119,8 @@ def test_entrance_and_tail_of_a_slab():
     for sign in (1, -1):
         dose = on_grid(values if sign > 0 else values[..., ::-1])
         kind = {"direction": (sign, 0, 0), "radius": 2.0}
-        entrance = evaluate.entrance_to_target(dose, target, body, window=(2.0, 10.0), **kind)
-        tail = evaluate.tail_to_target(dose, target, body, window=(4.0, 15.0), **kind)
+        entrance = ratio_to_target(dose, target, body, side="entrance", window=(2.0, 10.0), **kind)
+        tail = ratio_to_target(dose, target, body, side="tail", window=(4.0, 15.0), **kind)
         assert entrance.item() == pytest.approx(1 / 4, rel=0.03)
         assert tail.item() == pytest.approx(0.2 / 4, rel=0.03)
         assert entrance.attrs["units"] == "1"
@@ -127,6 +129,6 @@ def test_entrance_and_tail_of_a_slab():
 def test_a_beam_that_misses_is_an_error():
     body, target = on_grid(abs(X) <= 26, "structures"), cube(6)
     with pytest.raises(IonrtError, match="empty"):
-        evaluate.entrance_to_target(on_grid(X * 0 + 1), target * 0, body, direction=(1, 0, 0))
+        ratio_to_target(on_grid(X * 0 + 1), target * 0, body, direction=(1, 0, 0), side="entrance")
     with pytest.raises(IonrtError, match="one structure"):
-        evaluate.tail_to_target(on_grid(X * 0 + 1), xr.concat([target, target], "structure"), body, direction=(1, 0, 0))
+        ratio_to_target(on_grid(X * 0 + 1), xr.concat([target, target], "structure"), body, direction=(1, 0, 0), side="tail")

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 import xarray as xr
 
-from ionrt.evaluate import agreement
+from ionrt.evaluate.comparing import agreement
 from ionrt.patient.images import read_image, write_image
 from ionrt.quantities import IonrtError
 

@@ -83,7 +83,8 @@ def one_contact(tmp_path_factory) -> str:
     [
         ("00", {"ion": "He", "energy": 150.0}),
         ("02", {"ions": ["He"]}),
-        ("03", {"ions": ["O"], "interval": [80.0, 120.0], "hypoxic": [90.0, 100.0], "po2": 2.0, "prescription": 3.0}),
+        ("03", {"ions": ["O"], "interval": [80.0, 120.0], "prescription": 3.0}),
+        ("16", {"ions": ["O"], "interval": [80.0, 120.0], "hypoxic": [90.0, 100.0], "po2": 2.0, "prescription": 3.0}),
         ("04", {"ions": ["He", "C"], "interval": [80.0, 120.0], "dose": 3.0}),
         ("11", {"n_sim": 50, "seed": 3}),
     ],

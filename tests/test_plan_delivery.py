@@ -13,7 +13,8 @@ from test_dicom_write import errors
 
 import ionrt
 from ionrt.patient import read_dicom, read_ion_plan, write_phantom
-from ionrt.plan import Beam, Plan, Room, ion_plan_of, recompute
+from ionrt.plan import Beam, Plan, Room, recompute
+from ionrt.plan.delivery import ion_plan_of
 from ionrt.quantities import IonrtError
 
 ENERGIES = np.linspace(80.0, 330.0, 26)

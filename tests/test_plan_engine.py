@@ -10,12 +10,13 @@ import xarray as xr
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
 from ionrt.beam import base_data
-from ionrt.plan import GANTRY_1, Beam, Plan, field, influence, wepl
+from ionrt.plan import GANTRY_1, Beam, Plan, field, influence
 from ionrt.plan.engine.influence import Influence, beam_influence
 from ionrt.plan.engine.kernels import BATCH, MOST_ENERGIES, gauss
 from ionrt.plan.engine.lattice import every_second_ray
 from ionrt.plan.setup.geometry import bev_axes
 from ionrt.plan.setup.machine import make_machine
+from ionrt.plan.setup.raytrace import wepl
 from ionrt.plan.setup.scene import make_scene
 from ionrt.plan.setup.spots import Spots, make_view
 

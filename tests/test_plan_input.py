@@ -11,22 +11,21 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 from ionrt.plan import (
     FIXED_ROOM,
     GANTRY_1,
-    GANTRY_2,
     GEUD,
-    REFERENCE_FACILITY,
     Beam,
     DoseVolume,
     MeanDose,
     Plan,
-    ReachError,
     Room,
     SquaredDeviation,
-    default_objectives,
     field,
     influence,
     optimise,
-    wepl,
 )
+from ionrt.plan.setup.beams import ReachError
+from ionrt.plan.setup.objectives import default_objectives
+from ionrt.plan.setup.raytrace import wepl
+from ionrt.plan.setup.room import GANTRY_2, REFERENCE_FACILITY
 from ionrt.quantities import IonrtError
 
 BASE = {"C": synthetic_base("C")}

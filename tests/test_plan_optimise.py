@@ -12,7 +12,7 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 from scipy.optimize import brentq
 
 from ionrt import IonrtError
-from ionrt.biology import Kernel
+from ionrt.biology.tissues import Kernel
 from ionrt.patient.names import is_target
 from ionrt.plan import (
     GEUD,
@@ -22,14 +22,12 @@ from ionrt.plan import (
     SquaredDeviation,
     SquaredOverdose,
     SquaredUnderdose,
-    default_objectives,
     field,
     influence,
-    make_robust,
     optimise,
 )
 from ionrt.plan.setup.moments import Moment
-from ionrt.plan.setup.objectives import OBJECTIVE_QUANTITIES, ROBUST
+from ionrt.plan.setup.objectives import OBJECTIVE_QUANTITIES, ROBUST, default_objectives, make_robust
 from ionrt.plan.solve.assemble import sample
 from ionrt.plan.solve.problem import Delivery, Problem, Term
 from ionrt.rbe import MODELS

@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
-from ionrt.plan import Beam, Scenario, field, influence, scenario_field
+from ionrt.plan import Beam, Scenario, field, influence
+from ionrt.plan.fields import scenario_field
 
 BOX = (15, 41, 15)
 BASE = {"C": synthetic_base("C")}

@@ -56,13 +56,14 @@ def test_proton_plan_of_another_system(shared):
     coords = {d: -1.25 * (n - 1) + 2.5 * np.arange(n) for d, n in (("z", 80), ("y", 82), ("x", 82))}
     box = xr.Dataset({"spr": (("z", "y", "x"), np.ones((80, 82, 82), np.float32))}, coords=coords)
     box["spr"][:, 40:42] = 1.16
+    box.attrs["frame_of_reference_uid"] = ion_plan.frame_of_reference_uid
     found = recompute(box, ion_plan, reference=theirs, spacing=4.0)
     assert "reference dose" in found.attrs["normalisation"] and found.attrs["particles_per_mu"] > 0.0
-    grid = {d: theirs[d][3:-3:3] for d in "zyx"}
-    reference = theirs.interp(grid).astype(np.float32).assign_attrs(units="Gy")
-    ours = found["dose"].interp(grid).fillna(0.0).astype(np.float32).assign_attrs(units="Gy")
+    inside = theirs.isel({d: slice(3, -3) for d in "zyx"}).astype(np.float32)
+    ours = found["dose"].interp({d: inside[d] for d in "zyx"}).fillna(0.0).astype(np.float32).assign_attrs(units="Gy")
+    reference = inside.isel({d: slice(None, None, 3) for d in "zyx"})  # every third point; the search needs all of ours
     index = gamma(reference, ours, dose_percent=3, distance_mm=3)
-    assert float((index <= 1.0).where(index.notnull()).mean()) > 0.9
+    assert float((index <= 1.0).where(index.notnull()).mean()) >= 0.97  # measured: 0.982 over all points
     high = reference > 0.8 * float(reference.max())
     assert float(np.abs(ours / reference - 1.0).where(high).median()) < 0.03
 

@@ -7,20 +7,9 @@ import pytest
 import xarray as xr
 from plan_fixtures import synthetic_base, water_box
 
-from ionrt.plan import (
-    FIXED_ROOM,
-    GANTRY_1,
-    REFERENCE_FACILITY,
-    Beam,
-    Plan,
-    ReachError,
-    Room,
-    angle_sets,
-    beam_set,
-    influence,
-    reach,
-    sweep,
-)
+from ionrt.plan import FIXED_ROOM, GANTRY_1, Beam, Plan, Room, angle_sets, beam_set, influence, reach, sweep
+from ionrt.plan.setup.beams import ReachError
+from ionrt.plan.setup.room import REFERENCE_FACILITY
 from ionrt.quantities import IonrtError
 
 BASE = {"C": synthetic_base("C"), "Ne": synthetic_base("Ne")}

@@ -11,7 +11,8 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
 from ionrt import IonrtError, plot
 from ionrt.compare import compare_robustness
-from ionrt.evaluate import band, dose_at_volume, error_parts
+from ionrt.evaluate import band, dose_at_volume
+from ionrt.evaluate.bands import error_parts
 from ionrt.patient import with_margin
 from ionrt.patient.geometry.structures import Contours, add_structures, contours
 from ionrt.plan import (
@@ -23,14 +24,13 @@ from ionrt.plan import (
     SquaredUnderdose,
     field,
     influence,
-    make_robust,
     optimise,
-    scenario_field,
     scenarios_grid,
-    scenarios_random,
     scenarios_single,
 )
-from ionrt.plan.setup.objectives import ROBUST
+from ionrt.plan.fields import scenario_field
+from ionrt.plan.setup.objectives import ROBUST, make_robust
+from ionrt.plan.setup.scenarios import scenarios_random
 from ionrt.quantities import stamp
 
 

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from ionrt import evaluate, plot
+from ionrt.evaluate.histograms import mean_value
 from ionrt.patient import write_rtdose
 from ionrt.quantities import IonrtError
 from ionrt.trial.flow_diagram import consort
@@ -43,7 +44,7 @@ def scene():
         lambda da, ct, structures, path: plot.depth_profiles(da.mean(["z", "x"], keep_attrs=True).rename(y="distance")),
         lambda da, ct, structures, path: evaluate.dvh(da, structures),
         lambda da, ct, structures, path: evaluate.statistics(da, structures),
-        lambda da, ct, structures, path: evaluate.mean_value(da, structures),
+        lambda da, ct, structures, path: mean_value(da, structures),
         lambda da, ct, structures, path: evaluate.gamma(da, da, dose_percent=3, distance_mm=3),
         lambda da, ct, structures, path: evaluate.plan_quality(da, structures, target="CTV", prescription=2.0),
         lambda da, ct, structures, path: write_rtdose(da, structures.to_dataset(name="structures"), path / "RD.dcm"),
@@ -187,3 +188,23 @@ def test_isodoses_and_the_ct_alone(scene):
     assert "Lines: 50, 80, 95, 107 % of 2 Gy (RBE)." in figure.caption
     alone = plot.slices(ct, ct, structures)
     assert "with contours" in alone.caption and "colour wash" not in alone.caption and "plot" in alone.to_html()
+
+
+def test_logarithmic_axes_have_ticks_at_1_2_and_5():
+    line = xr.DataArray([0.5, 3.0, 8.0], dims="depth", coords={"depth": [0.0, 1.0, 2.0]}, name="dose")
+    options = plot.curves({"p": {"p": line}}, xlabel="Depth [mm]", logy=True).element.traverse(
+        lambda e: e.opts.get("plot").kwargs.get("yticks"), ["Overlay"]
+    )
+    assert [v for v, _ in options[0]] == [0.5, 1.0, 2.0, 5.0, 10.0]
+    wide = plot.curves({"p": {"p": 1e-3 * 10**line}}, xlabel="Depth [mm]", logy=True).element.traverse(
+        lambda e: e.opts.get("plot").kwargs.get("yticks"), ["Overlay"]
+    )
+    assert [t for _, t in wide[0]] == ["0.01", "0.1", "1", "10", "100", "1000", "10000", "100000"]
+
+
+def test_lines_say_under_the_pointer_whose_they_are(scene):
+    _, structures, dose, let, _ = scene
+    profile = dose.mean(["z", "x"], keep_attrs=True).rename(y="distance")
+    for figure in (plot.histograms(evaluate.dvh(let, structures)), plot.depth_profiles([profile])):
+        page = figure.to_html()
+        assert page.count('["", "carbon"]') == page.count('["", "neon"]') > 0

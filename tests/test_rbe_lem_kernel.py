@@ -9,9 +9,11 @@ from scipy.io import savemat
 
 import ionrt
 from ionrt.beam import read_matrad
-from ionrt.biology import Kernel, kernel_tissues
+from ionrt.biology.moments import kernel_tissues
+from ionrt.biology.tissues import Kernel
 from ionrt.plan import Beam, Plan
 from ionrt.quantities import IonrtError
+from ionrt.rbe.functions import lem_kernel
 
 PHOTON = ((0.1, 0.05), (0.5, 0.05))  # two classes
 CITED = "SYNTHETIC.mat"
@@ -69,7 +71,7 @@ def test_dose_of_a_plan_is_that_of_the_formula(tmp_path, which):
     dij = ionrt.influence(water_box(), plan, base={"C": base})
     weights = np.random.default_rng(2).uniform(0.0, 5e6, dij.n_spots)
     field = ionrt.field(dij, weights, models=("lem_kernel",), parameters={"lem_kernel": {"tissue": tissue}})
-    got = ionrt.rbe.lem_kernel(field, tissue=tissue)
+    got = lem_kernel(field, tissue=tissue)
     a, b = PHOTON[which]
     dose = field["dose"].values
     inside = dose > 0.1 * dose.max()
@@ -93,7 +95,7 @@ def test_another_class_is_refused(tmp_path):
     one, two = kernel_tissues(base)
     field = ionrt.field(dij, np.ones(dij.n_spots), models=("lem_kernel",), parameters={"lem_kernel": {"tissue": one}})
     with pytest.raises(IonrtError, match="parameter_set"):
-        ionrt.rbe.lem_kernel(field, tissue=two)
+        lem_kernel(field, tissue=two)
     with pytest.raises(IonrtError, match="no table 'alpha'"):
         kernel_tissues(synthetic_base("C"))
 

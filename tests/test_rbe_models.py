@@ -13,7 +13,8 @@ from rbe_fields import PARAMS, PER_GY, arrays, field
 
 from ionrt import rbe
 from ionrt.quantities import QUANTITIES, IonrtError
-from ionrt.rbe import MODELS, apply_model, voxels_outside
+from ionrt.rbe import MODELS, apply_model
+from ionrt.rbe.model import voxels_outside
 
 NAMES = list(MODELS)
 LET_MODELS = [n for n in NAMES if "let_x_dose" in MODELS[n].moments]

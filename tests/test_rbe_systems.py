@@ -11,17 +11,16 @@ from ionrt.quantities import IonrtError
 from ionrt.rbe import (
     DOSE_SYSTEMS,
     bands,
-    bed,
     convert,
     convert_prescription,
     dose_in_system,
     ensemble,
     eqd2,
-    eqdx,
     nirs_mkm,
     oxygen_weighted_dose,
     wedenberg,
 )
+from ionrt.rbe.isoeffect import bed, eqdx
 
 
 def test_isoeffect_by_hand():

@@ -80,6 +80,23 @@ def test_the_executed_notebook_is_kept_and_nothing_else(made):
     assert any("level = 3.0" in s for s in sources)
 
 
+def test_a_page_may_end_where_the_notebook_says_so(tmp_path):
+    """What was shown before stays, the message is the last line; an error elsewhere still leaves nothing."""
+    failing = "from ionrt import IonrtError\nraise IonrtError('ask for <the CT>')"
+    source = write(tmp_path / "checks.ipynb", "print('the list')", failing, "print('an answer')")
+    with pytest.raises(IonrtError, match="ask for <the CT>"):
+        report(source, tmp_path / "out" / "page.html")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    book = nbformat.read(source, as_version=4)
+    book.cells[3].metadata["tags"] = ["may-stop"]
+    nbformat.write(book, source)
+    made = report(source, tmp_path / "out" / "page.html")
+    page = made.html.read_text()
+    assert "the list" in page and "ask for &lt;the CT&gt;" in page and "an answer" not in page
+    assert "Traceback" not in page and "raise IonrtError" not in page and "Exception was encountered" not in page
+    assert "Settings of this report" in page
+
+
 def test_every_plot_is_painted_offline_and_the_console_is_clean(made, tmp_path):
     with Page(made.html, tmp_path) as page:
         colours = page.canvases(at_least=3)

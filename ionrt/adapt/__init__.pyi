@@ -8,13 +8,9 @@ from .daily import place as place
 from .daily import propagate as propagate
 from .depth import depth_change as depth_change
 from .mapping import map_field as map_field
-from .motion import Timing as Timing
 from .motion import interplay as interplay
 from .motion import itv as itv
 from .quality import registration_quality as registration_quality
 from .register import register_deformable as register_deformable
 from .register import register_rigid as register_rigid
-from .transform import invert as invert
-from .transform import move_points as move_points
-from .trigger import Rule as Rule
 from .trigger import decide as decide

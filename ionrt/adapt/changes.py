@@ -13,7 +13,7 @@ from ionrt import evaluate
 from ionrt.adapt.depth import depth_change
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.patient.geometry.structures import find_structure
-from ionrt.plan import Influence
+from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError
 

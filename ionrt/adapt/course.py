@@ -12,7 +12,7 @@ import xarray as xr
 from ionrt import rbe
 from ionrt.adapt.mapping import map_field
 from ionrt.let import ions_of, let_d
-from ionrt.plan import course
+from ionrt.plan.mixture import course
 from ionrt.quantities import IonrtError, stamp
 
 
@@ -30,13 +30,14 @@ def accumulate(
     Parameters
     ----------
     fields : one per day, of `daily_field`; transforms : planning to each day.
-    parts : fractions that each day stands for, e.g. (5, 5, 6).
+    parts : fractions that each day stands for, e.g. (5, 5, 6); for a projection to the end of the course the last day also
+        stands for the fractions that are left.
     like, method : as in `map_field`; mass : one per day, for "energy_mass".
 
     Returns
     -------
-    Dataset (fraction, z, y, x) of `ionrt.plan.course`; attribute ``outside`` is the share of voxels that any day leaves without
-    a value (NaN).
+    Dataset (fraction, z, y, x) as of `ionrt.plan.field`; ``outside`` in attrs is the share of voxels that any day leaves
+    without a value (NaN).
 
     Raises
     ------

@@ -21,7 +21,8 @@ from ionrt.patient.days import same_scanner
 from ionrt.patient.geometry.structures import contours_of, find_structure, lazy_fractions
 from ionrt.patient.names import is_external, is_target
 from ionrt.patient.registration import check_transform, matrix_transform
-from ionrt.plan import Influence, field
+from ionrt.plan import field
+from ionrt.plan.engine.influence import Influence
 from ionrt.plan.fields import field_moments
 from ionrt.plan.setup.geometry import Grid
 from ionrt.plan.setup.provenance import of_patient

@@ -8,8 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.adapt.sampling import at_points
-from ionrt.plan import Influence
-from ionrt.plan.engine.influence import BeamInfluence
+from ionrt.plan.engine.influence import BeamInfluence, Influence
 from ionrt.plan.setup.geometry import Grid, bev_axes
 from ionrt.plan.setup.raytrace import trace
 from ionrt.plan.setup.scene import AIR, Scene, spr_of, structure_fractions

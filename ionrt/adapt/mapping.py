@@ -105,7 +105,7 @@ def _same_images(field: xr.Dataset, transform: xr.Dataset) -> None:
     """The transform must lead to the image that the field was computed on, where both say which it is."""
     check_transform(transform)
     if transform.attrs.get("maps") == "daily to planning":
-        raise IonrtError("map_field: the transform maps daily to planning points; give the other one, see ionrt.adapt.invert")
+        raise IonrtError("map_field: the transform maps daily to planning points; give the other one, see invert")
     day, known = field.attrs.get("day"), {transform.attrs.get(f"{s}_hash") for s in ("fixed", "moving")}
     if day and None not in known and day != transform.attrs["moving_hash"]:
         swapped = " (planning and daily CT are exchanged)" if day == transform.attrs["fixed_hash"] else ""

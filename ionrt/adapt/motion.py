@@ -12,8 +12,10 @@ from ionrt.adapt.mapping import map_field
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, move_points
 from ionrt.patient.geometry.structures import find_structure
-from ionrt.plan import Influence, course, field
+from ionrt.plan import field
+from ionrt.plan.engine.influence import Influence
 from ionrt.plan.fields import check_weights
+from ionrt.plan.mixture import course
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, stamp
 

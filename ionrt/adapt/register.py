@@ -83,6 +83,15 @@ def register_rigid(
         raise IonrtError(f"register_rigid: expected 3 or 6 degrees of freedom, got {degrees!r}")
     if one_of(by, ("image", "contours"), what="register_rigid: by") == "contours":
         return _centroids_meet(fixed, moving, on, start)
+    if start is None and on != "body":  # a tube of bone alone does not say where along it; coarse is near enough
+        start = _matched(fixed, moving, "body", degrees, None, LEVELS[:-1])
+    return _matched(fixed, moving, on, degrees, start, LEVELS if start is None else LEVELS[1:])
+
+
+def _matched(
+    fixed: xr.Dataset, moving: xr.Dataset, on: str, degrees: int, start: xr.Dataset | None, levels: tuple[int, ...]
+) -> xr.Dataset:
+    """`register_rigid` by the image, on some levels of the pyramid."""
     values, home = hounsfield(fixed)
     other, there = hounsfield(moving)
     mask = _mask(fixed, values, home, on)
@@ -90,11 +99,10 @@ def register_rigid(
     around = dilated(resampled(mask.astype(np.float32), home, base, outside=0.0) >= 0.5, base, 0.5 * max(base.spacing))
     pair = [averaged(np.clip(a, *WINDOW), g) for a, g in ((values, home), (other, there))]
     middle, seen = _middle(around, base), centres(base)[np.flatnonzero(around.ravel())]
-    if start is None and on != "body":
-        start = register_rigid(fixed, moving, on="body", degrees=degrees)  # a tube of bone alone does not say where along it
     begin = _better_start(pair, seen) if start is None else start["matrix"].values
     transform = _started(begin, middle, degrees)
-    for level, sigma, share in list(zip(LEVELS, RIGID_SMOOTHING, RIGID_SAMPLES, strict=True))[0 if start is None else 1 :]:
+    for level in levels:
+        sigma, share = RIGID_SMOOTHING[LEVELS.index(level)], RIGID_SAMPLES[LEVELS.index(level)]
         images = [_level(a, g, level, sigma) for a, g in pair]
         method = steady(sitk().ImageRegistrationMethod())
         method.SetMetricAsMeanSquares()
@@ -108,7 +116,7 @@ def register_rigid(
         method.Execute(*images)
     matrix = _matrix_of(transform)
     before, after = (_mismatch(pair, seen, m) for m in (begin, matrix))
-    if after > 1.01 * before:
+    if after > 1.01 * before and levels[-1] == LEVELS[-1]:  # a coarse match is a start, not a result
         raise IonrtError(
             f"register_rigid: the match on {on!r} got worse ({before:.1f} to {after:.1f} HU); check that both CTs show it,"
             " or give another start"
@@ -121,7 +129,7 @@ def register_rigid(
         "rotation": _angle(matrix),
         "hu_before": _mismatch(pair, seen, np.eye(4)),
         "hu_after": after,
-        "settings": f"window {WINDOW}, levels {LEVELS}, smoothing {RIGID_SMOOTHING} mm, regular samples {RIGID_SAMPLES}",
+        "settings": f"window {WINDOW}, levels {levels} of {LEVELS}, smoothing {RIGID_SMOOTHING} mm, samples {RIGID_SAMPLES}",
     }
     return matrix_transform(matrix, **about)
 

@@ -20,7 +20,8 @@ class Rule:
 
     Parameters
     ----------
-    measure : name of a number of `measure`, such as "V95"; ``" *"`` at its end stands for every organ.
+    measure : name of a number of `measure`, such as "V95", or of your own that stands beside them (a gamma pass rate, the dose
+        loss of one beam); ``" *"`` at its end stands for every organ.
     limit : in the unit of the measure; above : True where larger values break the rule.
     kind : "screen" (image and depth, no dose) or "dose".
     images : consecutive images that must break it before it asks for a new plan.

@@ -1,11 +1,7 @@
 from .basedata import base_data as base_data
-from .physics.water.machine import machine_energies as machine_energies
 from .check import check_base_data as check_base_data
 from .interchange import export as export
-from .interchange import export_matrad as export_matrad
-from .interchange import export_netcdf as export_netcdf
 from .interchange import read_matrad as read_matrad
-from .physics.nuclear import cross_section as cross_section
 from .physics.stopping import csda_range as csda_range
 from .physics.stopping import energy_for_range as energy_for_range
 from .physics.stopping import stopping_power as stopping_power

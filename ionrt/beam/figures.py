@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,8 +19,6 @@ Panels = dict[str, dict[str, xr.DataArray]]
 Points = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 
 EXAMPLES = {"p": 150.0, "He": 150.0, "C": 400.0, "O": 300.0, "Ne": 350.0}  # MeV/u, beams that references exist for
-REFERENCED = ("p 150", "He 150", "C 200", "C 400")
-ION_OF = {"4He": "He", "12C": "C", "16O": "O", "20Ne": "Ne"}
 WATER_FROM_CARBON = 1.13  # oxygen over carbon: cross section of a molecule = 2 x hydrogen + 1.13 x carbon
 _NAMES = ("hydrogen", "helium", "lithium", "beryllium", "boron", "carbon", "nitrogen", "oxygen", "fluorine", "neon")
 ELEMENT_NAMES = dict(zip(ELEMENTS, _NAMES, strict=True))
@@ -33,12 +29,6 @@ NOT_VALIDATED = (
     "Lateral halo of He, O and Ne: no open reference",
     "Effective LET of recoils: no measurement",
 )
-
-
-def reference_folder() -> Path | None:
-    """Folder of the references: $IONRT_SHARED, or None where it is not set or has none."""
-    text = os.environ.get("IONRT_SHARED", "")
-    return Path(text) if text and (Path(text) / val.FOLDER).is_dir() else None
 
 
 def example(ion: str, energy: float | None = None, *, behind: float = 60.0, step: float = 0.5) -> xr.Dataset:
@@ -64,28 +54,34 @@ def origin_panels(beams: Mapping[str, xr.Dataset]) -> Panels:
     return panels
 
 
-def reference_panels(folder: Path | None) -> tuple[Panels, Points]:
+def reference_panels() -> tuple[Panels, Points]:
     """Depth doses that references exist for, shares of our peak: ours, Geant4's models, Haettner's points."""
     panels, points = {}, {}
-    for label in REFERENCED:
-        ion, energy = label.split()
-        beam = example(ion, float(energy), behind=80.0)
+    for ion, energy in val.MODELS:
+        beam = example(ion, energy, behind=80.0)
         depth, dose = beam["depth"].values, beam["dose"].values.astype(float)
         start, peak, reach = dose[depth < 30].mean(), dose.max(), val.fall(depth, dose, 0.8)
         lines = {"ionrt": (beam["dose"] / peak).rename("dose")}
-        for model in val.MODELS[ion, float(energy)] if folder else ():
-            data = pd.read_csv(folder / val.FOLDER / f"geant4_{ion}{energy}_{model}.csv", comment="#")  # type: ignore[operator]
-            z, theirs = data["depth_mm"].to_numpy(), val.smooth(data["dose_total"].to_numpy())
+        for model in val.MODELS[ion, energy]:
+            data = val.geant4(ion, energy, model)
+            z, theirs = data["depth"].to_numpy(), val.smooth(data["dose"].to_numpy())
             at, share = z - val.fall(z, theirs, 0.8) + reach, theirs * start / theirs[z < 30].mean() / peak
             seen = (at > 0) & (at < depth[-1])
             lines[f"Geant4 {model}"] = xr.DataArray(share[seen], coords={"depth": at[seen]}, name="dose")
         panels[_title(beam)] = lines
-        if label == "C 400" and folder:
-            data = _haettner(folder, "ionisation_rel")
-            z, measured = 10 * data["depth_cm"].to_numpy() - val.MEASURED_80 + reach, data["value"].to_numpy()
+        if (ion, energy) == ("C", 400.0):
+            data = val.haettner("ionisation")
+            z, measured = data["depth"].to_numpy() - val.MEASURED_80 + reach, data["value"].to_numpy()
             scale = np.interp(z[:5], depth, dose).mean() / measured[:5].mean() / peak
             points[_title(beam)] = {"Haettner": (z, measured * scale)}
     return panels, points
+
+
+def drawn(panels: Panels, points: Points) -> str:
+    """What lies in a figure, for its caption: the names of lines, and of points as circles."""
+    lines = dict.fromkeys(name for one in panels.values() for name in one)
+    circles = dict.fromkeys(name for one in points.values() for name in one)
+    return f"Lines: {', '.join(lines)}." + (f" Circles: {', '.join(circles)}." if circles else "")
 
 
 def deviation_panels(panels: Panels, points: Points) -> tuple[Panels, Points]:
@@ -110,12 +106,7 @@ def deviation_panels(panels: Panels, points: Points) -> tuple[Panels, Points]:
     return lines, marks
 
 
-def _haettner(folder: Path, quantity: str) -> pd.DataFrame:
-    data = pd.read_csv(folder / val.FOLDER / "haettner_12C_400_water.csv", comment="#")
-    return data[data["quantity"].str.startswith(quantity)]
-
-
-def build_up_panels(beams: Mapping[str, xr.Dataset], folder: Path | None) -> tuple[Panels, Points]:
+def build_up_panels(beams: Mapping[str, xr.Dataset]) -> tuple[Panels, Points]:
     """Ions per primary by element against depth; for carbon those within 10 degrees, with the numbers counted there."""
     panels, points = {}, {}
     for ion, beam in beams.items():
@@ -133,9 +124,9 @@ def build_up_panels(beams: Mapping[str, xr.Dataset], folder: Path | None) -> tup
             continue
         title = _title(beam) + (", within 10 degrees" if ion == "C" else "")
         panels[title] = lines
-        if ion == "C" and folder:
-            rows = _haettner(folder, "yield").groupby("element")
-            points[title] = {ELEMENT_NAMES[e]: (val.nominal(10 * r["depth_cm"]), r["value"].to_numpy()) for e, r in rows}
+        if ion == "C":
+            rows = val.haettner("yield").groupby("element")
+            points[title] = {ELEMENT_NAMES[e]: (val.nominal(r["depth"]), r["value"].to_numpy()) for e, r in rows}
     return panels, points
 
 
@@ -172,11 +163,11 @@ def lateral_panels(beams: Mapping[str, xr.Dataset]) -> tuple[Panels, Points]:
     return {"Core": lines}, {"Core": points}
 
 
-def verdicts(folder: Path | None, sections: Iterable[Callable[..., Iterable[val.Line]]] = val.SECTIONS) -> pd.DataFrame:
-    """Every line of the validation with pass or miss, then what is not validated; needs the folder of references."""
+def verdicts(sections: Iterable[Callable[[], Iterable[val.Line]]] = val.SECTIONS) -> pd.DataFrame:
+    """Every line of the validation with pass or miss, then what is not validated."""
     rows: list[dict[str, str]] = []
-    for section in sections if folder is not None else ():
-        for line in section(lambda name: folder / name):
+    for section in sections:
+        for line in section():
             rows.append(
                 {
                     "line": line.name,
@@ -196,47 +187,37 @@ def _number(value: float) -> str:
     return f"{value:.4g}" if np.isfinite(value) else ""
 
 
-def cross_sections(folder: Path | None) -> pd.DataFrame:
+def cross_sections() -> pd.DataFrame:
     """Measured total cross sections of our ions on H, C, O and water (mb), ours beside them and the residual in per cent."""
-    columns = ["ion", "target", "kind", "MeV/u", "measured", "error", "ours", "residual"]
-    if folder is None:
-        return pd.DataFrame(columns=columns)
-    data = pd.read_csv(folder / val.FOLDER / "total_cross_sections_measured.csv", comment="#")
-    rows = []
-    for row in data.rename(columns={"E_MeV_u": "energy"}).itertuples():
-        ion = ION_OF.get(str(row.projectile), "")
-        if not ion or row.target not in ("H", "C", "O", "H2O") or not 30 <= row.energy <= 500:
-            continue
-        changing = row.type == "TCC" and not (ion == "He" and row.value_mb == 800.0)  # that one is mass-changing, see the file
-        ours = float((charge_changing if changing else reaction)(IONS[ion], row.target, np.array([row.energy]))[0])
-        kind = "charge-changing" if changing else "reaction"
-        rows.append((ion, row.target, kind, row.energy, row.value_mb, row.err_mb, ours, 100 * (ours / row.value_mb - 1)))
-    return pd.DataFrame(rows, columns=columns).sort_values(["ion", "target", "kind", "MeV/u"])
+    data = val.read("total_cross_sections")
+    data = data[data["target"].isin(["H", "C", "O", "H2O"]) & (data["energy"] >= 30)]
+    known = {"charge-changing": charge_changing, "reaction": reaction}
+    ours = [float(known[r.kind](IONS[r.ion], r.target, np.array([r.energy]))[0]) for r in data.itertuples()]
+    return _with_residual(data, ["ion", "target", "kind"], ours)
 
 
-def partial_cross_sections(folder: Path | None) -> pd.DataFrame:
+def partial_cross_sections() -> pd.DataFrame:
     """Elemental production in water (mb per molecule), measured or from H and C of one experiment, ours and the residual."""
-    columns = ["ion", "fragment", "basis", "EXFOR", "MeV/u", "measured", "error", "ours", "residual"]
-    if folder is None:
-        return pd.DataFrame(columns=columns)
-    data = pd.read_csv(folder / val.FOLDER / "partial_cross_sections_measured.csv", comment="#", dtype={"Z_or_nuclide": str})
-    data = data[data["projectile"].isin(ION_OF) & data["E_MeV_u"].between(100, 500) & data["A"].isna()]
-    data = data[data["Z_or_nuclide"].fillna("").str.fullmatch(r"[3-9]") & ~(data["Z_or_nuclide"].eq("3"))]
-    rows = []
-    keys = ["projectile", "Z_or_nuclide", "E_MeV_u", "EXFOR_entry", "accept_half_angle_deg"]
-    for key, group in data.groupby(keys, dropna=False):
-        by = group.groupby("target")[["value_mb", "err_mb"]].mean()
+    rows, keys = [], ["ion", "element", "energy", "entry", "accept_half_angle"]
+    for (ion, element, energy, entry, _), group in val.read("partial_cross_sections").groupby(keys, dropna=False):
+        by = group.groupby("target")[["value", "error"]].mean()
         if "H2O" in by.index:
-            basis, value, error = "water", by.value_mb["H2O"], by.err_mb["H2O"]
+            basis, value, error = "water", by.value["H2O"], by.error["H2O"]
         elif {"H", "C"} <= set(by.index):
-            basis, value = "H and C", 2 * by.value_mb["H"] + WATER_FROM_CARBON * by.value_mb["C"]
-            error = np.hypot(2 * by.err_mb["H"], WATER_FROM_CARBON * by.err_mb["C"])
+            basis, value = "H and C", 2 * by.value["H"] + WATER_FROM_CARBON * by.value["C"]
+            error = np.hypot(2 * by.error["H"], WATER_FROM_CARBON * by.error["C"])
         else:
             continue
-        ion, element = ION_OF[key[0]], ELEMENTS[int(key[1]) - 1]
-        ours = element_production(ion, element, float(key[2]))
-        rows.append((ion, element, basis, key[3], key[2], value, error, ours, 100 * (ours / value - 1)))
-    return pd.DataFrame(rows, columns=columns).sort_values(["ion", "fragment", "MeV/u"])
+        rows.append((ion, element, basis, entry, energy, value, error))
+    data = pd.DataFrame(rows, columns=["ion", "fragment", "basis", "EXFOR", "energy", "value", "error"])
+    ours = [element_production(r.ion, r.fragment, r.energy) for r in data.itertuples()]
+    return _with_residual(data, ["ion", "fragment", "basis", "EXFOR"], ours)
+
+
+def _with_residual(data: pd.DataFrame, labels: list[str], ours: list[float]) -> pd.DataFrame:
+    columns = {"energy": "MeV/u", "value": "measured", "error": "error"}
+    table = data[[*labels, *columns]].rename(columns=columns).assign(ours=ours)
+    return table.assign(residual=100 * (table["ours"] / table["measured"] - 1)).sort_values([*labels[:3], "MeV/u"])
 
 
 def element_production(ion: str, element: str, energy: float) -> float:

@@ -169,7 +169,7 @@ def read_matrad(
     -------
     Dataset of the base-data contract without spectra (`check_base_data`); attribute `repaired` names what was put
     right (halo widths where the halo has no weight). Where all energies have the same tissue classes, `alpha` [1/Gy], `beta`
-    [1/Gy2] (tissue, energy, depth) and photon `alpha_x`, `beta_x` (tissue) for `ionrt.rbe.lem_kernel`; values that are not
+    [1/Gy2] (tissue, energy, depth) and photon `alpha_x`, `beta_x` (tissue) for the model ``lem_kernel``; values that are not
     numbers at depth 0 are those of the next depth.
 
     Raises

@@ -1,13 +1,13 @@
 """Our beams against published measurements, tables and Monte Carlo: what the validation book and the benchmark print.
 
-Every function takes `find`, which turns the name of a reference file into its path; nothing of the references is kept here.
+References are the frozen ones of ``datasets/reference``, whose card says where each comes from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,7 @@ from ionrt.beam.physics.water import broad_beam as bb
 from ionrt.beam.physics.water import primary as pr
 from ionrt.beam.physics.water.shower import Mesh, mesh_of
 from ionrt.ions import IONS
-
-FOLDER = "reference/transport"
-SYMBOL = {"p": "p", "He4": "He", "C12": "C", "O16": "O", "Ne20": "Ne"}
+from ionrt.resources import shipped
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,20 @@ class Line:
         return self.measured <= self.target
 
 
-Reader = Callable[[str], Path]
-
-
-def read(find: Reader, name: str) -> pd.DataFrame:
+@cache
+def read(name: str) -> pd.DataFrame:
     """A reference table."""
-    return pd.read_csv(find(f"{FOLDER}/{name}"), comment="#")
+    return pd.read_csv(shipped("datasets") / "reference" / f"{name}.csv")
+
+
+def haettner(quantity: str) -> pd.DataFrame:
+    """Points of Haettner's measurement of 12C 400 MeV/u: ``ionisation``, ``yield`` or ``angle``; depths in mm."""
+    return read("haettner_c400").query("quantity == @quantity")
+
+
+def geant4(ion: str, energy: float, model: str) -> pd.DataFrame:
+    """Slabs of a Geant4 run, depth in mm and dose in MeV/mm per primary."""
+    return read("geant4").query("ion == @ion and energy == @energy and model == @model")
 
 
 def against(name: str, ours: ArrayLike, reference: ArrayLike, target: float, unit: str = "%") -> Line:
@@ -68,14 +74,11 @@ def beam(ion: str, energy: float, end: float, **options: object) -> tuple[np.nda
     return depth, solution, bb.dose_by_origin(IONS[ion], solution).sum(0)
 
 
-def stopping_lines(find: Reader) -> Iterator[Line]:
+def stopping_lines() -> Iterator[Line]:
     """Ranges and stopping powers against ICRU 90 (p, He) and revised ICRU 73 (C, O, Ne; ranges of O, Ne: CATIMA)."""
     limit = {"p": 0.1, "He": 0.1, "C": 0.15, "O": 0.2, "Ne": 0.2}
-    for label, rows in read(find, "stopping_range.csv").groupby("ion"):
-        ion = SYMBOL[str(label)]
-        energy = rows["E_MeV_u"].to_numpy()
-        reach = 10 * (rows["R_ICRU90"] if rows["R_ICRU90"].notna().any() else rows["R_catima"]).to_numpy()
-        power = rows["S_ICRU90_el" if ion in ("p", "He") else "S_ICRU73rev_el"].to_numpy()
+    for ion, rows in ((str(ion), rows) for ion, rows in read("stopping_range").groupby("ion", sort=False)):
+        energy, reach, power = rows["energy"].to_numpy(), 10 * rows["csda_range"].to_numpy(), rows["stopping_power"].to_numpy()
         inside = (reach < 300) & (energy >= 10)
         yield against(f"range {ion} (< 300 mm)", csda_range(ion, energy).values[inside], reach[inside], limit[ion], "mm")
         ours, known = stopping_power(ion, energy).values, np.isfinite(power)
@@ -103,18 +106,16 @@ MEASURED_80 = 275.87  # mm, where Haettner's ionisation has fallen to 80 % of it
 NOMINAL_DEPTHS = (59, 159, 258, 279, 289, 312, 347)  # mm, where the fragments were counted; digitised points scatter by 2 mm
 
 
-def haettner_lines(find: Reader) -> Iterator[Line]:
+def haettner_lines() -> Iterator[Line]:
     """12C 400 MeV/u in water: depth dose, build-up of fragments, angular widths."""
-    data = read(find, "haettner_12C_400_water.csv")
     depth, s, dose = beam("C", 400.0, 380.0, energy_spread=0.001, cone=np.deg2rad(10))
     shift = MEASURED_80 - fall(depth, dose, 0.8)
-    yield from ionisation_lines(data[data.quantity == "ionisation_rel"], depth + shift, dose)
+    yield from ionisation_lines(haettner("ionisation"), depth + shift, dose)
     for element, charge, limit in (("He", 2, 6), ("B", 5, 15), ("Be", 4, 15), ("Li", 3, 15), ("H", 1, 20)):
-        rows = data[data.quantity.str.startswith("yield") & (data.element == element)]
-        nominal = [min(NOMINAL_DEPTHS, key=lambda z: abs(z - read)) for read in 10 * rows.depth_cm]
-        ours = np.interp(np.array(nominal) - shift, depth, s.cone[:, charge - 1])
+        rows = haettner("yield").query("element == @element")
+        ours = np.interp(nominal(rows.depth) - shift, depth, s.cone[:, charge - 1])
         yield against(f"C 400 number of {element} within 10 deg", ours, rows.value.to_numpy(), limit)
-    yield from angle_lines(data, shift)
+    yield from angle_lines(shift)
 
 
 def nominal(read: ArrayLike) -> np.ndarray:
@@ -125,7 +126,7 @@ def nominal(read: ArrayLike) -> np.ndarray:
 
 def ionisation_lines(points: pd.DataFrame, depth: np.ndarray, dose: np.ndarray) -> Iterator[Line]:
     """Depth dose against the measured relative ionisation under two normalisations, and in units of its error bars."""
-    z, measured = 10 * points.depth_cm.to_numpy(), points.value.to_numpy()
+    z, measured = points.depth.to_numpy(), points.value.to_numpy()
     ours = np.interp(z, depth, dose)
     rise = z <= 273
     plateau = z < 73
@@ -139,17 +140,16 @@ def ionisation_lines(points: pd.DataFrame, depth: np.ndarray, dose: np.ndarray) 
             ("tail", z > 281, 10.0),
         ):
             yield against(f"C 400 {label}, {name}", scale * ours[where], measured[where], target)
-    pull = ((scale * ours - measured) / points.err1.to_numpy())[rise]
+    pull = ((scale * ours - measured) / points.error.to_numpy())[rise]
     yield Line("C 400 dose 2.2 to 27.3 cm, mean square in error bars", float(np.mean(pull**2)), 1.0, "")
 
 
-def angle_lines(data: pd.DataFrame, shift: float) -> Iterator[Line]:
+def angle_lines(shift: float) -> Iterator[Line]:
     """Half widths of the angular distributions of H and He at 15.9 cm."""
     edges = np.array([0.3, 0.7, 1.3, 1.8, 2.4, 3.0, 3.8, 4.6, 5.4])
     rings = [cone_numbers(float(a)) for a in edges]
     for element, charge in (("H", 1), ("He", 2)):
-        rows = data[(data.quantity == "angular_arb") & (data.element == element) & (data.depth_cm == 15.9)]
-        rows = rows[rows.angle_deg >= -0.1].groupby("angle_deg").value.mean()
+        rows = haettner("angle").query("element == @element and angle >= -0.1").groupby("angle").value.mean()
         target = half_width(rows.index.to_numpy(), rows.to_numpy())
         inside = np.array([np.interp(159 - shift, z, n[:, charge - 1]) for z, n in rings])
         density = np.diff(inside, prepend=0) / np.diff(edges**2, prepend=0)
@@ -182,10 +182,10 @@ class Compared:
         return ours, theirs
 
 
-def compare(find: Reader, ion: str, energy: float, model: str) -> Compared:
+def compare(ion: str, energy: float, model: str) -> Compared:
     """Our depth dose averaged over the slabs of the Monte Carlo."""
-    data = read(find, f"geant4_{ion}{energy:.0f}_{model}.csv")
-    z, theirs = data.depth_mm.to_numpy(), data.dose_total.to_numpy()
+    data = geant4(ion, energy, model)
+    z, theirs = data.depth.to_numpy(), data.dose.to_numpy()
     width = np.gradient(z)
     depth, s, dose = beam(ion, energy, z[-1] + 10)
     reach = fall(depth, dose, 0.8)
@@ -200,7 +200,7 @@ def compare(find: Reader, ion: str, energy: float, model: str) -> Compared:
     survival = np.interp(at, start.depth, alive), np.interp(at + shift, z, data.n_primary)
     number = IONS[ion].charge
     count = np.interp(at, depth, bb.fluence(IONS[ion], s)[number - 1])
-    charge = count, np.interp(at + shift, z, data.n_primary + data[f"n_z{number}"])
+    charge = count, np.interp(at + shift, z, data.n_primary + data.n_same_charge)
     sums = ((ours * width).sum() / s.energy_in, (theirs * width).sum() / s.energy_in)
     return Compared(z, reach, smooth(ours), smooth(theirs), survival, charge, sums)
 
@@ -218,10 +218,10 @@ MODELS = {
 }
 
 
-def monte_carlo_lines(find: Reader) -> Iterator[Line]:
+def monte_carlo_lines() -> Iterator[Line]:
     """Against Geant4; where several ion models exist, the distance to the band that they span."""
     for (ion, energy), names in MODELS.items():
-        runs = [compare(find, ion, energy, m) for m in names]
+        runs = [compare(ion, energy, m) for m in names]
         label, first = f"{ion} {energy:.0f}", runs[0]
         where = (first.depth > 3) & (first.depth < 0.9 * first.reach)
         yield banded(f"{label} plateau", runs, where, 3.0)
@@ -251,7 +251,7 @@ def banded(name: str, runs: list[Compared], where: np.ndarray, target: float) ->
     return Line(name, 100 * float(apart[k]), target, "%", float(run.theirs[where][k]), float(run.ours[where][k]))
 
 
-def let_lines(find: Reader) -> Iterator[Line]:
+def let_lines() -> Iterator[Line]:
     """LETd of primaries against the stopping power, with target fragments against Monte Carlo figures, monotony."""
     for ion, energy in (("p", 150.0), ("He", 150.0), ("C", 300.0), ("O", 300.0), ("Ne", 350.0)):
         reach = float(csda_range(ion, energy)[0])
@@ -268,13 +268,13 @@ def let_lines(find: Reader) -> Iterator[Line]:
             figure = {"p": 8.8, "He": 4.6}[ion]
             near = float(np.interp(5.0, depth, let[2]))
             yield against(f"LETd {ion} 150 with target fragments near the entrance", near, figure, 30.0)
-    yield from carbon_let_lines(find)
+    yield from carbon_let_lines()
 
 
 RECOIL_LET = 140.0  # keV/um, mean of what a reaction of an ion leaves on the spot
 
 
-def carbon_let_lines(find: Reader) -> Iterator[Line]:
+def carbon_let_lines() -> Iterator[Line]:
     """LETd of carbon with target fragments where no reference gives it: Geant4's share of dose that is not the primaries'
     in the first millimetre (almost all from the target) at one LET of the recoils; the nearest of the models."""
     for energy in (200.0, 400.0):
@@ -283,8 +283,8 @@ def carbon_let_lines(find: Reader) -> Iterator[Line]:
         power = float(stopping_power("C", energy)[0]) / 10
         expected = []
         for model in MODELS["C", energy]:
-            first = read(find, f"geant4_C{energy:.0f}_{model}.csv")[:2]
-            share = 1 - first.dose_primary.sum() / first.dose_total.sum()
+            first = geant4("C", energy, model)[:2]
+            share = 1 - first.dose_primary.sum() / first.dose.sum()
             expected.append((1 - share) * power + share * RECOIL_LET)
         name = f"LETd C {energy:.0f} with target fragments at 0.5 mm, Geant4's share"
         yield nearest(against(name, ours, value, 10.0) for value in expected)
@@ -301,7 +301,7 @@ def finer(ion: str) -> dict[str, Mesh]:
     }
 
 
-def numerical_lines(find: Reader) -> Iterator[Line]:
+def numerical_lines() -> Iterator[Line]:
     """Energy balance and independence of the step sizes."""
     for ion, energy in (("p", 150.0), ("He", 200.0), ("C", 400.0), ("Ne", 350.0)):
         reach = float(csda_range(ion, energy)[0])
@@ -317,7 +317,7 @@ def numerical_lines(find: Reader) -> Iterator[Line]:
             yield against(f"{ion} {energy:.0f} LETd, {name} halved", let[:, before], finest, 0.5)
 
 
-def lateral_lines(find: Reader) -> Iterator[Line]:
+def lateral_lines() -> Iterator[Line]:
     """Lateral spread at the end of range against Kanematsu's empirical form (arXiv:0810.1390)."""
     for ion, isotope in IONS.items():
         for reach in (100.0, 200.0, 270.0):
@@ -337,7 +337,7 @@ def lateral_lines(find: Reader) -> Iterator[Line]:
 SECTIONS = (stopping_lines, haettner_lines, monte_carlo_lines, let_lines, numerical_lines, lateral_lines)
 
 
-def lines(find: Reader) -> Iterator[Line]:
+def lines() -> Iterator[Line]:
     """All lines of the validation."""
     for section in SECTIONS:
-        yield from section(find)
+        yield from section()

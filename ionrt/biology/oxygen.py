@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -148,14 +147,3 @@ def osmk23_at(tissue: str | Osmk23, *, po2: float, z0_exponent: float) -> Smk:
         f"{t.citation}; f_z0 unconfirmed; {content_hash(t, p)}",
         "?",
     )
-
-
-def osmk21_at(tissue: str | Osmk21, *, po2: float, zd: float) -> Smk:
-    """The OSMK 2021 of one radiation (`zd` [Gy]) at `po2` [mmHg] as an SMK set, for survival curves of one particle.
-
-    Parameters, errors, reference: as `osmk21_resistance`. Returns: `Smk` with alpha_L + alpha_S / R and beta0 / R^2.
-    """
-    t = get_tissue(tissue, Osmk21)
-    r = float(osmk21_resistance(float(zd), po2=po2, tissue=t))
-    cell = Smk(t.name, t.cell, t.alpha0, t.beta0, t.domain_radius, t.nucleus_radius, t.z0, t.citation, t.confidence)
-    return replace(cell, name=f"{t.name} at {po2:g} mmHg", alpha0=t.alpha_l + t.alpha_s / r, beta0=t.beta0 / r**2)

@@ -88,7 +88,7 @@ def patient_features(
 
 def _content(folder: Path) -> str:
     """What tells one study from another that takes its folder: names and contents of all files."""
-    from ionrt.patient.door import files_of
+    from ionrt.patient.reading.door import files_of
 
     parts: list[object] = []
     for file in files_of(folder):

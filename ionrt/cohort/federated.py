@@ -259,29 +259,9 @@ def combine(summaries: Sequence[Mapping[str, Any] | str | Path]) -> pd.DataFrame
     if len(origins) > 1:
         raise IonrtError("combine: one summary is SYNTHETIC and another clinical; they cannot be pooled")
     _refuse_two_meanings(given)
-    rows = []
-    for key, values in _collected(given).items():
-        kind, term, indication, endpoint, years = key
-        result = _dersimonian_laird(np.array([v[0] for v in values]), np.array([v[1] for v in values]))
-        rows.append(
-            {"kind": kind, "term": term, "indication": indication, "endpoint": endpoint, "years": years, **_shown(kind, result)}
-        )
-    columns = [
-        "kind",
-        "term",
-        "indication",
-        "endpoint",
-        "years",
-        "sites",
-        "estimate",
-        "se",
-        "lower",
-        "upper",
-        "tau2",
-        "i2",
-        "q",
-    ]
-    out = pd.DataFrame(rows, columns=columns)
+    of = ("kind", "term", "indication", "endpoint", "years")
+    rows = [dict(zip(of, key, strict=True)) | _shown(key[0], values) for key, values in _collected(given).items()]
+    out = pd.DataFrame(rows, columns=[*of, "sites", "estimate", "se", "lower", "upper", "tau2", "i2", "q"])
     out.attrs = {"origin": next(iter(origins)), "sites": [s["site"] for s in given]}
     return out
 
@@ -313,16 +293,15 @@ def _collected(summaries: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], 
     return out
 
 
-def _dersimonian_laird(estimate: np.ndarray, se: np.ndarray) -> dict[str, float]:
-    if estimate.size == 1:
-        return {"sites": 1, "estimate": float(estimate[0]), "se": float(se[0]), "tau2": 0.0, "i2": 0.0, "q": 0.0}
-    row = meta_analysis(pd.DataFrame({"estimate": estimate, "se": se}), method="DL").iloc[0]
-    return {"sites": estimate.size, **{c: float(row[c]) for c in ("estimate", "se", "tau2", "i2", "q")}}
-
-
-def _shown(kind: str, result: Mapping[str, float]) -> dict[str, float]:
-    """The pooled result on the scale people read."""
-    low, high = result["estimate"] - 1.959963985 * result["se"], result["estimate"] + 1.959963985 * result["se"]
+def _shown(kind: str, sites: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """The pooled (estimate, se) of the sites on the scale people read; one site alone passes through."""
+    if len(sites) == 1:
+        (estimate, se), half = sites[0], 1.959963984540054 * sites[0][1]
+        row = {"estimate": estimate, "se": se, "lower": estimate - half, "upper": estimate + half}
+        row |= dict.fromkeys(("tau2", "i2", "q"), 0.0)
+    else:
+        pooled = meta_analysis(pd.DataFrame(sites, columns=["estimate", "se"]), method="DL").iloc[0]
+        row = {c: float(pooled[c]) for c in ("estimate", "se", "lower", "upper", "tau2", "i2", "q")}
     scale = {"survival": lambda x: float(np.exp(-np.exp(x))), "rate": lambda x: float(np.exp(x)), "effect": float}[kind]
-    ends = sorted((scale(low), scale(high)))
-    return {**result, "estimate": scale(result["estimate"]), "lower": ends[0], "upper": ends[1]}
+    lower, upper = sorted((scale(row["lower"]), scale(row["upper"])))
+    return {"sites": len(sites), **row, "estimate": scale(row["estimate"]), "lower": lower, "upper": upper}

@@ -18,10 +18,7 @@ import platformdirs
 
 from ionrt.quantities import IonrtError
 
-SEEN = {
-    "patient": ["pid", "indication", "sex", "consent_scope", "origin"],
-    "event": ["pid", "endpoint", "day", "code"],
-}
+SEEN = {"patient": ["pid", "indication", "sex", "consent_scope", "origin"], "event": ["pid", "endpoint", "day", "code"]}
 
 
 class Noise:

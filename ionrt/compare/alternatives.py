@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,8 @@ from ionrt.compare.cases import (
 from ionrt.compare.comparison import Comparison
 from ionrt.ions import IONS, in_words
 from ionrt.patient import regrid
-from ionrt.plan.engine.influence import BeamInfluence
+from ionrt.plan.engine.influence import BeamInfluence, Influence
+from ionrt.plan.mixture import join_influences
 from ionrt.plan.setup.beams import ReachError
 from ionrt.plan.setup.objectives import Objective, default_objectives
 from ionrt.plan.setup.room import GANTRY_1
@@ -61,6 +62,7 @@ def compare_ions(
     iterations: int = 200,
     calibration: str | Path | None = None,
     base: Mapping[str, xr.Dataset] | None = None,
+    store: str | Path | None = None,
 ) -> Comparison:
     """Plan the same target with each ion at the same prescribed RBE-weighted dose per fraction.
 
@@ -69,14 +71,23 @@ def compare_ions(
     Parameters
     ----------
     patient : Dataset of `read_dicom` (CT, structures, contours).
-    target : its name; organs : names of organs at risk, default the four nearest structures.
-    ions : of ``p He C O Ne``; gantry_angles : one beam each [degrees]; room : where.
-    prescription : Gy (RBE) per fraction; fractions : number of fractions (for the record).
-    model : one of `ionrt.rbe.MODELS` with its `parameters`; let_definition : of LETd.
+    target : its name.
+    organs : names of organs at risk, default the four nearest structures.
+    ions : of ``p He C O Ne``.
+    gantry_angles : one beam each [degrees].
+    room : where.
+    prescription : Gy (RBE) per fraction.
+    fractions : number of fractions (for the record).
+    model, parameters : one of `ionrt.rbe.MODELS` and its parameters.
     proton_model : dose system of protons where `model` is a clinical dose relative to a carbon beam (``nirs_mkm``): by default
         the constant RBE of 1.1 that proton clinics prescribe with.
-    spacing : of the dose grid [mm]; iterations : of the optimiser at most; calibration : CSV with ``hu, spr``, default generic.
+    let_definition : of LETd.
+    spacing : of the dose grid [mm].
+    iterations : of the optimiser at most.
+    calibration : CSV with ``hu, spr``, default generic.
     base : {ion: Dataset}, base data of your own, default `ionrt.beam.base_data`.
+    store : folder that keeps influences, from which another prescription, dose system or objective is planned without computing
+        doses again.
 
     Returns
     -------
@@ -98,7 +109,9 @@ def compare_ions(
         settings = (target, prescription, fractions, system, (parameters or {}) if system == model else {}, objectives, spacing)
         wanted[ion] = plan.Plan(plan.beam_set(ion, gantry_angles, room=room), *settings, let_definition=let_definition)
     measured = patient.sel(structure=[target, *chosen])
-    return _compare("ion", patient, grid, wanted, target, chosen, measured, model, iterations, calibration, base, by="beam")
+    return _compare(
+        "ion", patient, grid, wanted, target, chosen, measured, model, iterations, calibration, base, store, by="beam"
+    )
 
 
 def compare_options(
@@ -124,6 +137,7 @@ def compare_options(
     scenarios: Sequence[plan.Scenario] = (),
     calibration: str | Path | None = None,
     base: Mapping[str, xr.Dataset] | None = None,
+    store: str | Path | None = None,
 ) -> Comparison:
     """Plan the same target in several ways with the same objectives; beams that options share are computed once.
 
@@ -131,17 +145,28 @@ def compare_options(
 
     Parameters
     ----------
-    patient : Dataset of `read_dicom`; options : {name: beams}, e.g. of `ionrt.plan.beam_set`; one room each.
-    target : structure that is prescribed to; gtv : where LETd is judged, default the target; organs : default the four nearest.
-    prescription : Gy (RBE) per fraction; fractions : for the record; model : one of `ionrt.rbe.MODELS` with its `parameters`.
+    patient : Dataset of `read_dicom`.
+    options : {name: beams}, e.g. of `ionrt.plan.beam_set`; one room each.
+    target : structure that is prescribed to.
+    gtv : where LETd is judged, default the target.
+    organs : default the four nearest.
+    prescription : Gy (RBE) per fraction.
+    fractions : for the record.
+    model, parameters : one of `ionrt.rbe.MODELS` and its parameters.
     proton_model : dose system of options with protons alone, where `model` is relative to a carbon beam.
-    let_definition : of LETd; let_minimum : LETd [keV/um] below which a voxel of the GTV is penalised, the same for every option
-        (None: no such objective), with `let_weight` per (keV/um)2.
+    let_definition : of LETd.
+    let_minimum : LETd [keV/um] below which a voxel of the GTV is penalised, the same for every option (None: no such
+        objective).
+    let_weight : of that objective, per (keV/um)2.
     limits : further objectives of `ionrt.plan`, the same for every option, e.g. organ limits.
-    spacing : of the dose grid, margin : around the target that spots cover, spot_spacing : in the isocentre plane [mm].
+    spacing : of the dose grid [mm].
+    margin : around the target that spots cover [mm].
+    spot_spacing : in the isocentre plane [mm].
     iterations : of the optimiser at most.
     scenarios : of `ionrt.plan`, the nominal one first, for worst cases of target and GTV; the plans are nominal.
-    calibration : CSV with ``hu, spr``, default generic; base : {ion: Dataset}, default `ionrt.beam.base_data`.
+    calibration : CSV with ``hu, spr``, default generic.
+    base : {ion: Dataset}, default `ionrt.beam.base_data`.
+    store : folder that keeps influences, see `compare_ions`.
 
     Returns
     -------
@@ -168,7 +193,20 @@ def compare_options(
         plans[name] = plan.Plan(beams, *settings, spacing, margin, spot_spacing, let_definition)
     measured = grid["structures"].sel(structure=list(dict.fromkeys([target, gtv, *chosen])))
     return _compare(
-        "option", patient, grid, plans, gtv, chosen, measured, model, iterations, calibration, base, by="ion", under=scenarios
+        "option",
+        patient,
+        grid,
+        plans,
+        gtv,
+        chosen,
+        measured,
+        model,
+        iterations,
+        calibration,
+        base,
+        store,
+        by="ion",
+        under=scenarios,
     )
 
 
@@ -195,6 +233,7 @@ def _compare(
     iterations: int,
     calibration: str | Path | None,
     base: Mapping[str, xr.Dataset] | None,
+    store: str | Path | None,
     *,
     by: str,
     under: Sequence[plan.Scenario] = (),
@@ -206,9 +245,10 @@ def _compare(
     patient_spr, data = planning_patient(patient, calibration), base_of((b.ion for p in plans.values() for b in p.beams), base)
     times = Counter(b for p in plans.values() for b in p.beams)
     shared = [b for b, n in times.items() if n > 1 or under]
-    parts = side_by_side(lambda b: _influence(patient_spr, replace(first, beams=(b,)), data), shared, "beams") if shared else {}
+    reach = partial(_influence, data=data, store=store)
+    parts = side_by_side(lambda b: reach(patient_spr, replace(first, beams=(b,))), shared, "beams") if shared else {}
     also = (model,) if kind == "ion" else ()
-    work = partial(_planned, patient_spr, parts, data, by, also, iterations)
+    work = partial(_planned, patient_spr, parts, reach, by, also, iterations)
     made = side_by_side(lambda case: work(plans[case]), plans, f"{kind}s")
     done = {case: one for case, one in made.items() if isinstance(one, Planned)}
     unreachable = {case: str(one) for case, one in made.items() if isinstance(one, ReachError)}
@@ -238,18 +278,20 @@ def _let_counts(
     return maps["dose"].where(inside).median(("z", "y", "x")), words
 
 
-def _influence(patient: xr.Dataset, wanted: plan.Plan, data: Mapping[str, xr.Dataset]) -> plan.Influence | ReachError:
+def _influence(
+    patient: xr.Dataset, wanted: plan.Plan, *, data: Mapping[str, xr.Dataset], store: str | Path | None
+) -> Influence | ReachError:
     """The influence of a plan, or why it does not reach."""
     try:
-        return plan.influence(patient, wanted, base=data)
+        return plan.influence(patient, wanted, base=data, store=store)
     except ReachError as error:
         return error
 
 
 def _planned(
     patient: xr.Dataset,
-    parts: Mapping[plan.Beam, plan.Influence | ReachError],
-    data: Mapping[str, xr.Dataset],
+    parts: Mapping[plan.Beam, Influence | ReachError],
+    reach: Callable[[xr.Dataset, plan.Plan], Influence | ReachError],
     by: str,
     also: Iterable[str],
     iterations: int,
@@ -259,11 +301,11 @@ def _planned(
     start = time.perf_counter()
     own = tuple(b for b in wanted.beams if b not in parts)
     found = [parts[b] for b in wanted.beams if b in parts]
-    found += [_influence(patient, replace(wanted, beams=own), data)] if own else []
-    reached = [one for one in found if isinstance(one, plan.Influence)]
+    found += [reach(patient, replace(wanted, beams=own))] if own else []
+    reached = [one for one in found if isinstance(one, Influence)]
     if len(reached) < len(found):
         return next(one for one in found if isinstance(one, ReachError))
-    influence = plan.join_influences(wanted, reached)
+    influence = join_influences(wanted, reached)
     weights = plan.optimise(patient, wanted, influence, iterations=iterations)
     field = plan.field(influence, weights, by=by, **asked_of(wanted, *also))
     return Planned(wanted, weights, field, time.perf_counter() - start)
@@ -278,7 +320,7 @@ def _maps(one: Planned) -> xr.Dataset:
 
 
 def _moved(
-    parts: Mapping[plan.Beam, plan.Influence], scene: Scene, scenario: plan.Scenario, index: np.ndarray, beam: plan.Beam
+    parts: Mapping[plan.Beam, Influence], scene: Scene, scenario: plan.Scenario, index: np.ndarray, beam: plan.Beam
 ) -> BeamInfluence:
     return in_scenario(parts[beam], scene, scenario, index)[0]
 
@@ -301,7 +343,7 @@ def _under(
         moved = side_by_side(partial(_moved, parts, scene, scenario, index), used, scenario.label)
         rows = []
         for one in made.values():
-            there = plan.join_influences(one.plan, [replace(parts[b], beams=(moved[b],)) for b in one.plan.beams])
+            there = join_influences(one.plan, [replace(parts[b], beams=(moved[b],)) for b in one.plan.beams])
             maps = planned_maps(one.plan, plan.field(there, one.weights, **asked_of(one.plan)))
             rows.append(scenario_metrics(maps, inside))
         found.append(xr.concat(rows, pd.Index(list(made), name="case"), combine_attrs="drop_conflicts"))

@@ -12,24 +12,16 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import evaluate, plan, rbe
-from ionrt.compare.cases import (
-    GY,
-    KEV,
-    LET_ABOVE,
-    Planned,
-    about_systems,
-    as_quantity,
-    asked_of,
-    body_of,
-    mean_let,
-    outside,
-    planned_maps,
-    systems_in_words,
-    whose,
-)
-from ionrt.evaluate.profile import centroid
+from ionrt.compare import cases
+from ionrt.compare.cases import GY, KEV, LET_ABOVE, Planned
+from ionrt.evaluate.bands import error_parts
+from ionrt.evaluate.histograms import mean_value
+from ionrt.evaluate.profile import centroid, ratio_to_target
 from ionrt.ions import in_words
 from ionrt.let import let_d
+from ionrt.plan.fields import scenario_field
+from ionrt.plan.mixture import spot_table
+from ionrt.plan.setup.scenarios import scenarios_random
 from ionrt.quantities import IonrtError
 
 
@@ -83,7 +75,7 @@ class Comparison:
     @cached_property
     def body(self) -> xr.DataArray:
         """The outline of the patient as fractions (z, y, x)."""
-        return body_of(self.grid)
+        return cases.body_of(self.grid)
 
     @property
     def outlines(self) -> xr.DataArray:
@@ -117,7 +109,9 @@ class Comparison:
                 parts[str(da.name)].append(line.expand_dims(case=[case]))
         inside = parts["dose"][0].isel(case=0, drop=True).notnull()
         joined = [xr.concat(p, "case", combine_attrs="drop_conflicts").where(inside, drop=True) for p in parts.values()]
-        return [da.assign_coords(distance=("distance", da["distance"].values - skin, {"units": "mm"})) for da in joined]
+        about = {k: v for k, v in self.maps["rbe_dose"].attrs.items() if k in ("rbe_model", "synthetic")}
+        depth = ("distance", joined[0]["distance"].values - skin, {"units": "mm"})
+        return [da.assign_coords(distance=depth).assign_attrs(about) for da in joined]
 
     def target_depth(self, beam: int = 0) -> tuple[float, float]:
         """Where the beam's axis enters and leaves the target, mm from the skin."""
@@ -135,7 +129,7 @@ class Comparison:
         dosed, percent = self._first(self.dosed()), 100.0 / self.prescription
         dose = evaluate.statistics(maps["rbe_dose"], self._in(t), percent=(95, 2, 98, 50))
         let = evaluate.statistics(maps["let_d"].where(dosed), self._in(g), percent=(98,))
-        mean = mean_let(maps, self._in(g), dosed)
+        mean = cases.mean_let(maps, self._in(g), dosed)
         physical = evaluate.statistics(maps["dose"], self._in(t), percent=(50,))
         rows: dict[str, dict[str, Any]] = {}
         for case, one in self.plans.items():
@@ -150,12 +144,12 @@ class Comparison:
                 row[f"{g} worst-case LETd L98 {KEV}"] = float(worst["L98"].sel(structure=g))
             row[f"{t} RBE-weighted / physical dose"] = d["mean"] / physical.loc[(case, t), "mean"]
             if "beam" in one.field.dims:
-                row[f"RBE-weighted dose, entrance / {t}"] = self._ratio(case, evaluate.entrance_to_target)
-                row[f"RBE-weighted dose, behind / {t}"] = self._ratio(case, evaluate.tail_to_target)
+                row[f"RBE-weighted dose, entrance / {t}"] = self._ratio(case, "entrance")
+                row[f"RBE-weighted dose, behind / {t}"] = self._ratio(case, "tail")
             rows[case] = row
         table = pd.DataFrame.from_dict(rows, orient="index")
         if self._whole:
-            beyond = outside(self.body, self.grid, t)
+            beyond = cases.outside(self.body, self.grid, t)
             for quantity, name in (("rbe_dose", "RBE-weighted"), ("dose", "physical")):
                 unit = GY[1:-1] if quantity == "rbe_dose" else "Gy"
                 found = evaluate.integral_dose(maps[quantity], beyond).squeeze("structure")
@@ -168,7 +162,7 @@ class Comparison:
             return pd.DataFrame(columns=[*map(self._word, self.plans)]).rename_axis("no organ was found or asked for")
         organs, dosed = self._in(*self.organs), self._first(self.dosed())
         dose = evaluate.statistics(self._nominal["rbe_dose"], organs, percent=(2,), cc=(0.03,))
-        let, course = mean_let(self._nominal, organs, dosed), f"course of {self.fractions}"
+        let, course = cases.mean_let(self._nominal, organs, dosed), f"course of {self.fractions}"
         rows = {}
         for organ in self.organs:
             for label, column, times in (
@@ -221,17 +215,17 @@ class Comparison:
             for model in dict.fromkeys((one.plan.model, self.model)):
                 parameters = next((p.plan.parameters for p in self.plans.values() if p.plan.model == model), {})
                 weighted = rbe.apply_model(self._total(case), model, **parameters)
-                mean = evaluate.mean_value(weighted, shown).compute()
+                mean = mean_value(weighted, shown).compute()
                 row = {f"{s} mean {GY}": float(mean.sel(structure=s)) for s in (self.target, *self.organs)}
                 if self._whole:
-                    beyond = evaluate.integral_dose(weighted, outside(self.body, self.grid, self.target))
+                    beyond = evaluate.integral_dose(weighted, cases.outside(self.body, self.grid, self.target))
                     row[f"integral dose outside {self.target} [Gy (RBE) L]"] = float(beyond.squeeze())
                 rows[(self._word(case), model + (" (planned)" if model == one.plan.model else ""))] = row
         return _two_levels(rows, [self.kind, "RBE-weighted dose in"])
 
     def spot_table(self) -> pd.DataFrame:
         """Spots, particles and energies of each case and beam."""
-        parts = {self._word(case): plan.spot_table(one.weights) for case, one in self.plans.items()}
+        parts = {self._word(case): spot_table(one.weights) for case, one in self.plans.items()}
         return pd.concat(parts, names=[self.kind, "beam"])
 
     def share_table(self) -> pd.DataFrame:
@@ -252,7 +246,7 @@ class Comparison:
         wanted = [(self.target, "D95", "min", GY), (self.gtv, "L98", "min", KEV), (self.target, "D2", "max", GY)]
         wanted += [(organ, metric, "max", GY) for organ in self.organs if organ in known for metric in ("D2", "mean")]
         for structure, metric, worst, unit in wanted:
-            values = evaluate.band(as_quantity(found[metric].sel(structure=structure, drop=True)), percent=())
+            values = evaluate.band(cases.as_quantity(found[metric].sel(structure=structure, drop=True)), percent=())
             for label, statistic in (("nominal", "nominal"), ("expected", "expected"), ("worst", worst)):
                 rows[(f"{structure} {metric} {unit}", label)] = {
                     self._word(c): float(values.sel(statistic=statistic, case=c)) for c in self.plans
@@ -262,7 +256,7 @@ class Comparison:
     def in_scenarios(self) -> list[xr.DataArray]:
         """D95 of the target and L98 of the GTV (case, scenario), as `ionrt.plot.scenario_points` draws them."""
         found = {"D95": self.target, "L98": self.gtv}
-        return [as_quantity(self._scenarios[m].sel(structure=s, drop=True)) for m, s in found.items()]
+        return [cases.as_quantity(self._scenarios[m].sel(structure=s, drop=True)) for m, s in found.items()]
 
     def course_table(
         self, case: str, *, range_error: float, setup_error: float, patients: int = 4, fractions: int = 4, seed: int = 1
@@ -274,16 +268,15 @@ class Comparison:
         one, half = self.plans[case], 0.5 * setup_error
         if one.influence is None:
             raise IonrtError(f"course_table: the influence of {case!r} was not kept; see compare_robustness")
-        drawn = plan.scenarios_random(
+        drawn = scenarios_random(
             patients, seed=seed, range_sigma=0.5 * range_error, setup_sigma=half, daily_sigma=half, fractions=fractions
         )
-        found = plan.scenario_field(
-            self.patient, one.influence, one.weights, drawn, within=(self.target,), **asked_of(one.plan)
-        )
-        maps, rows = planned_maps(one.plan, found), {}
+        asked = cases.asked_of(one.plan)
+        found = scenario_field(self.patient, one.influence, one.weights, drawn, within=(self.target,), **asked)
+        maps, rows = cases.planned_maps(one.plan, found), {}
         for label, name, percent in ((f"D95 {GY}", "rbe_dose", 95.0), (f"L98 {KEV}", "let_d", 98.0)):
             metric = evaluate.dose_at_volume(maps[name], self._in(self.target), percent=percent).isel(structure=0)
-            parts = evaluate.error_parts(metric.compute())
+            parts = error_parts(metric.compute())
             rows[label] = {str(p): float(parts.sel(part=p)) for p in parts["part"].values}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("per fraction")
 
@@ -294,13 +287,13 @@ class Comparison:
     def summary_table(self) -> pd.DataFrame:
         """What was asked: target, prescription, dose system, beams, and the cases that reach or do not."""
         some = self._nominal["dose"].isel(case=0, drop=True)
-        size = float(evaluate.mean_value(some, self._in(self.target))["volume"].squeeze())
+        size = float(mean_value(some, self._in(self.target))["volume"].squeeze())
         beams = dict.fromkeys(b.name.removeprefix(f"{b.ion} ") for one in self.plans.values() for b in one.plan.beams)
         rows = {
             "target": f"{self.target}, {size:.1f} cm³",
             "prescription": f"{self.prescription:g} Gy (RBE) per fraction, fractions: {self.fractions}",
-            "patient": whose(self.patient).rstrip(".") or "read from DICOM",
-            "dose system": systems_in_words(self.systems),
+            "patient": cases.whose(self.patient).rstrip(".") or "read from DICOM",
+            "dose system": cases.systems_in_words(self.systems),
             "LETd": f"dose average, definition “{self.maps['let_d'].attrs['let_definition']}”",
             "beams": ", ".join(f"{b}°" for b in beams),
             "organs at risk": ", ".join(self.organs),
@@ -315,18 +308,16 @@ class Comparison:
     def ions(self) -> str:
         """Whose plans of which ions these are: sentences for captions."""
         ions = dict.fromkeys(in_words(b.ion) for one in self.plans.values() for b in one.plan.beams)
-        return f"{whose(self.patient)} Ions: {', '.join(ions)}.".strip()
+        return f"{cases.whose(self.patient)} Ions: {', '.join(ions)}.".strip()
 
     def caption(self, what: str, *, let: bool = True) -> str:
         """A caption with the definitions that every table needs; `let`: those of LETd, too."""
-        system = systems_in_words(self.systems)
+        system = cases.systems_in_words(self.systems)
         missing = f" Not within reach: {', '.join(map(self._word, self.unreachable))}." if self.unreachable else ""
         definition = f"definition “{self.maps['let_d'].attrs['let_definition']}”"
         quality = f" LETd: dose average, {definition}, {self.above}, means weighted with dose." if let else ""
-        return (
-            f"{what} {self.ions} Dose system: {system}.{about_systems(system)}{quality} Doses per fraction, unless it says"
-            f" course.{missing}"
-        )
+        about = f"{what} {self.ions} Dose system: {system}.{cases.about_systems(system)}{quality}"
+        return f"{about} Doses per fraction, unless it says course.{missing}"
 
     def key_numbers(self) -> str:
         """Rounded figures that must come out the same on every machine."""
@@ -383,13 +374,13 @@ class Comparison:
         at = target["distance"].values
         return float(at[body.values].min()), float(at[target.values].min()), float(at[target.values].max())
 
-    def _ratio(self, case: str, of: Any) -> float:
+    def _ratio(self, case: str, side: str) -> float:
         """Mean over the beams of a ratio of RBE-weighted dose, each beam alone."""
         wanted, target = self.plans[case].plan, self.grid["structures"].sel(structure=self.target)
         found = []
         for k, beam in enumerate(wanted.beams):
             alone = rbe.apply_model(self._alone(case, k), wanted.model, **wanted.parameters)
-            found.append(float(of(alone, target, self.body, direction=-beam.axes[2])))
+            found.append(float(ratio_to_target(alone, target, self.body, direction=-beam.axes[2], side=side)))
         return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.ndimage import distance_transform_edt
 
 from ionrt import adapt, evaluate, plan, rbe
 from ionrt.adapt.changes import depth_table
 from ionrt.adapt.course import shortcuts, weighted
 from ionrt.adapt.transform import compose
-from ionrt.compare.cases import asked_of, nearest_organs, planned_maps
+from ionrt.compare.cases import asked_of, nearest_organs, planned_maps, whose
 from ionrt.files import cache_folder, content_hash
 from ionrt.ions import in_words
 from ionrt.let import let_d
@@ -24,9 +24,8 @@ from ionrt.patient import read_days, regrid, with_margin, write_phantom
 from ionrt.patient.names import is_external
 from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
+from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.objectives import default_objectives
-from ionrt.plan.setup.scene import spr_of
-from ionrt.quantities import stamp
 
 CORRECTIONS = ("no match", "bone match", "tumour match")
 MARGIN = 3.0  # mm of the planned volume around the target
@@ -40,17 +39,24 @@ def open_days(folder: str | Path | Sequence[str | Path] = "", *, anatomy: str = 
 
     Parameters
     ----------
-    folder : as in `ionrt.patient.read_days`; anatomy : of the phantom, "pelvis" or "head".
+    folder : as in `ionrt.patient.read_days`.
+    anatomy : of the phantom, "pelvis" or "head".
 
     Returns
     -------
     Mapping: "planning", "day 1", ...
+
+    Raises
+    ------
+    IonrtError
+        As of `ionrt.patient.read_days`; no such anatomy.
     """
     if folder:
         return read_days(folder)
     whole = content_hash(*(recipe(anatomy, day=d).to_csv() for d in range(4)))
     root = cache_folder(f"phantom-days-{anatomy}-{whole}")
-    return read_days([write_phantom(root / f"day{d}", anatomy=anatomy, day=d) for d in range(4)])
+    made = read_days([write_phantom(root / f"day{d}", anatomy=anatomy, day=d) for d in range(4)])
+    return {name: day.assign_attrs(synthetic=anatomy) for name, day in made.items()}
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,11 @@ class Guidance:
 
     def coverage_table(self) -> pd.DataFrame:
         """V95, D98 and LETd98 of the target on each day's own contour, and V95 lost against the plan; no registration in it."""
+        return self._coverage.copy()
+
+    @cached_property
+    def _coverage(self) -> pd.DataFrame:
+        """Asked for by most of the others."""
         before = self._numbers(self.planned, self.planning)
         rows = {("plan", ""): before}
         for key, maps in self.maps.items():
@@ -91,7 +102,7 @@ class Guidance:
     @property
     def worst_day(self) -> str:
         """The day that loses most coverage after the match on the bones."""
-        lost = self.coverage_table()["V95 lost [%]"].xs("bone match", level="set-up")
+        lost = self._coverage["V95 lost [%]"].xs("bone match", level="set-up")
         return str(lost.idxmax())
 
     def picture(self, quantity: str) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
@@ -113,7 +124,7 @@ class Guidance:
 
     def published_table(self) -> pd.DataFrame:
         """Change of V95 against the plan, mean over the days, beside carbon ions for pancreas tumours (8 patients, 95 CTs)."""
-        change = -self.coverage_table()["V95 lost [%]"].dropna()
+        change = -self._coverage["V95 lost [%]"].dropna()
         ours = change.groupby("set-up", sort=False).mean()
         rows = {k: {"this course, V95 [%]": float(ours[k]), "published [%]": v} for k, v in PUBLISHED.items() if k in ours}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("set-up")
@@ -145,7 +156,7 @@ class Guidance:
 
     def quality_table(self) -> pd.DataFrame:
         """How far the registrations can be trusted, per day and region."""
-        return pd.concat(self.quality, names=["day", "region"])
+        return pd.concat(self.quality, names=["day", "region"]).dropna(axis=1, how="all")  # no truth, no landmarks here
 
     def course_table(self) -> pd.DataFrame:
         """The whole course in the target: equieffective dose and LETd, from moments of every day at planning points; the
@@ -174,7 +185,7 @@ class Guidance:
             row["without a value [%]"] = 100.0 * float(days.attrs["outside"])
         share = np.array(self.parts) / sum(self.parts)
         for correction, row in rows.items():
-            own = [self._numbers(self.maps[d, correction], self.placed[d, correction])["D98 [%]"] for d in self.days]
+            own = [self._coverage.loc[(d, correction), "D98 [%]"] for d in self.days]
             row["D98 day by day, own contours [%]"] = float(np.dot(own, share))
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("set-up")
 
@@ -187,7 +198,7 @@ class Guidance:
 
     def key_numbers(self) -> str:
         """Rounded figures, the same on every machine: V95 in steps of 5 %."""
-        table, said = self.coverage_table()["V95 [%]"], []
+        table, said = self._coverage["V95 [%]"], []
         for day in self.days:
             shift = ", ".join(f"{round(v):+d}" for v in self.shifts[day, "bone match"])
             found = ", ".join(
@@ -199,7 +210,8 @@ class Guidance:
     def caption(self, what: str) -> str:
         """A caption with the definitions that every table needs."""
         ions = " + ".join(dict.fromkeys(in_words(b.ion) for b in self.plan.beams))
-        return f"{what} Ions: {ions}. RBE model: {self.plan.model}; LETd: “{self.plan.let_definition}”; per fraction."
+        let = self.plan.let_definition
+        return f"{what} {whose(self.planning)} Ions: {ions}. RBE model: {self.plan.model}; LETd: “{let}”; per fraction."
 
     def _numbers(self, maps: xr.Dataset, patient: xr.Dataset) -> dict[str, float]:
         """V95, D98 in % of the prescription and LETd98 of the target as it is that day."""
@@ -228,7 +240,7 @@ def compare_days(
     let_definition: str = "charged",
     alpha_beta: float = 5.0,
     spacing: float = 4.0,
-    iterations: int = 100,
+    iterations: int = 60,
     fill_gas: bool = True,
 ) -> Guidance:
     """Plan on the planning CT, deliver on every day without correction, after a bone match and after a tumour match, and
@@ -237,14 +249,24 @@ def compare_days(
     Parameters
     ----------
     days : of `open_days`; the days have the target contoured.
-    target, organs : default the two nearest; ion, gantry_angles, room : of the beams.
-    prescription : Gy (RBE) per fraction; parts : fractions that each day stands for, default 4 each.
-    model, parameters, let_definition : of RBE-weighted dose and LETd; alpha_beta : Gy, of photons, for the course.
-    spacing : mm of the dose grid; iterations : of each optimisation; fill_gas : in the registrations.
+    target, organs : default the two nearest.
+    ion, gantry_angles, room : of the beams.
+    prescription : Gy (RBE) per fraction.
+    parts : fractions that each day stands for, default 4 each.
+    model, parameters, let_definition : of RBE-weighted dose and LETd.
+    alpha_beta : Gy, of photons, for the course.
+    spacing : mm of the dose grid.
+    iterations : of each optimisation.
+    fill_gas : in the registrations.
 
     Returns
     -------
-    Guidance. Raises IonrtError as of `ionrt.adapt.place`, `register_rigid`, `register_deformable`, `ionrt.influence`.
+    Guidance.
+
+    Raises
+    ------
+    IonrtError
+        As of `ionrt.adapt.place`, `register_rigid`, `register_deformable`, `ionrt.influence`.
     """
     planning = days["planning"]
     daily = {k: v for k, v in days.items() if k != "planning"}
@@ -309,7 +331,7 @@ def compare_days(
     )
 
 
-def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[plan.Influence, xr.DataArray]:
+def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[Influence, xr.DataArray]:
     """A plan for the target and 3 mm around it: influence and weights."""
     outline = next((str(s) for s in patient["structure"].values if is_external(str(s))), None)
     volume = f"{wanted.target} + {MARGIN:g} mm"
@@ -322,66 +344,6 @@ def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[pl
     )
 
 
-def _fixed(influence: plan.Influence) -> plan.Plan:
+def _fixed(influence: Influence) -> plan.Plan:
     """The plan with its isocentre as planned."""
     return replace(influence.plan, beams=tuple(replace(b.beam, isocentre=b.isocentre) for b in influence.beams))
-
-
-def water_table(
-    planning: xr.Dataset,
-    wanted: plan.Plan,
-    *,
-    ions: Sequence[str] = ("p", "He", "C", "O", "Ne"),
-    thickness: float = 5.0,
-    iterations: int = 60,
-) -> pd.DataFrame:
-    """Which ion suffers most where the patient is thicker by some water all round: D98 and LETd98 of the target, before and
-    after.
-
-    Parameters
-    ----------
-    planning : Dataset; wanted : a plan whose beams are given to each ion in turn.
-    ions : those that do not reach are listed as such; thickness : mm of water on the skin; iterations : of each plan.
-
-    Returns
-    -------
-    DataFrame, one row per ion: D98 [% of the prescription] and LETd98 [keV/um] planned and with the water.
-    """
-    thicker = _with_water(planning, thickness)
-    rows: dict[str, dict[str, Any]] = {}
-    target = planning["structures"].sel(structure=[wanted.target])
-    for ion in ions:
-        one = replace(wanted, beams=tuple(replace(b, ion=ion) for b in wanted.beams))
-        try:
-            influence, weights = planned(planning, one, iterations)
-        except plan.ReachError as error:
-            rows[in_words(ion)] = {"note": f"{error.missing_depth:.0f} mm of water missing"}
-            continue
-        asked, row = asked_of(one), dict[str, Any](note="")
-        both = (plan.field(influence, weights, **asked), adapt.daily_field(influence, weights, thicker, **asked).load())
-        for label, made in zip(("planned", f"with {thickness:g} mm"), both, strict=True):
-            maps = planned_maps(one, made)
-            dose = evaluate.statistics(maps["rbe_dose"], target, percent=(98,)).iloc[0]
-            row[f"D98 {label} [%]"] = 100.0 * float(dose["D98%"]) / one.prescription
-            row[f"LETd98 {label} [keV/µm]"] = float(evaluate.statistics(maps["let_d"], target, percent=(98,)).iloc[0]["L98%"])
-        rows[in_words(ion)] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("ion")
-
-
-def _with_water(patient: xr.Dataset, thickness: float) -> xr.Dataset:
-    """The patient with a skin of water, also in the outline."""
-    outline = next(str(s) for s in patient["structure"].values if is_external(str(s)))
-    inside = patient["structures"].sel(structure=outline).transpose("z", "y", "x").values
-    steps = [float(patient[d][1] - patient[d][0]) for d in ("z", "y", "x")]
-    far = distance_transform_edt(inside < 0.5, sampling=[1e6, *steps[1:]])  # slice by slice: the ends of the CT are no skin
-    share = np.clip((thickness - far) / max(steps[1:]) + 1.0, 0.0, 1.0).astype(np.float32) * (1.0 - inside)
-    spr = spr_of(patient).transpose("z", "y", "x")
-    fractions = patient["structures"].transpose("structure", "z", "y", "x").values.copy()
-    fractions[list(patient["structure"].values).index(outline)] = np.maximum(inside, share)
-    coords = {"structure": patient["structure"].values, **{d: patient[d] for d in ("z", "y", "x")}}
-    return xr.Dataset(
-        {
-            "spr": stamp(spr + share * (1.0 - spr), "spr"),
-            "structures": stamp(xr.DataArray(fractions, dims=("structure", "z", "y", "x"), coords=coords), "structures"),
-        }
-    )

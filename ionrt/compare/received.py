@@ -13,42 +13,49 @@ import xarray as xr
 
 from ionrt.beam import base_data
 from ionrt.compare.cases import open_patient
-from ionrt.evaluate import gamma, mean_value, pass_rate
+from ionrt.evaluate import depth_profile
+from ionrt.evaluate.profile import centroid
 from ionrt.files import atomic, cache_folder
 from ionrt.let import let_d
-from ionrt.patient import read_dicom, read_dose, read_ion_plan, write_rtdose
+from ionrt.patient import read_dicom, read_dose, read_ion_plan, regrid, write_rtdose
 from ionrt.patient.folders import inventory
 from ionrt.patient.ionplan import IonPlan
 from ionrt.plan import Beam, Plan, field, influence, optimise, recompute, write_ion_plan
-from ionrt.quantities import IonrtError
-from ionrt.rbe import DOSE_SYSTEMS, apply_model, convert_prescription, dose_in_system
+from ionrt.plan.setup.geometry import bev_axes
+from ionrt.quantities import IonrtError, one_of, stamp
+from ionrt.rbe import DOSE_SYSTEMS, apply_model
 
 WHOLE = ("PLAN", "FRACTION_SESSION")  # of the whole plan: its course, or one session of it
 ASKED = {
     "dose_system": "which RBE model and version their effective dose is in",
     "let_definition": "which particles their LETd counts and how it is averaged",
     "calibration": "which CT calibration their stopping powers come from",
-    "machine": "which beam model their plan was made for",
+    "machine": "which beam model their plan was made for, and which one may stand for it here",
     "dose_scope": "whether their doses are of one fraction or of the course",
 }
-CRITERIA = ((3.0, 3.0), (2.0, 2.0), (1.0, 1.0))  # percent of the maximum, mm
+SCOPES = ("fraction", "course")
+STOPS = ("missing", "contradiction")
 SWAPPED = 0.98  # an effective dose this much below the physical one, where both are high, is the physical one
-NEAR = 0.1  # relative: a ratio of doses this close to 1, or to the number of fractions, says which dose is which
+PROTON_RBE = 1.1
+MODELS = ("nirs_mkm", "lem1", "constant")
 
 
 @dataclass(frozen=True)
 class Received:
-    """A folder that came: `patient`, `ion_plan`, their `doses` (of the whole plan, then of beams), `files`, `checklist`."""
+    """A folder that came: `patient` (None without one CT), `ion_plan`, its `fractions` (0: not known), `doses` as they came,
+    `files`, `checklist`, what the receiver `stated`."""
 
-    patient: xr.Dataset
+    patient: xr.Dataset | None
     ion_plan: IonPlan
+    fractions: int
     doses: tuple[xr.DataArray, ...]
     files: pd.DataFrame
     checklist: pd.DataFrame
+    stated: Mapping[str, str]
 
     def require(self) -> pd.DataFrame:
         """The checklist, if nothing on it is missing or contradictory; else an error that names what to ask for."""
-        open_items = self.checklist[self.checklist["status"].isin(["missing", "contradiction"])]
+        open_items = self.checklist[self.checklist["status"].isin(STOPS)]
         if len(open_items):
             asked = "; ".join(f"{item}: {row['found']}" for item, row in open_items.iterrows())
             raise IonrtError(
@@ -59,20 +66,95 @@ class Received:
     def beams_table(self) -> pd.DataFrame:
         """Beams as the plan states them."""
         names = {
-            "name": "beam", "ion": "ion", "gantry_angle": "gantry [deg]", "couch_angle": "table [deg]",
-            "patient_position": "position",
-            "layers": "layers", "spots": "spots", "meterset": "meterset", "meterset_unit": "unit",
+            "name": "beam", "machine": "machine", "ion": "ion", "gantry_angle": "gantry [deg]", "couch_angle": "table [deg]",
+            "patient_position": "position", "layers": "layers", "spots": "spots", "meterset": "meterset",
+            "meterset_unit": "unit",
         }  # fmt: skip
         return self.ion_plan.beams[list(names)].rename(columns=names).set_index("beam")
 
-    def theirs(self, name: str) -> xr.DataArray | None:
-        """Their dose, RBE-weighted dose or LETd of the whole plan; None where it did not come."""
-        return next((d for d in self.doses if d.name == name and d.attrs["dose_summation_type"] in WHOLE), None)
+    @property
+    def synthetic(self) -> str | None:
+        """Which phantom it is, where every patient number says SYNTHETIC; else None."""
+        kinds = {str(p).lower().partition("synthetic-")[2] for p in self.files["patient"] if str(p).startswith("SYNTHETIC")}
+        return (", ".join(kinds - {""}) or "some") if self.files["patient"].str.startswith("SYNTHETIC").all() else None
 
-    def recomputed(self, *, spacing: float = 4.0, models: Sequence[str] = ("nirs_mkm", "lem1", "constant")) -> xr.Dataset:
-        """The plan's field with our beams, per fraction; in monitor units normalised to their physical or RBE 1.1 dose."""
-        asked = {"spacing": spacing, "models": models, "reference": self.theirs("dose")}
-        return recompute(self.patient, self.ion_plan, base=_machine(self.ion_plan), **asked)  # type: ignore[arg-type]
+    @property
+    def protons(self) -> bool:
+        """Whether the plan has protons only."""
+        return set(self.ion_plan.beams["ion"]) == {"p"}
+
+    def theirs(self, name: str) -> dict[str, xr.DataArray]:
+        """Their `dose`, `rbe_dose` (per fraction) or `let_d`, of the "plan" and of beams by name, as far as they came."""
+        beams, found = dict(zip(self.ion_plan.beams["beam"].astype(str), self.beam_names, strict=True)), {}
+        share = self.fractions if self.stated.get("dose_scope") == "course" and name != "let_d" else 1
+        for one in self.doses:
+            part = "plan" if one.attrs["dose_summation_type"] in WHOLE else beams.get(one.attrs["beam"], "")
+            if one.name == name and part:
+                found[part] = (one / share).assign_attrs(one.attrs)
+        return found
+
+    @property
+    def beam_names(self) -> list[str]:
+        """Names of the beams, with their numbers where two have one name."""
+        beams = self.ion_plan.beams
+        twice = beams["name"].duplicated().any() or "plan" in set(beams["name"])
+        return [f"{number} {name}" if twice else name for number, name in zip(beams["beam"], beams["name"], strict=True)]
+
+    def physical(self) -> dict[str, xr.DataArray]:
+        """Their physical doses per fraction; of protons whose physical dose did not come, the effective one over 1.1."""
+        came = self.theirs("dose")
+        if came or not self.protons:
+            return came
+        return {k: stamp(d / np.float32(PROTON_RBE), "dose", **_of_file(d)) for k, d in self.theirs("rbe_dose").items()}
+
+    def recomputed(
+        self, *, spacing: float = 4.0, models: Sequence[str] = MODELS, base: Mapping[str, xr.Dataset] | None = None
+    ) -> xr.Dataset:
+        """The plan's field (beam, z, y, x) with our beams, per fraction; in monitor units normalised to their physical dose.
+
+        `base` {ion: base data} where the sender's, or better ones, are at hand. Raises where the checklist is not complete.
+        """
+        self.require()
+        base = _machine(self.ion_plan) if base is None else base
+        given = {"spacing": spacing, "models": models, "reference": self.physical().get("plan")}
+        made = recompute(self.patient, self.ion_plan, base=base, by="beam", **given)  # type: ignore[arg-type]
+        for da in made.data_vars.values() if self.synthetic else ():
+            da.attrs["synthetic"] = self.synthetic
+        return made.assign_coords(beam=self.beam_names)
+
+    def structures(self, target: str, *, spacing: float = 4.0) -> xr.DataArray:
+        """Structures on a coarser grid; raises where the target is none of them."""
+        self.require()
+        found = regrid(self.patient.drop_vars("ct"), spacing=spacing)["structures"]  # type: ignore[union-attr]
+        one_of(target, tuple(str(s) for s in found["structure"].values), what="target")
+        return found
+
+    @property
+    def system(self) -> str:
+        """The dose system of their effective dose, where ionrt knows it; else empty."""
+        models = [str(d.attrs["rbe_model"]) for d in self.doses if d.name == "rbe_dose"]
+        said = self.stated.get("dose_system", models[0] if models else "")
+        return next((name for name, system in DOSE_SYSTEMS.items() if said in (name, system.model)), "")
+
+    def profiles(self, field: xr.Dataset, structures: xr.DataArray, target: str) -> dict[str, dict[str, xr.DataArray]]:
+        """Physical dose along each beam's axis through the centre of the target, 80 mm to both sides: ours, theirs."""
+        middle = centroid(structures.sel(structure=target, drop=True))
+        theirs, along = self.physical(), np.arange(-80.0, 80.5, 1.0)
+        out: dict[str, dict[str, xr.DataArray]] = {}
+        for name, (_, row) in zip(self.beam_names, self.ion_plan.beams.iterrows(), strict=True):
+            angles = (row["gantry_angle"], row["couch_angle"], row["patient_position"] or "HFS", row["table_pitch"])
+            line = {"through": middle, "direction": -bev_axes(*angles, row["table_roll"])[2], "distance": along}
+            both = {
+                "ours": field["dose"].sum("beam", keep_attrs=True),
+                "ours, of this beam": field["dose"].sel(beam=name, drop=True),
+            }
+            both |= {"theirs": theirs["plan"]} if "plan" in theirs else {}
+            out[f"along {name}"] = {k: depth_profile(d, **line) for k, d in both.items()}
+        return out
+
+
+def _of_file(da: xr.DataArray) -> dict[str, str]:
+    return {k: da.attrs[k] for k in ("frame_of_reference_uid", "dose_summation_type", "beam") if k in da.attrs}
 
 
 def _machine(ion_plan: IonPlan) -> dict[str, xr.Dataset] | None:
@@ -85,13 +167,14 @@ def _machine(ion_plan: IonPlan) -> dict[str, xr.Dataset] | None:
     return found if len(found) == 1 and max(apart) < 0.01 else None
 
 
-def receive(folder: str | Path, *, fractions: int | None = None, **stated: str) -> Received:
+def receive(folder: str | Path, *, fractions: int | None = None, series: str | None = None, **stated: str) -> Received:
     """Read a received folder and say what came, what the user states, and what is missing.
 
     Parameters
     ----------
     folder : CT, structure set, RT Ion Plan and doses of one patient.
     fractions : planned, where the plan does not say.
+    series : UID of the planning CT where several came.
     stated : what the files do not say and the sender did: `dose_system`, `let_definition`, `calibration`, `machine`,
         `dose_scope` ("fraction" or "course").
 
@@ -101,76 +184,110 @@ def receive(folder: str | Path, *, fractions: int | None = None, **stated: str) 
 
     Raises
     ------
-    IonrtError for objects of several patients, a plan of another frame of reference, a plan without spots, no plan, an unknown
-    statement.
+    IonrtError
+        A folder without one RT Ion Plan, a plan without spots, a CT that cannot be read, an unknown statement. Everything else
+        that is wrong stands in the checklist.
     """
-    if unknown := set(stated) - set(ASKED):
-        raise IonrtError(f"receive: {sorted(unknown)[0]!r} is nothing that is asked for; expected {', '.join(ASKED)}")
+    for key in stated:
+        one_of(key, tuple(ASKED), what="receive: statement")
+    if "dose_scope" in stated:
+        one_of(stated["dose_scope"], SCOPES, what="receive: dose_scope")
     files = inventory(folder)
-    if len(people := sorted(set(files["patient"]))) > 1:
-        raise IonrtError(
-            f"the folder holds objects of {len(people)} patients ({', '.join(people)}); expected one: sort them first"
-        )
     plans = files[files["kind"] == "RTPLAN"]
     if len(plans) != 1:
         raise IonrtError(f"expected one RT Ion Plan, found {len(plans)}; choose one and put it in a folder of its own")
-    patient, ion_plan = read_dicom(folder), read_ion_plan(plans["path"].iloc[0])
-    frame = patient.attrs["frame_of_reference_uid"]
-    if ion_plan.frame_of_reference_uid and frame and ion_plan.frame_of_reference_uid != frame:
-        raise IonrtError(f"the plan belongs to frame of reference {ion_plan.frame_of_reference_uid}, the CT to {frame}")
+    ion_plan, plan = read_ion_plan(plans["path"].iloc[0]), plans.iloc[0]
+    number = ion_plan.fractions or fractions or 0
     rows = files[files["kind"] == "RTDOSE"].sort_values("summation", ascending=False)
-    doses = tuple(read_dose(p) for p in rows["path"])
-    listing = _checklist(ion_plan, plans.iloc[0], rows, doses, patient, fractions, stated)
-    return Received(patient, ion_plan, doses, files, listing)
+    doses = tuple(read_dose(path).assign_attrs(beam=beam) for path, beam in zip(rows["path"], rows["beam"], strict=True))
+    patient, place = _place(folder, files, ion_plan, series)
+    listed = (
+        {"plan": (f"{ion_plan.label}: {len(ion_plan.beams)} beams, {len(ion_plan.spots)} spots", "ok")}
+        | _people(files)
+        | place
+        | {"fractions": (str(number), "ok") if number else ("not in the plan; state fractions=", "missing")}
+        | _doses(ion_plan, plan, rows, doses, stated)
+    )
+    named = ", ".join(sorted(set(ion_plan.beams["machine"]) - {""}))
+    unknown = f"the plan names {named or 'none'}, of which there are no beams here: {ASKED['machine']}"
+    listed |= {"calibration": _item("calibration", "", stated), "machine": _item("machine", "", stated, unknown)}
+    table = pd.DataFrame([(k, *v) for k, v in listed.items()], columns=["item", "found", "status"]).set_index("item")
+    table = table[["status", "found"]]
+    return Received(patient, ion_plan, number, doses, files, table, stated)
 
 
-def _checklist(
-    ion_plan: IonPlan,
-    plan: pd.Series,
-    rows: pd.DataFrame,
-    doses: tuple[xr.DataArray, ...],
-    patient: xr.Dataset,
-    fractions: int | None,
-    stated: Mapping[str, str],
-) -> pd.DataFrame:
-    """One row per item: what was found or stated, and whether that is enough."""
-    out: dict[str, tuple[str, str]] = {}
-    names = [str(d.name) for d in doses]
-    out["plan"] = (f"{ion_plan.label}: {len(ion_plan.beams)} beams, {len(ion_plan.spots)} spots", "ok")
-    out["structures"] = (f"{patient.sizes.get('structure', 0)}", "ok" if "structures" in patient else "missing")
-    out["doses"] = (", ".join(names) or "none came", "ok" if names else "missing")
-    number = ion_plan.fractions or fractions
-    out["fractions"] = (str(number) if number else "not in the plan; state fractions=", "ok" if number else "missing")
-    kinds = {str(d.name) for d, s in zip(doses, rows["summation"], strict=True) if s == "BEAM"} | {
-        str(d.name) for d in doses if d.attrs["dose_summation_type"] in WHOLE and d.name != "let_d"
-    }
-    if any(rows["summation"] == "BEAM") and len(kinds) > 1:
+Rows = dict[str, tuple[str, str]]  # item: what was found or stated, and whether that is enough
+
+
+def _item(key: str, found: str, stated: Mapping[str, str], missing: str = "") -> tuple[str, str]:
+    if key in stated:
+        return f"{stated[key]} (stated by the receiver)", "stated"
+    return (found, "ok") if found else (missing or f"not in the files: {ASKED[key]}", "missing")
+
+
+def _people(files: pd.DataFrame) -> Rows:
+    """Objects of several patients, by their kinds: the table stands on a page that shows no patient numbers."""
+    people = [" and ".join(sorted(set(part["kind"]))) for _, part in files.groupby("patient")]
+    if len(people) == 1:
+        return {}
+    why = "separate them, or correct the number if it is one person"
+    return {"patient": (f"objects of {len(people)} patients ({'; '.join(people)}): {why}", "contradiction")}
+
+
+def _place(folder: str | Path, files: pd.DataFrame, ion_plan: IonPlan, series: str | None) -> tuple[xr.Dataset | None, Rows]:
+    """CT and structures, if there is one CT and the plan is in its frame of reference."""
+    count, sets = int((files["kind"] == "CT").sum()), int((files["kind"] == "RTSTRUCT").sum())
+    structures = ("came, without a CT to lie on" if sets else "none came", "missing")
+    if count == 0:
+        return None, {"CT": ("none came: nothing to compute on", "missing"), "structures": structures}
+    if count > 1 and series is None:
+        return None, {
+            "CT": (f"{count} series came; say which is the planning CT: series=", "missing"),
+            "structures": structures,
+        }
+    if files["patient"].nunique() > 1:
+        return None, {"CT": ("not opened: whose it is must be clear first", "missing")}
+    patient = read_dicom(folder, series=series)
+    own, plans = patient.attrs["frame_of_reference_uid"], ion_plan.frame_of_reference_uid
+    ct = (f"{patient.sizes['z']} slices", "ok")
+    if own and plans and own != plans:
+        ct = (
+            f"the plan belongs to frame of reference {plans}, the CT to {own}: another patient, or another scan",
+            "contradiction",
+        )
+    found = patient.sizes.get("structure", 0)
+    return patient, {"CT": ct, "structures": (str(found), "ok") if found else ("none came", "missing")}
+
+
+def _doses(
+    ion_plan: IonPlan, plan: pd.Series, rows: pd.DataFrame, doses: tuple[xr.DataArray, ...], stated: Mapping[str, str]
+) -> Rows:
+    """What doses came, whether they are of this plan and of the kinds they say, what of them has to be asked."""
+    if not doses:
+        return {"doses": ("none came: there is nothing to compare with", "absent")}
+    whole = [str(d.name) for d in doses if d.attrs["dose_summation_type"] in WHOLE]
+    beams = [str(d.name) for d in doses if d.attrs["dose_summation_type"] == "BEAM"]
+    out: Rows = {"doses": (f"of the plan: {', '.join(whole) or 'none'}; of beams: {', '.join(beams) or 'none'}", "ok")}
+    if twice := sorted({n for n in whole if whole.count(n) > 1}):
+        out["doses"] = (f"several plan doses of {', '.join(twice)}: keep the one that is meant", "contradiction")
+    kinds = set(beams) | (set(whole) - {"let_d"})
+    if beams and len(kinds) > 1:
         out["dose types"] = (f"plan and beam doses are of different kinds: {', '.join(sorted(kinds))}", "contradiction")
     strange = rows[(rows["plan"] != "") & (rows["plan"] != plan["uid"])]
     if len(strange):
         out["doses of this plan"] = (f"{', '.join(strange['file'])} belong to another plan", "contradiction")
+    if "dose" not in whole + beams and set(ion_plan.beams["ion"]) != {"p"} and "rbe_dose" in whole:
+        out["physical dose"] = ("only RBE-weighted doses came: ask for the physical one, which needs no model", "missing")
     out |= _swapped(doses)
-    effective = next((d for d in doses if d.name == "rbe_dose"), None)
-    if effective is not None:
-        model = str(effective.attrs.get("rbe_model", ""))
-        out["dose_system"] = _item("dose_system", "" if model.startswith("as imported") else model, stated)
-    lets = next((d for d in doses if d.name == "let_d"), None)
-    if lets is not None:
-        definition = str(lets.attrs.get("let_definition", ""))
-        out["let_definition"] = _item("let_definition", "" if definition.startswith("as imported") else definition, stated)
-    for key in ("calibration", "machine", "dose_scope"):
-        out[key] = _item(key, "", stated)
-    table = pd.DataFrame([(k, *v) for k, v in out.items()], columns=["item", "found", "status"])
-    return table.set_index("item")
+    for name, key, carried in (("rbe_dose", "dose_system", "rbe_model"), ("let_d", "let_definition", "let_definition")):
+        came = next((str(d.attrs[carried]) for d in doses if d.name == name), None)
+        if came is not None:
+            out[key] = _item(key, "" if came.startswith("as imported") else came, stated)
+    out["dose_scope"] = _item("dose_scope", "", stated)
+    return out
 
 
-def _item(key: str, found: str, stated: Mapping[str, str]) -> tuple[str, str]:
-    if key in stated:
-        return f"{stated[key]} (stated by the user)", "stated"
-    return (found, "ok") if found else (f"not in the files: {ASKED[key]}", "missing")
-
-
-def _swapped(doses: tuple[xr.DataArray, ...]) -> dict[str, tuple[str, str]]:
+def _swapped(doses: tuple[xr.DataArray, ...]) -> Rows:
     """A flag where the effective dose lies below the physical one."""
     pair = [
         next((d for d in doses if d.name == n and d.attrs["dose_summation_type"] in WHOLE), None) for n in ("dose", "rbe_dose")
@@ -187,69 +304,22 @@ def _swapped(doses: tuple[xr.DataArray, ...]) -> dict[str, tuple[str, str]]:
     return {"physical and effective dose": (f"effective / physical is {ratio:.2f} where the dose is high", "ok")}
 
 
-def dose_scope(theirs: xr.DataArray, ours: xr.DataArray, fractions: int) -> str:
-    """Whether a dose is of one fraction or of the course, from its ratio to ours per fraction; raises where it is neither."""
-    mine = ours.interp({d: theirs[d] for d in "zyx"})
-    high = (theirs > 0.5 * float(theirs.max())) & (mine > 0.0)
-    ratio = float((theirs / mine).where(high).median())
-    for scope, expected in (("fraction", 1.0), ("course", float(fractions))):
-        if abs(ratio / expected - 1.0) < NEAR:
-            return scope
-    raise IonrtError(f"their dose is {ratio:.2f} of ours per fraction: neither one fraction nor {fractions}; ask what it is of")
+def sample_folder() -> tuple[Path, dict[str, str]]:
+    """A SYNTHETIC head with a carbon plan of ours and its doses, written as DICOM once; and what its sender, ionrt, states.
 
+    Returns
+    -------
+    tuple[Path, dict[str, str]]
 
-def gamma_table(theirs: xr.DataArray, ours: xr.DataArray, normalisation: str) -> pd.DataFrame:
-    """Gamma pass rates (percent) of our dose against theirs at several criteria (global, above 10 % of the maximum)."""
-    reference = theirs.astype(np.float32)
-    mine = ours.interp({d: theirs[d] for d in "zyx"}).fillna(0.0).astype(np.float32).assign_attrs(ours.attrs)
-    rates = {
-        f"{p:g} %/{d:g} mm": 100.0 * float(pass_rate(gamma(reference, mine, dose_percent=p, distance_mm=d)))
-        for p, d in CRITERIA
-    }
-    return pd.DataFrame({"passing [%]": rates, "normalisation": normalisation}).rename_axis("criterion")
-
-
-def page_to_sign(received: Received, gammas: pd.DataFrame) -> pd.DataFrame:
-    """What was checked, with room for the names of those who judge it; research, no release of a plan."""
-    rows = {
-        "plan": received.ion_plan.label,
-        "checklist": f"{int((received.checklist['status'] == 'ok').sum())} found, "
-        f"{int((received.checklist['status'] == 'stated').sum())} stated by the receiver",
-        "recomputed against theirs": "; ".join(f"{k}: {v:.1f} %" for k, v in gammas["passing [%]"].items()),
-        "dose rests on": str(gammas["normalisation"].iloc[0]),
-        "may be used for": "research; not a release for treatment",
-        "checked by (physicist), date": "",
-        "seen by (physician), date": "",
-    }
-    return pd.DataFrame({"entry": rows}).rename_axis("item")
-
-
-def systems_table(fields: Sequence[xr.Dataset], structures: xr.DataArray, target: str, prescription: float) -> pd.DataFrame:
-    """Mean RBE-weighted dose of the target per fraction in every dose system that one of the fields has the moments of (a field
-    holds one parameter set per moment), beside what a published factor makes of the prescription.
+    Raises
+    ------
+    IonrtError
+        As of `ionrt.write_ion_plan` and `ionrt.write_rtdose`.
     """
-    part, rows = structures.sel(structure=[target]), {}
-    for name, system in DOSE_SYSTEMS.items():
-        mean, note = np.nan, system.note
-        for one in fields if system.model else ():
-            try:
-                mean = float(mean_value(dose_in_system(one, name), part)[0])
-                break
-            except IonrtError as error:
-                note = str(error)
-        try:
-            guess = convert_prescription(prescription, source="NIRS-mMKM", target=name).dose_per_fraction
-        except IonrtError:
-            guess = np.nan
-        rows[name] = {"mean [Gy (RBE)]": mean, "by the literature [Gy (RBE)]": guess, "note": system.note if mean > 0 else note}
-    return pd.DataFrame(list(rows.values()), index=pd.Index(rows, name="dose system"))
-
-
-def sample_folder() -> Path:
-    """A SYNTHETIC head with a carbon plan of ours and its doses, written as DICOM once."""
-    folder = cache_folder("received-plan-1")
+    folder = cache_folder("received-plan-2")
+    stated = {"calibration": "generic_ion", "machine": "ionrt, reference room", "dose_scope": "fraction"}
     if (folder / "LETd.dcm").is_file():
-        return folder
+        return folder, stated
     patient = open_patient(anatomy="head")
     plan = Plan((Beam("C", 90.0), Beam("C", 270.0)), "CTV", 3.0, fractions=16, spacing=6.0)
     dij = influence(patient, plan)
@@ -262,4 +332,4 @@ def sample_folder() -> Path:
         write_rtdose(made["dose"], patient, place / "physical.dcm")
         write_rtdose(apply_model(made, "nirs_mkm"), patient, place / "effective.dcm")
         write_rtdose(let_d(made), patient, place / "LETd.dcm")
-    return folder
+    return folder, stated

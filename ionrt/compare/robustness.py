@@ -13,24 +13,13 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import plan
-from ionrt.compare.cases import (
-    LET_ABOVE,
-    Planned,
-    asked_of,
-    base_of,
-    how_made,
-    labelled,
-    nearest_organs,
-    planned_maps,
-    planning_patient,
-    scenario_metrics,
-    system_of,
-)
+from ionrt.compare import cases
 from ionrt.compare.comparison import Comparison
 from ionrt.ions import IONS
 from ionrt.patient import regrid, with_margin
 from ionrt.patient.names import is_external
-from ionrt.plan.setup.objectives import Objective, default_objectives
+from ionrt.plan.fields import scenario_field
+from ionrt.plan.setup.objectives import Objective, default_objectives, make_robust
 from ionrt.plan.setup.room import GANTRY_1
 from ionrt.plan.setup.scene import make_scene
 from ionrt.plan.setup.spots import make_view
@@ -71,14 +60,22 @@ def compare_robustness(
 
     Parameters
     ----------
-    patient : Dataset of `read_dicom`; target : structure; organs : to spare, default the four nearest.
-    ions, gantry_angles : one beam for each pair; room : where.
-    range_error : relative; setup_error : mm per axis; prescription : Gy (RBE) per fraction.
-    model, parameters, let_definition : of RBE-weighted dose and LETd; proton_model : of a plan with protons alone, where
-        `model` is relative to a carbon beam; spacing : of the dose grid [mm]; calibration : CSV with ``hu, spr``.
-    robust : how target objectives count, one of `ionrt.plan.objectives.ROBUST`; goals : further objectives of both plans,
-        those on the target made robust in the robust plan (e.g. a least LETd).
-    tested : scenarios of the evaluation, the nominal one first, default `ionrt.plan.scenarios_grid`; iterations : at most;
+    patient : Dataset of `read_dicom`.
+    target : structure.
+    organs : to spare, default the four nearest.
+    ions, gantry_angles : one beam for each pair.
+    room : where.
+    range_error : relative.
+    setup_error : mm per axis.
+    prescription : Gy (RBE) per fraction.
+    model, parameters, let_definition : of RBE-weighted dose and LETd.
+    proton_model : of a plan with protons alone, where `model` is relative to a carbon beam.
+    spacing : of the dose grid [mm].
+    robust : how target objectives count, one of `ionrt.plan.objectives.ROBUST`.
+    goals : further objectives of both plans, those on the target made robust in the robust plan (e.g. a least LETd).
+    tested : scenarios of the evaluation, the nominal one first, default `ionrt.plan.scenarios_grid`.
+    iterations : at most.
+    calibration : CSV with ``hu, spr``.
     base : base data of your own.
 
     Returns
@@ -100,10 +97,10 @@ def compare_robustness(
     names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
     one_of(target, names, what="target")
     grid = regrid(patient, spacing=spacing)
-    chosen = tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
+    chosen = tuple(one_of(o, names, what="organ") for o in organs) or cases.nearest_organs(grid, target)
     beams = tuple(plan.Beam(one_of(i, tuple(IONS), what="ion"), float(a), room=room) for i in ions for a in gantry_angles)
-    system, patient_spr = system_of(ions, model, proton_model), planning_patient(patient, calibration)
-    data = base_of(ions, base)
+    system, patient_spr = cases.system_of(ions, model, proton_model), cases.planning_patient(patient, calibration)
+    data = cases.base_of(ions, base)
     common = plan.Plan(
         beams,
         target,
@@ -122,7 +119,7 @@ def compare_robustness(
     influence = plan.influence(wider, common, base=data)
     objectives = {
         "margin": tuple(replace(o, structure=volume) if o.structure == target else o for o in common.objectives or ()),
-        "robust": plan.make_robust(common.objectives or (), robust=robust, structures=[target]),
+        "robust": make_robust(common.objectives or (), robust=robust, structures=[target]),
     }
     plans, seconds = {name: replace(common, objectives=objectives[name]) for name in PLANS}, {}
     weights = {}
@@ -131,14 +128,17 @@ def compare_robustness(
         weights[name] = plan.optimise(wider, plans[name], influence, scenarios=seen, iterations=iterations)
         seconds[name] = time.perf_counter() - start
     both = xr.concat(list(weights.values()), pd.Index(PLANS, name="plan"), join="exact", combine_attrs="drop_conflicts")
-    fields = plan.scenario_field(patient_spr, influence, both, tested, within=(target, *chosen), **asked_of(common))
+    fields = scenario_field(patient_spr, influence, both, tested, within=(target, *chosen), **cases.asked_of(common))
     made = {
-        name: Planned(plans[name], weights[name], fields.sel(plan=name, drop=True), seconds[name], influence) for name in PLANS
+        name: cases.Planned(plans[name], weights[name], fields.sel(plan=name, drop=True), seconds[name], influence)
+        for name in PLANS
     }
-    maps = labelled([planned_maps(common, one.field) for one in made.values()], PLANS, patient, dict.fromkeys(PLANS, system))
+    maps = cases.labelled(
+        [cases.planned_maps(common, one.field) for one in made.values()], PLANS, patient, dict.fromkeys(PLANS, system)
+    )
     structures = patient.sel(structure=[target, *chosen])
     measured = structures if "contour_points" in structures else structures["structures"]
-    how = how_made(plans.values(), data, patient_spr["spr"], iterations)
+    how = cases.how_made(plans.values(), data, patient_spr["spr"], iterations)
     how["time"] = ", ".join(f"{name} plan {one.seconds:.0f} s" for name, one in made.items())
     asked = {
         "range error": f"{100.0 * range_error:g} % of the water-equivalent path",
@@ -148,10 +148,10 @@ def compare_robustness(
         "evaluated in": f"{len(tested)} scenarios",
         "spots": f"{influence.n_spots}, the same for both",
     }
-    above = f"only where the physical dose is at least {LET_ABOVE * prescription:.2g} Gy per fraction"
+    above = f"only where the physical dose is at least {cases.LET_ABOVE * prescription:.2g} Gy per fraction"
     return Comparison(
         "plan", patient, grid, target, target, chosen, prescription, common.fractions, model, made, {}, maps, measured,
-        prescription, above, how, _of_plans, scenario_metrics(maps, measured), asked,
+        prescription, above, how, _of_plans, cases.scenario_metrics(maps, measured), asked,
     )  # fmt: skip
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import xarray as xr
 
 from ionrt.evaluate.sampling import GRID, kept_attrs, labelled_structures, quantity_of, voxel_volume
-from ionrt.quantities import IonrtError, check_same_grid, stamp
+from ionrt.quantities import IonrtError, check_same_grid, one_of, stamp
 
 Vector = Sequence[float] | np.ndarray
+WINDOWS = {"entrance": (5.0, 25.0), "tail": (10.0, 30.0)}  # mm
 
 
 def _unit(direction: Vector) -> np.ndarray:
@@ -53,12 +54,19 @@ def depth_profile(
     Parameters
     ----------
     da : any quantity on (..., z, y, x), mm.
-    through : point p (x, y, z) [mm]; direction : vector u (x, y, z), any length, the way the ions travel.
-    distance : s [mm] along the line, 0 at `through`; radius : R [mm].
+    through : point p (x, y, z) [mm].
+    direction : vector u (x, y, z), any length, the way the ions travel.
+    distance : s [mm] along the line, 0 at `through`.
+    radius : R [mm].
 
     Returns
     -------
     DataArray of the same quantity (..., distance); NaN outside the grid.
+
+    Raises
+    ------
+    IonrtError
+        A direction of no length, a quantity of another kind.
     """
     da, name = quantity_of(da)
     unit, along = _unit(direction), np.asarray(distance, dtype=float)
@@ -77,8 +85,38 @@ def _one(structure: xr.DataArray, da: xr.DataArray, what: str) -> xr.DataArray:
     return one.isel(structure=0, drop=True).astype(float).rename("structures")
 
 
-def _ratio(da: xr.DataArray, target: xr.DataArray, body: xr.DataArray, direction: Vector, radius: float, side: str, window):
-    """Mean in a window before or behind the target over the mean in the target, along the line through its centre."""
+def ratio_to_target(
+    da: xr.DataArray,
+    target: xr.DataArray,
+    body: xr.DataArray,
+    *,
+    direction: Vector,
+    side: str,
+    radius: float = 5.0,
+    window: tuple[float, float] | None = None,
+) -> xr.DataArray:
+    """Mean dose below the skin, or in the fragment tail, over the mean dose in the target, on the line of one beam through the
+    target's centre.
+
+    Parameters
+    ----------
+    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] of that beam on (..., z, y, x).
+    target, body : volume fractions (z, y, x) of one structure each, same grid.
+    direction : (x, y, z), the way the ions travel.
+    side : "entrance" or "tail".
+    radius : of the averaging disc [mm].
+    window : from, to [mm] behind the surface of the body, default 5 to 25; of the tail behind the target, default 10 to 30.
+
+    Returns
+    -------
+    DataArray ``dose_ratio`` (...), dimensionless; NaN where the body ends before the window.
+
+    Raises
+    ------
+    IonrtError
+        A line that does not cross target and body, several structures, grids that differ.
+    """
+    window = window or WINDOWS[one_of(side, tuple(WINDOWS), what="side")]
     da, _ = quantity_of(da)
     target, body = _one(target, da, "target"), _one(body, da, "body")
     reach = float(sum(abs(float(da[d][-1] - da[d][0])) for d in GRID))
@@ -93,45 +131,3 @@ def _ratio(da: xr.DataArray, target: xr.DataArray, body: xr.DataArray, direction
     in_target = profile.where(hit).mean("distance")
     ratio = profile.where(near).mean("distance") / in_target.where(in_target > 0)
     return stamp(ratio, "dose_ratio", **kept_attrs(da), window_mm=tuple(map(float, window)))
-
-
-def entrance_to_target(
-    da: xr.DataArray,
-    target: xr.DataArray,
-    body: xr.DataArray,
-    *,
-    direction: Vector,
-    radius: float = 5.0,
-    window: tuple[float, float] = (5.0, 25.0),
-) -> xr.DataArray:
-    """Mean dose below the skin over the mean dose in the target, on the line of one beam through the target's centre.
-
-    Parameters
-    ----------
-    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] of that beam on (..., z, y, x).
-    target, body : volume fractions (z, y, x) of one structure each, same grid.
-    direction : (x, y, z), the way the ions travel; radius : of the averaging disc [mm].
-    window : from, to [mm] behind the surface of the body.
-
-    Returns
-    -------
-    DataArray ``dose_ratio`` (...), dimensionless.
-    """
-    return _ratio(da, target, body, direction, radius, "entrance", window)
-
-
-def tail_to_target(
-    da: xr.DataArray,
-    target: xr.DataArray,
-    body: xr.DataArray,
-    *,
-    direction: Vector,
-    radius: float = 5.0,
-    window: tuple[float, float] = (10.0, 30.0),
-) -> xr.DataArray:
-    """Mean dose of the fragment tail over the mean dose in the target, on the line of one beam through the target's centre.
-
-    Parameters are those of `entrance_to_target`; `window` [mm] is counted from the distal edge of the target. Returns
-    ``dose_ratio`` (...), NaN where the body ends before the window.
-    """
-    return _ratio(da, target, body, direction, radius, "tail", window)

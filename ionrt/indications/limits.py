@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import evaluate
+from ionrt.evaluate.histograms import mean_value
 from ionrt.quantities import IonrtError
 
 METRIC = re.compile(
@@ -112,7 +113,7 @@ def measure(
     if not (form := METRIC.fullmatch(metric)):
         raise IonrtError(f"metric {metric!r} is not one that is measured here")
     if metric == "Mean":
-        return float(evaluate.mean_value(dose, organ).squeeze())
+        return float(mean_value(dose, organ).squeeze())
     if metric == "Dmax":
         return float(evaluate.dose_at_volume(dose, organ, percent=0).squeeze())
     if form["share_d"]:

@@ -7,7 +7,6 @@ import pandas as pd
 from scipy import stats
 
 from ionrt.outcome.columns import check_level, number
-from ionrt.outcome.heterogeneity import heterogeneity, pooled
 from ionrt.quantities import IonrtError, one_of
 
 METHODS = ("REML", "DL", "FE")
@@ -57,31 +56,36 @@ def meta_analysis(
     k, v = len(y), s**2
     if k < 2:
         raise IonrtError("meta-analysis: expected at least two sites, got 1")
-    between = heterogeneity(y, v)
-    tau2 = 0.0 if method == "FE" else between.tau2
+    q, moment, typical = _between(y, v)
+    tau2 = 0.0 if method == "FE" else moment
     if method == "REML":
         tau2 = _reml(y, v, tau2)
-    mean, error = pooled(y, v, tau2)
+    w = 1 / (v + tau2)
+    mean, error = float(np.average(y, weights=w)), float(w.sum() ** -0.5)
     reference = stats.norm
     if knapp_hartung:
-        w = 1 / (v + tau2)
         error = float(np.sqrt(np.sum(w * (y - mean) ** 2) / (k - 1) / w.sum()))
         reference = stats.t(k - 1)
     tail = 0.5 + check_level(level) / 2
     half = reference.ppf(tail) * error
     predict = stats.t.ppf(tail, k - 2) * np.hypot(error, np.sqrt(tau2)) if k > 2 else np.nan
-    q = between.q
-    i2 = 100 * (max(0.0, (q - between.df) / q) if method == "FE" and q > 0 else tau2 / (tau2 + between.typical))
+    i2 = 100 * (max(0.0, (q - k + 1) / q) if method == "FE" and q > 0 else tau2 / (tau2 + typical))
     row = {"method": method, "k": k, "estimate": mean, "se": error, "lower": mean - half, "upper": mean + half}
-    row |= {
-        "p": 2 * float(reference.sf(abs(mean) / error)) if error > 0 else np.nan,
-        "tau2": tau2,
-        "i2": i2,
-        "q": q,
-        "q_df": k - 1,
-    }
-    row |= {"q_p": float(stats.chi2.sf(q, k - 1)), "prediction_lower": mean - predict, "prediction_upper": mean + predict}
+    row |= {"p": 2 * float(reference.sf(abs(mean) / error)) if error > 0 else np.nan, "tau2": tau2, "i2": i2}
+    row |= {"q": q, "q_df": k - 1, "q_p": float(stats.chi2.sf(q, k - 1))}
+    row |= {"prediction_lower": mean - predict, "prediction_upper": mean + predict}
     return pd.DataFrame([row])
+
+
+def _between(y: np.ndarray, v: np.ndarray) -> tuple[float, float, float]:
+    """Cochran's Q = sum (y - mean)^2 / v, the moment estimate of tau2 = max(0, (Q - df) / C) with C = sum 1/v - sum 1/v^2 /
+    sum 1/v (DerSimonian-Laird), and the typical variance within sites df / C (Higgins)."""
+    w, df = 1.0 / v, y.size - 1
+    q = float(np.sum(w * (y - np.average(y, weights=w)) ** 2))
+    spread = float(w.sum() - np.sum(w**2) / w.sum())
+    if not spread > 0 or not np.isfinite(q):
+        raise IonrtError("sites: one standard error is so small beside the others that nothing can be told between sites")
+    return q, max(0.0, (q - df) / spread), df / spread
 
 
 def _reml(y: np.ndarray, v: np.ndarray, tau2: float) -> float:

@@ -12,16 +12,7 @@ import patsy
 from scipy import stats
 
 from ionrt.outcome import hazards
-from ionrt.outcome.columns import (
-    Names,
-    SurvivalColumns,
-    check_level,
-    numbers,
-    require,
-    rows,
-    stratum_codes,
-    survival_columns,
-)
+from ionrt.outcome.columns import Names, SurvivalColumns, check_level, numbers, require, rows, stratum_codes, survival_columns
 from ionrt.outcome.discrimination import concordance
 from ionrt.outcome.survival import product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of

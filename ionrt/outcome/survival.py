@@ -50,13 +50,7 @@ def risk_table(cols: SurvivalColumns, rows: np.ndarray, *, events_only: bool = F
     place = np.minimum(np.searchsorted(time, stop), max(len(time) - 1, 0))
     count = np.bincount(place, weights=weight * event, minlength=len(time)) if len(time) else np.zeros(0)
     lost = np.bincount(place, weights=weight * ~event, minlength=len(time)) if len(time) else np.zeros(0)
-    return RiskTable(
-        time,
-        at_risk_at(cols, rows, time, cols.weight),
-        at_risk_at(cols, rows, time, cols.weight**2),
-        count,
-        lost,
-    )
+    return RiskTable(time, at_risk_at(cols, rows, time, cols.weight), at_risk_at(cols, rows, time, cols.weight**2), count, lost)
 
 
 def product_limit(table: RiskTable) -> tuple[np.ndarray, np.ndarray]:

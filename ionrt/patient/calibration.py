@@ -54,11 +54,7 @@ def stopping_power_ratio(ct: xr.DataArray, *, table: str | Path | pd.DataFrame =
         return made
 
     out = xr.apply_ufunc(
-        calibrated,
-        ct,
-        dask="parallelized",
-        output_dtypes=[ct.dtype if ct.dtype.kind == "f" else np.float64],
-        keep_attrs=False,
+        calibrated, ct, dask="parallelized", output_dtypes=[ct.dtype if ct.dtype.kind == "f" else np.float64], keep_attrs=False
     )
     name = "DataFrame given by the user" if isinstance(table, pd.DataFrame) else Path(table).name
     frame = ct.attrs.get("frame_of_reference_uid")

@@ -35,7 +35,7 @@ def read_days(folder: str | Path | Sequence[str | Path], *, planning: str | None
     Raises
     ------
     IonrtError for fewer than two series, series of different patients, series without or of the same date (say which is the
-    planning CT; days of one date are ordered by time), and as `read_dicom`.
+    planning CT; days of one date are ordered by time), contours on one later CT only (exchanged?), and as `read_dicom`.
     """
     folders = [folder] if isinstance(folder, (str, Path)) else list(folder)
     series: dict[str, tuple[Header, Path]] = {}
@@ -57,6 +57,11 @@ def read_days(folder: str | Path | Sequence[str | Path], *, planning: str | None
         warnings.warn(f"read_days: days without a date of their own are ordered by UID ({named})", stacklevel=2)
     out = {}
     sets = _structure_sets([h for h, _ in headers])
+    if planning is None and len(drawn := [uid for uid in order if uid in sets]) == 1 and drawn != order[:1]:
+        raise IonrtError(
+            f"read_days: the earliest CT ({order[0]}) has no structure set, a later one ({drawn[0]}) has: are planning CT and"
+            " day exchanged? say planning=<the series UID of the planning CT>"
+        )
     for k, uid in enumerate(order):
         one = _read(series[uid][1], uid, sets)
         one.attrs["date"] = dates[uid][0]
@@ -66,11 +71,13 @@ def read_days(folder: str | Path | Sequence[str | Path], *, planning: str | None
 
 def _read(folder: Path, uid: str, sets: dict[str, str]) -> xr.Dataset:
     """One series with the structure set drawn on it; a set drawn on another day is none of its own, whatever the frame."""
-    if uid in sets or not sets:
+    here = {h.code("SOPInstanceUID") for h in scan(folder)}
+    other = next((one for one in sets.values() if one in here), None)
+    if uid in sets or other is None:
         return read_dicom(folder, series=uid, structure_set=sets.get(uid))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bare = read_dicom(folder, series=uid, structure_set=next(iter(sets.values())))
+        bare = read_dicom(folder, series=uid, structure_set=other)
     return bare.drop_dims(["structure", "contour", "point"], errors="ignore")
 
 

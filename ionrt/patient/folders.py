@@ -23,7 +23,7 @@ def inventory(folder: str | Path) -> pd.DataFrame:
     -------
     DataFrame: `kind` (CT, RTSTRUCT, RTPLAN, RTDOSE, ...), `files`, `file` (the first one's name), `path`, `uid`, `patient`
     (ID), `frame` (of reference), `description`, `quantity` (units and type of a dose), `summation` (PLAN, BEAM, ...), `plan`
-    (UID of the plan that a dose belongs to; empty where not stated).
+    and `beam` (UID and number of what a dose belongs to; empty where not stated).
 
     Raises
     ------
@@ -42,11 +42,14 @@ def inventory(folder: str | Path) -> pd.DataFrame:
 
 def _said(header: Header) -> dict[str, str]:
     """What the header says, and of a dose the plan it names."""
-    plan = ""
+    plan = beam = ""
     if header.get("Modality") == "RTDOSE":
         data = read_dataset(header.path, REFERENCES, pixels=False)
         named = list(data.get("ReferencedRTPlanSequence") or []) if data is not None else []
         plan = str(named[0].get("ReferencedSOPInstanceUID", "")) if named else ""
+        for keyword in ("ReferencedFractionGroupSequence", "ReferencedBeamSequence"):
+            named = list(named[0].get(keyword) or []) if len(named) == 1 else []
+        beam = str(named[0].get("ReferencedBeamNumber", "")) if len(named) == 1 else ""
     return {
         "uid": str(header.get("SOPInstanceUID", "")),
         "patient": str(header.get("PatientID", "")),
@@ -55,4 +58,5 @@ def _said(header: Header) -> dict[str, str]:
         "quantity": " ".join(str(header.get(k, "")) for k in ("DoseUnits", "DoseType")).strip(),
         "summation": str(header.get("DoseSummationType", "")),
         "plan": plan,
+        "beam": beam,
     }

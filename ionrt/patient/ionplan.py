@@ -29,9 +29,9 @@ MOST_WEIGHT = 1e14  # particles of a spot, and more than any number of monitor u
 class IonPlan:
     """A delivered or planned scanned-ion plan.
 
-    `beams`: one row per treatment beam: `beam` (number), `name`, `ion` ("p", "C", ...; empty for one that ionrt does not
-    know), `z`, `a`, `q`, `meterset_unit` ("NP" particles or "MU"), `final_weight`, `meterset` (per fraction), `fractions`
-    (planned of this beam; 0 where not stated), `beam_dose` (Gy; NaN where not stated),
+    `beams`: one row per treatment beam: `beam` (number), `name`, `machine` (empty where not stated), `ion` ("p", "C", ...;
+    empty for one that ionrt does not know), `z`, `a`, `q`, `meterset_unit` ("NP" particles or "MU"), `final_weight`, `meterset`
+    (per fraction), `fractions` (planned of this beam; 0 where not stated), `beam_dose` (Gy; NaN where not stated),
     `gantry_angle`, `couch_angle` (degrees, IEC 61217), `patient_position` ("HFS", ...; empty where not stated),
     `table_pitch`, `table_roll`, `table_eccentric`, `gantry_pitch` (degrees, the largest of the control points; 0 where not
     stated), `angle_change` (degrees by which gantry or table turn during the beam), `isocentre_x`, `_y`, `_z` (mm, LPS),
@@ -237,6 +237,7 @@ def _beam(
     return {
         "beam": number,
         "name": beam.text("BeamName"),
+        "machine": beam.text("TreatmentMachineName"),
         "ion": next((name for name in IONS if (get(name).charge, get(name).mass_number) == (z, a)), ""),
         "z": z,
         "a": a,

@@ -93,12 +93,7 @@ def write_phantom(
 
 
 def add_ellipsoid(
-    patient: xr.Dataset,
-    name: str,
-    *,
-    centre: Sequence[float],
-    radii: float | Sequence[float],
-    kind: str = "GTV",
+    patient: xr.Dataset, name: str, *, centre: Sequence[float], radii: float | Sequence[float], kind: str = "GTV"
 ) -> xr.Dataset:
     """The patient with one more structure, a SYNTHETIC ellipsoid drawn on the CT slices.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import xarray as xr
 from ionrt.let import ions_of
 from ionrt.plan.engine.influence import BeamInfluence, Influence
 from ionrt.plan.setup.beams import Beam, Plan
-from ionrt.quantities import QUANTITIES, IonrtError, check, one_of, shared_attr, stamp
+from ionrt.quantities import QUANTITIES, IonrtError, check, shared_attr, stamp
 
 
 def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
@@ -60,32 +60,6 @@ def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
     stated = {k: dict.fromkeys(p.attrs[k] for p in parts if k in p.attrs) for k in ("base", "kernel")}
     attrs = {**first.attrs, **{k: " ".join(v) for k, v in stated.items() if v}}
     return replace(first, plan=plan, beams=tuple(found[b] for b in plan.beams), base=base, attrs=attrs)
-
-
-def only_ions(weights: xr.DataArray, ions: str | Iterable[str]) -> xr.DataArray:
-    """Spot weights with all other ions turned off.
-
-    Parameters
-    ----------
-    weights : (spot) of `optimise`
-    ions : to keep.
-
-    Returns
-    -------
-    ``spot_weight`` (spot), the other ions' weights zero.
-
-    Raises
-    ------
-    IonrtError
-        An ion that the weights do not hold.
-    """
-    check(weights, "spot_weight", dims=("spot",))
-    names = (ions,) if isinstance(ions, str) else tuple(ions)
-    there = list(dict.fromkeys(weights["ion"].values.tolist()))
-    for name in names:
-        one_of(name, there, what="ion of the weights")
-    kept = weights.where(weights["ion"].isin(list(names)), 0.0)
-    return stamp(kept, "spot_weight", **{k: v for k, v in weights.attrs.items() if k not in ("units", "long_name")})
 
 
 def ion_share(field: xr.Dataset, *, quantity: str = "dose", least: float = 0.02) -> xr.DataArray:

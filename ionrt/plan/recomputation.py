@@ -12,6 +12,7 @@ import xarray as xr
 
 from ionrt.files import content_hash
 from ionrt.patient.ionplan import IonPlan
+from ionrt.patient.reading.frames import check_frame
 from ionrt.plan.engine.influence import BeamInfluence, Influence, beam_influence
 from ionrt.plan.fields import field
 from ionrt.plan.setup.beams import Beam, Plan
@@ -41,6 +42,7 @@ def recompute(
     particles_per_mu: float | None = None,
     water_depth: float | None = None,
     lateral_loss: float = 0.002,
+    by: str | None = None,
 ) -> xr.Dataset:
     r"""The additive field of an RT Ion Plan, per fraction.
 
@@ -64,11 +66,12 @@ def recompute(
     models : whose moments are wanted
     let_definition, reference : dose (z, y, x) Gy per fraction
     particles_per_mu : at the plan's highest energy
-    lateral_loss : as in `Plan`.
+    lateral_loss : as in `Plan`; by : as in `field`.
 
     Returns
     -------
-    a field (z, y, x); attribute `normalisation` says what k rests on, `particles_per_mu` its value.
+    a field (z, y, x), with `beam` or `ion` in front where asked for; attribute `normalisation` says what k rests on,
+    `particles_per_mu` its value.
 
     Raises
     ------
@@ -80,7 +83,8 @@ def recompute(
     ----------
     Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.
     """
-    _same_patient(patient, ion_plan)
+    if patient is not None:
+        check_frame(patient, ion_plan.frame_of_reference_uid, what=f"the plan {ion_plan.label!r}")
     beams = [_beam(row) for _, row in ion_plan.beams.iterrows()]
     energies = {
         b.ion: [float(e) for e in np.unique(_layers(ion_plan, [k for k in beams if k.ion == b.ion])["energy"])] for b in beams
@@ -105,19 +109,9 @@ def recompute(
     ]
     attrs = {"patient": of_patient(scene), "base": of_base(data)}
     influence = Influence(plan, scene.grid, tuple(b for b, _ in made), data, attrs)
-    result = field(influence, np.concatenate([w for _, w in made]), models=models, let_definition=let_definition)
+    result = field(influence, np.concatenate([w for _, w in made]), models=models, let_definition=let_definition, by=by)
     result.attrs.pop("target")
     return _normalised(result, ion_plan, beams, reference, particles_per_mu)
-
-
-def _same_patient(patient: xr.Dataset | None, ion_plan: IonPlan) -> None:
-    """Raise where plan and patient name different frames of reference."""
-    own = "" if patient is None else str(patient.attrs.get("frame_of_reference_uid", ""))
-    if own and ion_plan.frame_of_reference_uid and own != ion_plan.frame_of_reference_uid:
-        raise IonrtError(
-            f"the plan {ion_plan.label!r} belongs to frame of reference {ion_plan.frame_of_reference_uid}, the patient's CT to"
-            f" {own}: plan of another patient, or of another scan; expected the same"
-        )
 
 
 def _layers(ion_plan: IonPlan, beams: Sequence[Beam]) -> pd.DataFrame:
@@ -249,18 +243,19 @@ def _normalised(
     found: xr.Dataset, ion_plan: IonPlan, beams: Sequence[Beam], reference: xr.DataArray | None, particles_per_mu: float | None
 ) -> xr.Dataset:
     """Multiply everything, all of it linear in the number of particles, by what makes it absolute."""
-    units = set(ion_plan.beams["meterset_unit"])
+    units, dose = set(ion_plan.beams["meterset_unit"]), found["dose"]
+    dose = dose.sum([d for d in dose.dims if d not in ("z", "y", "x")], keep_attrs=True)
     if units == {"NP"}:
         factor, why = 1.0, "metersets are numbers of particles"
     elif particles_per_mu is not None:
         factor, why = particles_per_mu / 1e6, f"{particles_per_mu:g} particles per monitor unit at the highest energy, as given"
     elif reference is not None:
         factor, why = (
-            factor_to_reference(found["dose"], reference),
+            factor_to_reference(dose, reference),
             f"to the reference dose where that is above {HIGH_DOSE:.0%} of its maximum",
         )
     else:
-        factor, why = _to_beam_dose(found["dose"], ion_plan, beams), "to the beam doses that the plan states, at the isocentre"
+        factor, why = _to_beam_dose(dose, ion_plan, beams), "to the beam doses that the plan states, at the isocentre"
     inputs = {"inputs_hash": content_hash(found.attrs["inputs_hash"], float(factor))}
     out = found.map(lambda da: (da * np.float32(factor)).assign_attrs({**da.attrs, **inputs}), keep_attrs=True)
     out.attrs = {**found.attrs, **inputs, "normalisation": why, "plan": ion_plan.label}

@@ -8,7 +8,6 @@ from .cohort import lines as lines
 from .drawn_lines import depth_profiles as depth_profiles
 from .drawn_lines import histograms as histograms
 from .drawn_lines import scenario_points as scenario_points
-from .explorer import Explorer as Explorer
 from .explorer import explore as explore
 from .planning import directions as directions
 from .planning import reach_curves as reach_curves

@@ -33,11 +33,27 @@ def curves(
 ) -> Figure:
     """Lines against one axis, panel by panel; a line of the same name looks the same everywhere.
 
-    Parameters: `panels` {title: {name of the line: array with one dimension, whose coordinate is the axis, or with
-    ``quantile`` in front (`ionrt.rbe.bands`): a band from the first to the last, a line in the middle}}; `xlabel` with unit;
-    `ylabel`, by default that of the quantity in each panel; `points` {title: {name: (x, y)}} published values, drawn as
-    marks in the colour of the line of that name; `shaded` from, to on the axis; `columns` per row; `width` [pixels];
-    `xlim`, `ylim`, `logx`, `logy` of all panels; `caption` first sentence.
+    Parameters
+    ----------
+    panels : {title: {name of the line: array with one dimension, whose coordinate is the axis, or with ``quantile`` in front
+        (`ionrt.rbe.bands`): a band from the first to the last, a line in the middle}}.
+    xlabel : with unit.
+    ylabel : by default that of the quantity in each panel.
+    points : {title: {name: (x, y)}} published values, drawn as marks in the colour of the line of that name.
+    shaded : from, to on the axis.
+    columns : per row.
+    width : [pixels].
+    xlim, ylim, logx, logy : of all panels.
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    IonrtError
+        A line with more than one dimension; no quantity for the label of the axis.
     """
     look = looks(name for lines in panels.values() for name in lines)
     n, drawn = min(columns, len(panels)) or 1, []
@@ -53,6 +69,7 @@ def curves(
             items.append(marks.opts(color="white", line_color=colour, line_width=2, size=9))
         first = next(iter(lines.values()))
         across = xlim or _span(lines, logx)
+        up = ylim or _height(tops, across, logy)
         drawn.append(
             hv.Overlay(items).opts(
                 panel(
@@ -60,9 +77,11 @@ def curves(
                     xlabel=xlabel if k >= len(panels) - n else "",
                     ylabel=ylabel or label(str(first.name)),
                     xlim=across,
-                    ylim=ylim or _height(tops, across, logy),
+                    ylim=up,
                     logx=logx,
                     logy=logy,
+                    **({"xticks": _ticks(*across)} if logx else {}),
+                    **({"yticks": _ticks(*up)} if logy else {}),
                     **sized(width, n),
                 )
             )
@@ -93,6 +112,13 @@ def _band(da: xr.DataArray, colour: str) -> hv.Area:
     x, low, high = da[da.dims[-1]].values, da.isel(quantile=0).values, da.isel(quantile=-1).values
     area = hv.Area((x.astype(np.float32), low.astype(np.float32), high.astype(np.float32)), vdims=["low", "high"])
     return area.opts(color=colour, alpha=0.22, line_alpha=0)
+
+
+def _ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Of a logarithmic axis: 1, 2 and 5 of each decade, powers of ten alone where that would be more than ten."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    found = [[m * 10.0**k for k in decades for m in kinds if low <= m * 10.0**k <= high] for kinds in ((1, 2, 5), (1,))]
+    return [(v, f"{v:g}") for v in (found[0] if len(found[0]) <= 10 else found[1])]
 
 
 def _span(lines: Mapping[str, xr.DataArray], log: bool) -> tuple[float, float]:

@@ -10,14 +10,20 @@ import numpy as np
 import xarray as xr
 
 from ionrt.ions import in_words
-from ionrt.plot.style import MARKERS, SHADE, Figure, by_case, in_columns, label, looks, panel, provenance, sized
+from ionrt.plot.style import MARKERS, SHADE, Figure, by_case, in_columns, label, looks, panel, provenance, sized, unit
 from ionrt.quantities import IonrtError, check
 
 
-def _curve(x: np.ndarray, y: np.ndarray, look: tuple[str, str], kdim: hv.Dimension, vdim: hv.Dimension) -> hv.Curve:
+def _curve(x: np.ndarray, y: np.ndarray, who: str, look: tuple[str, str], kdim: hv.Dimension, vdim: hv.Dimension) -> hv.Curve:
+    """A line that says under the pointer whose it is."""
     good = np.isfinite(y)
+    said = [("", in_words(who))] if who else []
     return hv.Curve((x[good].astype(np.float32), y[good].astype(np.float32)), kdim, vdim).opts(
-        color=look[0], line_dash=look[1], line_width=2.2, tools=["hover"]
+        color=look[0],
+        line_dash=look[1],
+        line_width=2.2,
+        tools=["hover"],
+        hover_tooltips=[*said, *((d.label, f"@{{{d.name}}}{{0.00}}") for d in (kdim, vdim))],
     )
 
 
@@ -37,7 +43,9 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     ----------
     curves : DataArray ``volume_fraction`` ([case or ion,] structure, quantity), shares of one; with ``statistic`` in front, of
         `ionrt.evaluate.band`, the line is the nominal scenario and a band lies between the extremes of all.
-    columns : panels per row; width : of the figure [pixels]; caption : first sentence.
+    columns : panels per row.
+    width : of the figure [pixels].
+    caption : first sentence.
 
     Returns
     -------
@@ -69,7 +77,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
             ends = (100 * low.sel(one).values, 100 * high.sel(one).values)
             area = hv.Area(tuple(v.astype(np.float32) for v in (x, *ends)), kdim, ["low", "high"])
             items.append(area.opts(color=look[str(one["case"])][0], fill_alpha=0.25, line_alpha=0.0))
-        items += [_curve(x, 100 * middle.sel(one).values, look[str(one["case"])], kdim, vdim) for one in at]
+        items += [_curve(x, 100 * middle.sel(one).values, str(one["case"]), look[str(one["case"])], kdim, vdim) for one in at]
         drawn.append(
             hv.Overlay(items).opts(
                 panel(
@@ -101,7 +109,10 @@ def depth_profiles(
     Parameters
     ----------
     profiles : DataArrays ([case or ion,] distance [mm]) of `ionrt.evaluate.depth_profile`, in units of their quantity.
-    target : from, to [mm] on the same axis; columns : panels per row; width : of the figure [pixels]; caption : first sentence.
+    target : from, to [mm] on the same axis.
+    columns : panels per row.
+    width : of the figure [pixels].
+    caption : first sentence.
 
     Returns
     -------
@@ -119,13 +130,14 @@ def depth_profiles(
         name = str(da.name)
         vdim = hv.Dimension(name, label=label(name, da))
         x = da["distance"].values
-        lines = [_curve(x, da.sel(case=c).values, look[str(c)], kdim, vdim) for c in da["case"].values]
+        lines = [_curve(x, da.sel(case=c).values, str(c), look[str(c)], kdim, vdim) for c in da["case"].values]
         shade = [hv.VSpan(*target).opts(**SHADE)] if target else []
         drawn.append(
             hv.Overlay([*shade, *lines]).opts(
                 panel(
                     xlabel="Depth in the body [mm]",
-                    ylabel=label(name, da),
+                    title=label(name, da),
+                    ylabel=f"[{unit(name)}]" if unit(name) else "",
                     ylim=(0, 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0),
                     xlim=(float(x.min()), float(x.max())),
                     **sized(width, n, ratio=0.8, most=280),
@@ -143,7 +155,8 @@ def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, capti
     Parameters
     ----------
     metrics : DataArrays (case, scenario) named as their quantity, with the attribute ``metric`` ("D95").
-    width : of the figure [pixels]; caption : first sentence.
+    width : of the figure [pixels].
+    caption : first sentence.
 
     Returns
     -------

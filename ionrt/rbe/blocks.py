@@ -50,7 +50,7 @@ class Validity:
 
 @dataclass(frozen=True)
 class Definition:
-    """What the kernels are run with; `ionrt.rbe.Model` adds how a user meets it."""
+    """What the kernels are run with; `ionrt.rbe.model.Model` adds how a user meets it."""
 
     name: str
     moments: tuple[str, ...]

@@ -21,7 +21,7 @@ def add_fractions(
     Parameters
     ----------
     rbe_dose : (fraction, ...) [Gy (RBE)] per fraction, with the coordinate ``fractions`` (n_f along ``fraction``; missing: 1
-        each), e.g. a model applied to `ionrt.plan.course`
+        each), e.g. a model applied to `ionrt.plan.mixture.course`
     alpha_beta : [Gy] of photons
     fraction_size : x [Gy].
 

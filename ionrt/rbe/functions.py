@@ -103,7 +103,7 @@ def lem_kernel(field: xr.Dataset, *, tissue: Kernel) -> xr.DataArray:
     ----------
     field : Dataset with ``dose`` [Gy per fraction], ``alpha_x_dose`` [1], ``sqrt_beta_x_dose`` [1], made with the same tissue
         class
-    tissue : a class of the base data (`ionrt.biology.kernel_tissues`), matched by exact alpha_x and beta_x.
+    tissue : a class of the base data (`ionrt.biology.moments.kernel_tissues`), matched by exact alpha_x and beta_x.
 
     Returns
     -------
@@ -195,7 +195,7 @@ def osmk23(
 ) -> xr.DataArray:
     """RBE-weighted dose of the oxygen-effect stochastic microdosimetric kinetic model of 2023, relative to aerobic photons.
 
-    Oxygen changes domain radius, z0 and coefficients of the cell (`ionrt.biology.osmk23_at`); survival as in `smk`.
+    Oxygen changes domain radius, z0 and coefficients of the cell (`ionrt.biology.oxygen.osmk23_at`); survival as in `smk`.
 
     Parameters
     ----------

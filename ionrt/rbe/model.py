@@ -87,7 +87,7 @@ class Model(Definition):
         )
 
     def outside(self, field: xr.Dataset, **params: Any) -> xr.DataArray:
-        """Number of voxels outside the declared range; see `ionrt.rbe.voxels_outside`."""
+        """Number of voxels outside the declared range; see `ionrt.rbe.model.voxels_outside`."""
         merged, arrays, given = self._inputs(field, params)
         return stamp(
             blocks.outside(self, arrays, merged, given), "voxels_outside", rbe_model=self.name, validity=str(self.validity)

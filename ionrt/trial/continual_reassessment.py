@@ -39,12 +39,7 @@ class Crm:
         return _curve(np.asarray(self.skeleton), np.asarray(parameter, float)[..., None], self.model)
 
     def fit(
-        self,
-        level: Sequence[int],
-        toxicity: Sequence[int],
-        *,
-        follow_up: Sequence[float] | None = None,
-        method: str = "bayes",
+        self, level: Sequence[int], toxicity: Sequence[int], *, follow_up: Sequence[float] | None = None, method: str = "bayes"
     ) -> pd.DataFrame:
         """Estimate the toxicity curve and the recommended level.
 

@@ -12,11 +12,7 @@ ARM_STAGES = ("allocated", "received", "not_received", "lost", "discontinued", "
 
 
 def consort(
-    *,
-    assessed: int,
-    excluded: Mapping[str, int],
-    randomised: int,
-    arms: Mapping[str, Mapping[str, int | Mapping[str, int]]],
+    *, assessed: int, excluded: Mapping[str, int], randomised: int, arms: Mapping[str, Mapping[str, int | Mapping[str, int]]]
 ) -> pd.DataFrame:
     """Flow of participants from assessment to analysis.
 

@@ -17,12 +17,7 @@ from ionrt.trial.phase1 import Boin, select_isotonic, three_plus_three
 
 
 def dose_finding(
-    design: Boin | Crm,
-    p_true: Sequence[float],
-    *,
-    n_sim: int = 10_000,
-    seed: int = 0,
-    accrual_interval: float | None = None,
+    design: Boin | Crm, p_true: Sequence[float], *, n_sim: int = 10_000, seed: int = 0, accrual_interval: float | None = None
 ) -> pd.DataFrame:
     """Operating characteristics of a phase I design under a true toxicity curve.
 

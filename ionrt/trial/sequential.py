@@ -108,46 +108,28 @@ def spending_bounds(
     return _table(t, upper, lower, drift, alpha, target if power is not None else None)
 
 
-def interim_bounds(
-    information: Sequence[float],
-    *,
-    alpha: float,
-    spending: str = "lan_demets_obrien_fleming",
-    planned: Sequence[float] | int = 1,
-    power: float | None = None,
-    beta_spending: str | None = None,
-    binding: bool = False,
-) -> tuple[Array, Array]:
+def interim_bounds(information: Sequence[float], *, planned: Sequence[float] | int = 1, **rules: Any) -> tuple[Array, Array]:
     """Bounds (efficacy, futility) in force at looks before the last one, at the information that each really had.
 
     A spending function gives the bound of look k from the looks up to k; the constant shapes keep the values that were
-    planned for looks 1, 2, ... (`planned`), as they have no rule for other times.
+    planned for looks 1, 2, ... (`planned`), as they have no rule for other times. `rules`: as of `spending_bounds`.
     """
-    rules: dict[str, Any] = {"alpha": alpha, "spending": spending, "power": power, "beta_spending": beta_spending}
-    rules["binding"] = binding
     upper, lower = np.empty(len(information)), np.full(len(information), -np.inf)
-    if spending not in SPENDING[:2]:
-        table = spending_bounds(planned, **rules)
-        if len(information) >= len(table):
-            raise IonrtError(
-                f"looks: {spending!r} has values for the {len(table)} planned looks only, the last of them the final one; use a"
-                " spending function for looks that were not planned"
-            )
+    fixed = rules.get("spending", SPENDING[0]) not in SPENDING[:2]
+    table = spending_bounds(planned, **rules) if fixed else pd.DataFrame()
+    if fixed and len(information) >= len(table):
+        raise IonrtError(
+            f"looks: {rules['spending']!r} has values for the {len(table)} planned looks only, the last of them the final one;"
+            " use a spending function for looks that were not planned"
+        )
     for k in range(len(information)):
-        row = (spending_bounds([*information[: k + 1], 1.0], **rules) if spending in SPENDING[:2] else table).iloc[k]
+        row = (table if fixed else spending_bounds([*information[: k + 1], 1.0], **rules)).iloc[k]
         upper[k], lower[k] = row["z_efficacy"], row.get("z_futility", -np.inf)
     return upper, lower
 
 
 def final_bound(
-    information: Sequence[float],
-    *,
-    alpha: float,
-    spending: str = "lan_demets_obrien_fleming",
-    planned: Sequence[float] | int = 1,
-    power: float | None = None,
-    beta_spending: str | None = None,
-    binding: bool = False,
+    information: Sequence[float], *, alpha: float, planned: Sequence[float] | int = 1, binding: bool = False, **rules: Any
 ) -> float:
     """Critical value of the last look, which may have less or more information than was planned.
 
@@ -157,8 +139,8 @@ def final_bound(
     Parameters
     ----------
     information : information at all looks over the *planned* maximum, increasing, below 1 before the last; the last is free.
-    alpha, spending, power, beta_spending, binding : as in `spending_bounds`.
     planned : information fractions (or number of looks) of the plan; needed by the constant shapes.
+    alpha, binding, rules : as in `spending_bounds`.
 
     Returns
     -------
@@ -178,8 +160,7 @@ def final_bound(
         raise IonrtError(
             f"information: expected shares of the planned maximum, below 1 before the last look, got {information!r}"
         )
-    rules: dict[str, Any] = {"alpha": alpha, "spending": spending, "planned": planned, "power": power}
-    upper, lower = interim_bounds(t[:-1].tolist(), **rules, beta_spending=beta_spending, binding=binding)
+    upper, lower = interim_bounds(t[:-1].tolist(), planned=planned, alpha=alpha, binding=binding, **rules)
     t, last, density, left = t / t[-1], t.size - 1, None, alpha
     for k in range(last):
         left -= _tail(t, k, 0.0, density, 1)(upper[k])

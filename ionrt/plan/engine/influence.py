@@ -174,7 +174,7 @@ def influence(
     one_of(kernel, KERNELS, what="kernel")
     scene = make_scene(patient, plan)
     data = {ion: _base_data(ion, base) for ion in dict.fromkeys(b.ion for b in plan.beams)}
-    with tqdm(total=len(plan.beams), desc="influence", unit="beam", disable=None, leave=False) as bar:
+    with tqdm(total=len(plan.beams), desc=f"influence {', '.join(data)}", unit="beam", disable=None, leave=False) as bar:
 
         def prepare(i: int) -> Prepared:
             beam = plan.beams[i]

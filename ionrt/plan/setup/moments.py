@@ -34,7 +34,7 @@ class Moment:
 
 
 def moments_of(model: Any, parameters: Mapping[str, Any], *, let_definition: str) -> tuple[Moment, ...]:
-    """The moments of an `ionrt.rbe.Model` with the given parameters, in its order."""
+    """The moments of an `ionrt.rbe.model.Model` with the given parameters, in its order."""
     merged = model.parameters(parameters)
     cell = model.cell(**merged) if model.cell else None
     out = []
@@ -60,7 +60,7 @@ def merge(wanted: Sequence[Moment]) -> tuple[Moment, ...]:
 
 def moment_values(base: xr.Dataset, moments: Sequence[Moment]) -> list[np.ndarray]:
     """Value per unit dose of each moment, arrays (depth, energy) float64 over all energies of the base data."""
-    from ionrt.biology import moment_tables
+    from ionrt.biology.moments import moment_tables
 
     out = []
     for moment in moments:

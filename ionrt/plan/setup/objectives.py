@@ -101,37 +101,31 @@ class SquaredDeviation(Objective):
 
 
 @dataclass(frozen=True)
-class SquaredOverdose(Objective):
-    """<max(0, q - level)^2>; `level` in the unit of the quantity."""
-
+class _OneSided(Objective):
     level: float = 0.0
-    side: ClassVar[float] = 1.0
     limits: ClassVar[bool] = True
 
     def excess(self, q: np.ndarray, share: np.ndarray) -> np.ndarray:
-        """Above the level."""
-        return q - self.level
+        """Beyond the level."""
+        return self.side * (q - self.level)
 
     def evaluate(self, q: np.ndarray, share: np.ndarray) -> Gradient:
-        apart = np.maximum(q - self.level, 0.0)
+        apart = self.side * np.maximum(self.side * (q - self.level), 0.0)
         return mean(share, apart * apart), 2.0 * share * apart
 
 
 @dataclass(frozen=True)
-class SquaredUnderdose(Objective):
+class SquaredOverdose(_OneSided):
+    """<max(0, q - level)^2>; `level` in the unit of the quantity."""
+
+    side: ClassVar[float] = 1.0
+
+
+@dataclass(frozen=True)
+class SquaredUnderdose(_OneSided):
     """<max(0, level - q)^2>; `level` in the unit of the quantity."""
 
-    level: float = 0.0
     side: ClassVar[float] = -1.0
-    limits: ClassVar[bool] = True
-
-    def excess(self, q: np.ndarray, share: np.ndarray) -> np.ndarray:
-        """Below the level."""
-        return self.level - q
-
-    def evaluate(self, q: np.ndarray, share: np.ndarray) -> Gradient:
-        apart = np.minimum(q - self.level, 0.0)
-        return mean(share, apart * apart), 2.0 * share * apart
 
 
 @dataclass(frozen=True)

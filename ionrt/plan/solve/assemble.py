@@ -112,7 +112,7 @@ def _scenario_set(objectives: Sequence[Objective], scenarios: Sequence[Scenario]
         )
     if not robust:
         if scenarios:
-            raise IonrtError("scenarios were given, but all objectives are nominal; see ionrt.plan.make_robust")
+            raise IonrtError("scenarios were given, but all objectives are nominal; see make_robust")
         return ()
     return check_scenarios(scenarios)
 

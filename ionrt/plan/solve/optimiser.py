@@ -82,7 +82,8 @@ def optimise(
     problem = make_problem(patient, plan, influence, scenarios=scenarios, samples=samples, seed=seed)
     start, scale = start_weights(problem, plan)
     done = Progress()
-    weights = minimise_weights(problem, start, scale, iterations, tolerance, done)
+    desc = f"optimise {', '.join(dict.fromkeys(b.ion for b in plan.beams))}"
+    weights = minimise_weights(problem, start, scale, iterations, tolerance, done, desc)
     weights, excess = _with_limits(problem, weights, scale, tolerance, done)
     out = xr.DataArray(weights, dims="spot", coords=influence.spots().coords)
     return stamp(
@@ -100,7 +101,13 @@ def optimise(
 
 
 def minimise_weights(
-    problem: Problem, start: np.ndarray, scale: np.ndarray, iterations: int, tolerance: float, done: Progress
+    problem: Problem,
+    start: np.ndarray,
+    scale: np.ndarray,
+    iterations: int,
+    tolerance: float,
+    done: Progress,
+    desc: str = "hard limits",
 ) -> np.ndarray:
     """Quasi-Newton steps on weights in units of `scale`."""
     values: list[float] = []
@@ -111,7 +118,7 @@ def minimise_weights(
         if len(values) > STALL and values[-1 - STALL] - values[-1] < STALL * tolerance * values[0]:
             raise StopIteration
 
-    with one_blas_thread(), tqdm(total=iterations, desc="optimise", unit="it", disable=None, leave=False) as bar:
+    with one_blas_thread(), tqdm(total=iterations, desc=desc, unit="it", disable=None, leave=False) as bar:
         found = minimize(
             lambda x: _scaled(problem, x, scale),
             start / scale,
