@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import datetime
 import html
 import importlib
@@ -177,19 +178,18 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
+        if issubclass(getattr(builtins, error.ename, Exception), (OSError, MemoryError)):
+            raise IonrtError(f"in the notebook: {error.ename}: {error.evalue}; make room on the disk or in memory") from None
         if not _ends_there(executed, error):
             raise
     except OSError as error:
-        raise DiskError(
-            f"the notebook could not be started or kept ({error.strerror or type(error).__name__}); make room, or set"
-            " JUPYTER_RUNTIME_DIR, IPYTHONDIR and TMPDIR to folders that can be written"
-        ) from error
+        why = error.strerror or type(error).__name__
+        raise DiskError(f"the notebook could not be kept ({why}); make room, or set JUPYTER_RUNTIME_DIR and TMPDIR") from error
     except RuntimeError as error:  # nbclient's words for a kernel that is gone
         if "kernel" not in str(error).lower():
             raise
         raise IonrtError(
-            "the process of the notebook was ended from outside, often for lack of memory; nothing was written: try again,"
-            " with a coarser grid or fewer threads"
+            "the notebook's process was ended from outside, often for lack of memory; try a coarser grid"
         ) from error
 
 

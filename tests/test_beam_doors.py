@@ -9,10 +9,11 @@ from pathlib import Path
 import fuzz
 import numpy as np
 import pytest
+from plan_fixtures import synthetic_base
 from scipy.io import loadmat, savemat
 
 import ionrt
-from ionrt.beam import read_matrad
+from ionrt.beam import read_matrad, store
 
 DEPTH = np.linspace(0, 60, 31)
 DOSE = 10 + 40 * np.exp(-(((DEPTH - 50) / 4) ** 2))
@@ -102,3 +103,18 @@ def test_hostile_files(shared) -> None:
     for file in files:
         with pytest.raises(ionrt.IonrtError):
             read_matrad(file)
+
+
+def test_no_damaged_base_data_of_the_cache_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of the file: it is the same to the last number, or the cache has nothing."""
+    monkeypatch.setenv("IONRT_CACHE", str(tmp_path))
+    path = store.path_of("C", "0" * 16)
+    store.save(synthetic_base("C").assign_attrs(ion="C", content_key="0" * 16), path, sealed=True)
+    whole, kept = path.read_bytes(), store.read_sealed(path)
+
+    def attempt(rng: np.random.Generator) -> str:
+        mutant = fuzz.mutate_bytes(rng, whole)[0]
+        path.write_bytes(mutant)
+        return "" if store.read_sealed(path) == (kept if mutant == whole else None) else "damaged content was read"
+
+    fuzz.hold(attempt, seeds=(1, 2), n=fuzz.tries(40))

@@ -17,6 +17,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_small import FRAME, Z, contour, item
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ExplicitVRLittleEndian
 
 from ionrt import dose_at_volume, evaluate, regrid
@@ -413,7 +414,26 @@ def test_lossless_compression_changes_nothing(syntax, tmp_path):
     np.testing.assert_array_equal(read_dicom(folder).ct.values, before)
 
 
-@pytest.mark.parametrize("syntax", ["JPEGLSLossless", "JPEGLosslessProcess14_1"])
+@pytest.mark.parametrize("syntax", ["JPEGLSLossless", "JPEGLosslessProcess14_1", "JPEG2000Lossless", "RLELossless"])
+def test_a_frame_that_is_cut_is_refused(syntax, tmp_path):
+    """Some decoders fill what is missing with zeros. A changed bit within a frame cannot be told from another image."""
+    data = small.slice_of(2)
+    small.pixels(data, np.random.default_rng(0).integers(1000, 1200, (48, 48)).astype("<u2"), 16)
+    path = small.save({"c.dcm": data}, tmp_path) / "c.dcm"
+    compress(path, syntax)
+    data, before = pydicom.dcmread(path), read_pixels(path)[0]
+    (frame,) = generate_frames(data.PixelData, number_of_frames=1)
+    for cut in np.linspace(20, len(frame) - 4, 8).astype(int):
+        data.PixelData = encapsulate([frame[:cut]])
+        data["PixelData"].is_undefined_length = True
+        data.save_as(path)
+        try:
+            np.testing.assert_array_equal(read_pixels(path)[0], before)
+        except IonrtError as error:
+            assert "c.dcm" in str(error)
+
+
+@pytest.mark.parametrize("syntax", ["JPEGLSLossless", "JPEGLosslessProcess14_1", "JPEG2000Lossless", "RLELossless"])
 def test_a_decoder_that_aborts_takes_only_itself_along(syntax, tmp_path):
     path = small.save({"c.dcm": small.slice_of(2)}, tmp_path) / "c.dcm"
     compress(path, syntax)

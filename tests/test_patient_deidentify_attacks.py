@@ -427,3 +427,22 @@ def test_mutated_files_are_cleaned_or_refused(tmp_path):
             (source / name).write_bytes(whole[name])
 
     fuzz.hold(attempt, seeds=(1,), n=None if os.environ.get("IONRT_FUZZ") else 25)
+
+
+@pytest.mark.parametrize("what", ["NumberOfWedges", "NumberOfBoli"])
+def test_a_plan_with_a_wedge_or_bolus_is_not_sent_without_it(tmp_path, what):
+    objects = study()
+    setattr(beam(objects["RN.dcm"]), what, 1)
+    with pytest.raises(IonrtError, match=rf"RN\.dcm.*{what}"):
+        deidentify(saved(objects, tmp_path / "in"), tmp_path / "out", key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("1.2.840.10008.5.1.4.1.1.2.1", "Enhanced CT Image Storage"), ("1.2.840.10008.5.1.4.1.1.66.3", "Deformable Spatial Reg")],
+)
+def test_objects_without_a_list_are_refused_by_name(tmp_path, kind, name):
+    objects = study()
+    objects["RN.dcm"].SOPClassUID = objects["RN.dcm"].file_meta.MediaStorageSOPClassUID = kind
+    table = deidentify(saved(objects, tmp_path / "in"), tmp_path / "out", key=KEY).set_index("source")
+    assert name in table.loc["RN.dcm", "reason"] and not table.loc["RN.dcm", "file"]

@@ -56,6 +56,7 @@ def test_proton_plan_of_another_system(shared):
     coords = {d: -1.25 * (n - 1) + 2.5 * np.arange(n) for d, n in (("z", 80), ("y", 82), ("x", 82))}
     box = xr.Dataset({"spr": (("z", "y", "x"), np.ones((80, 82, 82), np.float32))}, coords=coords)
     box["spr"][:, 40:42] = 1.16
+    box.attrs["frame_of_reference_uid"] = ion_plan.frame_of_reference_uid
     found = recompute(box, ion_plan, reference=theirs, spacing=4.0)
     assert "reference dose" in found.attrs["normalisation"] and found.attrs["particles_per_mu"] > 0.0
     inside = theirs.isel({d: slice(3, -3) for d in "zyx"}).astype(np.float32)

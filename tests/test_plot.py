@@ -200,3 +200,11 @@ def test_logarithmic_axes_have_ticks_at_1_2_and_5():
         lambda e: e.opts.get("plot").kwargs.get("yticks"), ["Overlay"]
     )
     assert [t for _, t in wide[0]] == ["0.01", "0.1", "1", "10", "100", "1000", "10000", "100000"]
+
+
+def test_lines_say_under_the_pointer_whose_they_are(scene):
+    _, structures, dose, let, _ = scene
+    profile = dose.mean(["z", "x"], keep_attrs=True).rename(y="distance")
+    for figure in (plot.histograms(evaluate.dvh(let, structures)), plot.depth_profiles([profile])):
+        page = figure.to_html()
+        assert page.count('["", "carbon"]') == page.count('["", "neon"]') > 0

@@ -8,7 +8,7 @@ from .cases import whose as whose
 from .comparison import Comparison as Comparison
 from .guidance import compare_days as compare_days
 from .guidance import open_days as open_days
-from .guidance import water_table as water_table
+from .water import water_table as water_table
 from .received_tables import gamma_table as gamma_table
 from .received_tables import organ_table as organ_table
 from .received_tables import page_to_sign as page_to_sign

@@ -71,15 +71,23 @@ def compare_ions(
     Parameters
     ----------
     patient : Dataset of `read_dicom` (CT, structures, contours).
-    target : its name; organs : names of organs at risk, default the four nearest structures.
-    ions : of ``p He C O Ne``; gantry_angles : one beam each [degrees]; room : where.
-    prescription : Gy (RBE) per fraction; fractions : number of fractions (for the record).
-    model : one of `ionrt.rbe.MODELS` with its `parameters`; let_definition : of LETd.
+    target : its name.
+    organs : names of organs at risk, default the four nearest structures.
+    ions : of ``p He C O Ne``.
+    gantry_angles : one beam each [degrees].
+    room : where.
+    prescription : Gy (RBE) per fraction.
+    fractions : number of fractions (for the record).
+    model, parameters : one of `ionrt.rbe.MODELS` and its parameters.
     proton_model : dose system of protons where `model` is a clinical dose relative to a carbon beam (``nirs_mkm``): by default
         the constant RBE of 1.1 that proton clinics prescribe with.
-    spacing : of the dose grid [mm]; iterations : of the optimiser at most; calibration : CSV with ``hu, spr``, default generic.
-    base : {ion: Dataset}, base data of your own, default `ionrt.beam.base_data`; store : folder that keeps influences, from
-        which another prescription, dose system or objective is planned without computing doses again.
+    let_definition : of LETd.
+    spacing : of the dose grid [mm].
+    iterations : of the optimiser at most.
+    calibration : CSV with ``hu, spr``, default generic.
+    base : {ion: Dataset}, base data of your own, default `ionrt.beam.base_data`.
+    store : folder that keeps influences, from which another prescription, dose system or objective is planned without computing
+        doses again.
 
     Returns
     -------
@@ -137,17 +145,28 @@ def compare_options(
 
     Parameters
     ----------
-    patient : Dataset of `read_dicom`; options : {name: beams}, e.g. of `ionrt.plan.beam_set`; one room each.
-    target : structure that is prescribed to; gtv : where LETd is judged, default the target; organs : default the four nearest.
-    prescription : Gy (RBE) per fraction; fractions : for the record; model : one of `ionrt.rbe.MODELS` with its `parameters`.
+    patient : Dataset of `read_dicom`.
+    options : {name: beams}, e.g. of `ionrt.plan.beam_set`; one room each.
+    target : structure that is prescribed to.
+    gtv : where LETd is judged, default the target.
+    organs : default the four nearest.
+    prescription : Gy (RBE) per fraction.
+    fractions : for the record.
+    model, parameters : one of `ionrt.rbe.MODELS` and its parameters.
     proton_model : dose system of options with protons alone, where `model` is relative to a carbon beam.
-    let_definition : of LETd; let_minimum : LETd [keV/um] below which a voxel of the GTV is penalised, the same for every option
-        (None: no such objective), with `let_weight` per (keV/um)2.
+    let_definition : of LETd.
+    let_minimum : LETd [keV/um] below which a voxel of the GTV is penalised, the same for every option (None: no such
+        objective).
+    let_weight : of that objective, per (keV/um)2.
     limits : further objectives of `ionrt.plan`, the same for every option, e.g. organ limits.
-    spacing : of the dose grid, margin : around the target that spots cover, spot_spacing : in the isocentre plane [mm].
+    spacing : of the dose grid [mm].
+    margin : around the target that spots cover [mm].
+    spot_spacing : in the isocentre plane [mm].
     iterations : of the optimiser at most.
     scenarios : of `ionrt.plan`, the nominal one first, for worst cases of target and GTV; the plans are nominal.
-    calibration : CSV with ``hu, spr``, default generic; base : {ion: Dataset}, default `ionrt.beam.base_data`.
+    calibration : CSV with ``hu, spr``, default generic.
+    base : {ion: Dataset}, default `ionrt.beam.base_data`.
+    store : folder that keeps influences, see `compare_ions`.
 
     Returns
     -------

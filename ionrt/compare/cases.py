@@ -51,8 +51,19 @@ def open_patient(
 ) -> xr.Dataset:
     """The patient in a DICOM folder; without one, a built-in SYNTHETIC phantom, written as DICOM once and read back.
 
-    Parameters: `folder` DICOM folder, empty for the phantom; `anatomy`, `gap`, `shift` of the phantom, as in `write_phantom`.
-    Returns the Dataset of `ionrt.read_dicom`.
+    Parameters
+    ----------
+    folder : DICOM folder, empty for the phantom.
+    anatomy, gap, shift : of the phantom, as in `write_phantom`.
+
+    Returns
+    -------
+    Dataset of `ionrt.read_dicom`; that of the phantom says ``synthetic`` in its attributes.
+
+    Raises
+    ------
+    IonrtError
+        As of `ionrt.read_dicom`; no such anatomy.
     """
     if folder:
         return read_dicom(folder)
@@ -65,7 +76,16 @@ def open_patient(
 
 
 def whose(patient: xr.Dataset) -> str:
-    """A sentence for captions that says where the patient is a phantom; empty for one that was read from files."""
+    """A sentence for captions that says where the patient is a phantom; empty for one that was read from files.
+
+    Parameters
+    ----------
+    patient : Dataset of `open_patient` or `read_dicom`.
+
+    Returns
+    -------
+    str
+    """
     kind = patient.attrs.get("synthetic")
     return f"SYNTHETIC patient ({kind} phantom)." if kind else ""
 
@@ -167,6 +187,21 @@ def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]
     """The `n` structures nearest to the centre of the target that are neither outlines nor target volumes.
 
     Where the structure set says which are organs, only those are asked; what it calls a target volume is none.
+
+    Parameters
+    ----------
+    grid : Dataset with ``structures`` as fractions (structure, z, y, x).
+    target : name of the target.
+    n : how many.
+
+    Returns
+    -------
+    tuple of names, the nearest first; fewer where there are not as many.
+
+    Raises
+    ------
+    IonrtError
+        No such target, or one without volume on the grid.
     """
     names = [str(s) for s in grid["structure"].values]
     kinds = dict(zip(names, map(str, grid["roi_type"].values), strict=True)) if "roi_type" in grid.coords else {}
@@ -200,7 +235,19 @@ def base_of(ions: Iterable[str], base: Mapping[str, xr.Dataset] | None) -> dict[
 def open_machine(files: Mapping[str, str], ions: Iterable[str]) -> dict[str, xr.Dataset] | None:
     """Base data of the ions from files of a machine, ours for those without; None where there is no file.
 
-    Parameters: `files` {ion: path}, netCDF of `ionrt.beam.export` or matRad's .mat; `ions` that will be planned.
+    Parameters
+    ----------
+    files : {ion: path}, netCDF of `ionrt.beam.export` or matRad's .mat.
+    ions : that will be planned.
+
+    Returns
+    -------
+    {ion: Dataset} of `ionrt.beam.base_data`, or None.
+
+    Raises
+    ------
+    IonrtError
+        No such ion, a file that does not exist or is no base data.
     """
     if not files:
         return None
@@ -233,8 +280,19 @@ def planned_maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:
 def reach_table(maps: Iterable[xr.Dataset]) -> pd.DataFrame:
     """How many directions of each room reach the whole target with each ion, and by how much.
 
-    Parameters: `maps` of `ionrt.plan.reach`, one per room. Returns a DataFrame, one row per (room, ion): directions looked at,
-    those where the depth is known, those that reach, smallest and largest margin of the known ones [mm].
+    Parameters
+    ----------
+    maps : Datasets of `ionrt.plan.reach`, one per room.
+
+    Returns
+    -------
+    DataFrame, one row per (room, ion): directions looked at, those where the depth is known, those that reach, smallest and
+    largest margin of the known ones [mm].
+
+    Raises
+    ------
+    IonrtError
+        Maps of something else.
     """
     rows = {}
     for found in maps:

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.ndimage import distance_transform_edt
 
 from ionrt import adapt, evaluate, plan, rbe
 from ionrt.adapt.changes import depth_table
 from ionrt.adapt.course import shortcuts, weighted
 from ionrt.adapt.transform import compose
-from ionrt.compare.cases import asked_of, nearest_organs, planned_maps, system_of, whose
+from ionrt.compare.cases import asked_of, nearest_organs, planned_maps, whose
 from ionrt.files import cache_folder, content_hash
 from ionrt.ions import in_words
 from ionrt.let import let_d
@@ -27,10 +26,7 @@ from ionrt.patient.names import is_external
 from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
 from ionrt.plan.engine.influence import Influence
-from ionrt.plan.setup.beams import ReachError
 from ionrt.plan.setup.objectives import default_objectives
-from ionrt.plan.setup.scene import spr_of
-from ionrt.quantities import stamp
 
 CORRECTIONS = ("no match", "bone match", "tumour match")
 MARGIN = 3.0  # mm of the planned volume around the target
@@ -44,11 +40,17 @@ def open_days(folder: str | Path | Sequence[str | Path] = "", *, anatomy: str = 
 
     Parameters
     ----------
-    folder : as in `ionrt.patient.read_days`; anatomy : of the phantom, "pelvis" or "head".
+    folder : as in `ionrt.patient.read_days`.
+    anatomy : of the phantom, "pelvis" or "head".
 
     Returns
     -------
     Mapping: "planning", "day 1", ...
+
+    Raises
+    ------
+    IonrtError
+        As of `ionrt.patient.read_days`; no such anatomy.
     """
     if folder:
         return read_days(folder)
@@ -248,14 +250,24 @@ def compare_days(
     Parameters
     ----------
     days : of `open_days`; the days have the target contoured.
-    target, organs : default the two nearest; ion, gantry_angles, room : of the beams.
-    prescription : Gy (RBE) per fraction; parts : fractions that each day stands for, default 4 each.
-    model, parameters, let_definition : of RBE-weighted dose and LETd; alpha_beta : Gy, of photons, for the course.
-    spacing : mm of the dose grid; iterations : of each optimisation; fill_gas : in the registrations.
+    target, organs : default the two nearest.
+    ion, gantry_angles, room : of the beams.
+    prescription : Gy (RBE) per fraction.
+    parts : fractions that each day stands for, default 4 each.
+    model, parameters, let_definition : of RBE-weighted dose and LETd.
+    alpha_beta : Gy, of photons, for the course.
+    spacing : mm of the dose grid.
+    iterations : of each optimisation.
+    fill_gas : in the registrations.
 
     Returns
     -------
-    Guidance. Raises IonrtError as of `ionrt.adapt.place`, `register_rigid`, `register_deformable`, `ionrt.influence`.
+    Guidance.
+
+    Raises
+    ------
+    IonrtError
+        As of `ionrt.adapt.place`, `register_rigid`, `register_deformable`, `ionrt.influence`.
     """
     planning = days["planning"]
     daily = {k: v for k, v in days.items() if k != "planning"}
@@ -336,66 +348,3 @@ def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[In
 def _fixed(influence: Influence) -> plan.Plan:
     """The plan with its isocentre as planned."""
     return replace(influence.plan, beams=tuple(replace(b.beam, isocentre=b.isocentre) for b in influence.beams))
-
-
-def water_table(
-    planning: xr.Dataset,
-    wanted: plan.Plan,
-    *,
-    ions: Sequence[str] = ("p", "He", "C", "O", "Ne"),
-    thickness: float = 5.0,
-    iterations: int = 60,
-) -> pd.DataFrame:
-    """Which ion suffers most where the patient is thicker by some water all round: D98 and LETd98 of the target, before and
-    after.
-
-    Parameters
-    ----------
-    planning : Dataset; wanted : a plan whose beams are given to each ion in turn.
-    ions : those that do not reach are listed as such, protons have their own RBE beside `nirs_mkm`
-    thickness : mm of water on the skin; iterations : of each plan.
-
-    Returns
-    -------
-    DataFrame, one row per ion: D98 [% of the prescription] and LETd98 [keV/um] planned and with the water.
-    """
-    thicker = _with_water(planning, thickness)
-    rows: dict[str, dict[str, Any]] = {}
-    target = planning["structures"].sel(structure=[wanted.target])
-    for ion in ions:
-        system = system_of([ion], wanted.model, "constant")
-        given = wanted.parameters if system == wanted.model else {}
-        one = replace(wanted, beams=tuple(replace(b, ion=ion) for b in wanted.beams), model=system, parameters=given)
-        try:
-            influence, weights = planned(planning, one, iterations)
-        except ReachError as error:
-            rows[in_words(ion)] = {"RBE model": system, "note": f"{error.missing_depth:.0f} mm of water missing"}
-            continue
-        asked, row = asked_of(one), dict[str, Any]({"RBE model": system, "note": ""})
-        both = (plan.field(influence, weights, **asked), adapt.daily_field(influence, weights, thicker, **asked).load())
-        for label, made in zip(("planned", f"with {thickness:g} mm"), both, strict=True):
-            maps = planned_maps(one, made)
-            dose = evaluate.statistics(maps["rbe_dose"], target, percent=(98,)).iloc[0]
-            row[f"D98 {label} [%]"] = 100.0 * float(dose["D98%"]) / one.prescription
-            row[f"LETd98 {label} [keV/µm]"] = float(evaluate.statistics(maps["let_d"], target, percent=(98,)).iloc[0]["L98%"])
-        rows[in_words(ion)] = row
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("ion")
-
-
-def _with_water(patient: xr.Dataset, thickness: float) -> xr.Dataset:
-    """The patient with a skin of water, also in the outline."""
-    outline = next(str(s) for s in patient["structure"].values if is_external(str(s)))
-    inside = patient["structures"].sel(structure=outline).transpose("z", "y", "x").values
-    steps = [float(patient[d][1] - patient[d][0]) for d in ("z", "y", "x")]
-    far = distance_transform_edt(inside < 0.5, sampling=[1e6, *steps[1:]])  # slice by slice: the ends of the CT are no skin
-    share = np.clip((thickness - far) / max(steps[1:]) + 1.0, 0.0, 1.0).astype(np.float32) * (1.0 - inside)
-    spr = spr_of(patient).transpose("z", "y", "x")
-    fractions = patient["structures"].transpose("structure", "z", "y", "x").values.copy()
-    fractions[list(patient["structure"].values).index(outline)] = np.maximum(inside, share)
-    coords = {"structure": patient["structure"].values, **{d: patient[d] for d in ("z", "y", "x")}}
-    return xr.Dataset(
-        {
-            "spr": stamp(spr + share * (1.0 - spr), "spr"),
-            "structures": stamp(xr.DataArray(fractions, dims=("structure", "z", "y", "x"), coords=coords), "structures"),
-        }
-    )

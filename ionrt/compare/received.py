@@ -173,7 +173,8 @@ def receive(folder: str | Path, *, fractions: int | None = None, series: str | N
     Parameters
     ----------
     folder : CT, structure set, RT Ion Plan and doses of one patient.
-    fractions : planned, where the plan does not say; series : UID of the planning CT where several came.
+    fractions : planned, where the plan does not say.
+    series : UID of the planning CT where several came.
     stated : what the files do not say and the sender did: `dose_system`, `let_definition`, `calibration`, `machine`,
         `dose_scope` ("fraction" or "course").
 
@@ -183,8 +184,9 @@ def receive(folder: str | Path, *, fractions: int | None = None, series: str | N
 
     Raises
     ------
-    IonrtError for a folder without one RT Ion Plan, a plan without spots, a CT that cannot be read, an unknown statement.
-    Everything else that is wrong stands in the checklist.
+    IonrtError
+        A folder without one RT Ion Plan, a plan without spots, a CT that cannot be read, an unknown statement. Everything else
+        that is wrong stands in the checklist.
     """
     for key in stated:
         one_of(key, tuple(ASKED), what="receive: statement")
@@ -303,7 +305,17 @@ def _swapped(doses: tuple[xr.DataArray, ...]) -> Rows:
 
 
 def sample_folder() -> tuple[Path, dict[str, str]]:
-    """A SYNTHETIC head with a carbon plan of ours and its doses, written as DICOM once; and what its sender, ionrt, states."""
+    """A SYNTHETIC head with a carbon plan of ours and its doses, written as DICOM once; and what its sender, ionrt, states.
+
+    Returns
+    -------
+    tuple[Path, dict[str, str]]
+
+    Raises
+    ------
+    IonrtError
+        As of `ionrt.write_ion_plan` and `ionrt.write_rtdose`.
+    """
     folder = cache_folder("received-plan-2")
     stated = {"calibration": "generic_ion", "machine": "ionrt, reference room", "dose_scope": "fraction"}
     if (folder / "LETd.dcm").is_file():

@@ -28,12 +28,18 @@ def gamma_table(received: Received, field: xr.Dataset) -> pd.DataFrame:
 
     Parameters
     ----------
-    received : with the doses that came; field : of `Received.recomputed`.
+    received : with the doses that came.
+    field : of `Received.recomputed`.
 
     Returns
     -------
     DataFrame: gamma pass rates [%] (global, above 10 % of the maximum), the median of ours / theirs where theirs is above half
     of its maximum, and what that says of what their dose is of.
+
+    Raises
+    ------
+    IonrtError
+        As of `ionrt.gamma`.
     """
     rows: dict[str, list[float | str]] = {}
     scaled = field.attrs["normalisation"].startswith("to the reference")
@@ -61,7 +67,18 @@ def _scope(ratio: float, fractions: int, stated: str) -> str:
 
 
 def page_to_sign(received: Received, gammas: pd.DataFrame, normalisation: str) -> pd.DataFrame:
-    """What was checked, with room for the names of those who judge it; research, no release of a plan."""
+    """What was checked, with room for the names of those who judge it; research, no release of a plan.
+
+    Parameters
+    ----------
+    received : of `receive`.
+    gammas : of `gamma_table`.
+    normalisation : what the recomputed dose rests on, attribute of `Received.recomputed`.
+
+    Returns
+    -------
+    pd.DataFrame
+    """
     status = received.checklist["status"]
     first, said = gammas.iloc[0], "; ".join(f"of {part}: {text}" for part, text in gammas["their dose"].items())
     agreed = "; ".join(f"{k} {v:.1f}" for k, v in first.items() if str(k).startswith("gamma") and np.isfinite(v))
@@ -83,8 +100,25 @@ def organ_table(
 ) -> pd.DataFrame:
     """Target and organs: D1 % and D20 % [Gy (RBE)] per fraction in the systems of the plan's ions, and LETd [keV/um].
 
-    `field` without `beam`. Mean LETd is weighted with dose; LETd counts where the physical dose is at least 2 % of the
+    Mean LETd is weighted with dose; LETd counts where the physical dose is at least 2 % of the
     `prescription`.
+
+    Parameters
+    ----------
+    received : of `receive`.
+    field : of `Received.recomputed`, without ``beam``.
+    structures : fractions (structure, z, y, x) on its grid.
+    target : name.
+    prescription : Gy (RBE) per fraction.
+
+    Returns
+    -------
+    DataFrame, one row per structure.
+
+    Raises
+    ------
+    IonrtError
+        A field without the moments of a system.
     """
     names = [str(s) for s in structures["structure"].values]
     organs = structures.sel(structure=[target, *(n for n in names if not (is_target(n) or is_external(n)) and n != target)])
@@ -103,6 +137,23 @@ def systems_table(
 ) -> pd.DataFrame:
     """Mean RBE-weighted dose of the target per fraction in every dose system that one of the fields has the moments of (a field
     holds one parameter set per moment), beside what a published factor makes of the prescription in the sender's system.
+
+    Parameters
+    ----------
+    received : of `receive`.
+    fields : of `Received.recomputed`, with different parameter sets.
+    structures : fractions (structure, z, y, x) on their grid.
+    target : name.
+    prescription : Gy (RBE) per fraction.
+
+    Returns
+    -------
+    DataFrame, one row per dose system: the mean, what the literature makes of the prescription, a note.
+
+    Raises
+    ------
+    IonrtError
+        A target that does not exist.
     """
     part, rows = structures.sel(structure=[target]), {}
     for name, system in DOSE_SYSTEMS.items():

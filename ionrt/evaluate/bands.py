@@ -25,7 +25,8 @@ def band(
     Parameters
     ----------
     da : any stamped quantity with the dimension `dim`: ``volume_fraction`` of `dvh`, a `dose_at_volume`, a voxel map.
-    dim : over which; percent : percentiles [%].
+    dim : over which.
+    percent : percentiles [%].
     weights : (dim) relative probabilities > 0; default the coordinate ``weight`` of `da`, else all equal.
 
     Returns
@@ -33,9 +34,10 @@ def band(
     DataArray of the same quantity, with ``statistic`` first: ``nominal`` (where a scenario has this label), ``expected``,
     ``min``, ``max``, ``5 %``, ``95 %``.
 
-    Errors
+    Raises
     ------
-    IonrtError where `dim` is missing or empty, or for percentiles outside 0..100.
+    IonrtError
+        `dim` is missing or empty, or for percentiles outside 0..100.
     """
     weights = _weights(da, dim, weights)
     level = np.atleast_1d(np.asarray(percent, dtype=float))

@@ -101,8 +101,9 @@ def gamma(
     Parameters
     ----------
     reference, evaluation : the same quantity on (z, y, x), mm; the grids may differ, spacing equal along each axis.
-    dose_percent : dose tolerance [%] of the maximum of the reference, or of the local dose if `local`.
+    dose_percent : dose tolerance [%] of the maximum of the reference.
     distance_mm : distance to agreement [mm].
+    local : dose tolerance of the local dose.
     threshold_percent : voxels of the reference below this share [%] of its maximum are NaN.
     interpolation : search points per voxel of the evaluation along each axis; 1 is voxels only.
     max_gamma : the search ends there; larger values are reported as this one.
@@ -111,12 +112,13 @@ def gamma(
     -------
     DataArray ``gamma_index`` on the reference's grid, float32.
 
-    Errors
+    Raises
     ------
-    IonrtError for different quantities or RBE models, NaN, uneven spacing, or tolerances that are not positive.
+    IonrtError
+        Different quantities or RBE models, NaN, uneven spacing, or tolerances that are not positive.
 
-    Reference
-    ---------
+    References
+    ----------
     Low et al., Med. Phys. 25 (1998) 656, doi 10.1118/1.598248.
     """
     for what, value in {"dose_percent": dose_percent, "distance_mm": distance_mm, "max_gamma": max_gamma}.items():

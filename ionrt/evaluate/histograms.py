@@ -51,8 +51,8 @@ def dvh(da: xr.DataArray, structures: Structures, *, at: Numbers | None = None) 
     da : quantity on (..., z, y, x), mm; in its own unit. Leading dimensions (ion, beam, scenario) are kept.
     structures : volume fractions (structure, z, y, x) in 0..1, or one structure (z, y, x); or the Dataset of `read_dicom`,
         whose contours are then sampled finely and independently of any grid.
-    at : values [unit of `da`] at which the histogram is wanted; default 401 values from 0 to the maximum.
-        Needed for lazy input.
+    at : values [unit of `da`] at which the histogram is wanted; default 401 values from 0 to the maximum. Needed for lazy
+        input.
 
     Returns
     -------
@@ -60,9 +60,10 @@ def dvh(da: xr.DataArray, structures: Structures, *, at: Numbers | None = None) 
     ``volume`` (structure) [cm3], of the whole structure, and ``outside``, the share of it without a value. An empty structure
     is NaN.
 
-    Errors
+    Raises
     ------
-    IonrtError for NaN in a dose, wrong units, or an axis that cannot be chosen because the input is lazy.
+    IonrtError
+        NaN in a dose, wrong units, or an axis that cannot be chosen because the input is lazy.
     """
     da, name = quantity_of(da)
     axis = _axis(da, at)
@@ -87,6 +88,11 @@ def dose_at_volume(
     Returns
     -------
     DataArray of the same quantity as `da`, (..., structure) and, for a sequence, ``percent`` or ``cc``.
+
+    Raises
+    ------
+    IonrtError
+        A quantity or unit of another kind, NaN in a dose, grids that differ, neither percent nor cc.
     """
     if (percent is None) == (cc is None):
         raise IonrtError("dose_at_volume: give either percent=95 or cc=0.1")
@@ -117,6 +123,11 @@ def volume_at_dose(da: xr.DataArray, structures: Structures, *, dose: Numbers) -
     Returns
     -------
     DataArray ``volume_fraction`` (..., structure) in 0..1 and, for a sequence, the name of `da` as last dimension.
+
+    Raises
+    ------
+    IonrtError
+        A quantity or unit of another kind, NaN in a dose, grids that differ.
     """
     da, name = quantity_of(da)
     axis = np.atleast_1d(np.asarray(dose, dtype=float))
@@ -146,6 +157,23 @@ def statistics(
 
     Columns ``Dxx%`` (``Lxx%`` for LET) for each `percent`, ``Dxcc`` for each `cc` [cm3], ``Vx`` [%] for each `dose`
     [unit of `da`]. The unit of the values stands in ``DataFrame.attrs["units"]``. Computes: this is the end of a chain.
+
+    Parameters
+    ----------
+    da : ``dose`` [Gy], ``rbe_dose`` [Gy (RBE)], LET [keV/um] on (..., z, y, x).
+    structures : as in `ionrt.dvh`.
+    percent : of the volume, for D or L [%].
+    cc : of the volume, for D [cm3].
+    dose : levels for V [unit of `da`].
+
+    Returns
+    -------
+    DataFrame, one row per structure (and per ion, beam ...).
+
+    Raises
+    ------
+    IonrtError
+        NaN in a dose, wrong units, grids that differ.
     """
     da, name = quantity_of(da)
     letter, unit = ("L" if name.startswith("let") else "D"), QUANTITIES[name].unit
@@ -189,13 +217,19 @@ def dose_let_histogram(
 
     Parameters
     ----------
-    dose : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (z, y, x); let : ``let_d`` [keV/um] on the same grid.
+    dose : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (z, y, x).
+    let : ``let_d`` [keV/um] on the same grid.
     structures : volume fractions (structure, z, y, x) on that grid.
     dose_at, let_at : values [Gy or Gy (RBE)], [keV/um].
 
     Returns
     -------
     DataArray ``volume_fraction`` (structure, <name of dose>, <name of let>) in 0..1. Computes.
+
+    Raises
+    ------
+    IonrtError
+        Quantities of another kind, NaN in a dose, grids that differ.
     """
     dose, dose_name = quantity_of(dose)
     let, let_name = quantity_of(let)

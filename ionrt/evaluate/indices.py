@@ -69,13 +69,18 @@ def integral_dose(da: xr.DataArray, structures: xr.DataArray) -> xr.DataArray:
 
     Parameters
     ----------
-    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (..., z, y, x); structures : volume fractions, e.g. the body outline, or
-        what of it lies outside the target.
+    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (..., z, y, x).
+    structures : volume fractions, e.g. the body outline, or what of it lies outside the target.
 
     Returns
     -------
     DataArray ``integral_dose`` [Gy L] or ``integral_rbe_dose`` [Gy (RBE) L] (..., structure), of the part inside the grid of
     `da`; an empty structure is NaN. The two rank ions differently: a heavier ion needs less physical dose.
+
+    Raises
+    ------
+    IonrtError
+        A quantity that is no dose, NaN, grids that differ.
     """
     da, name = quantity_of(da)
     named = {"dose": "integral_dose", "rbe_dose": "integral_rbe_dose"}

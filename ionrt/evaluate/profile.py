@@ -54,12 +54,19 @@ def depth_profile(
     Parameters
     ----------
     da : any quantity on (..., z, y, x), mm.
-    through : point p (x, y, z) [mm]; direction : vector u (x, y, z), any length, the way the ions travel.
-    distance : s [mm] along the line, 0 at `through`; radius : R [mm].
+    through : point p (x, y, z) [mm].
+    direction : vector u (x, y, z), any length, the way the ions travel.
+    distance : s [mm] along the line, 0 at `through`.
+    radius : R [mm].
 
     Returns
     -------
     DataArray of the same quantity (..., distance); NaN outside the grid.
+
+    Raises
+    ------
+    IonrtError
+        A direction of no length, a quantity of another kind.
     """
     da, name = quantity_of(da)
     unit, along = _unit(direction), np.asarray(distance, dtype=float)

@@ -33,7 +33,8 @@ def plan_quality(
     ----------
     da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (..., z, y, x).
     structures : as in `ionrt.dvh`; the Dataset of `read_dicom` or fractions.
-    target : the structure that is prescribed to; prescription : in the unit of `da`, of the same fraction or course.
+    target : the structure that is prescribed to.
+    prescription : in the unit of `da`, of the same fraction or course.
     on_grid : fractions of the target (z, y, x) on the grid of `da`, for the conformity index.
 
     Returns
@@ -43,7 +44,8 @@ def plan_quality(
 
     Raises
     ------
-    IonrtError for a prescription that is not positive or a quantity that is no dose.
+    IonrtError
+        A prescription that is not positive or a quantity that is no dose.
 
     References
     ----------
@@ -113,8 +115,10 @@ def judge(
     Parameters
     ----------
     da : ``rbe_dose`` [Gy (RBE)] or ``dose`` [Gy] per fraction on (..., z, y, x).
-    structures : as in `ionrt.dvh`; goals : words as in `read_goal`, of the course.
-    prescription : per fraction, in the unit of `da`; fractions : of the course (1: `da` is the course's).
+    structures : as in `ionrt.dvh`.
+    goals : words as in `read_goal`, of the course.
+    prescription : per fraction, in the unit of `da`.
+    fractions : of the course (1: `da` is the course's).
 
     Returns
     -------
@@ -123,7 +127,8 @@ def judge(
 
     Raises
     ------
-    IonrtError for a goal that cannot be read, a structure that does not exist, a prescription that is not positive.
+    IonrtError
+        A goal that cannot be read, a structure that does not exist, a prescription that is not positive.
     """
     if not prescription > 0 or not fractions >= 1:
         raise IonrtError(f"judge: expected prescription > 0 and fractions >= 1, got {prescription} and {fractions}")

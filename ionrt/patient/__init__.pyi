@@ -14,3 +14,4 @@ from .phantom import write_phantom as write_phantom
 from .registration import read_registration as read_registration
 from .registration import write_registration as write_registration
 from .geometry.structures import volumes as volumes
+from .writing.structures_out import write_rtstruct as write_rtstruct

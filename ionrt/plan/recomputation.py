@@ -12,6 +12,7 @@ import xarray as xr
 
 from ionrt.files import content_hash
 from ionrt.patient.ionplan import IonPlan
+from ionrt.patient.reading.frames import check_frame
 from ionrt.plan.engine.influence import BeamInfluence, Influence, beam_influence
 from ionrt.plan.fields import field
 from ionrt.plan.setup.beams import Beam, Plan
@@ -82,7 +83,8 @@ def recompute(
     ----------
     Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.
     """
-    _same_patient(patient, ion_plan)
+    if patient is not None:
+        check_frame(patient, ion_plan.frame_of_reference_uid, what=f"the plan {ion_plan.label!r}")
     beams = [_beam(row) for _, row in ion_plan.beams.iterrows()]
     energies = {
         b.ion: [float(e) for e in np.unique(_layers(ion_plan, [k for k in beams if k.ion == b.ion])["energy"])] for b in beams
@@ -110,16 +112,6 @@ def recompute(
     result = field(influence, np.concatenate([w for _, w in made]), models=models, let_definition=let_definition, by=by)
     result.attrs.pop("target")
     return _normalised(result, ion_plan, beams, reference, particles_per_mu)
-
-
-def _same_patient(patient: xr.Dataset | None, ion_plan: IonPlan) -> None:
-    """Raise where plan and patient name different frames of reference."""
-    own = "" if patient is None else str(patient.attrs.get("frame_of_reference_uid", ""))
-    if own and ion_plan.frame_of_reference_uid and own != ion_plan.frame_of_reference_uid:
-        raise IonrtError(
-            f"the plan {ion_plan.label!r} belongs to frame of reference {ion_plan.frame_of_reference_uid}, the patient's CT to"
-            f" {own}: plan of another patient, or of another scan; expected the same"
-        )
 
 
 def _layers(ion_plan: IonPlan, beams: Sequence[Beam]) -> pd.DataFrame:

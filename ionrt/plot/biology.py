@@ -33,11 +33,27 @@ def curves(
 ) -> Figure:
     """Lines against one axis, panel by panel; a line of the same name looks the same everywhere.
 
-    Parameters: `panels` {title: {name of the line: array with one dimension, whose coordinate is the axis, or with
-    ``quantile`` in front (`ionrt.rbe.bands`): a band from the first to the last, a line in the middle}}; `xlabel` with unit;
-    `ylabel`, by default that of the quantity in each panel; `points` {title: {name: (x, y)}} published values, drawn as
-    marks in the colour of the line of that name; `shaded` from, to on the axis; `columns` per row; `width` [pixels];
-    `xlim`, `ylim`, `logx`, `logy` of all panels; `caption` first sentence.
+    Parameters
+    ----------
+    panels : {title: {name of the line: array with one dimension, whose coordinate is the axis, or with ``quantile`` in front
+        (`ionrt.rbe.bands`): a band from the first to the last, a line in the middle}}.
+    xlabel : with unit.
+    ylabel : by default that of the quantity in each panel.
+    points : {title: {name: (x, y)}} published values, drawn as marks in the colour of the line of that name.
+    shaded : from, to on the axis.
+    columns : per row.
+    width : [pixels].
+    xlim, ylim, logx, logy : of all panels.
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    IonrtError
+        A line with more than one dimension; no quantity for the label of the axis.
     """
     look = looks(name for lines in panels.values() for name in lines)
     n, drawn = min(columns, len(panels)) or 1, []

@@ -42,8 +42,9 @@ def browse(
     Parameters
     ----------
     result, patient, model, prescription : as in `explore`; cut to where there is dose or a structure.
-    quantities : of ``rbe_dose``, ``dose``, ``let_d``, ``rbe``; structures : names, at most eight, default the targets and what
-        follows; caption : first sentence.
+    quantities : of ``rbe_dose``, ``dose``, ``let_d``, ``rbe``.
+    structures : names, at most eight, default the targets and what follows.
+    caption : first sentence.
 
     Returns
     -------
@@ -52,7 +53,8 @@ def browse(
 
     Raises
     ------
-    IonrtError as `explore`, and for more than twelve cases.
+    IonrtError
+        As of `explore`, and for more than twelve cases.
     """
     scene = scene_of(result, patient, model, prescription)
     if len(scene.fields) > CASES:

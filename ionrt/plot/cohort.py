@@ -31,10 +31,22 @@ def lines(
 ) -> Figure:
     """Aggregated curves in percent with limits where there are any: one line per level of `by`.
 
-    Parameters: `table` with columns `x`, `y` and, where known, lower and upper as shares of one (`ionrt.cohort.safe_curve`,
-    predictions of a fit); `by` column of the lines; `xlabel`, `ylabel` with unit; `origin` SYNTHETIC or clinical; `marks` at
-    every row, as the rows are estimates and the straight lines between them are not; `top` of the axis [%]; `width` [pixels];
-    `caption` first sentence, with LET definition, RBE model and ion.
+    Parameters
+    ----------
+    table : DataFrame with the columns `x`, `y` and, where known, lower and upper, shares of one (`ionrt.cohort.safe_curve`,
+        predictions of a fit).
+    x, y : columns.
+    by : column of the lines.
+    xlabel, ylabel : with unit.
+    origin : SYNTHETIC or clinical.
+    marks : at every row, as the rows are estimates and the straight lines between them are not.
+    top : of the axis [%].
+    width : [pixels].
+    caption : first sentence, with LET definition, RBE model and ion.
+
+    Returns
+    -------
+    Figure
     """
     drawn: list[Any] = []
     for i, (level, part) in enumerate(table.groupby(by, sort=False, observed=True)):
@@ -61,8 +73,17 @@ def lines(
 def counts(table: pd.DataFrame, *, xlabel: str, origin: str, width: int = 760, caption: str = "") -> Figure:
     """Counts as bars, one row per row of the table, one bar per column; what the table hides has no bar.
 
-    Parameters: `table` of `ionrt.cohort.safe_table` (missing where hidden), totals aside; `xlabel` of the counts; `origin`
-    SYNTHETIC or clinical; `width` [pixels]; `caption` first sentence.
+    Parameters
+    ----------
+    table : of `ionrt.cohort.safe_table` (missing where hidden), totals aside.
+    xlabel : of the counts.
+    origin : SYNTHETIC or clinical.
+    width : [pixels].
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
     """
     shown = table.drop(index="Total", columns="Total", errors="ignore").apply(pd.to_numeric, errors="coerce")
     n, drawn = len(shown.columns), []
@@ -89,8 +110,19 @@ def forest(
 ) -> Figure:
     """Hazard or odds ratios with their intervals on a logarithmic axis, one row each.
 
-    Parameters: `table` with columns `label`, hazard_ratio, lower, upper; `xlabel` names the ratio and its unit; `truth` column
-    with a planted value (a cross); `origin` SYNTHETIC or clinical; `width` [pixels]; `caption` first sentence.
+    Parameters
+    ----------
+    table : DataFrame with the columns `label`, hazard_ratio, lower, upper.
+    label : column that names the rows.
+    xlabel : names the ratio and its unit.
+    origin : SYNTHETIC or clinical.
+    width : [pixels].
+    caption : first sentence.
+    truth : column with a planted value (a cross).
+
+    Returns
+    -------
+    Figure
     """
     rows = np.arange(len(table))[::-1].astype(float)
     ratio, low, high = (table[c].to_numpy(float) for c in ("hazard_ratio", "lower", "upper"))
@@ -118,8 +150,16 @@ def forest(
 def coverage(table: pd.DataFrame, *, label: str, width: int = 640, caption: str = "") -> Figure:
     """How often 95 % limits hold the true value: one row per analysis, its Monte Carlo error, the nominal value and a band.
 
-    Parameters: `table` with columns `label`, coverage and coverage_se (shares of one); `width` [pixels]; `caption`. The band is
-    93 to 97 %. Simulated data only.
+    Parameters
+    ----------
+    table : DataFrame of simulated data with the columns `label`, coverage and coverage_se (shares of one).
+    label : column that names the rows.
+    width : [pixels].
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
     """
     rows = np.arange(len(table))[::-1].astype(float)
     share, error = 100 * table["coverage"].to_numpy(float), 196 * table["coverage_se"].to_numpy(float)
@@ -142,8 +182,17 @@ def coverage(table: pd.DataFrame, *, label: str, width: int = 640, caption: str 
 def calibration(table: pd.DataFrame, *, label: str, origin: str, width: int = 460, caption: str = "") -> Figure:
     """Observed against predicted risk by quantile, with limits, the line of agreement, Brier score and AUC.
 
-    Parameters: `table` of `ionrt.outcome.calibration`; `label` of the event with its horizon; `origin` SYNTHETIC or clinical;
-    `width` [pixels]; `caption` first sentence, with LET definition, RBE model and ion.
+    Parameters
+    ----------
+    table : of `ionrt.outcome.calibration`.
+    label : of the event with its horizon.
+    origin : SYNTHETIC or clinical.
+    width : [pixels].
+    caption : first sentence, with LET definition, RBE model and ion.
+
+    Returns
+    -------
+    Figure
     """
     x, y, low, high = (100 * table[c].to_numpy(float) for c in ("predicted", "observed", "lower", "upper"))
     top = 1.1 * float(np.nanmax(np.concatenate([x, y, high]))) or 1.0

@@ -23,7 +23,7 @@ def _curve(x: np.ndarray, y: np.ndarray, who: str, look: tuple[str, str], kdim: 
         line_dash=look[1],
         line_width=2.2,
         tools=["hover"],
-        hover_tooltips=[*said, kdim.name, vdim.name],
+        hover_tooltips=[*said, *((d.label, f"@{{{d.name}}}{{0.00}}") for d in (kdim, vdim))],
     )
 
 
@@ -43,7 +43,9 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     ----------
     curves : DataArray ``volume_fraction`` ([case or ion,] structure, quantity), shares of one; with ``statistic`` in front, of
         `ionrt.evaluate.band`, the line is the nominal scenario and a band lies between the extremes of all.
-    columns : panels per row; width : of the figure [pixels]; caption : first sentence.
+    columns : panels per row.
+    width : of the figure [pixels].
+    caption : first sentence.
 
     Returns
     -------
@@ -107,7 +109,10 @@ def depth_profiles(
     Parameters
     ----------
     profiles : DataArrays ([case or ion,] distance [mm]) of `ionrt.evaluate.depth_profile`, in units of their quantity.
-    target : from, to [mm] on the same axis; columns : panels per row; width : of the figure [pixels]; caption : first sentence.
+    target : from, to [mm] on the same axis.
+    columns : panels per row.
+    width : of the figure [pixels].
+    caption : first sentence.
 
     Returns
     -------
@@ -150,7 +155,8 @@ def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, capti
     Parameters
     ----------
     metrics : DataArrays (case, scenario) named as their quantity, with the attribute ``metric`` ("D95").
-    width : of the figure [pixels]; caption : first sentence.
+    width : of the figure [pixels].
+    caption : first sentence.
 
     Returns
     -------

@@ -41,11 +41,13 @@ def explore(
 
     Parameters
     ----------
-    result : `Comparison` of `ionrt.compare`; a field of `ionrt.field` (z, y, x), with `ion`, `beam`
-        or `scenario` in front or not; or {name: field}.
+    result : `Comparison` of `ionrt.compare`; a field of `ionrt.field` (z, y, x), with `ion`, `beam` or `scenario` in front or
+        not; or {name: field}.
     patient : for fields: Dataset with ``ct`` and ``structures``, as it was planned on; brought to the grid of the fields.
-    model : for fields: the planned model; prescription : for fields [Gy (RBE)] per fraction, default the largest dose.
-    structures : names to show at the beginning, default all but outlines; height : of a plane [pixels].
+    model : for fields: the planned model.
+    prescription : for fields [Gy (RBE)] per fraction, default the largest dose.
+    structures : names to show at the beginning, default all but outlines.
+    height : of a plane [pixels].
 
     Returns
     -------
@@ -53,7 +55,8 @@ def explore(
 
     Raises
     ------
-    IonrtError for what is no result, fields without dose, a patient whose grid is not that of the fields.
+    IonrtError
+        What is no result, fields without dose, a patient whose grid is not that of the fields.
     """
     return Explorer(scene_of(result, patient, model, prescription), structures=tuple(structures), height=height)
 

@@ -21,10 +21,25 @@ TABLE = "Couch angle [°]"
 def trade_offs(
     table: pd.DataFrame, *, against: str, along: Sequence[str], columns: int = 3, width: int = 1140, caption: str = ""
 ) -> Figure:
-    """One column of a table against others: a panel per other column, a marker per row (option).
+    """One column of a table against others: a panel per other column, a marker per row (case).
 
-    Parameters: `table`, options as rows, units in the names of columns; `against` column up; `along` columns across, one panel
-    each; `columns` panels per row; `width` [pixels]; `caption`.
+    Parameters
+    ----------
+    table : cases as rows, e.g. `Comparison.numbers`, units in the names of columns.
+    against : column up.
+    along : columns across, one panel each.
+    columns : panels per row.
+    width : [pixels].
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    IonrtError
+        A column that the table does not have.
     """
     missing = [c for c in (against, *along) if c not in table.columns]
     if missing:
@@ -57,7 +72,16 @@ def trade_offs(
 def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, caption: str = "") -> Figure:
     """Where the particles of each ion go: energies summed, in the isocentre plane of one direction.
 
-    Parameters: `weights` (spot) of `ionrt.optimise`; `beam` which direction, in the order of the plan; `width` [pixels].
+    Parameters
+    ----------
+    weights : (spot) of `ionrt.optimise`.
+    beam : which direction, in the order of the plan.
+    width : [pixels].
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
     """
     frame = pd.DataFrame({k: weights[k].values for k in ("beam", "beam_index", "ion", "u", "v")} | {"n": weights.values})
     directions = list(dict.fromkeys(name.split(" ", 1)[1] for name in frame["beam"]))
@@ -92,7 +116,20 @@ def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, cap
 def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Figure:
     """By how much each ion reaches beyond the target, along the one angle that a room turns; below zero it does not.
 
-    Parameters: `maps` Datasets of `ionrt.plan.reach`, one panel each, in which gantry or couch has one value; `width` [pixels].
+    Parameters
+    ----------
+    maps : Datasets of `ionrt.plan.reach`, margins in mm, one panel each, in which gantry or couch has one value.
+    width : [pixels].
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    IonrtError
+        Gantry and couch both vary.
     """
     n = len(maps)
     drawn: list = []
@@ -143,7 +180,16 @@ def directions(
 ) -> Figure:
     """What a sweep found, against the angle that each room turns: one panel per quantity, rooms by colour.
 
-    Parameters: `swept` of `ionrt.plan.sweep`; `quantities` its variables along ``direction``; `width` [pixels].
+    Parameters
+    ----------
+    swept : of `ionrt.plan.sweep`.
+    quantities : its variables along ``direction``.
+    width : [pixels].
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
     """
     n, drawn = len(quantities), []
     rooms = list(dict.fromkeys(swept["room"].values.tolist()))

@@ -124,20 +124,30 @@ def slices(
     Parameters
     ----------
     da : quantity on (z, y, x), or with ``case`` or ``ion`` in front, mm; the CT itself for contours alone.
-    ct : CT numbers [HU] on any grid of the same frame; structures : fractions (structure, z, y, x), drawn at one half.
-    plane : ``transverse``, ``coronal`` or ``sagittal``; at : position [mm] of the slice; default the middle
-        of the target (the first structure with a target's name), else of the first structure.
+    ct : CT numbers [HU] on any grid of the same frame.
+    structures : fractions (structure, z, y, x), drawn at one half.
+    plane : ``transverse``, ``coronal`` or ``sagittal``.
+    at : position [mm] of the slice; default the middle of the target (the first structure with a target's name), else of the
+        first structure.
     limits : ends of the colour scale [unit of `da`], default 0 to the maximum in the slice.
-    floor : values below this share of the upper end are transparent; where : mask (.., z, y, x) of voxels to show instead.
-    own_scale : a colour scale for each panel, where `limits` are not given; within : only inside the body (CT above -400 HU).
+    floor : values below this share of the upper end are transparent.
+    where : mask (.., z, y, x) of voxels to show instead.
+    own_scale : a colour scale for each panel, where `limits` are not given.
+    within : only inside the body (CT above -400 HU).
     isodoses : value [unit of `da`] of which lines at 50, 80, 95 and 107 % are drawn.
     unreachable : cases that have no plan; they get a panel that says so.
-    width : of the whole figure [pixels]; columns : panels per row.
+    width : of the whole figure [pixels].
+    columns : panels per row.
     caption : first sentence; what is shown, its LET definition and RBE model are added.
 
     Returns
     -------
     Figure with a HoloViews layout, in radiological orientation: the patient's right is at the left of a transverse slice.
+
+    Raises
+    ------
+    IonrtError
+        A plane or quantity that does not exist, an LET or RBE-weighted dose without its definition.
     """
     normal, across, down = PLANES[one_of(plane, tuple(PLANES), what="plane")]
     name = str(da.name)

@@ -60,8 +60,17 @@ def table(
 ) -> Figure:
     """A table with one caption sentence.
 
-    Parameters: `frame`, units in the names, an unnamed 0, 1, 2, ... is not shown; `digits` significant digits, with the same
-    number of decimals along each column (`by_row`: along each row); `quiet` per row, True for one in grey; `caption`.
+    Parameters
+    ----------
+    frame : units in the names, an unnamed 0, 1, 2, ... is not shown.
+    digits : significant digits, with the same number of decimals along each column.
+    by_row : along each row instead.
+    quiet : per row, True for one in grey.
+    caption : sentence.
+
+    Returns
+    -------
+    Figure
     """
     counted = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
     corner, heads = ("", [""] * len(frame)) if counted else _row_heads(list(frame.index), list(frame.index.names))

@@ -17,8 +17,17 @@ NOT_DATA = "SYNTHETIC: simulated, no patients."
 def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: int = 1140, caption: str = "") -> Figure:
     """Share of simulated trials that recommend each level: one panel per true toxicity curve, one bar per design.
 
-    Parameters: `table` of `ionrt.trial.compare_dose_finding`; `axis` text of the horizontal axis with unit and LET definition;
-    `columns` panels per row; `width` [pixels]; `caption` first sentence. The true toxicity stands below each level.
+    Parameters
+    ----------
+    table : of `ionrt.trial.compare_dose_finding`.
+    axis : text of the horizontal axis with unit and LET definition.
+    columns : panels per row.
+    width : [pixels].
+    caption : first sentence; the true toxicity stands below each level.
+
+    Returns
+    -------
+    Figure
     """
     scenarios = list(dict.fromkeys(table.index.get_level_values("scenario")))
     designs = list(dict.fromkeys(table.index.get_level_values("design")))
@@ -55,8 +64,17 @@ def power_curve(
 ) -> Figure:
     """Power and type I error against the number of patients at which accrual stopped.
 
-    Parameters: `curve` of `ionrt.trial.accrual_curve`; `planned` patients; `power` and one-sided `alpha` of the plan; `width`
-    [pixels]; `caption` first sentence. Bars are 1.96 Monte Carlo standard errors.
+    Parameters
+    ----------
+    curve : of `ionrt.trial.accrual_curve`.
+    planned : patients.
+    power, alpha : of the plan, shares of one; alpha one-sided.
+    width : [pixels].
+    caption : first sentence; bars are 1.96 Monte Carlo standard errors.
+
+    Returns
+    -------
+    Figure
     """
     n, lines = curve.index.to_numpy(float), []
     for name, text, colour, dash in (
@@ -84,7 +102,15 @@ def power_curve(
 def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: str = "") -> Figure:
     """Efficacy (and futility) bounds against information: one line per rule.
 
-    Parameters: `tables`, name -> table of `ionrt.trial.spending_bounds`; `width` [pixels]; `caption` first sentence.
+    Parameters
+    ----------
+    tables : name -> table of `ionrt.trial.spending_bounds`.
+    width : [pixels].
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
     """
     lines: list[Any] = []
     for (name, table), colour, dash in zip(tables.items(), BAR_COLOURS, LINE_DASHES * 2, strict=False):
@@ -121,11 +147,22 @@ def survival_steps(
 ) -> Figure:
     """Kaplan-Meier or incidence curves with their pointwise limits, one per stratum, and the numbers at risk beneath.
 
-    Parameters: `table` of `ionrt.outcome.kaplan_meier` or `cumulative_incidence` (one cause), or of
-    `ionrt.cohort.safe_curve`; `unit` of time, counted `since`; `label` of the endpoint; `y`: survival or incidence; `top` of
-    the axis [%]; `at_risk` table of `ionrt.outcome.at_risk`, written under the time axis. `steps`: False joins the points by
-    lines, for a safe curve: with one point per several events, steps would come late. `origin`: SYNTHETIC or clinical. No
-    marks of single patients.
+    Parameters
+    ----------
+    table : of `ionrt.outcome.kaplan_meier` or `cumulative_incidence` (one cause), or of `ionrt.cohort.safe_curve`.
+    unit, since : of time, and from when it is counted.
+    label : of the endpoint.
+    y : survival or incidence.
+    steps : False joins the points by lines, for a safe curve: with one point per several events, steps would come late.
+    at_risk : table of `ionrt.outcome.at_risk`, written under the time axis.
+    top : of the axis [%].
+    origin : SYNTHETIC or clinical; single patients have no marks.
+    width : [pixels].
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
     """
     strata = list(dict.fromkeys(table["stratum"]))
     reach = float(table["time"].max()) if at_risk is None else max(float(table["time"].max()), float(at_risk["time"].max()))
@@ -185,9 +222,21 @@ def _numbers_at_risk(at_risk: pd.DataFrame, strata: list, shape: dict[str, Any])
 def flow(counts: pd.DataFrame, *, min_cell: int = 0, origin: str = "SYNTHETIC", width: int = 900, caption: str = "") -> Figure:
     """CONSORT diagram of a trial: boxes from assessment to analysis, one column per arm.
 
-    Parameters: `counts` of `ionrt.trial.consort_from`; `min_cell`: counts below it, and those from which they would follow, are
-    not shown; `origin` SYNTHETIC or clinical; `width` [pixels]; `caption` first sentence.
-    Reference: Hopewell et al. 2025, doi:10.1136/bmj-2024-081123.
+    Parameters
+    ----------
+    counts : of `ionrt.trial.consort_from`.
+    min_cell : counts below it, and those from which they would follow, are not shown.
+    origin : SYNTHETIC or clinical.
+    width : [pixels].
+    caption : first sentence.
+
+    Returns
+    -------
+    Figure
+
+    References
+    ----------
+    Hopewell et al. 2025, doi 10.1136/bmj-2024-081123.
     """
     arms = [str(arm) for arm in dict.fromkeys(counts["arm"]) if arm != "all"]
     each, gap = 1.0 / len(arms), 0.03

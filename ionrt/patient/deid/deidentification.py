@@ -248,6 +248,8 @@ def _write_one(one: _File, folder: Path, cleaner: Cleaner, patient: Patient) -> 
             return
     before = _digest(data, one)
     new = cleaner.clean(data, patient, one.path.name)
+    if "SOPInstanceUID" not in new:
+        raise IonrtError(f"{one.path.name}: SOPInstanceUID is missing or no UID; {DAMAGED}, export it again")
     if values is not None:
         new.add_new("PixelData", "OW", values.tobytes())
         for keyword, extreme in (("SmallestImagePixelValue", values.min()), ("LargestImagePixelValue", values.max())):

@@ -115,11 +115,14 @@ def write_ct(ct: np.ndarray, coords: dict[str, np.ndarray], folder: Path, identi
 def write_structure_set(
     found: Sequence[Contours], types: Sequence[str], images: dict[float, str], path: Path, identity: dict[str, Any]
 ) -> Path:
-    """Write contours as RTSTRUCT; `images` maps slice position z to the instance UID of the CT slice."""
+    """Write contours as RTSTRUCT; `images` maps slice position z to the instance UID of the CT slice. `identity` may
+    have `label`, `digest` (of what is written) and `class` (of the images), too."""
     series, of = identity["series"], {"description": identity["description"], "frame": identity["frame"]}
     own = uid(series, "structure series")
-    data = new_object(identity, RT_STRUCT, "RTSTRUCT", uid(series, "structures"), series=own, number=2, **of)
-    data.StructureSetLabel, data.StructureSetDate, data.StructureSetTime = "SYNTHETIC", identity["date"], identity["time"]
+    instance = uid(series, "structures", *([identity["digest"]] if "digest" in identity else []))
+    data = new_object(identity, RT_STRUCT, "RTSTRUCT", instance, series=own, number=2, **of)
+    data.StructureSetLabel = identity.get("label", "SYNTHETIC")
+    data.StructureSetDate, data.StructureSetTime = identity["date"], identity["time"]
     data.ReferencedFrameOfReferenceSequence = [_frame_reference(images, identity)]
     data.StructureSetROISequence, data.ROIContourSequence, data.RTROIObservationsSequence = [], [], []
     for number, (one, kind) in enumerate(zip(found, types, strict=True), 1):
@@ -131,7 +134,7 @@ def write_structure_set(
                 ROIGenerationAlgorithm="AUTOMATIC",
             )
         )
-        data.ROIContourSequence.append(_roi_contours(number, one, images))
+        data.ROIContourSequence.append(_roi_contours(number, one, images, identity.get("class", CT_IMAGE)))
         data.RTROIObservationsSequence.append(
             item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType=kind, ROIInterpreter="")
         )
@@ -178,7 +181,8 @@ def _dose_object(name: str, dose: xr.DataArray, values: np.ndarray, template: Da
 
 def _frame_reference(images: dict[float, str], identity: dict[str, Any]) -> Dataset:
     """Frame of reference, study, series and slices that the structure set was drawn on."""
-    slices = [item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=instance) for instance in images.values()]
+    kind = identity.get("class", CT_IMAGE)
+    slices = [item(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=one) for one in dict.fromkeys(images.values())]
     series = item(SeriesInstanceUID=identity["series"], ContourImageSequence=slices)
     study = item(
         ReferencedSOPClassUID=STUDY_COMPONENT, ReferencedSOPInstanceUID=identity["study"], RTReferencedSeriesSequence=[series]
@@ -186,13 +190,13 @@ def _frame_reference(images: dict[float, str], identity: dict[str, Any]) -> Data
     return item(FrameOfReferenceUID=identity["frame"], RTReferencedStudySequence=[study])
 
 
-def _roi_contours(number: int, one: Contours, images: dict[float, str]) -> Dataset:
+def _roi_contours(number: int, one: Contours, images: dict[float, str], kind: str) -> Dataset:
     """The contours of one structure, each with the slice it lies on."""
     colour = [int(c) for c in hashlib.sha256(one.name.encode()).digest()[:3]]
     roi = item(ROIDisplayColor=colour, ReferencedROINumber=number)
     items = []
-    for k, points in enumerate(np.split(one.points, np.cumsum(one.lengths)[:-1]), 1):
-        image = item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=images[float(points[0, 2])])
+    for k, points in enumerate(np.split(one.points, np.cumsum(one.lengths)[:-1]) if len(one.lengths) else [], 1):
+        image = item(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=images[float(points[0, 2])])
         numbers = [decimal(value) for value in points.ravel()]
         items.append(
             item(
