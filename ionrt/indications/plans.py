@@ -132,8 +132,10 @@ def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFram
     DataFrame, one row per ion or mix.
     """
     table = made.target_table()
-    table = table[[c for c in table if "Gy (RBE)" not in c]]
-    return table.assign(**{"dose system": [against(facts, page)[name] for name in table.index]})
+    shown = ("D95 [%]", "D2 [%]", "LETd mean [keV/µm]", "LETd L98 [keV/µm]", "Gy L]")
+    table = table[[c for c in table if c.endswith(shown) and "(RBE)" not in c]]
+    table.insert(0, "dose system", [against(facts, page)[name] for name in table.index])
+    return table
 
 
 def coverage(made: Comparison) -> str:
