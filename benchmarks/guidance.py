@@ -21,8 +21,10 @@ import numpy as np
 import xarray as xr
 
 from ionrt import plan
-from ionrt.adapt import accumulate, daily_field, map_field, register_deformable, register_rigid, total
+from ionrt.adapt import accumulate, daily_field, register_deformable, register_rigid, total
+from ionrt.adapt.daily import deliver
 from ionrt.adapt.images import body_of, coarser, sitk
+from ionrt.adapt.mapping import map_field
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, jacobian, move_points
 from ionrt.patient import read_dicom, regrid, write_phantom
@@ -139,7 +141,6 @@ def speed() -> None:
     influence = plan.influence(patient, wanted)
     weights = np.full(influence.n_spots, 1e6)
     nominal = timed(lambda: plan.influence(patient, wanted), 2)
-    from ionrt.adapt import deliver
 
     day = timed(lambda: deliver(influence, patient), 2)
     report("influence, 3 carbon beams, 3 mm", nominal, "the measure")

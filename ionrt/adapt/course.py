@@ -70,7 +70,7 @@ def total(days: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     IonrtError
-        What is no result of `accumulate`: quantities that do not add up over days.
+        A moment without what it must say, such as LET without its definition.
     """
     counts = days["fractions"].astype(np.float32)
     out = xr.Dataset(attrs={**days.attrs, "dose_per": "course"})

@@ -108,7 +108,7 @@ def itv(
     Raises
     ------
     IonrtError
-        No phase, a structure that a phase does not have, one transform too many or too few.
+        A structure that a phase does not have; a name that exists.
     """
     first = phases[0]
     grid, points = Grid.of(first, what="first phase"), centres(Grid.of(first, what="first phase"))
