@@ -142,6 +142,7 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         if (definition := da.attrs.get("let_definition")) and _rests_on_let(da):
             parts.setdefault("LETd", []).append(
                 f"dose average over {LET_LABELS.get(definition, definition)}, unrestricted, in water"
+                + " (assumed: the field does not say)" * str(da.attrs.get("assumed", "")).startswith("let_definition")
             )
         if above := da.attrs.get("above"):
             parts.setdefault("LETd", []).append(str(above))
