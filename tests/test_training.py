@@ -21,8 +21,8 @@ from ionrt import training
 from ionrt.beam.physics import stopping
 from ionrt.biology import moments, specific, tissues
 from ionrt.rbe import systems
-from ionrt.training import MODULES, TRACKS, engine, exercises, verdict
-from ionrt.training.exercise import CORE, ROLES
+from ionrt.training import TRACKS, engine, verdict
+from ionrt.training.exercise import CORE, MODULES, ROLES, exercises
 
 ALL = exercises()
 NUMBERS = [e for e in ALL.values() if e.kind == "number"]
@@ -50,6 +50,13 @@ def test_expected_is_what_ionrt_computes(name):
         f"{name}: {computed:.5g} computed, {one.expected:g} in the exercise"
     )
     assert verdict(one, computed)[0] == "right"
+
+
+@pytest.mark.parametrize(("name", "value"), training_answers.SLIPS)
+def test_a_slip_is_what_its_sentence_says(name, value):
+    (slip,) = [s for s in ALL[name].slips if s.value == value]
+    computed = training_answers.SLIPS[name, value]()
+    assert abs(computed - value) <= slip.tolerance, f"{name}: {computed:.5g} computed, {value:g} in the slip"
 
 
 def test_every_number_is_computed_or_named():
