@@ -13,7 +13,7 @@ from ionrt import IonrtError, plot
 from ionrt.compare import compare_robustness
 from ionrt.evaluate import band, dose_at_volume
 from ionrt.evaluate.bands import error_parts
-from ionrt.patient import with_margin
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.patient.geometry.structures import Contours, add_structures, contours
 from ionrt.plan import (
     NOMINAL,
@@ -26,11 +26,10 @@ from ionrt.plan import (
     influence,
     optimise,
     scenarios_grid,
-    scenarios_single,
 )
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.setup.objectives import ROBUST, make_robust
-from ionrt.plan.setup.scenarios import scenarios_random
+from ionrt.plan.setup.scenarios import scenarios_random, scenarios_single
 from ionrt.quantities import stamp
 
 

@@ -21,8 +21,8 @@ from ionrt import training
 from ionrt.beam.physics import stopping
 from ionrt.biology import moments, specific, tissues
 from ionrt.rbe import systems
-from ionrt.training import MODULES, TRACKS, engine, exercises, verdict
-from ionrt.training.exercise import CORE, ROLES
+from ionrt.training import TRACKS, engine, verdict
+from ionrt.training.exercise import CORE, MODULES, ROLES, exercises
 
 ALL = exercises()
 NUMBERS = [e for e in ALL.values() if e.kind == "number"]
@@ -50,6 +50,13 @@ def test_expected_is_what_ionrt_computes(name):
         f"{name}: {computed:.5g} computed, {one.expected:g} in the exercise"
     )
     assert verdict(one, computed)[0] == "right"
+
+
+@pytest.mark.parametrize(("name", "value"), training_answers.SLIPS)
+def test_a_slip_is_what_its_sentence_says(name, value):
+    (slip,) = [s for s in ALL[name].slips if s.value == value]
+    computed = training_answers.SLIPS[name, value]()
+    assert abs(computed - value) <= slip.tolerance, f"{name}: {computed:.5g} computed, {value:g} in the slip"
 
 
 def test_every_number_is_computed_or_named():
@@ -320,3 +327,11 @@ def test_solutions_in_the_notebooks_are_right_and_slips_wrong_with_their_sentenc
         assert lines == [f"{one.name}: right - {one.why}", *(f"{one.name}: wrong - {slip.says}" for slip in one.slips)]
         seen.append(one.name)
     assert seen == [e.name for e in ALL.values() if e.module == path.name[:3]]
+
+
+def test_the_start_notebook_has_every_track_with_its_modules():
+    cells = nbformat.read(BOOKS[0].parents[1] / "00_start_here.ipynb", as_version=4).cells
+    lines = [line for c in cells if c.cell_type == "markdown" for line in c.source.splitlines() if "](training/T14" in line]
+    linked = [re.findall(r"\[(T\d\d)\]\(training/(\S+?\.ipynb)\)", line) for line in lines]
+    assert [tuple(module for module, _ in row) for row in linked] == list(TRACKS.values())
+    assert {name for row in linked for _, name in row} == {p.name for p in BOOKS}

@@ -23,7 +23,7 @@ def _curve(x: np.ndarray, y: np.ndarray, who: str, look: tuple[str, str], kdim: 
         line_dash=look[1],
         line_width=2.2,
         tools=["hover"],
-        hover_tooltips=[*said, kdim.name, vdim.name],
+        hover_tooltips=[*said, *((d.label, f"@{{{d.name}}}{{0.00}}") for d in (kdim, vdim))],
     )
 
 

@@ -39,7 +39,8 @@ def write_rtstruct(
     ----------
     structures : fractions 0..1 (structure, z, y, x), mm (LPS), in the patient's frame of reference.
     patient : Dataset of `read_dicom`, whose CT the outlines are drawn on.
-    path : file to write, replaced only by a complete one; label : of the structure set.
+    path : file to write, replaced only by a complete one.
+    label : of the structure set.
     types : interpreted type by name ("GTV", "ORGAN", ...); empty where not given.
     source : folder with the patient's CT, by default `patient.attrs["source"]`.
 
@@ -108,7 +109,7 @@ def _outlines(name: str, fractions: np.ndarray, z: np.ndarray, y: np.ndarray, x:
         wanted = float(one.sum()) * cell
         if wanted < 1e-3 * cell:
             continue
-        lines = contourpy.contour_generator(*wide, np.pad(one, 1), line_type="Separate")
+        lines = contourpy.contour_generator(x=wide[0], y=wide[1], z=np.pad(one, 1), line_type="Separate")
         low, high = 0.0, float(one.max())
         for _ in range(STEPS):
             middle = 0.5 * (low + high)
