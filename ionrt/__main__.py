@@ -134,7 +134,8 @@ def _training(chosen: argparse.Namespace) -> None:
         if len(chosen.place) > 1:
             raise IonrtError(f"training record takes one folder, got {', '.join(chosen.place)}")
         print("running the notebooks from scratch, about a quarter of a minute each")
-        folder = chosen.place[0] if chosen.place else "notebooks/training"
+        usual = ("notebooks/training", "training", ".")  # a terminal of JupyterLab opens in notebooks
+        folder = chosen.place[0] if chosen.place else next((f for f in usual if any(Path(f).glob("T0*.ipynb"))), usual[0])
         found = training.verdicts(folder, modules=training.TRACKS[chosen.track], progress=True)
         print(f"record    {chosen.out}  (hash {training.record(found, chosen.out, track=chosen.track)})")
     elif chosen.action == "summary":
