@@ -17,6 +17,7 @@ from bokeh.embed import json_item
 from bokeh.resources import INLINE
 
 from ionrt.files import atomic
+from ionrt.plot.style import glyph
 from ionrt.quantities import IonrtError, one_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge", "microsoft-edge")
@@ -90,10 +91,7 @@ def _with_words(svg: str, key: tuple[tuple[str, str, str], ...], caption: str) -
     for name, colour, dash in key:
         if x + 50 + 7 * len(name) > width and x > 10:
             x, y = 10.0, y + LINE
-        place = f"x1='{x}' y1='{y - 4}' x2='{x + 30}' y2='{y - 4}'"
-        rim = f"<line {place} stroke='#777' stroke-width='4.5'/>" if colour == "#FFFFFF" else ""
-        line = f"<line {place} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{dash}'/>"
-        parts.append(f"{rim}{line}<text x='{x + 36}' y='{y}'>{html.escape(name)}</text>")
+        parts.append(f"{glyph(colour, dash, x, y - 4)}<text x='{x + 36}' y='{y}'>{html.escape(name)}</text>")
         x += 60 + 7 * len(name)
     y += LINE if key else 0
     parts += [f"<text x='10' y='{y + LINE * k}' fill='#5b6770'>{html.escape(line)}</text>" for k, line in enumerate(lines, 1)]
