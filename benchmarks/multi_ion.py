@@ -17,7 +17,8 @@ from ionrt.beam import base_data
 from ionrt.compare import compare_ions, compare_options, open_patient
 from ionrt.ions import IONS
 from ionrt.patient import add_ellipsoid
-from ionrt.plan import DoseVolume, beam_set, scenarios_single
+from ionrt.plan import DoseVolume, beam_set
+from ionrt.plan.setup.scenarios import scenarios_single
 
 MIXES = {"C": "C", "O": "O", "He + C": ("He", "C"), "C + O": ("C", "O"), "C + Ne": ("C", "Ne")}
 ANGLES = (140.0, 220.0)

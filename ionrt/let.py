@@ -22,9 +22,16 @@ def _variable(field: xr.Dataset, name: str, let_definition: str | None) -> xr.Da
     return check(field[name], name, let_definition=let_definition)
 
 
-def _definition(moment: xr.DataArray, let_definition: str | None) -> str | None:
-    """What the numerator says, else what the caller says; without either the result cannot be stamped."""
-    return moment.attrs.get("let_definition") or let_definition
+def _definition(moment: xr.DataArray, let_definition: str | None = None) -> dict[str, str | None]:
+    """What the numerator says, else what the caller says, as attributes of the result.
+
+    A numerator of another's making that says nothing is taken as "charged", and the result says so. One that this package
+    stamped and that says nothing any more was combined from two definitions: its result cannot be stamped.
+    """
+    stated = moment.attrs.get("let_definition") or let_definition
+    if stated or "ionrt_version" in moment.attrs:
+        return {"let_definition": stated}
+    return {"let_definition": "charged", "assumed": "let_definition: the field does not say; taken as charged"}
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -46,8 +53,8 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     Parameters
     ----------
     field : Dataset (z, y, x) with ``dose`` [Gy] and ``let_x_dose`` [Gy keV/um]
-    let_definition : what the numerator holds, where it does not say ("primary", "charged", "charged_with_target"); a
-        contradiction raises.
+    let_definition : what the numerator holds, where it does not say ("primary", "charged", "charged_with_target"; default
+        "charged", noted in the result's ``assumed``); a contradiction raises.
 
     Returns
     -------
@@ -56,7 +63,7 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     Raises
     ------
     IonrtError
-        Missing variables, wrong units, another definition or none.
+        Missing variables, wrong units, another definition, or one that was lost when two were combined.
 
     References
     ----------
@@ -66,7 +73,7 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     return stamp(
         _divide(moment, field["dose"]),
         "let_d",
-        let_definition=_definition(moment, let_definition),
+        **_definition(moment, let_definition),
         averaging="dose",
         medium="water",
         **{k: field["dose"].attrs.get(k) for k in ("ion", "synthetic")},
@@ -94,7 +101,7 @@ def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     return stamp(
         _divide(field["dose"], moment),
         "let_t",
-        let_definition=_definition(moment, let_definition),
+        **_definition(moment, let_definition),
         averaging="track",
         medium="water",
     )
@@ -139,7 +146,7 @@ def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "prod
             stacklevel=2,
         )
     weighted = moment * np.float32(c) if form == "product" else field["dose"] + moment * np.float32(c)
-    return stamp(weighted, "let_weighted_dose", let_definition=_definition(moment, None), form=form, c=float(c))
+    return stamp(weighted, "let_weighted_dose", form=form, c=float(c), **_definition(moment))
 
 
 def high_let_dose(field: xr.Dataset) -> xr.DataArray:
@@ -163,7 +170,7 @@ def high_let_dose(field: xr.Dataset) -> xr.DataArray:
     if threshold is None:
         raise IonrtError("high_let_dose: the attribute let_threshold [keV/um] is missing; without it the number means nothing")
     own = moment.copy(deep=False)  # the field keeps its attributes
-    return stamp(own, "high_let_dose", let_definition=_definition(moment, None), let_threshold=threshold)
+    return stamp(own, "high_let_dose", let_threshold=threshold, **_definition(moment))
 
 
 def let_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:

@@ -10,21 +10,10 @@ from plan_fixtures import simple_plan, synthetic_base, water_box
 from test_adapt_dicom import make_ct
 
 from ionrt import evaluate, let_d, plan, rbe
-from ionrt.adapt import (
-    accumulate,
-    anatomy_change,
-    daily_field,
-    decide,
-    deliver,
-    depth_change,
-    interplay,
-    itv,
-    measure,
-    place,
-    propagate,
-    total,
-)
-from ionrt.adapt.changes import depth_table
+from ionrt.adapt import accumulate, daily_field, decide, interplay, itv, measure, place, propagate, total
+from ionrt.adapt.changes import anatomy_change, depth_table
+from ionrt.adapt.daily import deliver
+from ionrt.adapt.depth import depth_change
 from ionrt.adapt.motion import Timing, phase_field
 from ionrt.compare.cases import planned_maps
 from ionrt.patient import read_days, read_dicom, volumes, with_margin

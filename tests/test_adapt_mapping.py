@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ionrt import let_d, rbe
-from ionrt.adapt import accumulate, map_field, total
+from ionrt.adapt import accumulate, total
+from ionrt.adapt.mapping import map_field
 from ionrt.adapt.transform import compose, invert, jacobian, move_points
 from ionrt.patient.registration import field_transform, matrix_transform
 from ionrt.quantities import IonrtError

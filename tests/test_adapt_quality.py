@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from adapt_fixtures import bumps, coords
 
-from ionrt.adapt import registration_quality
+from ionrt.adapt.quality import registration_quality
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, move_points
 from ionrt.patient.registration import field_transform, matrix_transform

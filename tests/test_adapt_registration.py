@@ -10,7 +10,8 @@ import pytest
 import xarray as xr
 from adapt_fixtures import bumps
 
-from ionrt.adapt import anatomy_change, place, register_deformable, register_rigid
+from ionrt.adapt import place, register_deformable, register_rigid
+from ionrt.adapt.changes import anatomy_change
 from ionrt.adapt.images import coarser, resampled, smoothed, to_image
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, jacobian, move_points

@@ -10,7 +10,7 @@ from plan_fixtures import simple_plan, synthetic_base, water_box
 from ionrt.let import high_let_dose, let_d, let_difference, let_t, let_weighted_dose
 from ionrt.plan import field as plan_field
 from ionrt.plan import influence
-from ionrt.quantities import IonrtError
+from ionrt.quantities import IonrtError, stamp
 
 
 def particles(let, dose, **attrs):
@@ -55,14 +55,26 @@ def test_definition_travels_and_contradictions_raise():
         let_d(f, let_definition="primary")
     bare = f.copy()
     bare["let_x_dose"] = bare.let_x_dose.drop_attrs()
-    with pytest.raises(IonrtError, match="without let_definition"):
-        let_d(bare)
+    assumed = let_d(bare)  # somebody else's numerator that says nothing: the default, and the result says so
+    assert assumed.attrs["let_definition"] == "charged" and "does not say" in assumed.attrs["assumed"]
+    assert "assumed" not in let_d(f).attrs and "assumed" not in let_d(bare, let_definition="primary").attrs
     assert let_d(bare, let_definition="primary").attrs["let_definition"] == "primary"
     with pytest.raises(IonrtError, match="let_definition differs"):
         let_difference(let_d(f), let_d(bare, let_definition="primary"))
     with pytest.raises(IonrtError, match="averaging"):
         let_difference(let_d(f), let_t(f))
     assert float(np.abs(let_difference(let_d(f), let_d(f))).max()) == 0.0
+
+
+def test_a_numerator_that_lost_its_definition_in_plain_arithmetic_is_refused():
+    one, other = (particles(LET, DOSE).sum("particle", keep_attrs=True) for _ in range(2))
+    one["let_x_dose"] = stamp(one.let_x_dose, "let_x_dose", let_definition="charged")
+    other["let_x_dose"] = stamp(other.let_x_dose, "let_x_dose", let_definition="primary")
+    with xr.set_options(keep_attrs=True):
+        both = one + other
+    for average in (let_d, lambda f: let_weighted_dose(f, c=0.04)):
+        with pytest.raises(IonrtError, match="without let_definition"):
+            average(both)
 
 
 def test_weighted_dose():
@@ -87,8 +99,7 @@ def test_dose_above_a_threshold_says_which():
     with pytest.raises(IonrtError, match="let_threshold"):
         high_let_dose(f)
     f["high_let_dose"] = f.high_let_dose.assign_attrs(let_threshold=50.0)
-    with pytest.raises(IonrtError, match="without let_definition"):
-        high_let_dose(f)
+    assert "does not say" in high_let_dose(f).attrs["assumed"]
     f["high_let_dose"] = f.high_let_dose.assign_attrs(let_definition="charged")
     assert high_let_dose(f).attrs["let_threshold"] == 50.0
     assert list(f.high_let_dose.attrs) == ["let_threshold", "let_definition"]  # the field is as it was

@@ -26,11 +26,10 @@ from ionrt.plan import (
     influence,
     optimise,
     scenarios_grid,
-    scenarios_single,
 )
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.setup.objectives import ROBUST, make_robust
-from ionrt.plan.setup.scenarios import scenarios_random
+from ionrt.plan.setup.scenarios import scenarios_random, scenarios_single
 from ionrt.quantities import stamp
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 
 from ionrt import evaluate, plot
 from ionrt.evaluate.histograms import mean_value
+from ionrt.let import let_d
 from ionrt.patient import write_rtdose
 from ionrt.quantities import IonrtError
 from ionrt.trial.flow_diagram import consort
@@ -59,6 +60,13 @@ def test_what_arithmetic_left_without_a_definition_is_refused(scene, use, key, t
     assert lost.name == one.name and key not in lost.attrs  # plain xarray lets it pass
     with pytest.raises(IonrtError, match=f"without {key}"):
         use(lost, ct, structures, tmp_path)
+
+
+def test_a_caption_says_that_a_definition_was_assumed(scene):
+    ct, structures, _, let, _ = scene
+    field = xr.Dataset({"dose": xr.ones_like(let).drop_attrs(), "let_x_dose": let.drop_attrs()})
+    assert "assumed: the field does not say" in plot.slices(let_d(field), ct, structures).caption
+    assert "assumed" not in plot.slices(let, ct, structures).caption
 
 
 def test_every_caption_names_ions_let_definition_and_rbe_model(scene):

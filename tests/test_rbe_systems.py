@@ -13,7 +13,6 @@ from ionrt.rbe import (
     bands,
     convert,
     convert_prescription,
-    dose_in_system,
     ensemble,
     eqd2,
     nirs_mkm,
@@ -21,6 +20,7 @@ from ionrt.rbe import (
     wedenberg,
 )
 from ionrt.rbe.isoeffect import bed, eqdx
+from ionrt.rbe.systems import dose_in_system
 
 
 def test_isoeffect_by_hand():

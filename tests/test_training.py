@@ -320,3 +320,11 @@ def test_solutions_in_the_notebooks_are_right_and_slips_wrong_with_their_sentenc
         assert lines == [f"{one.name}: right - {one.why}", *(f"{one.name}: wrong - {slip.says}" for slip in one.slips)]
         seen.append(one.name)
     assert seen == [e.name for e in ALL.values() if e.module == path.name[:3]]
+
+
+def test_the_start_notebook_has_every_track_with_its_modules():
+    cells = nbformat.read(BOOKS[0].parents[1] / "00_start_here.ipynb", as_version=4).cells
+    lines = [line for c in cells if c.cell_type == "markdown" for line in c.source.splitlines() if "](training/T14" in line]
+    linked = [re.findall(r"\[(T\d\d)\]\(training/(\S+?\.ipynb)\)", line) for line in lines]
+    assert [tuple(module for module, _ in row) for row in linked] == list(TRACKS.values())
+    assert {name for row in linked for _, name in row} == {p.name for p in BOOKS}

@@ -18,6 +18,8 @@ from test_docs import every_function
 
 import ionrt
 from ionrt import adapt, beam, biology, compare, evaluate, let, patient, plan, rbe, sobp
+from ionrt.adapt.depth import depth_change
+from ionrt.adapt.mapping import map_field
 from ionrt.adapt.transform import invert
 from ionrt.beam.physics.nuclear import cross_section
 from ionrt.biology.moments import let_table
@@ -31,6 +33,7 @@ from ionrt.plan.setup.raytrace import wepl
 from ionrt.quantities import QUANTITIES, check, defined, stamp
 from ionrt.rbe.isoeffect import bed, eqdx
 from ionrt.rbe.model import voxels_outside
+from ionrt.rbe.systems import dose_in_system
 
 AXIS = {"direction": (0.0, 1.0, 0.0)}
 FIELD = ("dose", "let_x_dose")
@@ -79,7 +82,7 @@ CALLS = {
     "eqdx": ("eqd", lambda w: eqdx(w.rbe, fractions=16, alpha_beta=3.0, fraction_size=3.0)),
     "rbe.oxygen_weighted_dose": ("rbe_dose", lambda w: rbe.oxygen_weighted_dose(w.rbe, w.let, po2=4.0)),
     "rbe.convert": ("rbe_dose", lambda w: rbe.convert(w.f, source="LEM-I", target="NIRS-mMKM").rename(target="rbe_dose")),
-    "rbe.dose_in_system": ("rbe_dose", lambda w: rbe.dose_in_system(w.f, "NIRS-mMKM")),
+    "dose_in_system": ("rbe_dose", lambda w: dose_in_system(w.f, "NIRS-mMKM")),
     "rbe.ensemble": ("rbe_dose", lambda w: rbe.ensemble(w.f, "nirs_mkm", samples={"alpha0": [0.1, 0.2]})),
     "rbe.bands": ("rbe_dose", lambda w: rbe.bands(rbe.ensemble(w.f, "nirs_mkm", samples={"alpha0": [0.1, 0.2]}))),
     "let_d": ("let_d", lambda w: let.let_d(w.f)),
@@ -137,11 +140,11 @@ CALLS = {
         w.box, "CTV", ions=["C"], room=POINT_ROOM, gantry=[0.0], couch=[0.0], base={"C": w.base})),
     "adapt.place": ("spr", lambda w: adapt.place(w.box, w.box)),
     "adapt.daily_field": (FIELD, lambda w: adapt.daily_field(w.influence, w.weights, w.box, models=("constant",))),
-    "adapt.map_field": ("dose", lambda w: adapt.map_field(w.made, w.still, like=w.box)),
+    "map_field": ("dose", lambda w: map_field(w.made, w.still, like=w.box)),
     "adapt.accumulate": ("dose", lambda w: adapt.accumulate([w.made, w.made], [w.still, w.still], parts=[2, 2], like=w.box)),
     "adapt.total": ("dose", lambda w: adapt.total(
         adapt.accumulate([w.made, w.made], [w.still, w.still], parts=[2, 2], like=w.box))),
-    "adapt.depth_change": (("wepl_change", "wepl_distal"), lambda w: adapt.depth_change(w.influence, w.box, w.box)),
+    "depth_change": (("wepl_change", "wepl_distal"), lambda w: depth_change(w.influence, w.box, w.box)),
     "adapt.itv": ("structures", lambda w: adapt.itv([w.box, w.box], "CTV")),
     "adapt.propagate": ("structures", lambda w: adapt.propagate(w.box, w.box, w.still)),
     "invert": ("displacement", lambda w: invert(w.move, like=w.box)),

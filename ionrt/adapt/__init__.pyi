@@ -1,16 +1,11 @@
-from .changes import anatomy_change as anatomy_change
 from .changes import measure as measure
 from .course import accumulate as accumulate
 from .course import total as total
 from .daily import daily_field as daily_field
-from .daily import deliver as deliver
 from .daily import place as place
 from .daily import propagate as propagate
-from .depth import depth_change as depth_change
-from .mapping import map_field as map_field
 from .motion import interplay as interplay
 from .motion import itv as itv
-from .quality import registration_quality as registration_quality
 from .register import register_deformable as register_deformable
 from .register import register_rigid as register_rigid
 from .trigger import decide as decide

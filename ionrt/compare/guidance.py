@@ -13,8 +13,10 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import adapt, evaluate, plan, rbe
-from ionrt.adapt.changes import depth_table
+from ionrt.adapt.changes import anatomy_change, depth_table
 from ionrt.adapt.course import shortcuts, weighted
+from ionrt.adapt.depth import depth_change
+from ionrt.adapt.quality import registration_quality
 from ionrt.adapt.transform import compose
 from ionrt.compare.cases import asked_of, nearest_organs, planned_maps, whose
 from ionrt.files import cache_folder, content_hash
@@ -134,7 +136,7 @@ class Guidance:
         parts = []
         for day in self.days:
             daily = self.placed[day, "bone match"]
-            one = adapt.anatomy_change(self.planning, daily, structures=[self.plan.target])
+            one = anatomy_change(self.planning, daily, structures=[self.plan.target])
             one.index = pd.Index([day], name="day")
             depth = depth_table(self.depths[day])
             one["depth, median [mm]"] = float(depth["median [mm]"].abs().max())
@@ -302,7 +304,7 @@ def compare_days(
         placed[day, "replan"], shifts[day, "replan"] = placed[day, "bone match"], shifts[day, "bone match"]
         maps[day, "replan"] = planned_maps(wanted, plan.field(again, particles, **asked))
         there = placed[day, "bone match"]
-        depths[day] = adapt.depth_change(influence, planning, there)
+        depths[day] = depth_change(influence, planning, there)
         still = matrix_transform(np.eye(4), method="the bone match")
         for s in SMOOTHINGS:
             ways[day, "bone match", s] = adapt.register_deformable(
@@ -313,7 +315,7 @@ def compare_days(
             moved[:3, 3] = apart
             other = compose(ways[day, "bone match", s], matrix_transform(moved))
             ways[day, "tumour match", s] = other.assign_attrs(moving_hash=placed[day, "tumour match"].attrs["content_hash"])
-        quality[day] = adapt.registration_quality(
+        quality[day] = registration_quality(
             ways[day, "bone match", SMOOTHINGS[0]],
             planning,
             there,

@@ -16,7 +16,8 @@ from ionrt.evaluate.histograms import mean_value
 from ionrt.let import let_d
 from ionrt.patient.names import is_external, is_target
 from ionrt.quantities import IonrtError
-from ionrt.rbe import DOSE_SYSTEMS, convert_prescription, dose_in_system
+from ionrt.rbe import DOSE_SYSTEMS, convert_prescription
+from ionrt.rbe.systems import dose_in_system
 
 CRITERIA = ((3.0, 3.0), (2.0, 2.0), (1.0, 1.0))  # percent of the maximum, mm
 NEAR = 0.1  # relative: a ratio of doses this close to 1, or to the number of fractions, says which dose is which

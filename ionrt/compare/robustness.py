@@ -21,6 +21,7 @@ from ionrt.patient.names import is_external
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.setup.objectives import Objective, default_objectives, make_robust
 from ionrt.plan.setup.room import GANTRY_1
+from ionrt.plan.setup.scenarios import scenarios_single
 from ionrt.plan.setup.scene import make_scene
 from ionrt.plan.setup.spots import make_view
 from ionrt.quantities import IonrtError, one_of
@@ -90,7 +91,7 @@ def compare_robustness(
     """
     if not range_error + setup_error > 0.0:
         raise IonrtError("compare_robustness: range_error and setup_error are 0; there is nothing to be robust against")
-    planned = plan.scenarios_single(range_shift=range_error, setup=setup_error)
+    planned = scenarios_single(range_shift=range_error, setup=setup_error)
     tested = plan.scenarios_grid(range_shift=range_error, setup=setup_error) if tested is None else tuple(tested)
     if not tested or not tested[0].is_nominal:
         raise IonrtError("tested: expected scenarios of which the first is the nominal one")

@@ -175,7 +175,7 @@ def _outcome(row: pd.Series, refs: _References) -> dict[str, str]:
     return {
         "study": str(row["study"]), "schedule": str(row["schedule"]), "system": f"{row['system']} ({row['basis']})",
         "endpoint": f"{_words(row['endpoint'])}{years}", "n": f"{n:g}" if np.isfinite(n) else "not stated",
-        "group": re.sub(r"Gy ?\(RBE\)", _unit(row), str(row["group"])),
+        "group": re.sub(r"Gy ?\(RBE\)", _unit(row), _set(str(row["group"]))),
         "percent": f"{row['percent']:g}", "95 % limits": limits, "ref": refs(str(row["source"])),
     }  # fmt: skip
 

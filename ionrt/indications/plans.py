@@ -14,6 +14,7 @@ import xarray as xr
 import ionrt
 from ionrt import adapt, evaluate, plan
 from ionrt.adapt.course import weighted
+from ionrt.adapt.daily import deliver
 from ionrt.compare import Comparison, compare_options, open_patient
 from ionrt.files import DiskError, cache_folder, content_hash, read_sealed, write_sealed
 from ionrt.indications.facts import Indications
@@ -131,8 +132,10 @@ def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFram
     DataFrame, one row per ion or mix.
     """
     table = made.target_table()
-    table = table[[c for c in table if "Gy (RBE)" not in c]]
-    return table.assign(**{"dose system": [against(facts, page)[name] for name in table.index]})
+    shown = ("D95 [%]", "D2 [%]", "LETd mean [keV/µm]", "LETd L98 [keV/µm]", "Gy L]")
+    table = table[[c for c in table if c.endswith(shown) and "(RBE)" not in c]]
+    table.insert(0, "dose system", [against(facts, page)[name] for name in table.index])
+    return table
 
 
 def coverage(made: Comparison) -> str:
@@ -223,7 +226,7 @@ def motion_table(
         given, moved = {}, {}
         for s, phase in phases.items():
             here = adapt.place(phase, still, correction=(0.0, 0.0, 0.0)) if s else still
-            given[s] = adapt.deliver(influence, here) if s else influence
+            given[s] = deliver(influence, here) if s else influence
             moved[s] = matrix_transform(np.eye(4) + s * np.eye(4, k=1) * (np.arange(4) == 2)[:, None])  # the target's own way
         like, target = plan.field(influence, weights), still["structures"].sel(structure=[name])
         rows = {}

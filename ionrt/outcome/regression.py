@@ -131,7 +131,9 @@ def cox(
     require(df, cluster)
     groups = np.arange(len(df)) if cluster is None else stratum_codes(df, cluster)[0]
     robust = cluster is not None or weights is not None
-    return regress(ready, groups, robust, ties, level, n=len(np.unique(groups)))
+    out = regress(ready, groups, robust, ties, level, n=len(np.unique(groups)))
+    out.attrs["concordance"] = concordance(ready.design.x @ out["coef"].to_numpy(), ready.weight, ready.sets)
+    return out
 
 
 def regress(
@@ -163,7 +165,6 @@ def regress(
         "lr_chi2": 2 * (fit.loglik - fit.loglik_null),
         "wald_chi2": _quadratic(fit.beta, covariance),
         "df": len(fit.beta),
-        "concordance": concordance(d.x @ fit.beta, ready.weight, ready.sets),
         "iterations": fit.iterations,
         "ties": ties,
         "variance": "robust" if robust else "model",

@@ -77,7 +77,6 @@ def fine_gray(
 
     ready = Prepared(expanded, weight, sets, stop, happened)
     out = regress(ready, groups[source], True, ties, level, n=len(df), estimated=estimated)
-    del out.attrs["concordance"]  # not defined for patients who stay at risk after failing
     out.attrs |= {"cause": cause, "variance": "sandwich with the censoring term"}
     return out.rename(columns={"hazard_ratio": "subhazard_ratio"})
 

@@ -156,6 +156,7 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         if (definition := da.attrs.get("let_definition")) and _rests_on_let(da):
             parts.setdefault("LETd", []).append(
                 f"dose average over {LET_LABELS.get(definition, definition)}, unrestricted, in water"
+                + " (assumed: the field does not say)" * str(da.attrs.get("assumed", "")).startswith("let_definition")
             )
         if above := da.attrs.get("above"):
             parts.setdefault("LETd", []).append(str(above))
@@ -244,14 +245,20 @@ class Figure:
         Plain Bokeh on purpose: the layouts of Panel, HoloViews' usual way, fetch style sheets from a network.
         """
         place = f"plot-{uuid.uuid4().hex}"
-        model = hv.render(self.element, backend="bokeh")
-        if toolbar := getattr(model, "toolbar", None):
-            toolbar.update(logo=None, autohide=True)
-        item = json.dumps(json_item(model, target=ID(place))).replace("</", "<\\/")
+        item = self.item(place)
         show = f"window.Bokeh && Bokeh.embed ? Bokeh.embed.embed_item({item}) : setTimeout(show, 50)"
         about = html.escape(self.caption or "figure", quote=True)
         holder = f'<div id="{place}" class="plot" role="img" aria-label="{about}"></div>'
         return f"{holder}\n<script>(function show() {{ {show}; }})();</script>"
+
+    def item(self, place: str) -> str:
+        """The plot as JSON that BokehJS embeds at the element of that id."""
+        if not isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)):
+            raise IonrtError("expected a plot, got a table or a page of its own")
+        model = hv.render(self.element, backend="bokeh")
+        if toolbar := getattr(model, "toolbar", None):
+            toolbar.update(logo=None, autohide=True)
+        return json.dumps(json_item(model, target=ID(place))).replace("</", "<\\/")
 
 
 def tidy(plot: Any, _: Any) -> None:

@@ -15,6 +15,5 @@ from .isoeffect import oxygen_weighted_dose as oxygen_weighted_dose
 from .systems import DOSE_SYSTEMS as DOSE_SYSTEMS
 from .systems import convert as convert
 from .systems import convert_prescription as convert_prescription
-from .systems import dose_in_system as dose_in_system
 from .uncertainty import bands as bands
 from .uncertainty import ensemble as ensemble

@@ -108,7 +108,7 @@ def _outlines(name: str, fractions: np.ndarray, z: np.ndarray, y: np.ndarray, x:
         wanted = float(one.sum()) * cell
         if wanted < 1e-3 * cell:
             continue
-        lines = contourpy.contour_generator(*wide, np.pad(one, 1), line_type="Separate")
+        lines = contourpy.contour_generator(x=wide[0], y=wide[1], z=np.pad(one, 1), line_type="Separate")
         low, high = 0.0, float(one.max())
         for _ in range(STEPS):
             middle = 0.5 * (low + high)
