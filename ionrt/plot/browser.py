@@ -75,7 +75,7 @@ def browse(
 
 
 def _inner(scene: Scene, name: str) -> bool:
-    return 0 < np.count_nonzero(scene.structures[name]) < 0.2 * scene.structures[name].size
+    return bool(0 < np.count_nonzero(scene.structures[name]) < 0.2 * scene.structures[name].size)
 
 
 def _key(names: list[str]) -> tuple[tuple[str, str, str], ...]:

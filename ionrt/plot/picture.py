@@ -17,7 +17,7 @@ from bokeh.embed import json_item
 from bokeh.resources import INLINE
 
 from ionrt.files import atomic
-from ionrt.plot.style import glyph
+from ionrt.plot.glyphs import glyph
 from ionrt.quantities import IonrtError, one_of
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge", "microsoft-edge")

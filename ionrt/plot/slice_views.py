@@ -85,8 +85,9 @@ def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
 def _isodoses(one: xr.DataArray, of: float) -> Any:
     """Thin white lines on a slice."""
     filled = one.fillna(0.0)
-    paths = [path for share in ISODOSES for path in _contour_paths(filled, *map(str, one.dims), level=0.01 * share * of)]
-    return hv.Path(paths, kdims=[str(d) for d in one.dims[::-1]]).opts(color="#FFFFFF", line_width=0.9, line_dash="3 2")
+    down, across = map(str, one.dims)
+    paths = [path for share in ISODOSES for path in _contour_paths(filled, down, across, 0.01 * share * of)]
+    return hv.Path(paths, kdims=[across, down]).opts(color="#FFFFFF", line_width=0.9, line_dash="3 2")
 
 
 def _bounds(da: xr.DataArray) -> tuple[float, float, float, float]:

@@ -17,6 +17,7 @@ from bokeh.core.types import ID
 from bokeh.embed import json_item
 
 from ionrt.ions import ION_NAMES, in_words
+from ionrt.plot.glyphs import glyph
 from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError, defined
 
 hv.Store.set_current_backend("bokeh")
@@ -24,24 +25,8 @@ hv.Store.set_current_backend("bokeh")
 # Okabe-Ito colours, oxygen and neon darker so that both stand out on white (4.4 and 3.9 to 1); in grey the dash tells.
 ION_COLOURS = {"p": "#0072B2", "He": "#009E73", "C": "#D55E00", "O": "#B8588C", "Ne": "#A87900"}
 ION_DASHES = {"p": "solid", "He": "6 3", "C": "14 3", "O": "2 3 6 3", "Ne": "2 3"}
-DASHES = {"solid": "none", "dashed": "6 3", "dotdash": "2 3 6 3", "dotted": "2 3"}
 LINE_DASHES = ("solid", "dashed", "dotdash", "dotted")
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
-OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {  # of markers in a key, in units of their radius
-    "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
-    "triangle": ((0, -1), (1, 0.9), (-1, 0.9)),
-    "inverted_triangle": ((0, 1), (1, -0.9), (-1, -0.9)),
-    "diamond": ((0, -1.2), (0.8, 0), (0, 1.2), (-0.8, 0)),
-    "hex": ((-1, 0), (-0.5, -0.9), (0.5, -0.9), (1, 0), (0.5, 0.9), (-0.5, 0.9)),
-    "star": (
-        (0, -1.2), (0.3, -0.4), (1.1, -0.4), (0.5, 0.2), (0.7, 1), (0, 0.5), (-0.7, 1), (-0.5, 0.2), (-1.1, -0.4), (-0.3, -0.4),
-    ),
-    "cross": (
-        (-1, -0.2), (-0.2, -0.2), (-0.2, -1), (0.2, -1), (0.2, -0.2), (1, -0.2), (1, 0.2), (0.2, 0.2), (0.2, 1), (-0.2, 1),
-        (-0.2, 0.2), (-1, 0.2),
-    ),
-}  # fmt: skip
-PALE = ("#FFFFFF", "#F0E442")  # need a rim on white paper
 STRUCTURE_COLOURS = ("#FFFFFF", "#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
 PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 ELEMENT_COLOURS = {
@@ -185,18 +170,6 @@ def _system(model: str) -> str:
 def _line(colour: str, dash: str) -> str:
     """A short piece of line, or the marker, for the key, as in the plot."""
     return f"<svg width='30' height='12' style='vertical-align:middle'>{glyph(colour, dash)}</svg>"
-
-
-def glyph(colour: str, dash: str, x: float = 0.0, y: float = 6.0) -> str:
-    """What `_line` draws, from `x` on and around `y`; `dash` of a line, or the name of a marker."""
-    if dash in OUTLINES:
-        points = " ".join(f"{x + 15 + 5 * a:.1f},{y + 5 * b:.1f}" for a, b in OUTLINES[dash])
-        return f"<polygon points='{points}' fill='{colour}' stroke='#222222'/>"
-    if dash == "circle":
-        return f"<circle cx='{x + 15}' cy='{y}' r='5' fill='{colour}' stroke='#222222'/>"
-    where = f"x1='{x}' y1='{y}' x2='{x + 30}' y2='{y}'"
-    lines = f"<line {where} stroke='#777' stroke-width='4.5'/>" if colour in PALE else ""
-    return lines + f"<line {where} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{DASHES.get(dash, dash)}'/>"
 
 
 @dataclass(frozen=True)
