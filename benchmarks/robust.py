@@ -17,7 +17,7 @@ import numpy as np
 
 from ionrt.compare import Comparison, compare_robustness, open_patient
 from ionrt.compare.robustness import SPOT_MARGIN
-from ionrt.patient import with_margin
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.plan.setup.scenarios import scenarios_single
 from ionrt.plan.solve.assemble import make_problem
 

@@ -16,7 +16,8 @@ from ionrt.adapt.daily import deliver
 from ionrt.adapt.depth import depth_change
 from ionrt.adapt.motion import Timing, phase_field
 from ionrt.compare.cases import planned_maps
-from ionrt.patient import read_days, read_dicom, volumes, with_margin
+from ionrt.patient import read_days, read_dicom, volumes
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.patient.phantom import write_phantom
 from ionrt.patient.registration import field_transform, matrix_transform
 from ionrt.plan.setup.objectives import default_objectives

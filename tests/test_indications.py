@@ -10,9 +10,9 @@ import xarray as xr
 
 from ionrt import plot
 from ionrt.cohort.anchors import published
-from ionrt.indications import check_limits, load, tables
+from ionrt.indications import load, tables
 from ionrt.indications.facts import counts
-from ionrt.indications.limits import measure
+from ionrt.indications.limits import check_limits, measure
 from ionrt.quantities import IonrtError, stamp
 from ionrt.resources import shipped
 

@@ -13,7 +13,7 @@ from ionrt import IonrtError, plot
 from ionrt.compare import compare_robustness
 from ionrt.evaluate import band, dose_at_volume
 from ionrt.evaluate.bands import error_parts
-from ionrt.patient import with_margin
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.patient.geometry.structures import Contours, add_structures, contours
 from ionrt.plan import (
     NOMINAL,

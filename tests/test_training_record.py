@@ -14,7 +14,8 @@ from training_injected import BOOKS, inject, solution
 
 from ionrt import IonrtError, report, training
 from ionrt.__main__ import main
-from ionrt.training import MODULES, TRACKS, exercises
+from ionrt.training import TRACKS
+from ionrt.training.exercise import MODULES, exercises
 
 ALL = exercises()
 

@@ -12,7 +12,7 @@ from scipy import stats
 from ionrt import trial
 from ionrt.files import read_yaml
 from ionrt.quantities import IonrtError
-from ionrt.trial.rates import difference_limits, farrington_manning
+from ionrt.trial.rates import difference_limits, farrington_manning, superiority_rates
 from ionrt.trial.reading import from_mapping
 from ionrt.trial.sequential import final_bound, interim_bounds
 
@@ -135,7 +135,7 @@ def test_missing_events_are_not_counted_as_none(protocol):
 @pytest.mark.parametrize(("p1", "p0", "power"), [(0.75, 0.50, 0.90), (0.65, 0.45, 0.80), (0.30, 0.10, 0.80)])
 def test_superiority_size_is_that_of_the_pooled_test(p1, p0, power):
     """Per arm, by Fleiss's formula written out; the first is the example of R's power.prop.test (n = 76.7)."""
-    size = trial.superiority_rates(p1, p0, power=power)
+    size = superiority_rates(p1, p0, power=power)
     mean = (p1 + p0) / 2
     z = stats.norm.isf(0.025) * np.sqrt(2 * mean * (1 - mean)) + stats.norm.ppf(power) * np.sqrt(p1 * (1 - p1) + p0 * (1 - p0))
     assert size["n"] / 2 == pytest.approx((z / (p1 - p0)) ** 2, rel=1e-9)

@@ -13,6 +13,7 @@ import pytest
 
 from ionrt import trial
 from ionrt.outcome import binomial_ci
+from ionrt.trial.continual_reassessment import indifference_skeleton
 from ionrt.trial.operating import dose_finding
 from ionrt.trial.survival_design import dropout_hazard, event_probability, hazard
 
@@ -100,7 +101,7 @@ def d3(quantity: str) -> float:
 
 def d4(quantity: str) -> float:
     if "survival" in quantity:
-        return trial.noninferiority_hazards(1.3)
+        return trial.schoenfeld(1.0, alpha=0.025, sided=1, margin=1.3)
     return trial.noninferiority_rates(0.9, 0.9, 0.10, alpha=0.05 if "alpha .05" in quantity else 0.025)["n"]
 
 
@@ -126,14 +127,14 @@ def crm_fit(kind: str):
         design = trial.tite_crm([0.05, 0.10, 0.20, 0.35, 0.50, 0.70], 0.2, window=180)
         level, y = [3, 4, 4, 3, 3, 4, 3, 2, 2, 2], [0, 0, 1, 0, 0, 1, 0, 0, 0, 0]
         return design.fit(level, y, follow_up=[178, 181, 168, 181, 24, 181, 179, 102, 42, 3])
-    skeleton = trial.indifference_skeleton(0.05, 0.25, 3, 5)
+    skeleton = indifference_skeleton(0.05, 0.25, 3, 5)
     design = trial.crm(skeleton, 0.25, model="logistic" if "logistic" in kind else "empiric")
     return design.fit([3, 4, 4, 3, 3, 2], [0, 0, 1, 0, 0, 1], method="mle" if "mle" in kind else "bayes")
 
 
 def d6(quantity: str) -> float:
     if quantity.startswith("getprior"):
-        return trial.indifference_skeleton(0.05, 0.25, 3, 5)[int(quantity[-2]) - 1]
+        return indifference_skeleton(0.05, 0.25, 3, 5)[int(quantity[-2]) - 1]
     kind, name = re.fullmatch(r"((?:titecrm|crm \w+)(?: mle)?) (.+)", quantity).groups()
     fit = crm_fit(kind)
     if name.startswith("ptox"):

@@ -27,6 +27,7 @@ from ionrt.biology.specific import single_event_dose
 from ionrt.evaluate.gamma_index import pass_rate
 from ionrt.evaluate.histograms import mean_value
 from ionrt.evaluate.indices import conformity, homogeneity
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.mixture import course
 from ionrt.plan.setup.raytrace import wepl
@@ -124,7 +125,7 @@ CALLS = {
     "regrid": (("ct", "structures"), lambda w: w.grid),
     "patient.read_dose": ("dose", lambda w: patient.read_dose(w.folder / "dose.dcm")),
     "patient.read_image": ("dose", lambda w: patient.read_image(w.folder / "dose.mha")),
-    "patient.with_margin": ("structures", lambda w: patient.with_margin(w.ct, "CTV", margin=10.0, name="PTV")),
+    "with_margin": ("structures", lambda w: with_margin(w.ct, "CTV", margin=10.0, name="PTV")),
     "patient.add_ellipsoid": ("structures", lambda w: patient.add_ellipsoid(w.ct, "ball", centre=(0, 0, 0), radii=20.0)),
     "patient.volumes": ("volume", lambda w: patient.volumes(w.ct)),
     "compare.open_patient": (("ct", "structures"), lambda w: compare.open_patient(w.folder / "ct")),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 
-from ionrt.training import Exercise
+from ionrt.training.exercise import Exercise
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "training"
 BOOKS = sorted(FOLDER.glob("T*.ipynb"))

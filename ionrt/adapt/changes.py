@@ -95,7 +95,8 @@ def measure(
 
     Parameters
     ----------
-    influence : of the plan; planning, daily : Datasets, the second of `place`, with the target.
+    influence : of the plan.
+    planning, daily : Datasets, the second of `place`, with the target.
     organs : whose near-maximum dose is compared.
     planned, field : maps ``rbe_dose`` and ``let_d`` of the plan on the planning CT, and of the day on its own structures;
         without them only image and depth are measured (the screen).
@@ -105,6 +106,11 @@ def measure(
     Mapping: ``centroid`` [mm], ``volume`` [%, size of the change], ``depth_median`` and ``depth_95`` [mm, worst beam]; with
     dose also ``V95`` [%], ``D98_loss`` [% of the prescription], ``L98_loss`` [%], ``D0.03cc <organ>`` [Gy (RBE)] and
     ``D0.03cc rise <organ>`` [% of the prescription].
+
+    Raises
+    ------
+    IonrtError
+        As `anatomy_change` and `depth_change`; maps without the structures that are looked at.
     """
     target, dose = influence.plan.target, influence.plan.prescription
     shape = anatomy_change(planning, daily, structures=[target]).loc[target]

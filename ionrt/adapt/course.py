@@ -29,10 +29,12 @@ def accumulate(
 
     Parameters
     ----------
-    fields : one per day, of `daily_field`; transforms : planning to each day.
+    fields : one per day, of `daily_field`.
+    transforms : planning to each day.
     parts : fractions that each day stands for, e.g. (5, 5, 6); for a projection to the end of the course the last day also
         stands for the fractions that are left.
-    like, method : as in `map_field`; mass : one per day, for "energy_mass".
+    like, method : as in `map_field`.
+    mass : one per day, for "energy_mass".
 
     Returns
     -------
@@ -64,6 +66,11 @@ def total(days: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset (z, y, x), ``dose_per`` "course", NaN where a day is NaN.
+
+    Raises
+    ------
+    IonrtError
+        A moment without what it must say, such as LET without its definition.
     """
     counts = days["fractions"].astype(np.float32)
     out = xr.Dataset(attrs={**days.attrs, "dose_per": "course"})
@@ -79,7 +86,9 @@ def weighted(days: xr.Dataset, model: str, parameters: Mapping[str, Any] | None 
 
     Parameters
     ----------
-    days : Dataset ([fraction,] z, y, x); model : name in `ionrt.rbe.MODELS`; parameters : of the model.
+    days : Dataset ([fraction,] z, y, x).
+    model : name in `ionrt.rbe.MODELS`.
+    parameters : of the model.
 
     Returns
     -------
@@ -101,7 +110,9 @@ def shortcuts(
 
     Parameters
     ----------
-    days : of `accumulate`; model, parameters : of the RBE-weighted dose; alpha_beta : Gy, of photons.
+    days : of `accumulate`.
+    model, parameters : of the RBE-weighted dose.
+    alpha_beta : Gy, of photons.
     within : fractions (z, y, x) of a structure on the grid of `days`.
 
     Returns

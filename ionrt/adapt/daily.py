@@ -99,13 +99,20 @@ def propagate(
 
     Parameters
     ----------
-    planning : Dataset with structures; daily : Dataset of `place`; transform : planning to that day.
+    planning : Dataset with structures.
+    daily : Dataset of `place`.
+    transform : planning to that day.
     structures : names; default all of the planning CT that the day does not have.
 
     Returns
     -------
     Dataset with ``structures`` (structure, z, y, x) on the daily CT's grid, own ones first; the attribute ``propagated`` names
     the others. Contours are dropped: a moved contour lies in no slice.
+
+    Raises
+    ------
+    IonrtError
+        A structure that the planning CT does not have; what is no transform.
     """
     own = [str(s) for s in daily["structure"].values] if "structure" in daily.coords else []
     wanted = [str(s) for s in planning["structure"].values] if structures is None else list(structures)
@@ -128,7 +135,8 @@ def deliver(influence: Influence, daily: xr.Dataset) -> Influence:
 
     Parameters
     ----------
-    influence : of the plan on the planning CT; daily : Dataset of `place`, with ct or spr; a target is not needed.
+    influence : of the plan on the planning CT.
+    daily : Dataset of `place`, with ct or spr; a target is not needed.
 
     Returns
     -------
@@ -167,7 +175,8 @@ def daily_field(
 
     Parameters
     ----------
-    influence, weights : of the plan; daily : Dataset of `place`.
+    influence, weights : of the plan.
+    daily : Dataset of `place`.
     models, let_definition, parameters, let_threshold : as in `ionrt.field`.
 
     Returns

@@ -51,9 +51,11 @@ def depth_change(
 
     Parameters
     ----------
-    influence : of the plan (its beams and isocentres); planning, daily : Datasets, the second of `place`, with the target.
-    target : structure, default the plan's; follow : the far edge of the day's own target; False: the planned edge on both CTs,
-        which shows what the tissue on the way has become.
+    influence : of the plan (its beams and isocentres).
+    planning, daily : Datasets, the second of `place`, with the target.
+    target : structure, default the plan's.
+    follow : the far edge of the day's own target; False: the planned edge on both CTs, which shows what the tissue on the way
+        has become.
 
     Returns
     -------

@@ -71,7 +71,9 @@ def phase_field(
 
     Parameters
     ----------
-    fields : of the whole plan on each phase; transforms : reference phase to each phase; like : grid of the reference.
+    fields : of the whole plan on each phase.
+    transforms : reference phase to each phase.
+    like : grid of the reference.
     shares : of the time in each phase; they sum to 1.
 
     Returns
@@ -95,12 +97,18 @@ def itv(
     Parameters
     ----------
     phases : Datasets in one frame of reference, the first being the reference.
-    structure : contoured on every phase; or only on the first, with `transforms` from it to each phase.
+    structure : contoured on every phase, or only on the first, with
+    transforms : from the first to each phase.
     name : of the new structure.
 
     Returns
     -------
     Dataset with one more structure, the voxel-wise maximum of the fractions.
+
+    Raises
+    ------
+    IonrtError
+        A structure that a phase does not have; a name that exists.
     """
     first = phases[0]
     grid, points = Grid.of(first, what="first phase"), centres(Grid.of(first, what="first phase"))
@@ -143,10 +151,14 @@ def interplay(
     Parameters
     ----------
     influences : of the plan on each phase (`deliver`), phases of equal length in the order of breathing.
-    weights : particles per spot and fraction; transforms : reference to each phase.
-    period : T [s]; starts : t0 of each fraction [s], drawn by the user: one fraction each.
-    timing : of the room, default `Timing()`; rescans : how often each layer is painted.
-    like : grid of the reference phase; models, let_definition : as in `ionrt.field`.
+    weights : particles per spot and fraction.
+    transforms : reference to each phase.
+    period : T [s].
+    starts : t0 of each fraction [s], drawn by the user: one fraction each.
+    timing : of the room, default `Timing()`.
+    rescans : how often each layer is painted.
+    like : grid of the reference phase.
+    models, let_definition : as in `ionrt.field`.
 
     Returns
     -------

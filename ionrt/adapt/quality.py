@@ -43,9 +43,11 @@ def registration_quality(
 
     Parameters
     ----------
-    transform : planning to daily; fixed, moving : the two CTs.
+    transform : planning to daily.
+    fixed, moving : the two CTs.
     structures : names on the planning CT; Dice where the day has the structure as well.
-    truth : the known transform of a phantom; landmarks : points (n, 3) on the planning CT and where they lie that day [mm].
+    truth : the known transform of a phantom.
+    landmarks : points (n, 3) on the planning CT and where they lie that day [mm].
     reverse : an independent registration of planning onto daily CT: there and back.
     others : further registrations of the same pair: how far they lie apart is a band, no error.
 

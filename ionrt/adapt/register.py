@@ -58,7 +58,8 @@ def register_rigid(
 
     Parameters
     ----------
-    fixed : planning CT; moving : daily CT; Datasets of `read_dicom`.
+    fixed : planning CT.
+    moving : daily CT; Datasets of `read_dicom`.
     on : "bone" (HU > 150 in the body, and 6 mm around), "body", or the name of a structure (and 10 mm around): tumour match.
     by : "image", or "contours" for a structure that both CTs have: its centroids meet, turned as `start` (default: not at all).
     degrees : 6, or 3 for a couch that does not turn.
@@ -148,7 +149,8 @@ def register_deformable(
 
     Parameters
     ----------
-    fixed : planning CT; moving : daily CT.
+    fixed : planning CT.
+    moving : daily CT.
     start : rigid transform; default `register_rigid` on the body.
     smoothing : Gaussian of the displacement [voxels of each level]; several values give a band.
     window : HU outside which differences do not count.

@@ -121,7 +121,7 @@ def jacobian(transform: xr.Dataset) -> xr.DataArray:
 
     Returns
     -------
-    DataArray ``jacobian`` (z, y, x) [1] on the grid of the displacement; of a matrix, a single number.
+    ------- DataArray ``jacobian`` (z, y, x) [1] on the grid of the displacement; of a matrix, a single number.
     """
     if check_transform(transform) == "matrix":
         return stamp(xr.DataArray(np.linalg.det(transform["matrix"].values[:3, :3])), "jacobian")

@@ -77,7 +77,8 @@ def decide(
     Parameters
     ----------
     measures : of `measure`, of one image, or of several in the order of the days, the last one today.
-    rules : what counts; limits : largest values of organ measures ("D0.03cc Chiasm": 40.0) that hold on every image.
+    rules : what counts.
+    limits : largest values of organ measures ("D0.03cc Chiasm": 40.0) that hold on every image.
 
     Returns
     -------

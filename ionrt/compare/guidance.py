@@ -22,7 +22,8 @@ from ionrt.compare.cases import asked_of, nearest_organs, planned_maps, whose
 from ionrt.files import cache_folder, content_hash
 from ionrt.ions import in_words
 from ionrt.let import let_d
-from ionrt.patient import read_days, regrid, with_margin, write_phantom
+from ionrt.patient import read_days, regrid, write_phantom
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.patient.names import is_external
 from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform

@@ -16,7 +16,8 @@ from ionrt import plan
 from ionrt.compare import cases
 from ionrt.compare.comparison import Comparison
 from ionrt.ions import IONS
-from ionrt.patient import regrid, with_margin
+from ionrt.patient import regrid
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.patient.names import is_external
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.setup.objectives import Objective, default_objectives, make_robust

@@ -1,5 +1,4 @@
 from .facts import load as load
-from .limits import check_limits as check_limits
 from .page import tables as tables
 from .plans import beside as beside
 from .plans import coverage as coverage

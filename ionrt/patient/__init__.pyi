@@ -8,7 +8,6 @@ from .geometry.grid import regrid as regrid
 from .images import read_image as read_image
 from .images import write_image as write_image
 from .ionplan import read_ion_plan as read_ion_plan
-from .geometry.margins import with_margin as with_margin
 from .reading.notes import IncompleteWarning as IncompleteWarning
 from .phantom import add_ellipsoid as add_ellipsoid
 from .phantom import write_phantom as write_phantom

@@ -1,12 +1,10 @@
 from .conduct import analyse as analyse
 from .conduct import interim as interim
 from .continual_reassessment import crm as crm
-from .continual_reassessment import indifference_skeleton as indifference_skeleton
 from .continual_reassessment import tite_crm as tite_crm
 from .designs import design_of as design_of
 from .example import cut_at_events as cut_at_events
 from .example import synthetic_participants as synthetic_participants
-from .fixed_time import survival_rate as survival_rate
 from .flow_diagram import consort_from as consort_from
 from .operating import compare_dose_finding as compare_dose_finding
 from .operating import summarise_dose_finding as summarise_dose_finding
@@ -15,14 +13,11 @@ from .phase1 import boin as boin
 from .phase1 import three_plus_three as three_plus_three
 from .phase2 import ahern as ahern
 from .phase2 import simon as simon
-from .phase2 import two_stage_ci as two_stage_ci
 from .randomise import minimise as minimise
 from .randomise import permuted_blocks as permuted_blocks
 from .randomise import secret_seed as secret_seed
 from .randomise import verify_randomisation as verify_randomisation
-from .rates import noninferiority_hazards as noninferiority_hazards
 from .rates import noninferiority_rates as noninferiority_rates
-from .rates import superiority_rates as superiority_rates
 from .reading import load as load
 from .reading import protocols as protocols
 from .sequential import spending_bounds as spending_bounds

@@ -1,4 +1,4 @@
-"""Two success rates: superiority and non-inferiority (Farrington-Manning); non-inferiority of hazards."""
+"""Two success rates: superiority and non-inferiority (Farrington-Manning)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from scipy import optimize, stats
 
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
-from ionrt.trial.survival_design import schoenfeld
 
 
 def noninferiority_rates(
@@ -183,37 +182,3 @@ def exact_rejection(
     z = farrington_manning(xe[:, None], n_experimental, xc[None, :], n_control, margin=margin)
     joint = stats.binom.pmf(xe, n_experimental, p_experimental)[:, None] * stats.binom.pmf(xc, n_control, p_control)[None, :]
     return float(joint[z >= stats.norm.isf(limits.probability(alpha, "alpha"))].sum())
-
-
-def noninferiority_hazards(
-    margin: float, *, hr: float = 1.0, alpha: float = 0.025, power: float = 0.80, allocation: float = 1.0
-) -> float:
-    """Events to show that a hazard ratio lies below `margin`.
-
-    events = (z_alpha + z_power)^2 (1 + k)^2 / (k ln(hr / margin)^2).
-
-    Parameters
-    ----------
-    margin : largest tolerated hazard ratio experimental to control, > 1.
-    hr : hazard ratio assumed true, below the margin.
-    alpha, power : one-sided type I error; power.
-    allocation : experimental patients per control patient (k).
-
-    Returns
-    -------
-    the number of events, not rounded; patients through `survival_sample_size(..., margin=margin, sided=1)`.
-
-    Raises
-    ------
-    IonrtError
-        Hazard ratios, margin, error rates or durations that are impossible, or nothing to show.
-
-    References
-    ----------
-    Schoenfeld 1983, doi:10.2307/2531021.
-    """
-    if limits.positive(margin, "margin") <= 1.0:
-        raise IonrtError(f"margin: expected a hazard ratio above 1, got {margin:g}")
-    if limits.positive(hr, "hr") >= margin:
-        raise IonrtError(f"hr: expected a true hazard ratio below the margin {margin:g}, got {hr:g}")
-    return schoenfeld(hr, alpha=alpha, power=power, allocation=allocation, sided=1, margin=margin)

@@ -39,7 +39,8 @@ def write_rtstruct(
     ----------
     structures : fractions 0..1 (structure, z, y, x), mm (LPS), in the patient's frame of reference.
     patient : Dataset of `read_dicom`, whose CT the outlines are drawn on.
-    path : file to write, replaced only by a complete one; label : of the structure set.
+    path : file to write, replaced only by a complete one.
+    label : of the structure set.
     types : interpreted type by name ("GTV", "ORGAN", ...); empty where not given.
     source : folder with the patient's CT, by default `patient.attrs["source"]`.
 
