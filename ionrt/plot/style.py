@@ -209,8 +209,7 @@ class Figure:
 
         if not isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)):
             raise IonrtError("save: a table is no picture; take the DataFrame, e.g. frame.to_csv")
-        key = tuple((name, colour, DASHES.get(dash, dash)) for name, colour, dash in self.key)
-        return save(hv.render(self.element, backend="bokeh"), key, self.caption, Path(path))
+        return save(hv.render(self.element, backend="bokeh"), self.key, self.caption, Path(path))
 
     def to_html(self) -> str:
         """Place holder and script of the plot, which waits until BokehJS is there.
