@@ -17,7 +17,7 @@ from bokeh.core.types import ID
 from bokeh.embed import json_item
 
 from ionrt.ions import ION_NAMES, in_words
-from ionrt.plot.glyphs import glyph
+from ionrt.plot.picture import glyph, save
 from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError, defined
 
 hv.Store.set_current_backend("bokeh")
@@ -205,8 +205,6 @@ class Figure:
         Parameters: `path` ending in ``.svg`` or ``.png`` (twice the size on screen). Returns the path.
         Errors: IonrtError for another ending, a table, or where no browser is found.
         """
-        from ionrt.plot.picture import save
-
         if not isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)):
             raise IonrtError("save: a table is no picture; take the DataFrame, e.g. frame.to_csv")
         return save(hv.render(self.element, backend="bokeh"), self.key, self.caption, Path(path))
