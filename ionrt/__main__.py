@@ -100,8 +100,14 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
     return out | ({"target": chosen.target} if chosen.target else {})
 
 
+def _light() -> None:
+    """No check of addresses in schemas, which no notebook needs: its grammar takes a second to compile at each start."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
 def _report(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")  # of the libraries underneath; ours are errors
+    _light()
     from ionrt.report import find_notebook, report
 
     parameters = _parameters(chosen)
@@ -115,6 +121,8 @@ def _report(chosen: argparse.Namespace) -> None:
 def _indications(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")
     from ionrt.indications import load
+
+    _light()
     from ionrt.report import report
 
     for name in load().pages:  # the index of the folder is renewed with each
@@ -134,7 +142,8 @@ def _training(chosen: argparse.Namespace) -> None:
         if len(chosen.place) > 1:
             raise IonrtError(f"training record takes one folder, got {', '.join(chosen.place)}")
         print("running the notebooks from scratch, about a quarter of a minute each")
-        folder = chosen.place[0] if chosen.place else "notebooks/training"
+        usual = ("notebooks/training", "training", ".")  # a terminal of JupyterLab opens in notebooks
+        folder = chosen.place[0] if chosen.place else next((f for f in usual if any(Path(f).glob("T0*.ipynb"))), usual[0])
         found = training.verdicts(folder, modules=training.TRACKS[chosen.track], progress=True)
         print(f"record    {chosen.out}  (hash {training.record(found, chosen.out, track=chosen.track)})")
     elif chosen.action == "summary":

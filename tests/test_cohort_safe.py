@@ -314,7 +314,7 @@ def test_a_continuous_term_of_little_information_may_be_said_to_be_one():
     row = {"term": "log_gtv", "estimate": 0.4, "se": 0.35, "n": 500, "events": 60}
     assert cohort.summary(tables, site="s", effects=pd.DataFrame([row]), key=KEY)["effects"] == []
     made = cohort.summary(tables, site="s", effects=pd.DataFrame([row | {"smaller_group": np.nan}]), key=KEY)["effects"]
-    assert made[0]["estimate"] == pytest.approx(0.4, abs=4 * 0.35 / 60**0.5)
+    assert made[0]["estimate"] == pytest.approx(0.4, abs=9 * 0.35 / 60**0.5)
     assert cohort.summary(tables, site="s", effects=pd.DataFrame([row | {"smaller_group": 4}]), key=KEY)["effects"] == []
 
 
@@ -340,6 +340,23 @@ def test_two_summaries_one_patient_apart_do_not_tell_who():
         same += less["rates"] == whole["rates"] or less["patients"] == whole["patients"]
     assert hits <= 24 * share + 3 * (24 * share * (1 - share)) ** 0.5
     assert same == 0  # all is drawn anew, so what stays does not point at what moved
+
+
+def test_no_effect_moves_by_one_patient_as_far_as_by_its_noise():
+    """Whoever subtracts two summaries sees the patient's influence under sqrt(2) times this noise (decision 0091)."""
+    tables = cohort.synthetic(500, 21)
+    rows = cohort.endpoint_table(tables, "OS").dropna(subset=["ecog"]).reset_index(drop=True)
+
+    def fit(table):
+        return ionrt.outcome.cox(table, "ecog", "time", "event", strata="indication").rename(columns={"coef": "estimate"})
+
+    whole = fit(rows).assign(n=len(rows), events=int(rows["event"].sum()))
+    who = np.random.default_rng(2).choice(len(rows), 25, replace=False)
+    moved = np.array([fit(rows.drop(index=i))["estimate"][0] - whole["estimate"][0] for i in who])
+    noisy = [cohort.summary(tables, site="s", effects=whole, key=f"{KEY} {i}")["effects"][0] for i in range(25)]
+    noise = np.std([e["estimate"] for e in noisy])
+    assert np.abs(moved).mean() < 0.25 * noise and np.abs(moved).max() < 1.5 * noise
+    assert np.mean([e["se"] for e in noisy]) > whole["se"][0]
 
 
 def effect_file(site, estimate, se, **labels):

@@ -52,6 +52,13 @@ def test_expected_is_what_ionrt_computes(name):
     assert verdict(one, computed)[0] == "right"
 
 
+@pytest.mark.parametrize(("name", "value"), training_answers.SLIPS)
+def test_a_slip_is_what_its_sentence_says(name, value):
+    (slip,) = [s for s in ALL[name].slips if s.value == value]
+    computed = training_answers.SLIPS[name, value]()
+    assert abs(computed - value) <= slip.tolerance, f"{name}: {computed:.5g} computed, {value:g} in the slip"
+
+
 def test_every_number_is_computed_or_named():
     assert {e.name for e in NUMBERS} == set(training_answers.ANSWERS) | BY_HAND
 

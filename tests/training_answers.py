@@ -156,3 +156,29 @@ ANSWERS = {
     "T13.7": lambda: trial.schoenfeld(0.62, allocation=2.0),
     "T14.2": lambda: 100 * (1 - 23 / 1000),
 }
+
+
+SLIPS = {  # usual wrong answers that are the right answer to another question
+    ("T00.1", 21.7): lambda: float(ionrt.patient.volumes(open_patient("")).sel(structure="GTV")),
+    ("T00.2", 261.0): lambda: _range("p", 200.0),
+    ("T01.1", 309.0): lambda: _range("C"),
+    ("T01.1", 185.2): lambda: _range("Ne"),
+    ("T01.2", 145.3): lambda: float(beam.energy_for_range("p", 150.0)[0]),
+    ("T02.1", 0.091): lambda: _tail("Ne", 10.0),
+    ("T03.1", 57.7): lambda: let_middle("C", "primary"),
+    ("T03.1", 39.8): lambda: let_middle("C", depth=101.0),
+    ("T03.1", 85.0): lambda: let_middle("C", depth=155.0),
+    ("T03.3", 122.1): lambda: let_middle("Ne", "primary"),
+    ("T03.3", 75.4): lambda: let_middle("O"),
+    ("T03.4", 1.57): lambda: let_middle("O", "primary") / let_middle("C", "primary"),
+    ("T05.1", 1.16): lambda: _at(_doses("C")["physical"], 155.0),
+    ("T05.4", 0.98): lambda: factor("O"),
+    ("T05.7", 71.5): lambda: 66 * (3 + 10) / (2 + 10),
+    ("T06.1", 31.7): lambda: (100e3 / np.pi) ** (1 / 3),
+    ("T11.1", 36.4): one_minus_km,
+    ("T11.1", 49.4): lambda: incidence(2),
+    ("T13.1", 39.3): lambda: 100 * (1 - 0.05 ** (1 / 6)),
+    ("T13.4", 33): lambda: _simon("minimax", "n"),
+    ("T13.4", 18): lambda: _simon("minimax", "n1"),
+    ("T13.6", 183.9): lambda: trial.schoenfeld(0.62, power=0.9),
+}

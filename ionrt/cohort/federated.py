@@ -25,6 +25,7 @@ from ionrt.quantities import IonrtError
 
 EFFECT_COLUMNS = ("term", "estimate", "se", "n", "events")
 SPREAD = 0.6  # standard deviation of the noise of counts of events, in `min_cell` patients
+INFLUENCE = 0.3  # that of effects, in `min_cell` times se / sqrt(events); one patient moves an effect by 0.4 of that on average
 LIMIT = 0.4  # mean of what a count has to have above `min_cell`
 
 
@@ -183,7 +184,7 @@ class _Export:
             if not (self.enough(bound, *label) and self.enough(row["n"] - events, "free", *label)):
                 notes.append(f"effect {row['term']}: too few events, or too little information, for min_cell = {self.min_cell}")
                 continue
-            width = 0.1 * self.min_cell * float(row["se"]) / np.sqrt(bound)
+            width = INFLUENCE * self.min_cell * float(row["se"]) / np.sqrt(bound)
             estimate = float(row["estimate"]) + width * self.noise.normal(*label)
             error = float(np.sqrt(1 / self._coarse(information, bound, *label) + width**2))
             # digits beyond a patient's influence would only carry the noise

@@ -15,8 +15,6 @@ from .planning import spot_weights as spot_weights
 from .planning import trade_offs as trade_offs
 from .slice_views import slices as slices
 from .slide_figures import slide as slide
-from .style import ION_COLOURS as ION_COLOURS
-from .style import Figure as Figure
 from .style import setup as setup
 from .tables import table as table
 from .trial import boundaries as boundaries
