@@ -100,8 +100,14 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
     return out | ({"target": chosen.target} if chosen.target else {})
 
 
+def _light() -> None:
+    """No check of addresses in schemas, which no notebook needs: its grammar takes a second to compile at each start."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
 def _report(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")  # of the libraries underneath; ours are errors
+    _light()
     from ionrt.report import find_notebook, report
 
     parameters = _parameters(chosen)
@@ -115,6 +121,8 @@ def _report(chosen: argparse.Namespace) -> None:
 def _indications(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")
     from ionrt.indications import load
+
+    _light()
     from ionrt.report import report
 
     for name in load().pages:  # the index of the folder is renewed with each
