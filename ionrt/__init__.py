@@ -7,6 +7,6 @@ The names below load on first use, so that ``import ionrt`` stays fast; ``__init
 
 from ionrt.lazy import attach
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -11,10 +11,10 @@ import types
 import warnings
 
 import pytest
+from numpydoc.docscrape import ClassDoc, FunctionDoc
 from test_architecture import stubs
 
 pytest.importorskip("numpydoc", reason="comes with the extra docs")
-from numpydoc.docscrape import ClassDoc, FunctionDoc
 
 REFUSES = re.compile(r"\braise \w|\bone_of\(|\brequire\(|\bnumber\(|\blimits\.\w+\(|\bcheck\(")
 ROOMS_NOT_YET = {"ionrt.beam", "ionrt.biology", "ionrt.plan",

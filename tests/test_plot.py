@@ -194,6 +194,11 @@ def test_isodoses_and_the_ct_alone(scene):
     ct, structures, _, _, rbe = scene
     figure = plot.slices(rbe, ct, structures, isodoses=2.0)
     assert "Lines: 50, 80, 95, 107 % of 2 Gy (RBE)." in figure.caption
+    plain = hv.render(plot.slices(rbe, ct, structures).element, backend="bokeh").children
+    for (with_lines, *_), (without, *_) in zip(hv.render(figure.element, backend="bokeh").children, plain, strict=True):
+        assert (with_lines.y_range.start, with_lines.y_range.end) == (without.y_range.start, without.y_range.end)
+        assert with_lines.y_range.start > with_lines.y_range.end, "the back of the patient is below"
+        assert with_lines.title.text == without.title.text and with_lines.frame_width == without.frame_width
     alone = plot.slices(ct, ct, structures)
     assert "with contours" in alone.caption and "colour wash" not in alone.caption and "plot" in alone.to_html()
 

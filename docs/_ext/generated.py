@@ -10,7 +10,7 @@ from numpydoc.docscrape import FunctionDoc
 
 import ionrt
 from ionrt.quantities import QUANTITIES
-from ionrt.rbe import MODELS
+from ionrt.rbe import MODELS, functions
 
 ROOMS = {
     "quantities": "Vocabulary: units, definitions, what may be added",
@@ -72,11 +72,11 @@ def _models() -> Iterable[str]:
     yield from (
         "# RBE models",
         "",
-        "One call for all: `ionrt.rbe.apply_model(field, name, **parameters)`, or the function of that name.",
+        "One call for all: `ionrt.rbe.apply_model(field, name, **parameters)`; common ones also by their own name.",
     )
     yield from ("Confidence says how well the parameters are known; validity what the model was made for.", "")
     for name, model in MODELS.items():
-        said = FunctionDoc(getattr(ionrt.rbe, name))
+        said = FunctionDoc(getattr(functions, name))
         yield from (f"## {name}", "", *said["Summary"], "")
         if said["Extended Summary"]:
             yield from ("```text", *said["Extended Summary"], "```", "")

@@ -66,29 +66,29 @@ def browse(
     place = f"browse-{uuid.uuid4().hex}"
     said = json.dumps(about | {"volumes": volumes}).replace("</", "<\\/")
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").replace("ABOUT", said).replace("PLACE", place)
-    first = next(iter(scene.fields.values()))["dose"]
     words = f"{caption} Slices through {', '.join(scene.fields)}: click or slide. Lines: structures and isodoses of"
     words += f" {', '.join(map(str, ISODOSES))} % of {scene.prescription:g} Gy (RBE)."
-    text = f"{words} {_provenance(scene, first)}"
+    text = f"{words} {_provenance(scene, getattr(result, 'patient', patient))}"
     frame = f"<div id='{place}' class='browse' role='group' aria-label='{html.escape(text, quote=True)}'></div>"
     return Figure(Html(f"{frame}<script>{script}</script>", "slices"), " ".join(text.split()), key=_key(names))
 
 
 def _inner(scene: Scene, name: str) -> bool:
-    return 0 < np.count_nonzero(scene.structures[name]) < 0.2 * scene.structures[name].size
+    return bool(0 < np.count_nonzero(scene.structures[name]) < 0.2 * scene.structures[name].size)
 
 
 def _key(names: list[str]) -> tuple[tuple[str, str, str], ...]:
     return tuple((n, STRUCTURE_COLOURS[i], "solid") for i, n in enumerate(names))
 
 
-def _provenance(scene: Scene, first: xr.DataArray) -> str:
-    about = {"rbe_model": "; ".join(dict.fromkeys(f"{scene.planned[c]} ({c})" for c in scene.fields))}
-    if len(set(scene.planned.values())) == 1:
-        about = {"rbe_model": next(iter(scene.planned.values()))}
-    kept = {k: first.attrs[k] for k in ("synthetic", "let_definition") if k in first.attrs}
+def _provenance(scene: Scene, patient: xr.Dataset | None) -> str:
+    """Whose patient, LET definition and dose system of each case."""
+    who = {m: [c for c in scene.fields if scene.planned[c] == m] for m in dict.fromkeys(scene.planned.values())}
+    about = {"rbe_model": "; ".join(f"{m} ({', '.join(cases)})" if len(who) > 1 else m for m, cases in who.items())}
+    if patient is not None and "synthetic" in patient.attrs:
+        about["synthetic"] = patient.attrs["synthetic"]
     let = next((f["let_x_dose"].attrs.get("let_definition") for f in scene.fields.values() if "let_x_dose" in f), None)
-    return provenance([xr.DataArray(0.0, name="let_d", attrs={**kept, **({"let_definition": let} if let else {}), **about})])
+    return provenance([xr.DataArray(0.0, name="let_d", attrs=about | ({"let_definition": let} if let else {}))])
 
 
 def _box(scene: Scene, names: list[str]) -> tuple[slice, ...]:

@@ -188,6 +188,5 @@ def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, capti
                 )
             )
         )
-    shapes = "; ".join(f"{shape}s: {in_words(case)}" for shape, case in zip(MARKERS, cases, strict=False))
-    text = f"{caption} {shapes[:1].upper()}{shapes[1:]}. {provenance(metrics)}"
-    return Figure(in_columns(drawn, n), text.strip(), key=_key(look))
+    key = tuple((in_words(case), look[case][0], shape) for shape, case in zip(MARKERS, cases, strict=False))
+    return Figure(in_columns(drawn, n), f"{caption} {provenance(metrics)}".strip(), key=key)

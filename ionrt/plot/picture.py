@@ -29,6 +29,22 @@ FLAGS = (
     "--no-first-run",
 )
 WIDTH, LINE, LETTERS = 1240, 18, 165  # pixels, pixels, letters of a line of the caption
+DASHES = {"solid": "none", "dashed": "6 3", "dotdash": "2 3 6 3", "dotted": "2 3"}
+OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {  # of markers in a key, in units of their radius
+    "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
+    "triangle": ((0, -1), (1, 0.9), (-1, 0.9)),
+    "inverted_triangle": ((0, 1), (1, -0.9), (-1, -0.9)),
+    "diamond": ((0, -1.2), (0.8, 0), (0, 1.2), (-0.8, 0)),
+    "hex": ((-1, 0), (-0.5, -0.9), (0.5, -0.9), (1, 0), (0.5, 0.9), (-0.5, 0.9)),
+    "star": (
+        (0, -1.2), (0.3, -0.4), (1.1, -0.4), (0.5, 0.2), (0.7, 1), (0, 0.5), (-0.7, 1), (-0.5, 0.2), (-1.1, -0.4), (-0.3, -0.4),
+    ),
+    "cross": (
+        (-1, -0.2), (-0.2, -0.2), (-0.2, -1), (0.2, -1), (0.2, -0.2), (1, -0.2), (1, 0.2), (0.2, 0.2), (0.2, 1), (-0.2, 1),
+        (-0.2, 0.2), (-1, 0.2),
+    ),
+}  # fmt: skip
+PALE = ("#FFFFFF", "#F0E442")  # need a rim on white paper
 # the page tells what it holds in its own text, which the browser prints out
 PAGE = """<!DOCTYPE html><html><head><meta charset="utf-8">{scripts}</head>
 <body style="margin:0"><div id="plot"></div><pre id="out"></pre>
@@ -90,10 +106,7 @@ def _with_words(svg: str, key: tuple[tuple[str, str, str], ...], caption: str) -
     for name, colour, dash in key:
         if x + 50 + 7 * len(name) > width and x > 10:
             x, y = 10.0, y + LINE
-        place = f"x1='{x}' y1='{y - 4}' x2='{x + 30}' y2='{y - 4}'"
-        rim = f"<line {place} stroke='#777' stroke-width='4.5'/>" if colour == "#FFFFFF" else ""
-        line = f"<line {place} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{dash}'/>"
-        parts.append(f"{rim}{line}<text x='{x + 36}' y='{y}'>{html.escape(name)}</text>")
+        parts.append(f"{glyph(colour, dash, x, y - 4)}<text x='{x + 36}' y='{y}'>{html.escape(name)}</text>")
         x += 60 + 7 * len(name)
     y += LINE if key else 0
     parts += [f"<text x='10' y='{y + LINE * k}' fill='#5b6770'>{html.escape(line)}</text>" for k, line in enumerate(lines, 1)]
@@ -119,3 +132,15 @@ def _png(browser: str, svg: str) -> bytes:
         if not out.is_file():
             raise IonrtError("save: the browser painted nothing; try again, or take the picture from the report")
         return out.read_bytes()
+
+
+def glyph(colour: str, dash: str, x: float = 0.0, y: float = 6.0) -> str:
+    """One entry of a key, from `x` on and around `y`; `dash` of a line, or the name of a marker."""
+    if dash in OUTLINES:
+        points = " ".join(f"{x + 15 + 5 * a:.1f},{y + 5 * b:.1f}" for a, b in OUTLINES[dash])
+        return f"<polygon points='{points}' fill='{colour}' stroke='#222222'/>"
+    if dash == "circle":
+        return f"<circle cx='{x + 15}' cy='{y}' r='5' fill='{colour}' stroke='#222222'/>"
+    where = f"x1='{x}' y1='{y}' x2='{x + 30}' y2='{y}'"
+    lines = f"<line {where} stroke='#777' stroke-width='4.5'/>" if colour in PALE else ""
+    return lines + f"<line {where} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{DASHES.get(dash, dash)}'/>"

@@ -63,7 +63,7 @@ def trade_offs(
                 )
             )
         )
-    key = tuple((str(name), marks[str(name)][0], "solid") for name in shown.index)
+    key = tuple((str(name), *marks[str(name)]) for name in shown.index)
     return Figure(in_columns(drawn, n), caption, key=key)
 
 
@@ -213,7 +213,7 @@ def directions(
                 )
             )
         )
-    key = tuple((f"{room} ({_turns(swept, room)} turns)", _colour(k + 1), "solid") for k, room in enumerate(rooms))
+    key = tuple((f"{room} ({_turns(swept, room)} turns)", _colour(k + 1), MARKERS[k]) for k, room in enumerate(rooms))
     return Figure(in_columns(drawn, n), caption, key=key)
 
 

@@ -85,8 +85,9 @@ def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
 def _isodoses(one: xr.DataArray, of: float) -> Any:
     """Thin white lines on a slice."""
     filled = one.fillna(0.0)
-    paths = [path for share in ISODOSES for path in _contour_paths(filled, *map(str, one.dims), level=0.01 * share * of)]
-    return hv.Path(paths, kdims=[str(d) for d in one.dims[::-1]]).opts(color="#FFFFFF", line_width=0.9, line_dash="3 2")
+    down, across = map(str, one.dims)
+    paths = [path for share in ISODOSES for path in _contour_paths(filled, down, across, 0.01 * share * of)]
+    return hv.Path(paths, kdims=[across, down]).opts(color="#FFFFFF", line_width=0.9, line_dash="3 2")
 
 
 def _bounds(da: xr.DataArray) -> tuple[float, float, float, float]:
@@ -180,8 +181,8 @@ def slices(
         title = capital(case) + (": does not reach" if case in absent else "")
         one = cut.sel(case=case)
         scale = (0.0, _top(one)) if each else shared
-        panel = _panel(one, title, grey, outline, scale, box, size, k % n == 0, each or k % n == n - 1)
-        panels.append(panel if not isodoses else panel * _isodoses(one, isodoses))
+        over = [_isodoses(one, isodoses)] if isodoses else []
+        panels.append(_panel(one, title, grey, outline, scale, box, size, k % n == 0, each or k % n == n - 1, over))
     layout = hv.Layout(panels).cols(n).opts(hv.opts.Layout(shared_axes=True, toolbar="right", merge_tools=True))
     return Figure(layout, text.strip(), key=_key(outline))
 
@@ -218,7 +219,7 @@ def _colour(i: int) -> str:
     return STRUCTURE_COLOURS[i % len(STRUCTURE_COLOURS)]
 
 
-def _panel(one, title, grey, outline, limits, box, size, first, last):
+def _panel(one, title, grey, outline, limits, box, size, first, last, over=()):
     """CT, wash, contours and orientation letters of one ion."""
     down, across = one.dims
     frame, height = size
@@ -237,7 +238,7 @@ def _panel(one, title, grey, outline, limits, box, size, first, last):
         colour = colour.opts(colorbar=True, clabel=unit(name), colorbar_opts={"width": 12, "padding": 6, "title_standoff": 10})
     letters = _letters(across, down, box)
     flip = {"invert_yaxis": down == "y"}
-    return hv.Overlay([base, colour, *_contours(outline, down, across), letters]).opts(
+    return hv.Overlay([base, colour, *over, *_contours(outline, down, across), letters]).opts(
         hv.opts.Overlay(
             title=title,
             frame_width=frame,

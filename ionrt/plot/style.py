@@ -17,6 +17,7 @@ from bokeh.core.types import ID
 from bokeh.embed import json_item
 
 from ionrt.ions import ION_NAMES, in_words
+from ionrt.plot.picture import glyph, save
 from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError, defined
 
 hv.Store.set_current_backend("bokeh")
@@ -24,10 +25,8 @@ hv.Store.set_current_backend("bokeh")
 # Okabe-Ito colours, oxygen and neon darker so that both stand out on white (4.4 and 3.9 to 1); in grey the dash tells.
 ION_COLOURS = {"p": "#0072B2", "He": "#009E73", "C": "#D55E00", "O": "#B8588C", "Ne": "#A87900"}
 ION_DASHES = {"p": "solid", "He": "6 3", "C": "14 3", "O": "2 3 6 3", "Ne": "2 3"}
-DASHES = {"solid": "none", "dashed": "6 3", "dotdash": "2 3 6 3", "dotted": "2 3"}
 LINE_DASHES = ("solid", "dashed", "dotdash", "dotted")
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
-PALE = ("#FFFFFF", "#F0E442")  # need a rim on white paper
 STRUCTURE_COLOURS = ("#FFFFFF", "#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
 PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 ELEMENT_COLOURS = {
@@ -169,11 +168,8 @@ def _system(model: str) -> str:
 
 
 def _line(colour: str, dash: str) -> str:
-    """A short piece of line for the key, as in the plot."""
-    where = "x1='0' y1='5' x2='30' y2='5'"
-    lines = f"<line {where} stroke='#777' stroke-width='4.5'/>" if colour in PALE else ""
-    lines += f"<line {where} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{DASHES.get(dash, dash)}'/>"
-    return f"<svg width='30' height='10' style='vertical-align:middle'>{lines}</svg>"
+    """A short piece of line, or the marker, for the key, as in the plot."""
+    return f"<svg width='30' height='12' style='vertical-align:middle'>{glyph(colour, dash)}</svg>"
 
 
 @dataclass(frozen=True)
@@ -209,12 +205,9 @@ class Figure:
         Parameters: `path` ending in ``.svg`` or ``.png`` (twice the size on screen). Returns the path.
         Errors: IonrtError for another ending, a table, or where no browser is found.
         """
-        from ionrt.plot.picture import save
-
         if not isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout)):
             raise IonrtError("save: a table is no picture; take the DataFrame, e.g. frame.to_csv")
-        key = tuple((name, colour, DASHES.get(dash, dash)) for name, colour, dash in self.key)
-        return save(hv.render(self.element, backend="bokeh"), key, self.caption, Path(path))
+        return save(hv.render(self.element, backend="bokeh"), self.key, self.caption, Path(path))
 
     def to_html(self) -> str:
         """Place holder and script of the plot, which waits until BokehJS is there.
