@@ -48,7 +48,7 @@ def curves(
 
     Returns
     -------
-    Figure
+    Figure, a panel per title.
 
     Raises
     ------

@@ -41,12 +41,11 @@ def lines(
     origin : SYNTHETIC or clinical.
     marks : at every row, as the rows are estimates and the straight lines between them are not.
     top : of the axis [%].
-    width : [pixels].
-    caption : first sentence, with LET definition, RBE model and ion.
+    width, caption : of the figure [pixels]; first sentence, with LET definition, RBE model and ion.
 
     Returns
     -------
-    Figure
+    Figure, shares in per cent.
     """
     drawn: list[Any] = []
     for i, (level, part) in enumerate(table.groupby(by, sort=False, observed=True)):
@@ -78,12 +77,11 @@ def counts(table: pd.DataFrame, *, xlabel: str, origin: str, width: int = 760, c
     table : of `ionrt.cohort.safe_table` (missing where hidden), totals aside.
     xlabel : of the counts.
     origin : SYNTHETIC or clinical.
-    width : [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure of bars.
     """
     shown = table.drop(index="Total", columns="Total", errors="ignore").apply(pd.to_numeric, errors="coerce")
     n, drawn = len(shown.columns), []
@@ -116,13 +114,12 @@ def forest(
     label : column that names the rows.
     xlabel : names the ratio and its unit.
     origin : SYNTHETIC or clinical.
-    width : [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
     truth : column with a planted value (a cross).
 
     Returns
     -------
-    Figure
+    Figure on a logarithmic axis.
     """
     rows = np.arange(len(table))[::-1].astype(float)
     ratio, low, high = (table[c].to_numpy(float) for c in ("hazard_ratio", "lower", "upper"))
@@ -154,12 +151,11 @@ def coverage(table: pd.DataFrame, *, label: str, width: int = 640, caption: str 
     ----------
     table : DataFrame of simulated data with the columns `label`, coverage and coverage_se (shares of one).
     label : column that names the rows.
-    width : [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, shares in per cent.
     """
     rows = np.arange(len(table))[::-1].astype(float)
     share, error = 100 * table["coverage"].to_numpy(float), 196 * table["coverage_se"].to_numpy(float)
@@ -187,12 +183,11 @@ def calibration(table: pd.DataFrame, *, label: str, origin: str, width: int = 46
     table : of `ionrt.outcome.calibration`.
     label : of the event with its horizon.
     origin : SYNTHETIC or clinical.
-    width : [pixels].
-    caption : first sentence, with LET definition, RBE model and ion.
+    width, caption : of the figure [pixels]; first sentence, with LET definition, RBE model and ion.
 
     Returns
     -------
-    Figure
+    Figure, risks in per cent.
     """
     x, y, low, high = (100 * table[c].to_numpy(float) for c in ("predicted", "observed", "lower", "upper"))
     top = 1.1 * float(np.nanmax(np.concatenate([x, y, high]))) or 1.0

@@ -110,13 +110,11 @@ def depth_profiles(
     ----------
     profiles : DataArrays ([case or ion,] distance [mm]) of `ionrt.evaluate.depth_profile`, in units of their quantity.
     target : from, to [mm] on the same axis.
-    columns : panels per row.
-    width : of the figure [pixels].
-    caption : first sentence.
+    columns, width, caption : panels per row; of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, a panel per quantity.
 
     Raises
     ------
@@ -155,12 +153,11 @@ def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, capti
     Parameters
     ----------
     metrics : DataArrays (case, scenario) named as their quantity, with the attribute ``metric`` ("D95").
-    width : of the figure [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, a panel per metric.
 
     Raises
     ------

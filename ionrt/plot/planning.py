@@ -28,13 +28,11 @@ def trade_offs(
     table : cases as rows, e.g. `Comparison.numbers`, units in the names of columns.
     against : column up.
     along : columns across, one panel each.
-    columns : panels per row.
-    width : [pixels].
-    caption : first sentence.
+    columns, width, caption : panels per row; of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, a panel per column of `along`.
 
     Raises
     ------
@@ -76,12 +74,11 @@ def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, cap
     ----------
     weights : (spot) of `ionrt.optimise`.
     beam : which direction, in the order of the plan.
-    width : [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, a panel per ion, in 10^6 particles.
     """
     frame = pd.DataFrame({k: weights[k].values for k in ("beam", "beam_index", "ion", "u", "v")} | {"n": weights.values})
     directions = list(dict.fromkeys(name.split(" ", 1)[1] for name in frame["beam"]))
@@ -119,12 +116,11 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
     Parameters
     ----------
     maps : Datasets of `ionrt.plan.reach`, margins in mm, one panel each, in which gantry or couch has one value.
-    width : [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, a panel per room, margins in mm.
 
     Raises
     ------
@@ -184,12 +180,11 @@ def directions(
     ----------
     swept : of `ionrt.plan.sweep`.
     quantities : its variables along ``direction``.
-    width : [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, a panel per quantity.
     """
     n, drawn = len(quantities), []
     rooms = list(dict.fromkeys(swept["room"].values.tolist()))

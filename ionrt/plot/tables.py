@@ -70,7 +70,7 @@ def table(
 
     Returns
     -------
-    Figure
+    Figure, the table with its caption.
     """
     counted = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
     corner, heads = ("", [""] * len(frame)) if counted else _row_heads(list(frame.index), list(frame.index.names))

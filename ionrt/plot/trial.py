@@ -22,12 +22,11 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
     table : of `ionrt.trial.compare_dose_finding`.
     axis : text of the horizontal axis with unit and LET definition.
     columns : panels per row.
-    width : [pixels].
-    caption : first sentence; the true toxicity stands below each level.
+    width, caption : of the figure [pixels]; first sentence; the true toxicity stands below each level.
 
     Returns
     -------
-    Figure
+    Figure, a panel per scenario.
     """
     scenarios = list(dict.fromkeys(table.index.get_level_values("scenario")))
     designs = list(dict.fromkeys(table.index.get_level_values("design")))
@@ -69,12 +68,11 @@ def power_curve(
     curve : of `ionrt.trial.accrual_curve`.
     planned : patients.
     power, alpha : of the plan, shares of one; alpha one-sided.
-    width : [pixels].
-    caption : first sentence; bars are 1.96 Monte Carlo standard errors.
+    width, caption : of the figure [pixels]; first sentence; bars are 1.96 Monte Carlo standard errors.
 
     Returns
     -------
-    Figure
+    Figure, shares in per cent.
     """
     n, lines = curve.index.to_numpy(float), []
     for name, text, colour, dash in (
@@ -105,12 +103,11 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
     Parameters
     ----------
     tables : name -> table of `ionrt.trial.spending_bounds`.
-    width : [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, bounds on the Z scale.
     """
     lines: list[Any] = []
     for (name, table), colour, dash in zip(tables.items(), BAR_COLOURS, LINE_DASHES * 2, strict=False):
@@ -157,12 +154,11 @@ def survival_steps(
     at_risk : table of `ionrt.outcome.at_risk`, written under the time axis.
     top : of the axis [%].
     origin : SYNTHETIC or clinical; single patients have no marks.
-    width : [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, shares in per cent.
     """
     strata = list(dict.fromkeys(table["stratum"]))
     reach = float(table["time"].max()) if at_risk is None else max(float(table["time"].max()), float(at_risk["time"].max()))
@@ -227,12 +223,11 @@ def flow(counts: pd.DataFrame, *, min_cell: int = 0, origin: str = "SYNTHETIC", 
     counts : of `ionrt.trial.consort_from`.
     min_cell : counts below it, and those from which they would follow, are not shown.
     origin : SYNTHETIC or clinical.
-    width : [pixels].
-    caption : first sentence.
+    width, caption : of the figure [pixels]; first sentence.
 
     Returns
     -------
-    Figure
+    Figure, the diagram.
 
     References
     ----------
