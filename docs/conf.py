@@ -63,6 +63,6 @@ def setup(app: Any) -> None:
     """Pages that the code itself fills: variables, models, the API by room; notebooks beside them."""
     target = HERE / "notebooks"
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(ROOT / "notebooks", target, ignore=shutil.ignore_patterns("*.cfg", ".ipynb_checkpoints", "training"))
+    shutil.copytree(ROOT / "notebooks", target, ignore=shutil.ignore_patterns("*.cfg", ".ipynb_checkpoints"))
     generated.write(HERE)
     app.connect("build-finished", no_requests)

@@ -115,7 +115,8 @@ def _notebooks(folder: Path) -> Iterable[str]:
         "",
     )
     yield from ("results; `make report NOTEBOOK=NAME` shows them with.", "", "```{toctree}", ":maxdepth: 1", "")
-    yield from sorted(f"notebooks/{p.stem}" for p in (folder / "notebooks").glob("*.ipynb"))
+    found = (p.relative_to(folder).with_suffix("") for p in (folder / "notebooks").rglob("*.ipynb"))
+    yield from sorted(p.as_posix() for p in found)
     yield "```"
 
 

@@ -56,8 +56,8 @@ def patient_features(
     max_outside : largest share of a structure outside the dose grid.
     recompute : function (patient, folder) -> further arrays (for instance LETd recalculated from the plan; settings by
         functools.partial), used in place of an imported array of the same quantity.
-    processes : how many to start, for small studies by the hundred, where Python takes the time (a script then needs ``if
-        __name__ == "__main__"``); 0: a dask client where there is one, or threads.
+    processes : how many to start, for small studies by the hundred, where Python takes the time (a script then needs
+        ``if __name__ == "__main__"``); 0: a dask client where there is one, or threads.
 
     Returns
     -------

@@ -148,7 +148,7 @@ def how_made(plans: Iterable[plan.Plan], base: Mapping[str, xr.Dataset], spr: xr
     return {
         "HU to stopping power": f"table {table}{f', hash {digest[:12]}' if digest else ''}",
         "room": "; ".join(_room_in_words(room, ions) for room in rooms.values()),
-        "spots": f"spacing {spots}, {wanted.margin:g} mm beyond the target",
+        "spots": f"spacing {spots}, {wanted.margin:.3g} mm beyond the target",
         "objectives": "; ".join(dict.fromkeys(_objective_in_words(o) for p in plans for o in p.objectives or ())),
         "optimiser": f"{iterations} iterations at most",
         "base data": "; ".join(f"{i}: {key}" for i, key in keys.items()),
