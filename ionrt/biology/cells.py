@@ -86,7 +86,21 @@ def effect(dose: Any, *, alpha: Any, beta: Any, zn: Any = 0.0) -> Any:
 
 
 def survival(dose: Any, *, alpha: Any, beta: Any, zn: Any = 0.0) -> Any:
-    """Surviving fraction exp(-`effect`); parameters, validity and reference as there. Returns: S [1]."""
+    """Surviving fraction exp(-`effect`), valid as that.
+
+    Parameters
+    ----------
+    dose, alpha, beta, zn : as in `effect`.
+
+    Returns
+    -------
+    S [1].
+
+    Raises
+    ------
+    IonrtError
+        As `effect`.
+    """
     return np.exp(-effect(dose, alpha=alpha, beta=beta, zn=zn))
 
 
@@ -99,6 +113,10 @@ def dose_at_survival(fraction: float, *, alpha: float, beta: float, zn: float = 
     alpha : [1/Gy]
     beta : [1/Gy2]
     zn : [Gy] of one radiation.
+
+    Returns
+    -------
+    Dose [Gy].
 
     Raises
     ------
@@ -120,6 +138,15 @@ def dose_at_survival(fraction: float, *, alpha: float, beta: float, zn: float = 
 
 def energy_at_let(charge: int, let: float) -> float:
     """Energy [MeV/u] above the maximum of stopping at which an ion of `charge` [e] has this LET [keV/um] in water.
+
+    Parameters
+    ----------
+    charge : [e].
+    let : [keV/um].
+
+    Returns
+    -------
+    Energy [MeV/u].
 
     Raises
     ------

@@ -66,7 +66,8 @@ def recompute(
     models : whose moments are wanted
     let_definition, reference : dose (z, y, x) Gy per fraction
     particles_per_mu : at the plan's highest energy
-    lateral_loss : as in `Plan`; by : as in `field`.
+    lateral_loss : as in `Plan`.
+    by : as in `field`.
 
     Returns
     -------

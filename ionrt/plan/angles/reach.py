@@ -75,8 +75,10 @@ def reach(
 
     Parameters
     ----------
-    patient : Dataset with ct or spr, and structures; target : its name.
-    ions : names; room : angles, energies and source distances.
+    patient : Dataset with ct or spr, and structures.
+    target : its name.
+    ions : names.
+    room : angles, energies and source distances.
     gantry, couch : angles [degrees, IEC 61217]; default those of the room, every 10 and 15 degrees where it offers all: the
         couch turns only where the gantry does not.
     isocentre : (x, y, z) [mm, LPS], default the centroid of the target.

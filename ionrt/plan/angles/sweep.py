@@ -58,14 +58,18 @@ def sweep(
 
     Parameters
     ----------
-    patient : Dataset with ct or spr, and structures; target, organs : names.
+    patient : Dataset with ct or spr, and structures.
+    target, organs : names.
     ions : those whose reach is asked; a direction counts where the first one reaches.
     rooms : rotating gantries that offer the same are looked at once, under the first one's name.
     gantry_step, couch_step : where a room offers every angle [degrees].
     importance : {organ: weight} in the sum, default 1.
-    range_share : systematic range error as a share of the depth; setup : shift [mm]; turn : rotation [degrees]: one standard
-        deviation each; behind : mm of water behind the far edge where an organ counts as behind.
-    spacing : of the grid for target and organs [mm]; base : {ion: Dataset}, base data of your own.
+    range_share : systematic range error as a share of the depth.
+    setup : shift [mm].
+    turn : rotation [degrees]: one standard deviation each.
+    behind : mm of water behind the far edge where an organ counts as behind.
+    spacing : of the grid for target and organs [mm].
+    base : {ion: Dataset}, base data of your own.
 
     Returns
     -------
