@@ -135,8 +135,8 @@ def let_panels(beams: Mapping[str, xr.Dataset]) -> Panels:
     panels: Panels = {}
     for ion, beam in beams.items():
         let = beam["let_d"].sel(depth=slice(None, float(csda_range(ion, beam.attrs["energy"])[0])))
-        lines = {d.replace("_", " "): let.sel(let_definition=d, drop=True) for d in LET_DEFINITIONS}
-        panels[_title(beam)] = {name: da.drop_attrs() for name, da in lines.items()}  # the names say the definition
+        lines = {d: let.sel(let_definition=d, drop=True).drop_attrs().assign_attrs(let_definition=d) for d in LET_DEFINITIONS}
+        panels[_title(beam)] = {d.replace("_", " "): da for d, da in lines.items()}
     return panels
 
 
