@@ -112,7 +112,8 @@ class Explorer:
     def __init__(self, scene: Scene, *, structures: tuple[str, ...] = (), height: int = 340) -> None:
         import panel as pn
 
-        pn.config.inline = True  # style sheets come with the view; else a notebook asks a network for them
+        # style sheets come with the view; else a notebook asks a network for them
+        pn.config.inline = True  # type: ignore[misc]  # it can be set
         self.scene, self.pn = scene, pn
         names = list(scene.structures)
         shown = [one_of(s, names, what="structure") for s in structures] or [
