@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ionrt"
 
 # Left is upstream. A room imports from itself and from rooms to its left only.
 ORDER = [
+    "moved",
     "lazy", "resources", "files", "parallel", "quantities", "ions", "beam", "biology", "let", "rbe", "sobp", "patient", "plan",
     "evaluate", "adapt", "compare", "outcome", "cohort", "indications", "trial", "training", "plot", "made", "report",
     "__main__",
@@ -137,6 +139,21 @@ print(changed, bare)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip() == "[] []", done.stdout + done.stderr
+
+
+def test_a_name_of_the_first_version_still_answers_and_says_where_it_lives():
+    from ionrt.moved import MOVED
+
+    public = {(found, name) for found, names in stubs().items() for _, name in names}
+    for found, modules in MOVED.items():
+        for module, names in modules.items():
+            for name in names.split():
+                assert (f"ionrt.{found}", name) not in public, f"{found}.{name} is public: no longer moved"
+                with pytest.warns(DeprecationWarning, match=f"from ionrt.{module} import {name}"):
+                    old = getattr(importlib.import_module(f"ionrt.{found}"), name)
+                assert old is getattr(importlib.import_module(f"ionrt.{module}"), name)
+    with pytest.raises(AttributeError, match="never"):
+        getattr(importlib.import_module("ionrt.trial"), "never")  # noqa: B009
 
 
 def test_the_number_of_public_names():
