@@ -1,6 +1,6 @@
 """Names that were public in 0.1.0 and are inner since 0.2.0.
 
-They still answer, with a `DeprecationWarning` that says where they live. Loaded only when such a name is asked for; goes with 0.3.0.
+They still answer, with a `DeprecationWarning` that says where they live. Loaded only when asked for; goes with 0.3.0.
 """
 
 from __future__ import annotations
