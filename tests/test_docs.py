@@ -17,7 +17,9 @@ from test_architecture import stubs
 pytest.importorskip("numpydoc", reason="comes with the extra docs")
 
 REFUSES = re.compile(r"\braise \w|\bone_of\(|\brequire\(|\bnumber\(|\blimits\.\w+\(|\bcheck\(")
-ROOMS_NOT_YET = {"ionrt.beam", "ionrt.rbe"}
+# The bytes of these modules are part of the hash that keeps base data (`ionrt.beam.store.physics_hash`): a docstring changed
+# there makes every user compute them again. They follow with the next change of the physics.
+IN_THE_PHYSICS_HASH = {f"ionrt.beam.{name}" for name in ("csda_range", "energy_for_range", "stopping_power", "transport")}
 
 
 def every_function() -> dict[str, types.FunctionType]:
@@ -35,14 +37,14 @@ def every_function() -> dict[str, types.FunctionType]:
 
 
 def public() -> dict[str, types.FunctionType | type]:
-    """Public functions and classes by their first name; the rooms not yet converted left out, also by their top-level names."""
+    """Public functions and classes by their first name; those whose docstrings cannot change yet left out by name."""
     found: dict[int, tuple[str, types.FunctionType | type]] = {}
     for home, names in stubs().items():
         for _, name in names:
             one = getattr(importlib.import_module(home), name)
             if inspect.isfunction(one) or inspect.isclass(one):
                 found.setdefault(id(one), (f"{home}.{name}", one))
-    return {n: o for n, o in found.values() if not any(o.__module__.startswith(room) for room in ROOMS_NOT_YET)}
+    return {n: o for n, o in found.values() if n not in IN_THE_PHYSICS_HASH}
 
 
 def refuses(function: types.FunctionType, depth: int = 2) -> bool:

@@ -32,13 +32,13 @@ def base_data(
 
     Parameters
     ----------
-    ion: "p", "He", "C", "O", "Ne".
-    energy: machine energies in MeV/u, ascending; default: range steps of at most 2 mm from 50 MeV/u to 250 (p, He) or
-        430 MeV/u (C, O, Ne).
-    energy_spread: relative standard deviation of the energy.
-    ripple_sigma: standard deviation in mm of range added by a ripple filter.
-    range_shifter: mm of water in front of depth 0.
-    progress: show a progress bar; default: when in a terminal.
+    ion : "p", "He", "C", "O", "Ne"
+    energy : (energy,) [MeV/u] machine energies, ascending; default: range steps of at most 2 mm from 50 MeV/u to 250 (p, He) or
+        430 MeV/u (C, O, Ne)
+    energy_spread : [1] relative standard deviation of the energy
+    ripple_sigma : [mm] standard deviation of range added by a ripple filter
+    range_shifter : [mm] of water in front of depth 0
+    progress : show a progress bar; default: when in a terminal.
 
     Returns
     -------
@@ -48,7 +48,8 @@ def base_data(
 
     Raises
     ------
-    IonrtError: unknown ion, energies outside the limits or not ascending, negative options.
+    IonrtError
+        Unknown ion, energies outside the limits or not ascending, negative options.
 
     References
     ----------

@@ -24,7 +24,7 @@ def check_base_data(ds: xr.Dataset) -> xr.Dataset:
 
     Parameters
     ----------
-    ds: Dataset as `base_data` returns it (dims energy, depth, let_definition; MeV/u, mm, keV/um).
+    ds : Dataset as `base_data` returns it (dims energy, depth, let_definition; MeV/u, mm, keV/um).
 
     Returns
     -------
@@ -32,7 +32,8 @@ def check_base_data(ds: xr.Dataset) -> xr.Dataset:
 
     Raises
     ------
-    IonrtError: a variable, coordinate or unit is missing or wrong, a value is NaN or negative.
+    IonrtError
+        A variable, coordinate or unit is missing or wrong, a value is NaN or negative.
     """
     if not isinstance(ds, xr.Dataset):
         raise IonrtError(f"base data: expected an xarray.Dataset, got {type(ds).__name__}")

@@ -29,17 +29,7 @@ _DEEPEST = 2000.0  # mm of water
 
 
 def export_netcdf(base: xr.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Write base data as netCDF-3, which every netCDF library reads; returns the path.
-
-    Parameters
-    ----------
-    base: Dataset as `base_data` returns it.
-    path: file to write; replaced only when the new one is complete.
-
-    Raises
-    ------
-    IonrtError: not base data.
-    """
+    """Write base data as netCDF-3, which every netCDF library reads; returns the path, errors as `export`."""
     out = Path(path)
     save(check_base_data(base), out)
     return out
@@ -53,17 +43,17 @@ def export_matrad(
     spot_sigma: float = SPOT_SIGMA,
     name: str = "ionrt",
 ) -> Path:
-    """Write base data as a matRad machine file (.mat, version 7) and return its path.
+    """Write base data as a matRad machine file (.mat, version 7; doi 10.1002/mp.12251) and return its path.
 
     Z = 10 dose [MeV cm2/g], LET = let_d [keV/um], sigma1 = sigma, sigma2 = halo_sigma, weight = halo_weight.
 
     Parameters
     ----------
-    base: Dataset as `base_data` returns it.
-    path: file to write; replaced only when the new one is complete.
-    let_definition: "primary", "charged" or "charged_with_target"; it is named in `machine.meta.description`.
-    spot_sigma: standard deviation of the beam in air in mm, the same at all distances.
-    name: of the machine.
+    base : Dataset as `base_data` returns it
+    path : file to write; replaced only when the new one is complete
+    let_definition : "primary", "charged" or "charged_with_target"; it is named in `machine.meta.description`
+    spot_sigma : [mm] standard deviation of the beam in air, the same at all distances
+    name : of the machine.
 
     Returns
     -------
@@ -71,11 +61,8 @@ def export_matrad(
 
     Raises
     ------
-    IonrtError: not base data, unknown LET definition, spot_sigma not positive.
-
-    References
-    ----------
-    matRad, doi 10.1002/mp.12251.
+    IonrtError
+        Not base data, unknown LET definition, spot_sigma not positive.
     """
     check_base_data(base)
     one_of(let_definition, tuple(str(d) for d in base["let_definition"].values), what="let_definition")
@@ -159,10 +146,10 @@ def read_matrad(
 
     Parameters
     ----------
-    path: the machine file.
-    let_definition: what the LET in the file is; matRad files do not say so.
-    missing_let: "raise", or "primary": files without LET get the stopping power of the primaries at their residual range.
-    depth_step: mm between depths of the tables; the engine takes the nearest depth, which at 0.1 mm and a sharp carbon peak
+    path : the machine file
+    let_definition : what the LET in the file is; matRad files do not say so
+    missing_let : "raise", or "primary": files without LET get the stopping power of the primaries at their residual range
+    depth_step : [mm] between depths of the tables; the engine takes the nearest depth, which at 0.1 mm and a sharp carbon peak
         moves single doses by up to a few per cent and the sum of absolute differences by 0.2 %.
 
     Returns
@@ -174,8 +161,8 @@ def read_matrad(
 
     Raises
     ------
-    IonrtError: no such file, no machine, a field missing (LET included), depths in cm, NaN, negative dose, depth_step not
-    positive.
+    IonrtError
+        No such file, no machine, a field missing (LET included), depths in cm, NaN, negative dose, depth_step not positive.
 
     References
     ----------
@@ -389,7 +376,22 @@ EXPORT: dict[str, Callable[[xr.Dataset, Path], Path]] = {".nc": export_netcdf, "
 
 
 def export(base: xr.Dataset, path: str | os.PathLike[str]) -> Path:
-    """Write base data in the format that the ending of `path` names (.nc or .mat); errors as of the two exports."""
+    """Write base data in the format that the ending of `path` names.
+
+    Parameters
+    ----------
+    base : Dataset as `base_data` returns it (energy [MeV/u], depth [mm])
+    path : ends in ".nc" (netCDF) or ".mat" (matRad machine file).
+
+    Returns
+    -------
+    Path of the file.
+
+    Raises
+    ------
+    IonrtError
+        Another ending; base data that `check_base_data` refuses.
+    """
     ending = Path(path).suffix
     if ending not in EXPORT:
         raise IonrtError(f"{path}: expected a name that ends in {' or '.join(EXPORT)}, got {ending!r}")

@@ -94,11 +94,11 @@ def clear(*, everything: bool = False) -> tuple[list[Path], int]:
 
     Parameters
     ----------
-    everything: delete those of the present physics as well; they are computed again when they are asked for.
+    everything : delete those of the present physics as well; they are computed again when they are asked for.
 
     Returns
     -------
-    Paths of the deleted files and their bytes in all. Files whose names are not those of `base_data` are never touched.
+    Paths of the deleted files and their size in all [bytes]. Files whose names are not those of `base_data` are never touched.
     """
     folder = cache_folder(_FOLDER)
     gone, size = [], 0

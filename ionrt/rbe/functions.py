@@ -20,7 +20,12 @@ def constant(field: xr.Dataset, *, rbe: Number = 1.1) -> xr.DataArray:
 
     Returns
     -------
-    ``rbe_dose`` [Gy (RBE)].
+    ``rbe_dose`` [Gy (RBE)], the field's shape.
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`.
 
     References
     ----------
@@ -144,7 +149,12 @@ def smk(
 
     Returns
     -------
-    ``rbe_dose`` [Gy (RBE)].
+    ``rbe_dose`` [Gy (RBE)], the field's shape.
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`; moments of another set.
 
     References
     ----------
@@ -175,7 +185,12 @@ def osmk(
 
     Returns
     -------
-    ``rbe_dose`` [Gy (RBE)]. Validity and errors as for `smk`; negative `po2` raises.
+    ``rbe_dose`` [Gy (RBE)], the field's shape. Validity as for `smk`.
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`; moments of another set; negative `po2`.
 
     References
     ----------
@@ -207,7 +222,12 @@ def osmk23(
 
     Returns
     -------
-    ``rbe_dose`` [Gy (RBE)]. Validity and errors as for `smk`; negative `po2` raises.
+    ``rbe_dose`` [Gy (RBE)], the field's shape. Validity as for `smk`.
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`; moments of another set; negative `po2`.
 
     References
     ----------
@@ -229,30 +249,74 @@ def wedenberg(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
 
     Returns
     -------
-    ``rbe_dose`` [Gy (RBE)].
+    ``rbe_dose`` [Gy (RBE)], the field's shape.
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`; alpha_beta <= 0.
 
     References
     ----------
-    doi 10.3109/0284186X.2012.705892.
+    Wedenberg et al. 2013, doi 10.3109/0284186X.2012.705892.
     """
     return apply_model(field, "wedenberg", alpha_beta=alpha_beta)
 
 
 def carabe(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
-    """Proton RBE-weighted dose: RBEmax = 0.843 + 0.154 * 2.686 LETd / (alpha/beta), RBEmin = 1.09 + 0.006 * 2.686 LETd /
-    (alpha/beta).
+    """Proton RBE-weighted dose after Carabe.
 
-    Parameters, return and validity as for `wedenberg`. Reference: doi 10.1088/0031-9155/57/5/1159.
+    RBEmax = 0.843 + 0.154 * 2.686 LETd / (alpha/beta), RBEmin = 1.09 + 0.006 * 2.686 LETd / (alpha/beta).
+
+    Validity: protons, LETd <= 20 keV/um (warns beyond, refuses other ions).
+
+    Parameters
+    ----------
+    field : Dataset with ``dose`` [Gy per fraction], ``let_x_dose`` [Gy keV/um] of all charged particles without target
+        fragments
+    alpha_beta : [Gy] of photons, a number or a map.
+
+    Returns
+    -------
+    ``rbe_dose`` [Gy (RBE)], the field's shape.
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`; alpha_beta <= 0.
+
+    References
+    ----------
+    Carabe-Fernandez et al. 2012, doi 10.1088/0031-9155/57/5/1159.
     """
     return apply_model(field, "carabe", alpha_beta=alpha_beta)
 
 
 def mcnamara(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
-    """Proton RBE-weighted dose: RBEmax = 0.99064 + 0.35605 LETd / (alpha/beta), RBEmin = 1.1012 - 0.0038703 sqrt(alpha/beta)
-    LETd.
+    """Proton RBE-weighted dose after McNamara.
 
-    Parameters, return and validity as for `wedenberg`; RBEmin is not allowed below 0. Reference: doi
-    10.1088/0031-9155/60/21/8399.
+    RBEmax = 0.99064 + 0.35605 LETd / (alpha/beta), RBEmin = 1.1012 - 0.0038703 sqrt(alpha/beta) LETd, not below 0.
+
+    Validity: protons, LETd <= 20 keV/um (warns beyond, refuses other ions).
+
+    Parameters
+    ----------
+    field : Dataset with ``dose`` [Gy per fraction], ``let_x_dose`` [Gy keV/um] of all charged particles without target
+        fragments
+    alpha_beta : [Gy] of photons, a number or a map.
+
+    Returns
+    -------
+    ``rbe_dose`` [Gy (RBE)], the field's shape.
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`; alpha_beta <= 0.
+
+    References
+    ----------
+    McNamara et al. 2015, doi 10.1088/0031-9155/60/21/8399.
     """
     return apply_model(field, "mcnamara", alpha_beta=alpha_beta)
 
@@ -306,7 +370,25 @@ def linear(field: xr.Dataset, *, slope: float, intercept: float = 1.0) -> xr.Dat
 def mairani_helium(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
     """Helium RBE-weighted dose: RBEmax = 1 + (0.136938 + 1/(alpha/beta)) 9.73154e-3 LETd^2 exp(-1.51998e-2 LETd), RBEmin = 1.
 
-    Parameters and return as for `wedenberg`, for helium ions. Reference: doi 10.1088/0031-9155/61/2/888 (confidence: one
-    source).
+    Validity: helium ions (refuses others).
+
+    Parameters
+    ----------
+    field : Dataset with ``dose`` [Gy per fraction], ``let_x_dose`` [Gy keV/um] of all charged particles without target
+        fragments
+    alpha_beta : [Gy] of photons, a number or a map.
+
+    Returns
+    -------
+    ``rbe_dose`` [Gy (RBE)], the field's shape.
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`; alpha_beta <= 0.
+
+    References
+    ----------
+    Mairani et al. 2016, doi 10.1088/0031-9155/61/2/888 (confidence: one source).
     """
     return apply_model(field, "mairani_helium", alpha_beta=alpha_beta)

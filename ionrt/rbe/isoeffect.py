@@ -80,7 +80,29 @@ def eqdx(dose: xr.DataArray, *, fractions: int, alpha_beta: Number, fraction_siz
 
 
 def eqd2(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataArray:
-    """Equieffective total dose in 2 Gy fractions; parameters, return, validity and errors as `eqdx`."""
+    """Equieffective total dose in 2 Gy fractions, n d (d + alpha/beta) / (2 + alpha/beta).
+
+    Validity: as `bed`.
+
+    Parameters
+    ----------
+    dose : d per fraction [Gy or Gy (RBE)], any shape
+    fractions : n
+    alpha_beta : [Gy] of photons, a number or a map.
+
+    Returns
+    -------
+    ``eqd`` [Gy] of the shape of `dose`.
+
+    Raises
+    ------
+    IonrtError
+        Other units, fractions < 1, alpha_beta <= 0.
+
+    References
+    ----------
+    Fowler 1989, doi 10.1259/0007-1285-62-740-679.
+    """
     return eqdx(dose, fractions=fractions, alpha_beta=alpha_beta, fraction_size=2.0)
 
 

@@ -136,6 +136,11 @@ def convert_prescription(dose_per_fraction: float, *, source: str, target: str) 
     `ConvertedPrescription`, `low` and `high` from the published limits: those of the mean of one site and centre, not the
         spread of patients.
 
+    Raises
+    ------
+    IonrtError
+        Other systems, a dose per fraction outside the published ones.
+
     References
     ----------
     Zhang et al. 2020, doi 10.1186/s13014-020-01723-z (PMC7731771).
