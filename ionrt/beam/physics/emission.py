@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from ionrt.beam.physics.nuclear import by_parent, constants, helium_recoil, macroscopic, momentum, multiplicities_at, slowed
 from ionrt.beam.physics.stopping import Array, beta_gamma, table
@@ -45,7 +45,7 @@ def _shares(count: int) -> tuple[Array, Array]:
 def _gaussian(count: int) -> tuple[Array, Array]:
     """Edges and contents of `count` equal bins of a unit Gaussian cut at 2.8 sigma."""
     edges = np.linspace(-2.8, 2.8, count + 1)
-    inside = np.diff(norm.cdf(edges))
+    inside = np.diff(ndtr(edges))
     return edges, inside / inside.sum()
 
 
@@ -107,7 +107,7 @@ def elastic_pairs(energy: Array, nodes: int = 32) -> Emission:
 @lru_cache(4)
 def _noise(rows: int, columns: int) -> Array:
     """Normal deviates cut at 3, evenly spread over rows and columns (two irrational steps)."""
-    return np.clip(norm.ppf((np.arange(columns) * 0.7548776662 + 0.25 + np.arange(rows)[:, None] * 0.5698402910) % 1.0), -3, 3)
+    return np.clip(ndtri((np.arange(columns) * 0.7548776662 + 0.25 + np.arange(rows)[:, None] * 0.5698402910) % 1.0), -3, 3)
 
 
 def deflected(energy: Array, straggling: float, nodes: int = 256) -> Emission:
