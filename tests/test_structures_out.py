@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 from test_dicom_write import errors
 
-from ionrt.patient import read_dicom, regrid, with_margin, write_phantom, write_rtstruct
+from ionrt.patient import read_dicom, regrid, write_phantom, write_rtstruct
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.quantities import IonrtError
 
 

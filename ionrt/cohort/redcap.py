@@ -44,7 +44,7 @@ def to_redcap(dictionary: Mapping[str, Any] | None = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    dictionary : as from `ionrt.cohort.dictionary` (default: that one).
+    dictionary : as from `ionrt.cohort.schema.dictionary` (default: that one).
 
     Returns
     -------
