@@ -9,6 +9,7 @@ import pydicom
 import pytest
 import xarray as xr
 
+from ionrt.files import DiskError
 from ionrt.patient import read_dicom, read_dose, regrid, write_phantom, write_rtdose
 from ionrt.quantities import IonrtError
 
@@ -160,6 +161,6 @@ def test_failed_write_leaves_the_old_file(patient, tmp_path, monkeypatch):
     path = write_rtdose(quantity(patient, "dose"), patient, tmp_path / "RD.dcm")
     before = path.read_bytes()
     monkeypatch.setattr(pydicom, "dcmwrite", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DiskError, match="disk full"):
         write_rtdose(quantity(patient, "dose") * 2, patient, path, dose_type="physical")
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1

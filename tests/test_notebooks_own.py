@@ -44,7 +44,7 @@ def run(name: str, monkeypatch, capsys, **chosen) -> tuple[list[Figure], str]:
             space |= chosen
     figures = [one for one in shown if isinstance(one, Figure)]
     for figure in figures:
-        figure.to_html() if figure.kind == "figure" else figure.element
+        assert figure.whole_html()
         assert figure.caption
     return figures, capsys.readouterr().out
 

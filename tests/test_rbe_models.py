@@ -13,7 +13,7 @@ from rbe_fields import PARAMS, PER_GY, arrays, field
 
 from ionrt import rbe
 from ionrt.quantities import QUANTITIES, IonrtError
-from ionrt.rbe import MODELS, apply_model
+from ionrt.rbe import MODELS, apply_model, functions
 from ionrt.rbe.model import voxels_outside
 
 NAMES = list(MODELS)
@@ -96,7 +96,7 @@ def test_result_is_labelled_and_stamped(name):
     assert out.attrs["dose_per"] == "fraction"
     assert out.attrs["confidence"] in (("?",) if name == "osmk23" else ("1", "2+"))
     xr.testing.assert_equal(out.z, f.z)
-    np.testing.assert_array_equal(out.values, getattr(rbe, name)(f, **PARAMS.get(name, {})).values)
+    np.testing.assert_array_equal(out.values, getattr(functions, name)(f, **PARAMS.get(name, {})).values)
     double = apply_model(f.astype(np.float64), name, **PARAMS.get(name, {}))
     assert double.dtype == np.float64
     np.testing.assert_allclose(out, double, rtol=3e-7)

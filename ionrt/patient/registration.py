@@ -192,7 +192,7 @@ def read_registration(path: str | Path, *, fixed: xr.Dataset, moving: xr.Dataset
         whose = "maps daily to planning points" if side == "fixed" else "belongs to other images"
         raise IonrtError(
             f"{data.where}: the grid {whose}; {_known(fixed, moving)}. Read it with fixed and moving exchanged and take"
-            " invert, which says how well the inverse fits"
+            " ionrt.adapt.transform.invert, which says how well the inverse fits"
         )
     return _grid_of(grids[0], about)
 

@@ -72,7 +72,7 @@ def recompute(
     Returns
     -------
     a field (z, y, x), with `beam` or `ion` in front where asked for; attribute `normalisation` says what k rests on,
-    `particles_per_mu` its value.
+    `particles_per_mu` its value; `assumed` is there where plan or patient states no frame of reference.
 
     Raises
     ------
@@ -84,8 +84,8 @@ def recompute(
     ----------
     Hong et al., doi 10.1088/0031-9155/41/8/005; Highland, Nucl Instrum Methods 129 (1975) 497.
     """
-    if patient is not None:
-        check_frame(patient, ion_plan.frame_of_reference_uid, what=f"the plan {ion_plan.label!r}")
+    frame = ion_plan.frame_of_reference_uid
+    assumed = "" if patient is None else check_frame(patient, frame, what=f"the plan {ion_plan.label!r}", quiet=True)
     beams = [_beam(row) for _, row in ion_plan.beams.iterrows()]
     energies = {
         b.ion: [float(e) for e in np.unique(_layers(ion_plan, [k for k in beams if k.ion == b.ion])["energy"])] for b in beams
@@ -112,6 +112,8 @@ def recompute(
     influence = Influence(plan, scene.grid, tuple(b for b, _ in made), data, attrs)
     result = field(influence, np.concatenate([w for _, w in made]), models=models, let_definition=let_definition, by=by)
     result.attrs.pop("target")
+    if assumed:
+        result.attrs["assumed"] = assumed
     return _normalised(result, ion_plan, beams, reference, particles_per_mu)
 
 

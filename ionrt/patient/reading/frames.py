@@ -17,7 +17,9 @@ def frame_fault(frame: str, other: str) -> str | None:
     return "" if frame == other else f"belongs to another frame of reference ({other}) than the CT ({frame})"
 
 
-def check_frame(patient: xr.Dataset | xr.DataArray, other: str | xr.DataArray | xr.Dataset, *, what: str) -> None:
+def check_frame(
+    patient: xr.Dataset | xr.DataArray, other: str | xr.DataArray | xr.Dataset, *, what: str, quiet: bool = False
+) -> str:
     """Refuse what does not lie in the patient's frame of reference.
 
     Equal FrameOfReferenceUID means equal coordinates; nothing else does. Everything that is placed on a CT (dose, structure,
@@ -28,6 +30,11 @@ def check_frame(patient: xr.Dataset | xr.DataArray, other: str | xr.DataArray | 
     patient : Dataset of `read_dicom` (or one of its arrays) with the attribute `frame_of_reference_uid`.
     other : the other object's UID, or an array with that attribute.
     what : the other object in the words of the message, e.g. the name of its file.
+    quiet : no warning; for callers whose result carries the returned sentence as its attribute `assumed`.
+
+    Returns
+    -------
+    what is assumed, "" where both state the same frame.
 
     Raises
     ------
@@ -38,9 +45,11 @@ def check_frame(patient: xr.Dataset | xr.DataArray, other: str | xr.DataArray | 
     """
     uid = other if isinstance(other, str) else str(other.attrs.get("frame_of_reference_uid", ""))
     fault = frame_fault(str(patient.attrs.get("frame_of_reference_uid", "")), uid)
-    if fault is None:
-        warnings.warn(
-            f"{what}: no frame of reference stated on one side; taken to lie in the patient's", IncompleteWarning, stacklevel=3
-        )
-    elif fault:
+    if fault:
         raise IonrtError(f"{what} {fault}; expected the same one: register it to this CT or leave it out")
+    if fault is not None:
+        return ""
+    assumed = f"{what}: no frame of reference stated on one side; taken to lie in the patient's"
+    if not quiet:
+        warnings.warn(assumed, IncompleteWarning, stacklevel=3)
+    return assumed
