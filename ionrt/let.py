@@ -68,6 +68,15 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     References
     ----------
     Kalholm et al. 2021, doi 10.1016/j.radonc.2021.04.007 (why the definition must be stated).
+
+    Examples
+    --------
+    Two voxels of a proton field (SYNTHETIC), plateau and distal edge, and one without dose:
+
+    >>> field = xr.Dataset({"dose": ("x", [2.0, 1.0, 0.0]), "let_x_dose": ("x", [5.0, 8.0, 0.0])})  # Gy, Gy keV/um
+    >>> let = ionrt.let_d(field, let_definition="charged")
+    >>> let.values.tolist(), let.attrs["units"]
+    ([2.5, 8.0, 0.0], 'keV/um')
     """
     moment = _variable(field, "let_x_dose", let_definition)
     return stamp(
@@ -96,6 +105,14 @@ def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     ------
     IonrtError
         As in `let_d`.
+
+    Examples
+    --------
+    1 Gy at 2 keV/um and 1 Gy at 8 keV/um (SYNTHETIC): the track average is below the dose average, (2 + 8) / 2 = 5.
+
+    >>> field = xr.Dataset({"dose": ("x", [2.0]), "dose_per_let": ("x", [1 / 2 + 1 / 8])})  # Gy, Gy um/keV
+    >>> ionrt.let.let_t(field, let_definition="charged").round(3).values.tolist()  # keV/um
+    [3.2]
     """
     moment = _variable(field, "dose_per_let", let_definition)
     return stamp(
@@ -130,6 +147,12 @@ def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "prod
     References
     ----------
     Rorvik et al. 2018, doi 10.1088/1361-6560/aad9db.
+
+    Examples
+    --------
+    >>> field = xr.Dataset({"dose": ("x", [2.0]), "let_x_dose": ("x", [6.0])})  # 2 Gy at LETd 3 keV/um, SYNTHETIC
+    >>> ionrt.let_weighted_dose(field, c=0.055).round(3).values.tolist()  # 2 Gy (1 + 0.055 * 3)
+    [2.33]
     """
     if not (np.isfinite(c) and c >= 0):
         raise IonrtError(f"c: expected a number >= 0 in um/keV, got {c!r}")

@@ -140,6 +140,13 @@ def check(
     A missing ``units`` is taken as the quantity's own unit, a different one is an error. `dims` are dimensions that must be
     present. Each keyword in `carried` (``let_definition="charged"``) is compared with the attribute when both exist.
     Nothing is computed: values are looked at where they are used.
+
+    Examples
+    --------
+    >>> let = xr.DataArray([25.0], dims="x", attrs={"units": "MeV/cm"})
+    >>> ionrt.quantities.check(let, "let_d")
+    Traceback (most recent call last):
+    ionrt.lazy.IonrtError: let_d: expected dose-averaged LET in keV/um, got units='MeV/cm'; convert it first
     """
     quantity, label = QUANTITIES[name], what or getattr(da, "name", None) or name
     if not isinstance(da, xr.DataArray):
@@ -176,6 +183,12 @@ def stamp(da: xr.DataArray, name: str, **attrs: Any) -> xr.DataArray:
 
     Attributes of the inputs do not survive: what should be kept is passed in `attrs`. Raises where an attribute
     that the quantity must carry is missing.
+
+    Examples
+    --------
+    >>> dose = ionrt.quantities.stamp(xr.DataArray([2.0], dims="x"), "dose", ion="C")
+    >>> dose.name, dose.attrs["units"], dose.attrs["ion"]
+    ('dose', 'Gy', 'C')
     """
     quantity = QUANTITIES[name]
     out = da.copy(deep=False).rename(name)  # a renamed array shares its attributes with the one it came from
@@ -201,7 +214,15 @@ def shared_attr(arrays: Iterable[xr.DataArray], key: str) -> str | None:
 
 
 def check_same_grid(a: Labelled, b: Labelled, *, what: str = "grids") -> None:
-    """Raise with the first coordinate that differs; alignment is exact, nothing is interpolated silently."""
+    """Raise with the first coordinate that differs; alignment is exact, nothing is interpolated silently.
+
+    Examples
+    --------
+    >>> fine, coarse = (xr.DataArray(np.zeros(n), {"x": np.arange(n) * d}, ["x"]) for n, d in ((6, 2.0), (4, 3.0)))  # mm
+    >>> ionrt.quantities.check_same_grid(fine, coarse)
+    Traceback (most recent call last):
+    ionrt.lazy.IonrtError: grids: 6 against 4 voxels along x; resample one onto the other
+    """
     for dim in ("z", "y", "x"):
         if (dim in a.dims) != (dim in b.dims):
             raise IonrtError(f"{what}: one has dimension {dim!r}, the other has not")

@@ -225,6 +225,16 @@ def at_dose(field: xr.Dataset, dose: float | np.ndarray, *, depth: float | None 
     ------
     IonrtError
         Doses <= 0, several doses without a depth, a place without dose.
+
+    Examples
+    --------
+    The same radiation at 4 Gy instead of 2: the moment doubles with the dose, LETd = 6 / 2 = 12 / 4 = 3 keV/um stays.
+
+    >>> moments = {"dose": ("depth", [2.0]), "let_x_dose": ("depth", [6.0])}  # Gy, Gy keV/um, SYNTHETIC
+    >>> field = xr.Dataset(moments, {"depth": [100.0]})  # mm
+    >>> scaled = ionrt.sobp.at_dose(field, 4.0)
+    >>> scaled["dose"].values.tolist(), scaled["let_x_dose"].values.tolist()
+    ([4.0], [12.0])
     """
     doses = np.asarray(dose, float)
     if not np.all((doses > 0) & np.isfinite(doses)) or (doses.ndim and depth is None):
@@ -278,6 +288,12 @@ def rbe_of(rbe_dose: xr.DataArray, field: xr.Dataset) -> xr.DataArray:
     Returns
     -------
     ``rbe`` [1].
+
+    Examples
+    --------
+    >>> dose = xr.DataArray([3.6], dims="depth", name="rbe_dose", attrs={"units": "Gy (RBE)", "rbe_model": "SYNTHETIC"})
+    >>> ionrt.sobp.rbe_of(dose, xr.Dataset({"dose": ("depth", [1.5])})).round(2).values.tolist()
+    [2.4]
     """
     dose = field["dose"]
     ratio = xr.where(dose > 0, rbe_dose / dose.where(dose > 0), 0.0)

@@ -58,6 +58,14 @@ def oer_antonovic(
     References
     ----------
     Antonovic et al., J Radiat Res (constants read in one secondary source).
+
+    Examples
+    --------
+    >>> let = [2.0, 100.0, 300.0]  # keV/um
+    >>> ionrt.biology.oer_antonovic(let, po2=0.0).round(2).values.tolist()  # anoxia: high LET needs little oxygen
+    [2.92, 1.94, 1.1]
+    >>> ionrt.biology.oer_antonovic(let, po2=160.0).round(2).values.tolist()  # air
+    [1.01, 1.01, 1.0]
     """
     level = check(let, "let_d") if isinstance(let, xr.DataArray) else xr.DataArray(np.asarray(let, float))
     pressure = _pressure(po2)

@@ -43,6 +43,13 @@ def endpoint_table(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.Data
     ------
     IonrtError
         Nobody has the endpoint.
+
+    Examples
+    --------
+    >>> tables = ionrt.cohort.synthetic(20, seed=1)  # SYNTHETIC
+    >>> deaths = ionrt.cohort.endpoint_table(tables, "OS")  # ready for `ionrt.outcome.kaplan_meier`
+    >>> len(deaths), sorted(deaths["code"].unique().tolist())  # nothing competes with death
+    (20, [0, 1])
     """
     event = tables["event"]
     rows = event.loc[event["endpoint"].eq(endpoint), ["pid", "day", "code", "cause"]]
@@ -79,6 +86,13 @@ def patient_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     ------
     IonrtError
         A patient has no follow-up: without it there is nothing to count against.
+
+    Examples
+    --------
+    >>> tables = ionrt.cohort.synthetic(20, seed=1)  # SYNTHETIC
+    >>> patients = ionrt.cohort.patient_table(tables)
+    >>> len(patients), list(patients)[:3]
+    (20, ['pid', 'last_day', 'dead'])
     """
     rows = tables["patient"][["pid"]].copy()
     last = rows["pid"].map(tables["followup"].groupby("pid")["day"].max())

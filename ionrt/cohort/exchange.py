@@ -255,6 +255,13 @@ def split(tables: Mapping[str, pd.DataFrame], *, by: str = "treat_centre") -> di
     ------
     IonrtError
         An unknown column.
+
+    Examples
+    --------
+    >>> tables = ionrt.cohort.synthetic(20, seed=1)
+    >>> parts = ionrt.cohort.split(tables)
+    >>> sum(len(p["patient"]) for p in parts.values())  # every patient has one treating centre
+    20
     """
     patient = tables["patient"]
     if by not in patient:

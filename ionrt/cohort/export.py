@@ -37,6 +37,16 @@ def k_anonymity(tables: Mapping[str, pd.DataFrame], *, columns: Sequence[str] = 
     ------
     IonrtError
         Unknown columns.
+
+    Examples
+    --------
+    Of 20 patients (SYNTHETIC) all stand out by indication, age, sex, centre and year, none by sex alone.
+
+    >>> tables = ionrt.cohort.synthetic(20, seed=1)
+    >>> int(ionrt.cohort.k_anonymity(tables)["patients"].sum())  # patients in classes below five
+    20
+    >>> int(ionrt.cohort.k_anonymity(tables, columns=["sex"])["patients"].sum())
+    0
     """
     patient = tables["patient"]
     both = tables["course"].merge(patient, on="pid", how="left", suffixes=("_course", ""))

@@ -86,6 +86,12 @@ def synthetic(n: int, seed: int, *, indication: str | None = None) -> Tables:
     References
     ----------
     Survival: h(t | x) = h0(t) exp(beta x), h0 such that the population has the published curve of its indication.
+
+    Examples
+    --------
+    >>> tables = ionrt.cohort.synthetic(20, seed=1)
+    >>> len(tables["patient"]), sorted(tables["patient"]["origin"].unique())
+    (20, ['SYNTHETIC'])
     """
     if n < 1:
         raise IonrtError(f"n: expected at least one patient, got {n}")

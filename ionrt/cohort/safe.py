@@ -45,6 +45,14 @@ def safe_table(df: pd.DataFrame | Mapping[str, pd.DataFrame], min_cell: int = MI
     References
     ----------
     Suppression: Cox 1980, doi:10.1080/01621459.1980.10477481; bounds by linear programming.
+
+    Examples
+    --------
+    Totals would give the 4 away (64 - 60), and each neighbour that is hidden for it as well: of two by two nothing is left.
+
+    >>> counts = pd.DataFrame({"A": [60, 40], "B": [4, 30]}, index=["carbon", "protons"])  # SYNTHETIC
+    >>> ionrt.cohort.safe_table(counts).values.tolist()
+    [[<NA>, <NA>], [<NA>, <NA>]]
     """
     tables = df if isinstance(df, Mapping) else {"": df}
     counts = {name: _counts(table, min_cell) for name, table in tables.items()}
@@ -98,6 +106,11 @@ def safe_count(n: int, min_cell: int = MIN_CELL) -> str:
     ------
     IonrtError
         A negative count.
+
+    Examples
+    --------
+    >>> [ionrt.cohort.safe_count(n) for n in (7, 10, 647)]
+    ['fewer than 10', 'at least 10', 'at least 640']
     """
     if n < 0 or min_cell < 1:
         raise IonrtError(f"safe_count: expected a count >= 0 and min_cell >= 1, got {n} and {min_cell}")
@@ -124,12 +137,15 @@ def merge_bands(values: pd.Series, min_cell: int = MIN_CELL, *, counted: pd.Seri
     ------
     IonrtError
         Fewer than `min_cell` values.
+
+    Examples
+    --------
+    >>> ages = pd.Series(["10-19"] * 3 + ["20-29"] * 9 + ["30-39"] * 15)  # SYNTHETIC
+    >>> ionrt.cohort.merge_bands(ages).value_counts().to_dict()  # 3 are too few, 3 + 9 are not
+    {'30-39': 15, '10-29': 12}
     """
-    counts = (
-        values.where(True if counted is None else counted)
-        .value_counts()
-        .reindex(sorted(values.dropna().unique()), fill_value=0)
-    )
+    who = values if counted is None else values.where(counted)
+    counts = who.value_counts().reindex(sorted(values.dropna().unique()), fill_value=0)
     if counts.sum() < min_cell:
         raise IonrtError(f"merge_bands: fewer than {min_cell} values; nothing can be shown with min_cell = {min_cell}")
     groups: list[list[str]] = [[]]
@@ -174,6 +190,13 @@ def safe_at_risk(table: pd.DataFrame, min_cell: int = MIN_CELL) -> pd.DataFrame:
     ------
     IonrtError
         No column at_risk.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"time": [0, 12, 24], "at_risk": [43, 21, 8], "events": [0, 12, 19]})  # months, SYNTHETIC
+    >>> shown = ionrt.cohort.safe_at_risk(table)
+    >>> list(shown), shown["at_risk"].tolist()
+    (['time', 'at_risk'], [40, 20, <NA>])
     """
     if "at_risk" not in table:
         raise IonrtError(f"safe_at_risk: column at_risk is missing; found {', '.join(map(str, table.columns))}")

@@ -38,6 +38,14 @@ def band(
     ------
     IonrtError
         `dim` is missing or empty, or for percentiles outside 0..100.
+
+    Examples
+    --------
+    >>> scenarios = {"scenario": ["nominal", "range +", "range -"]}
+    >>> d95 = xr.DataArray([60.0, 58.0, 56.0], scenarios, ["scenario"], "dose")  # Gy, SYNTHETIC
+    >>> found = ionrt.evaluate.band(d95)
+    >>> [round(float(found.sel(statistic=s)), 2) for s in ("nominal", "min", "expected")]
+    [60.0, 56.0, 58.0]
     """
     weights = _weights(da, dim, weights)
     level = np.atleast_1d(np.asarray(percent, dtype=float))

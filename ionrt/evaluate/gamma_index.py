@@ -120,6 +120,16 @@ def gamma(
     References
     ----------
     Low et al., Med. Phys. 25 (1998) 656, doi 10.1118/1.598248.
+
+    Examples
+    --------
+    A dose that is 2 % too high everywhere, at 3 % and 2 mm: no neighbour is nearer to the reference, gamma = 2 / 3.
+
+    >>> centre = [0.0, 3.0]  # mm
+    >>> dose = xr.DataArray(np.full((2, 2, 2), 2.0), {"z": centre, "y": centre, "x": centre}, ["z", "y", "x"], "dose")  # Gy
+    >>> index = ionrt.gamma(dose, dose * 1.02, dose_percent=3, distance_mm=2)
+    >>> round(float(index.max()), 3)
+    0.667
     """
     for what, value in {"dose_percent": dose_percent, "distance_mm": distance_mm, "max_gamma": max_gamma}.items():
         if not value > 0:

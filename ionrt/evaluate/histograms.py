@@ -64,6 +64,18 @@ def dvh(da: xr.DataArray, structures: Structures, *, at: Numbers | None = None) 
     ------
     IonrtError
         NaN in a dose, wrong units, or an axis that cannot be chosen because the input is lazy.
+
+    Examples
+    --------
+    >>> half = [[[60.0, 50.0]] * 2] * 2  # Gy, SYNTHETIC: one half of a cube of 6 mm at 60, the other at 50
+    >>> dose = xr.DataArray(half, {"z": [0.0, 3.0], "y": [0.0, 3.0], "x": [0.0, 3.0]}, ["z", "y", "x"], "dose")
+    >>> ctv = xr.ones_like(dose)
+
+    >>> curve = ionrt.dvh(dose, ctv, at=[50.0, 55.0, 60.0, 65.0])  # Gy
+    >>> curve.squeeze().round(3).values.tolist()
+    [1.0, 0.5, 0.5, 0.0]
+    >>> curve["volume"].round(3).values.tolist()  # cm3
+    [0.216]
     """
     da, name = quantity_of(da)
     axis = _axis(da, at)
@@ -93,6 +105,15 @@ def dose_at_volume(
     ------
     IonrtError
         A quantity or unit of another kind, NaN in a dose, grids that differ, neither percent nor cc.
+
+    Examples
+    --------
+    >>> half = [[[60.0, 50.0]] * 2] * 2  # Gy, SYNTHETIC: one half of a cube of 6 mm at 60, the other at 50
+    >>> dose = xr.DataArray(half, {"z": [0.0, 3.0], "y": [0.0, 3.0], "x": [0.0, 3.0]}, ["z", "y", "x"], "dose")
+    >>> ctv = xr.ones_like(dose)
+
+    >>> ionrt.dose_at_volume(dose, ctv, percent=[95, 50, 2]).squeeze().round(2).values.tolist()  # D95 %, D50 %, D2 % [Gy]
+    [50.0, 55.0, 60.0]
     """
     if (percent is None) == (cc is None):
         raise IonrtError("dose_at_volume: give either percent=95 or cc=0.1")
@@ -128,6 +149,16 @@ def volume_at_dose(da: xr.DataArray, structures: Structures, *, dose: Numbers) -
     ------
     IonrtError
         A quantity or unit of another kind, NaN in a dose, grids that differ.
+
+    Examples
+    --------
+    >>> half = [[[60.0, 50.0]] * 2] * 2  # Gy, SYNTHETIC: one half of a cube of 6 mm at 60, the other at 50
+    >>> dose = xr.DataArray(half, {"z": [0.0, 3.0], "y": [0.0, 3.0], "x": [0.0, 3.0]}, ["z", "y", "x"], "dose")
+    >>> ctv = xr.ones_like(dose)
+
+    >>> v55 = ionrt.volume_at_dose(dose, ctv, dose=55.0)
+    >>> v55.values.tolist(), (v55 * v55["volume"]).round(3).values.tolist()  # share, cm3
+    ([0.5], [0.108])
     """
     da, name = quantity_of(da)
     axis = np.atleast_1d(np.asarray(dose, dtype=float))
@@ -174,6 +205,16 @@ def statistics(
     ------
     IonrtError
         NaN in a dose, wrong units, grids that differ.
+
+    Examples
+    --------
+    >>> half = [[[60.0, 50.0]] * 2] * 2  # Gy, SYNTHETIC: one half of a cube of 6 mm at 60, the other at 50
+    >>> dose = xr.DataArray(half, {"z": [0.0, 3.0], "y": [0.0, 3.0], "x": [0.0, 3.0]}, ["z", "y", "x"], "dose")
+    >>> ctv = xr.ones_like(dose)
+
+    >>> table = ionrt.evaluate.statistics(dose, ctv, percent=[98, 2], dose=[55.0])
+    >>> table[["D98%", "D2%", "V55"]].iloc[0].round(2).tolist()  # Gy, Gy, %
+    [50.0, 60.0, 50.0]
     """
     da, name = quantity_of(da)
     letter, unit = ("L" if name.startswith("let") else "D"), QUANTITIES[name].unit

@@ -81,6 +81,13 @@ def integral_dose(da: xr.DataArray, structures: xr.DataArray) -> xr.DataArray:
     ------
     IonrtError
         A quantity that is no dose, NaN, grids that differ.
+
+    Examples
+    --------
+    >>> centre = [0.0, 100.0]  # mm: eight voxels of 1 L, SYNTHETIC
+    >>> dose = xr.DataArray(np.full((2, 2, 2), 5.0), {"z": centre, "y": centre, "x": centre}, ["z", "y", "x"], "dose")  # Gy
+    >>> ionrt.evaluate.integral_dose(dose, xr.ones_like(dose)).round(3).values.tolist()  # 5 Gy in 8 L [Gy L]
+    [40.0]
     """
     da, name = quantity_of(da)
     named = {"dose": "integral_dose", "rbe_dose": "integral_rbe_dose"}

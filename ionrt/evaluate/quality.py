@@ -129,6 +129,17 @@ def judge(
     ------
     IonrtError
         A goal that cannot be read, a structure that does not exist, a prescription that is not positive.
+
+    Examples
+    --------
+    >>> half = [[[60.0, 50.0]] * 2] * 2  # Gy, SYNTHETIC: one half of a cube of 6 mm at 60, the other at 50
+    >>> dose = xr.DataArray(half, {"z": [0.0, 3.0], "y": [0.0, 3.0], "x": [0.0, 3.0]}, ["z", "y", "x"], "dose")
+    >>> ctv = xr.ones_like(dose)
+
+    >>> goals = ["CTV D98% >= 95 %", "CTV D2% <= 107 %"]
+    >>> table = ionrt.evaluate.judge(dose, ctv.expand_dims(structure=["CTV"]), goals, prescription=60.0)  # Gy
+    >>> table["reached"].round(1).tolist(), table["met"].tolist()  # 50 and 60 Gy of 60
+    ([83.3, 100.0], ['NOT met', 'met'])
     """
     if not prescription > 0 or not fractions >= 1:
         raise IonrtError(f"judge: expected prescription > 0 and fractions >= 1, got {prescription} and {fractions}")

@@ -86,6 +86,12 @@ def load(folder: str | Path | None = None) -> Indications:
     Raises
     ------
     IonrtError : every violation in one message, one per line: file, id, what was expected and what came.
+
+    Examples
+    --------
+    >>> schedule = ionrt.indications.load().schedules.set_index("id").loc["pr1"]
+    >>> schedule["page"], schedule["system"], float(schedule["total"]), int(schedule["fractions"])  # Gy (RBE): 12 of 4.3
+    ('prostate', 'NIRS-mMKM', 51.6, 12)
     """
     place = Path(folder) if folder else shipped("datasets") / "indications"
     tables = {name: _read(place / f"{name}.csv", columns.split()) for name, columns in COLUMNS.items()}

@@ -51,6 +51,15 @@ def logrank(
     References
     ----------
     Mantel 1966; Harrington and Fleming 1982, doi:10.1093/biomet/69.3.553.
+
+    Examples
+    --------
+    Two groups of two (SYNTHETIC), times in years: U = 2 - (1/2 + 1/3), variance 1/4 + 2/9.
+
+    >>> df = pd.DataFrame({"arm": ["A", "A", "B", "B"], "time": [1, 2, 3, 4], "dead": [1, 1, 1, 1]})
+    >>> test = ionrt.outcome.logrank(df, "time", "dead", by="arm")
+    >>> test["observed"].tolist(), test["expected"].round(3).tolist(), round(float(test["chi2"].iloc[0]), 2)
+    ([2.0, 2.0], [0.833, 3.167], 2.88)
     """
     one_of(weights, WEIGHTS, what="weights")
     cols = survival_columns(df, time, event, by=by, start=start)

@@ -58,6 +58,15 @@ def cumulative_incidence(
     ----------
     Aalen and Johansen 1978; variances: Dinse and Larson 1986, doi:10.1093/biomet/73.2.379; Gaynor et al. 1993,
     doi:10.1080/01621459.1993.10476289; Aalen 1978, doi:10.1214/aos/1176344247.
+
+    Examples
+    --------
+    Recurrence (1) with death (2) competing, in years (SYNTHETIC). 1 - Kaplan-Meier would say 1 after four years.
+
+    >>> df = pd.DataFrame({"time": [1, 2, 3, 4], "code": [1, 2, 0, 1]})
+    >>> table = ionrt.outcome.cumulative_incidence(df, "time", "code", at=[2, 4], causes=[1])
+    >>> table[["time", "incidence"]].round(3).values.tolist()  # 1/4, then 1/4 + (1/2) 1/1
+    [[2.0, 0.25], [4.0, 0.75]]
     """
     one_of(variance, VARIANCES, what="variance")
     if variance == "aalen" and weights is not None:

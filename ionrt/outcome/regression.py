@@ -125,6 +125,15 @@ def cox(
     ----------
     Cox 1972, doi:10.1111/j.2517-6161.1972.tb00899.x; Efron 1977, doi:10.1080/01621459.1977.10480613;
     Lin and Wei 1989, doi:10.1080/01621459.1989.10478874.
+
+    Examples
+    --------
+    Four patients (SYNTHETIC), two of them treated; the likelihood of their order of death is largest at (1 + sqrt(17)) / 2.
+
+    >>> df = pd.DataFrame({"treated": [1, 0, 1, 0], "time": [1, 2, 3, 4], "dead": [1, 1, 1, 1]})  # years
+    >>> fit = ionrt.outcome.cox(df, "treated", "time", "dead")
+    >>> fit[["term", "hazard_ratio"]].round(2).values.tolist()
+    [['treated', 2.56]]
     """
     one_of(ties, TIES, what="ties")
     ready = _prepare(df, formula, time, event, start, weights, strata)

@@ -48,6 +48,14 @@ def delta_ntcp_rule(
     References
     ----------
     Langendijk et al. 2021, doi:10.14338/IJPT-20-00089.1.
+
+    Examples
+    --------
+    A gain of 12 points of dysphagia of grade 2 qualifies (at least 10), 4 points of grade 3 do not (at least 5). SYNTHETIC.
+
+    >>> ntcp = {"ntcp_reference": [0.32, 0.14], "ntcp_candidate": [0.20, 0.10], "grade": [2, 3]}
+    >>> ionrt.outcome.delta_ntcp_rule(pd.DataFrame({"pid": ["a", "b"], **ntcp}))["qualifies"].tolist()
+    [True, False]
     """
     require(df, by, reference, candidate, grade)
     old, new, severity = number(df, reference), number(df, candidate), number(df, grade)

@@ -150,6 +150,14 @@ def kaplan_meier(
     ----------
     Kaplan and Meier 1958, doi:10.1080/01621459.1958.10501452; weighted variance: Xie and Liu 2005, doi:10.1002/sim.2174;
     median follow-up: Schemper and Smith 1996, doi:10.1016/0197-2456(96)00075-X.
+
+    Examples
+    --------
+    Five patients (SYNTHETIC), times in months: 4/5 after the first death, 4/5 * 2/3 after the second.
+
+    >>> df = pd.DataFrame({"time": [6, 12, 18, 24, 30], "dead": [1, 0, 1, 0, 0]})
+    >>> ionrt.outcome.kaplan_meier(df, "time", "dead", at=[12, 24])[["time", "at_risk", "survival"]].round(3).values.tolist()
+    [[12.0, 4.0, 0.8], [24.0, 2.0, 0.533]]
     """
     one_of(confidence, CONFIDENCE, what="confidence")
     cols = survival_columns(df, time, event, by=by, start=start, weights=weights)
@@ -216,6 +224,12 @@ def at_risk(
     ------
     IonrtError
         A column that is missing, has empty cells or holds what is no time or event code; labels of several kinds in `by`.
+
+    Examples
+    --------
+    >>> df = pd.DataFrame({"time": [6, 12, 18, 24, 30], "dead": [1, 0, 1, 0, 0]})  # months, SYNTHETIC
+    >>> ionrt.outcome.at_risk(df, "time", "dead", at=[0, 12, 24])["at_risk"].tolist()
+    [5, 4, 2]
     """
     cols = survival_columns(df, time, event, by=by, start=start, competing=True)
     times = cols.moments(at) if len(at) else _round_times(float(cols.stop.max()))

@@ -37,6 +37,13 @@ def binomial_ci(
     References
     ----------
     Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404; Wilson 1927, doi:10.1080/01621459.1927.10502953.
+
+    Examples
+    --------
+    No event in 20 patients: a true rate of up to 1 - 0.025^(1/20) = 17 % is not excluded.
+
+    >>> ionrt.outcome.binomial_ci(0, 20)[["rate", "lower", "upper"]].round(3).values.tolist()
+    [[0.0, 0.0, 0.168]]
     """
     one_of(method, list(INTERVALS), what="method")
     x, size = np.broadcast_arrays(np.atleast_1d(np.asarray(events, dtype=float)), np.atleast_1d(np.asarray(n, dtype=float)))
@@ -154,6 +161,13 @@ def toxicity_times(toxicity: pd.DataFrame, patients: pd.DataFrame, *, grade: int
     ------
     IonrtError
         A grade other than 1 to 5, mixed grading scales, a patient twice, toxicity of a stranger or after the last follow-up.
+
+    Examples
+    --------
+    >>> patients = pd.DataFrame({"pid": ["a", "b"], "last_day": [700.0, 400.0], "dead": [0, 1]})  # days, SYNTHETIC
+    >>> toxicity = pd.DataFrame({"pid": ["a"], "grade": [3], "scale": ["CTCAE 5.0"], "day_from": [200.0], "day_to": [260.0]})
+    >>> ionrt.outcome.toxicity_times(toxicity, patients, grade=2)[["pid", "time", "code"]].values.tolist()
+    [['a', 200.0, 1], ['b', 400.0, 2]]
     """
     _check_grade(grade)
     require(patients, "pid", "last_day", "dead")

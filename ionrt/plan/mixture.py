@@ -79,6 +79,12 @@ def ion_share(field: xr.Dataset, *, quantity: str = "dose", least: float = 0.02)
     ------
     IonrtError
         No dimension ion, a quantity that does not add up or is missing.
+
+    Examples
+    --------
+    >>> dose = xr.DataArray([[1.5], [0.5]], {"ion": ["C", "He"]}, ["ion", "x"])  # Gy, SYNTHETIC
+    >>> ionrt.plan.ion_share(xr.Dataset({"dose": dose})).squeeze("x").values.tolist()
+    [0.75, 0.25]
     """
     if quantity not in field or not QUANTITIES[quantity].additive:
         additive = [str(v) for v in field.data_vars if v in QUANTITIES and QUANTITIES[str(v)].additive]

@@ -71,6 +71,13 @@ def table(
     Returns
     -------
     Figure, the table with its caption.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"structure": ["CTV"], "D95 % [Gy (RBE)]": [57.0]})  # SYNTHETIC
+    >>> shown = ionrt.plot.table(frame, caption="Target coverage; SYNTHETIC.")
+    >>> shown.kind, shown.caption
+    ('table', 'Target coverage; SYNTHETIC.')
     """
     counted = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
     corner, heads = ("", [""] * len(frame)) if counted else _row_heads(list(frame.index), list(frame.index.names))

@@ -37,6 +37,14 @@ def add_fractions(
     References
     ----------
     Fowler 1989, doi 10.1259/0007-1285-62-740-679.
+
+    Examples
+    --------
+    20 fractions of 2 and a boost of 8 fractions of 3.6 Gy (RBE), alpha/beta 2 Gy: 20 * 2 * 2 + 8 * 3.6 * 2.8 = 160.64 Gy.
+
+    >>> parts = xr.DataArray([2.0, 3.6], {"fractions": ("fraction", [20, 8])}, ["fraction"], "rbe_dose", {"units": "Gy (RBE)"})
+    >>> round(float(ionrt.rbe.add_fractions(parts, alpha_beta=2.0)), 2)
+    160.64
     """
     check(rbe_dose, "rbe_dose", dims=("fraction",))
     counts = (

@@ -102,6 +102,14 @@ def eqd2(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataAr
     References
     ----------
     Fowler 1989, doi 10.1259/0007-1285-62-740-679.
+
+    Examples
+    --------
+    16 fractions of 4.6 Gy (RBE) at alpha/beta 2 Gy: 73.6 Gy (RBE) act as 73.6 (4.6 + 2) / (2 + 2) Gy in fractions of 2.
+
+    >>> fraction = xr.DataArray([4.6], dims="x", name="rbe_dose", attrs={"units": "Gy (RBE)"})
+    >>> ionrt.rbe.eqd2(fraction, fractions=16, alpha_beta=2.0).round(2).values.tolist()  # Gy
+    [121.44]
     """
     return eqdx(dose, fractions=fractions, alpha_beta=alpha_beta, fraction_size=2.0)
 
@@ -126,6 +134,15 @@ def oxygen_weighted_dose(rbe_dose: xr.DataArray, let: xr.DataArray, *, po2: Numb
     ------
     IonrtError
         Differing grids, units, negative pressure.
+
+    Examples
+    --------
+    At 2.5 mmHg (equal to K) and 30 keV/um the OER is 1.47, so that 4 Gy (RBE) do what 2.7 would in air.
+
+    >>> dose = xr.DataArray([4.0], dims="x", name="rbe_dose", attrs={"units": "Gy (RBE)"})
+    >>> let = xr.DataArray([30.0], dims="x", name="let_d", attrs={"units": "keV/um", "let_definition": "charged"})
+    >>> ionrt.rbe.oxygen_weighted_dose(dose, let, po2=2.5).round(2).values.tolist()  # Gy (RBE)
+    [2.71]
     """
     check(rbe_dose, "rbe_dose")
     check_same_grid(rbe_dose, let, what="oxygen_weighted_dose")

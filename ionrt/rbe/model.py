@@ -163,6 +163,15 @@ def apply_model(field: xr.Dataset, name: str, **params: Any) -> xr.DataArray:
     ------
     IonrtError
         An unknown model, a missing moment, wrong units or definitions, NaN, negative or infinite values.
+
+    Examples
+    --------
+    2 Gy of protons at LETd 2.5 keV/um (SYNTHETIC) in tissue of alpha/beta 2 Gy: RBEmax = 1 + 0.434 * 2.5 / 2 = 1.54.
+
+    >>> field = xr.Dataset({"dose": ("x", [2.0]), "let_x_dose": ("x", [5.0])})  # Gy, Gy keV/um
+    >>> dose = ionrt.rbe.apply_model(field, "wedenberg", alpha_beta=2.0)
+    >>> dose.round(2).values.tolist(), dose.attrs["units"]
+    ([2.34], 'Gy (RBE)')
     """
     return MODELS[one_of(name, tuple(MODELS), what="RBE model")](field, **params)
 

@@ -144,6 +144,12 @@ def convert_prescription(dose_per_fraction: float, *, source: str, target: str) 
     References
     ----------
     Zhang et al. 2020, doi 10.1186/s13014-020-01723-z (PMC7731771).
+
+    Examples
+    --------
+    >>> p = ionrt.rbe.convert_prescription(3.0, source="LEM-I", target="NIRS-mMKM")  # Gy (RBE) per fraction
+    >>> round(p.low, 2), round(p.dose_per_fraction, 2), round(p.high, 2)  # 3 / 1.39, 3 / 1.37, 3 / 1.35
+    (2.16, 2.19, 2.22)
     """
     if {source, target} != {"LEM-I", "NIRS-mMKM"}:
         raise IonrtError(

@@ -59,6 +59,13 @@ def ensemble(field: xr.Dataset, name: str, *, samples: Mapping[str, Sequence[flo
     ------
     IonrtError
         Unequal lengths, an unknown parameter, one that would change the moments (z0, radii).
+
+    Examples
+    --------
+    >>> field = xr.Dataset({"dose": ("x", [2.0]), "let_x_dose": ("x", [5.0])})  # 2 Gy at LETd 2.5 keV/um, SYNTHETIC
+    >>> draws = ionrt.rbe.ensemble(field, "wedenberg", samples={"alpha_beta": [2.0, 10.0]})  # Gy
+    >>> draws.squeeze("x").round(2).values.tolist()  # Gy (RBE): late tissue, tumour
+    [2.34, 2.15]
     """
     one_of(name, tuple(MODELS), what="RBE model")
     lengths = {k: len(v) for k, v in samples.items()}
@@ -87,6 +94,12 @@ def bands(values: xr.DataArray, *, quantiles: Sequence[float] = (0.05, 0.5, 0.95
     ------
     IonrtError
         Without the dimension ``sample``.
+
+    Examples
+    --------
+    >>> draws = xr.DataArray([2.1, 2.2, 2.4], dims="sample", name="rbe_dose", attrs={"units": "Gy (RBE)"})  # SYNTHETIC
+    >>> ionrt.rbe.bands(draws, quantiles=[0.5]).round(3).values.tolist()
+    [2.2]
     """
     if "sample" not in values.dims:
         raise IonrtError(f"bands: expected the dimension 'sample', got {values.dims}")

@@ -67,6 +67,14 @@ def design_of(protocol: Protocol) -> Any:
     Returns
     -------
     A phase I design, a table, or a Series of sizes.
+
+    Examples
+    --------
+    Alive after 3 years, 40 % against 65 %: more than 18 of 32 are by chance P(Bin(32, 0.4) > 18) = 0.021, below 0.025.
+
+    >>> design = ionrt.trial.design_of(ionrt.trial.load("recurrent_rectal"))
+    >>> int(design["n"]), int(design["r"]), round(float(design["type1"]), 3), round(float(design["power"]), 3)
+    (32, 18, 0.021, 0.804)
     """
     design = DESIGNS[protocol.design]
     return design.function(**protocol.parameters, **design.given(protocol))

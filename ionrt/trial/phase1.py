@@ -40,6 +40,14 @@ def three_plus_three(p: Sequence[float], *, axis: Axis | None = None, confirm: b
     References
     ----------
     Storer 1989, doi:10.2307/2531693.
+
+    Examples
+    --------
+    One level with 25 % toxicity is tolerated when six patients show at most one: 0.75^6 + 6 * 0.25 * 0.75^5 = 0.534.
+
+    >>> table = ionrt.trial.three_plus_three([0.25])
+    >>> table["selected"].round(3).tolist()  # none, level 1
+    [0.466, 0.534]
     """
     truth = limits.toxicity(p, "p")
     values = level_values(axis, truth.size)
@@ -153,6 +161,14 @@ def boin(
     References
     ----------
     Liu & Yuan 2015, doi:10.1111/rssc.12089.
+
+    Examples
+    --------
+    Target 30 %: go up at or below 23.6 % of toxicities, down at or above 35.9 %, that is with 0 and with 2 of 3 patients.
+
+    >>> design = ionrt.trial.boin(0.3)
+    >>> design.table.loc[3, ["escalate", "deescalate"]].astype(int).tolist()
+    [0, 2]
     """
     target = limits.probability(target, "target")
     p_saf = limits.probability(0.6 * target if p_saf is None else p_saf, "p_saf")

@@ -37,6 +37,14 @@ def simon(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     References
     ----------
     Simon 1989, doi:10.1016/0197-2456(89)90015-9.
+
+    Examples
+    --------
+    Response rate 10 % against 30 % with errors of 5 % and 20 %, as the paper has it:
+
+    >>> table = ionrt.trial.simon(0.1, 0.3, n_max=30)
+    >>> table[["r1", "n1", "r", "n"]].T.to_dict("list")
+    {'optimal': [1, 10, 5, 29], 'minimax': [1, 15, 5, 25]}
     """
     p0, p1 = limits.probability(p0, "p0"), limits.probability(p1, "p1")
     limits.alternative_above(p0, p1)
@@ -118,6 +126,11 @@ def ahern(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     References
     ----------
     A'Hern 2001, doi:10.1002/sim.721.
+
+    Examples
+    --------
+    >>> ionrt.trial.ahern(0.1, 0.3)[["n", "r"]].astype(int).tolist()  # 25 patients, more than 5 responses
+    [25, 5]
     """
     p0, p1 = limits.probability(p0, "p0"), limits.probability(p1, "p1")
     limits.alternative_above(p0, p1)

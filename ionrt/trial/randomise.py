@@ -212,6 +212,12 @@ def permuted_blocks(
     ------
     IonrtError
         Block sizes that do not fit the ratio, empty strata, fewer than two arms.
+
+    Examples
+    --------
+    >>> made = ionrt.trial.permuted_blocks({"photon": 1, "carbon": 2}, seed=7, n_per_stratum=6, block_sizes=[6])
+    >>> sorted(made.allocate(f"patient {i}") for i in range(6))  # SYNTHETIC; a whole block holds the ratio 1 : 2
+    ['carbon', 'carbon', 'carbon', 'carbon', 'photon', 'photon']
     """
     ratio = _ratio(arms)
     unit = sum(ratio.values())

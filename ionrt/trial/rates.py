@@ -43,6 +43,14 @@ def noninferiority_rates(
     References
     ----------
     Farrington & Manning 1990, doi:10.1002/sim.4780091208.
+
+    Examples
+    --------
+    Local control 85 % in both arms, 10 points tolerated; restricted to a difference of -0.1 the rates would be 0.787 and 0.887.
+
+    >>> size = ionrt.trial.noninferiority_rates(0.85, 0.85, 0.10)
+    >>> int(size["n_control"]), int(size["n_planned"])
+    (207, 414)
     """
     return _two_rates(p_experimental, p_control, limits.probability(margin, "margin"), alpha, power, allocation)
 

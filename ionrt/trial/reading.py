@@ -50,6 +50,12 @@ def load(path: str | Path) -> Protocol:
     IonrtError : one line with the file and every fault at once, each beginning with the key it is in: unknown, doubled and
         missing keys, missing sources, wrong types, numbers out of bounds (see `ionrt.files.read_yaml` for what is refused
         before that); and, when the stated n differs from the recomputed one, both numbers and their difference.
+
+    Examples
+    --------
+    >>> protocol = ionrt.trial.load("recurrent_rectal")  # illustrative; comes with the package
+    >>> protocol.n, protocol.alpha, protocol.power
+    (32, 0.025, 0.8)
     """
     path = Path(path)
     if not path.suffix:

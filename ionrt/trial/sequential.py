@@ -88,6 +88,14 @@ def spending_bounds(
     References
     ----------
     Jennison & Turnbull 2000, doi:10.1201/9780367805326; Pampallona, Tsiatis & Kim 2001, doi:10.1177/009286150103500408.
+
+    Examples
+    --------
+    Two looks, O'Brien-Fleming type spending of 0.025: 2 (1 - Phi(2.241 / sqrt(0.5))) = 0.0015 at the first.
+
+    >>> table = ionrt.trial.spending_bounds(2)
+    >>> table["z_efficacy"].round(2).tolist(), table["alpha_spent"].round(4).tolist()
+    ([2.96, 1.97], [0.0015, 0.025])
     """
     t = _fractions(information)
     alpha, target = limits.error_rates(alpha, 0.8 if power is None else power)

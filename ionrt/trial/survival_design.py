@@ -58,6 +58,11 @@ def schoenfeld(
     References
     ----------
     Schoenfeld 1983, doi:10.2307/2531021.
+
+    Examples
+    --------
+    >>> round(ionrt.trial.schoenfeld(0.7), 1)  # (1.960 + 0.842)^2 * 4 / ln(0.7)^2
+    246.8
     """
     effect, k = _hazard_ratio(hr, margin), limits.positive(allocation, "allocation")
     return _z_sum(alpha, power, sided) ** 2 * (1.0 + k) ** 2 / (k * effect**2)
@@ -189,6 +194,14 @@ def survival_sample_size(
     References
     ----------
     doi:10.2307/2531021, doi:10.2307/2531201.
+
+    Examples
+    --------
+    Median survival of the controls 2 years, 3 years of accrual and 2 of follow-up: 0.626 of the patients have the event.
+
+    >>> size = ionrt.trial.survival_sample_size(0.7, accrual=3, follow_up=2, control_median=2)  # years
+    >>> int(size["events_planned"]), round(float(size["p_event"]), 3), int(size["n_planned"])
+    (247, 0.626, 396)
     """
     one_of(method, ("schoenfeld", "freedman", "logrank"), what="method")
     if control_hazard is None:

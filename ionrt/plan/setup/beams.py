@@ -173,6 +173,11 @@ def beam_set(
     ------
     IonrtError
         An ion or angle that the room does not offer.
+
+    Examples
+    --------
+    >>> [(b.ion, b.gantry, b.couch) for b in ionrt.plan.beam_set(["C", "He"], [90.0, (270.0, 10.0)])]  # degrees, IEC 61217
+    [('C', 90.0, 0.0), ('He', 90.0, 0.0), ('C', 270.0, 10.0), ('He', 270.0, 10.0)]
     """
     names = (ions,) if isinstance(ions, str) else tuple(ions)
     pairs = [a if isinstance(a, tuple) else (a, 0.0) for a in angles]

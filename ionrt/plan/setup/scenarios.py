@@ -119,6 +119,13 @@ def scenarios_single(*, range_shift: float = 0.025, setup: float = 2.0) -> tuple
     ------
     IonrtError
         Negative or not finite errors.
+
+    Examples
+    --------
+    >>> len(ionrt.plan.scenarios_single(range_shift=0.035, setup=3.0))  # nominal, 2 of range, 6 of set-up (3 mm)
+    9
+    >>> len(ionrt.plan.scenarios_single(range_shift=0.035, setup=0.0))
+    3
     """
     r, s = _error(range_shift, "range_shift"), _error(setup, "setup")
     ranges = [Scenario(r), Scenario(-r)] if r else []
