@@ -22,16 +22,20 @@ def _variable(field: xr.Dataset, name: str, let_definition: str | None) -> xr.Da
     return check(field[name], name, let_definition=let_definition)
 
 
-def _definition(moment: xr.DataArray, let_definition: str | None = None) -> dict[str, str | None]:
-    """What the numerator says, else what the caller says, as attributes of the result.
+def definition_of(moment: xr.DataArray, stated: str | None = None, *, default: str = "charged") -> dict[str, str]:
+    """What a numerator says, else what the caller says, as attributes of the result.
 
-    A numerator of another's making that says nothing is taken as "charged", and the result says so. One that this package
-    stamped and that says nothing any more was combined from two definitions: its result cannot be stamped.
+    A numerator of another's making that says nothing is taken as the default, and the result says so. One that this package
+    stamped and that says nothing any more was combined from two definitions, and is refused.
     """
-    stated = moment.attrs.get("let_definition") or let_definition
-    if stated or "ionrt_version" in moment.attrs:
-        return {"let_definition": stated}
-    return {"let_definition": "charged", "assumed": "let_definition: the field does not say; taken as charged"}
+    if said := moment.attrs.get("let_definition") or stated:
+        return {"let_definition": said}
+    if "ionrt_version" in moment.attrs:
+        raise IonrtError(
+            f"{moment.name} without let_definition: arithmetic of two definitions drops it; combine fields of one definition,"
+            " or say which one the value has: .assign_attrs(let_definition=...)"
+        )
+    return {"let_definition": default, "assumed": f"let_definition: the field does not say; taken as {default}"}
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -82,7 +86,7 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     return stamp(
         _divide(moment, field["dose"]),
         "let_d",
-        **_definition(moment, let_definition),
+        **definition_of(moment, let_definition),
         averaging="dose",
         medium="water",
         **{k: field["dose"].attrs.get(k) for k in ("ion", "synthetic")},
@@ -118,7 +122,7 @@ def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     return stamp(
         _divide(field["dose"], moment),
         "let_t",
-        **_definition(moment, let_definition),
+        **definition_of(moment, let_definition),
         averaging="track",
         medium="water",
     )
@@ -169,7 +173,7 @@ def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "prod
             stacklevel=2,
         )
     weighted = moment * np.float32(c) if form == "product" else field["dose"] + moment * np.float32(c)
-    return stamp(weighted, "let_weighted_dose", form=form, c=float(c), **_definition(moment))
+    return stamp(weighted, "let_weighted_dose", form=form, c=float(c), **definition_of(moment))
 
 
 def high_let_dose(field: xr.Dataset) -> xr.DataArray:
@@ -193,7 +197,7 @@ def high_let_dose(field: xr.Dataset) -> xr.DataArray:
     if threshold is None:
         raise IonrtError("high_let_dose: the attribute let_threshold [keV/um] is missing; without it the number means nothing")
     own = moment.copy(deep=False)  # the field keeps its attributes
-    return stamp(own, "high_let_dose", let_threshold=threshold, **_definition(moment))
+    return stamp(own, "high_let_dose", let_threshold=threshold, **definition_of(moment))
 
 
 def let_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:

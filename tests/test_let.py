@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from plan_fixtures import simple_plan, synthetic_base, water_box
 
+from ionrt import rbe
 from ionrt.let import high_let_dose, let_d, let_difference, let_t, let_weighted_dose
 from ionrt.plan import field as plan_field
 from ionrt.plan import influence
@@ -57,6 +58,9 @@ def test_definition_travels_and_contradictions_raise():
     bare["let_x_dose"] = bare.let_x_dose.drop_attrs()
     assumed = let_d(bare)  # somebody else's numerator that says nothing: the default, and the result says so
     assert assumed.attrs["let_definition"] == "charged" and "does not say" in assumed.attrs["assumed"]
+    protons = particles(np.array([0.5, 5.0]), DOSE[:2]).sum("particle", keep_attrs=True)
+    protons["let_x_dose"] = protons.let_x_dose.drop_attrs()
+    assert "does not say" in rbe.wedenberg(protons, alpha_beta=2.0).attrs["assumed"]
     assert "assumed" not in let_d(f).attrs and "assumed" not in let_d(bare, let_definition="primary").attrs
     assert let_d(bare, let_definition="primary").attrs["let_definition"] == "primary"
     with pytest.raises(IonrtError, match="let_definition differs"):
@@ -72,7 +76,8 @@ def test_a_numerator_that_lost_its_definition_in_plain_arithmetic_is_refused():
     other["let_x_dose"] = stamp(other.let_x_dose, "let_x_dose", let_definition="primary")
     with xr.set_options(keep_attrs=True):
         both = one + other
-    for average in (let_d, lambda f: let_weighted_dose(f, c=0.04)):
+    uses = (let_d, lambda f: let_weighted_dose(f, c=0.04), lambda f: rbe.wedenberg(f, alpha_beta=2.0))
+    for average in uses:
         with pytest.raises(IonrtError, match="without let_definition"):
             average(both)
 

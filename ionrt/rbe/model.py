@@ -12,7 +12,7 @@ import xarray as xr
 
 from ionrt.biology.tissues import Tissue
 from ionrt.files import content_hash
-from ionrt.let import ions_of
+from ionrt.let import definition_of, ions_of
 from ionrt.parallel import slabs
 from ionrt.quantities import IonrtError, check, check_same_grid, one_of, stamp
 from ionrt.rbe import blocks
@@ -67,6 +67,7 @@ class Model(Definition):
     def __call__(self, field: xr.Dataset, **params: Any) -> xr.DataArray:
         """RBE-weighted dose of a field; see the module functions of `ionrt.rbe`."""
         merged, arrays, given = self._inputs(field, params)
+        said = definition_of(field[self.moments[0]], default=self.let_definition) if self.let_definition else {}
         label = self.cell(**merged).name if self.cell else None
         out = blocks.labelled(self, arrays, merged, given)
         shown = {k: ("map" if k in given else getattr(v, "name", v)) for k, v in merged.items() if v is not None}
@@ -77,9 +78,7 @@ class Model(Definition):
             parameter_set=label,
             parameters=", ".join(f"{k}={v}" for k, v in shown.items()) or None,
             parameters_hash=content_hash(self.name, sorted((k, str(v)) for k, v in shown.items())),
-            let_definition=field[self.moments[0]].attrs.get("let_definition", self.let_definition)
-            if self.let_definition
-            else None,
+            **said,
             citation=self.citation,
             confidence=self.confidence,
             validity=str(self.validity),
