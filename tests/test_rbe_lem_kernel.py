@@ -136,19 +136,17 @@ def test_pyradplan_gives_our_rbe_weighted_dose(tmp_path):
         {"spr": (("z", "y", "x"), whole), "structures": (("structure", "z", "y", "x"), np.stack([whole, whole]))},
         coords={**grid, "structure": ["CTV", "BODY"]},
     )
-    room = Room("parallel spots", optics_sigma=4.0, window_thickness=0.0, source_distance=(1e4, 1e4))
+    room = Room("parallel spots", optics_sigma=4.0, window_thickness=0.0, window_distance=0.01, source_distance=(1e4, 1e4))
     beam = Beam("C", 0.0, isocentre=(0.0, depth / 2 + 0.5, 0.0), room=room)
     plan = Plan((beam,), "CTV", 1.0, spacing=1.0, model="lem_kernel", parameters={"tissue": tissue}, lateral_loss=1e-4)
     spots = {"beam_index": [0, 0], "energy": base["energy"].values, "u": [0.0, 0.0], "v": [0.0, 0.0]}
-    dij = ionrt.influence(
-        patient, plan, base={"C": base}, spots=xr.Dataset(coords={k: ("spot", c) for k, c in spots.items()})
-    )
+    dij = ionrt.influence(patient, plan, base={"C": base}, spots=xr.Dataset(coords={k: ("spot", c) for k, c in spots.items()}))
     weights = 1e6 * np.array(millions)
-    field = ionrt.field(dij, weights, models=("lem_kernel",), parameters={"lem_kernel": {"tissue": tissue}})
+    named = {"parameters": {"lem_kernel": {"tissue": tissue}}, "let_definition": "primary"}
+    field = ionrt.field(dij, weights, models=("lem_kernel",), **named)
     ours = lem_kernel(field, tissue=tissue)
     high = theirs["rbe_dose"] > 0.1 * theirs["rbe_dose"].max()
     assert high.sum() > 20_000
-    worst = np.abs(ours.values - theirs["rbe_dose"])[high].max() / theirs["rbe_dose"].max()
-    relative = np.abs(ours.values / theirs["rbe_dose"] - 1.0)[high]
-    print(f"largest difference {100 * worst:.3f} % of the maximum, {100 * relative.max():.3f} % of the voxel's dose")
+    relative = np.abs(ours.values[high] / theirs["rbe_dose"][high] - 1.0)
+    print(f"largest difference of a voxel {100 * relative.max():.3f} %, median {100 * np.median(relative):.3f} %")
     assert relative.max() < 5e-3

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import xarray as xr
 
 from ionrt.beam import base_data
 from ionrt.compare.cases import open_patient
+from ionrt.compare.described import described
 from ionrt.evaluate import depth_profile
 from ionrt.evaluate.profile import centroid
 from ionrt.files import atomic, cache_folder
@@ -21,6 +23,7 @@ from ionrt.patient import read_dicom, read_dose, read_ion_plan, regrid, write_rt
 from ionrt.patient.folders import inventory
 from ionrt.patient.ionplan import IonPlan
 from ionrt.plan import Beam, Plan, field, influence, optimise, recompute, write_ion_plan
+from ionrt.plan.recomputation import PROTON_RBE
 from ionrt.plan.setup.geometry import bev_axes
 from ionrt.quantities import IonrtError, one_of, stamp
 from ionrt.rbe import DOSE_SYSTEMS, apply_model
@@ -32,18 +35,18 @@ ASKED = {
     "calibration": "which CT calibration their stopping powers come from",
     "machine": "which beam model their plan was made for, and which one may stand for it here",
     "dose_scope": "whether their doses are of one fraction or of the course",
+    "identity": "why one person has several patient numbers",
 }
 SCOPES = ("fraction", "course")
 STOPS = ("missing", "contradiction")
 SWAPPED = 0.98  # an effective dose this much below the physical one, where both are high, is the physical one
-PROTON_RBE = 1.1
 MODELS = ("nirs_mkm", "lem1", "constant")
 
 
 @dataclass(frozen=True)
 class Received:
-    """A folder that came: `patient` (None without one CT), `ion_plan`, its `fractions` (0: not known), `doses` as they came,
-    `files`, `checklist`, what the receiver `stated`."""
+    """A folder that came: `patient` (None without one CT or a phantom in words), `ion_plan`, its `fractions` (0: not known),
+    `doses` as they came, `files`, `checklist`, what the receiver `stated`."""
 
     patient: xr.Dataset | None
     ion_plan: IonPlan
@@ -71,6 +74,13 @@ class Received:
             "meterset_unit": "unit",
         }  # fmt: skip
         return self.ion_plan.beams[list(names)].rename(columns=names).set_index("beam")
+
+    @property
+    def image(self) -> xr.DataArray:
+        """What lies behind a dose: the CT, or the described phantom in HU of water-like matter."""
+        if self.patient is None:
+            raise IonrtError("no CT came, and no phantom was described")
+        return self.patient["ct"] if "ct" in self.patient else stamp(1000.0 * (self.patient["spr"] - 1.0), "ct")
 
     @property
     def synthetic(self) -> str | None:
@@ -125,7 +135,7 @@ class Received:
     def structures(self, target: str, *, spacing: float = 4.0) -> xr.DataArray:
         """Structures on a coarser grid; raises where the target is none of them."""
         self.require()
-        found = regrid(self.patient.drop_vars("ct"), spacing=spacing)["structures"]  # type: ignore[union-attr]
+        found = regrid(self.patient.drop_vars(["ct", "spr"], errors="ignore"), spacing=spacing)["structures"]  # type: ignore[union-attr]
         one_of(target, tuple(str(s) for s in found["structure"].values), what="target")
         return found
 
@@ -167,7 +177,15 @@ def _machine(ion_plan: IonPlan) -> dict[str, xr.Dataset] | None:
     return found if len(found) == 1 and max(apart) < 0.01 else None
 
 
-def receive(folder: str | Path, *, fractions: int | None = None, series: str | None = None, **stated: str) -> Received:
+def receive(
+    folder: str | Path,
+    *,
+    fractions: int | None = None,
+    series: str | None = None,
+    phantom: Mapping[str, Any] | None = None,
+    gantry: Mapping[int, float] | None = None,
+    **stated: str,
+) -> Received:
     """Read a received folder and say what came, what the user states, and what is missing.
 
     Parameters
@@ -175,8 +193,11 @@ def receive(folder: str | Path, *, fractions: int | None = None, series: str | N
     folder : CT, structure set, RT Ion Plan and doses of one patient.
     fractions : planned, where the plan does not say.
     series : UID of the planning CT where several came.
+    phantom : what the plan was computed on, where no CT came: {structure that came: stopping-power ratio}, or {name: {"spr",
+        "size": mm x, y, z of a box, "at": its middle (the isocentre)}}.
+    gantry : {beam number: degrees} their doses were computed with, where the beams were turned afterwards.
     stated : what the files do not say and the sender did: `dose_system`, `let_definition`, `calibration`, `machine`,
-        `dose_scope` ("fraction" or "course").
+        `dose_scope` ("fraction" or "course"), `identity` (of objects with several patient numbers).
 
     Returns
     -------
@@ -185,8 +206,8 @@ def receive(folder: str | Path, *, fractions: int | None = None, series: str | N
     Raises
     ------
     IonrtError
-        A folder without one RT Ion Plan, a plan without spots, a CT that cannot be read, an unknown statement. Everything else
-        that is wrong stands in the checklist.
+        A folder without one RT Ion Plan, a plan without spots, a CT that cannot be read, an unknown statement, a phantom that
+        cannot be drawn or beside a CT. Everything else that is wrong stands in the checklist.
     """
     for key in stated:
         one_of(key, tuple(ASKED), what="receive: statement")
@@ -200,17 +221,22 @@ def receive(folder: str | Path, *, fractions: int | None = None, series: str | N
     number = ion_plan.fractions or fractions or 0
     rows = files[files["kind"] == "RTDOSE"].sort_values("summation", ascending=False)
     doses = tuple(read_dose(path).assign_attrs(beam=beam) for path, beam in zip(rows["path"], rows["beam"], strict=True))
-    patient, place = _place(folder, files, ion_plan, series)
+    turned: Rows = {}
+    if gantry:
+        ion_plan, turned = _turned(ion_plan, gantry)
+    patient, place = _phantom(phantom, ion_plan, files) if phantom else _place(folder, files, ion_plan, series)
     listed = (
         {"plan": (f"{ion_plan.label}: {len(ion_plan.beams)} beams, {len(ion_plan.spots)} spots", "ok")}
-        | _people(files)
+        | turned
+        | _people(files, stated)
         | place
         | {"fractions": (str(number), "ok") if number else ("not in the plan; state fractions=", "missing")}
         | _doses(ion_plan, plan, rows, doses, stated)
     )
     named = ", ".join(sorted(set(ion_plan.beams["machine"]) - {""}))
     unknown = f"the plan names {named or 'none'}, of which there are no beams here: {ASKED['machine']}"
-    listed |= {"calibration": _item("calibration", "", stated), "machine": _item("machine", "", stated, unknown)}
+    ratios = "not needed: the phantom is described by stopping-power ratios" if phantom else ""
+    listed |= {"calibration": _item("calibration", ratios, stated), "machine": _item("machine", "", stated, unknown)}
     table = pd.DataFrame([(k, *v) for k, v in listed.items()], columns=["item", "found", "status"]).set_index("item")
     table = table[["status", "found"]]
     return Received(patient, ion_plan, number, doses, files, table, stated)
@@ -225,12 +251,43 @@ def _item(key: str, found: str, stated: Mapping[str, str], missing: str = "") ->
     return (found, "ok") if found else (missing or f"not in the files: {ASKED[key]}", "missing")
 
 
-def _people(files: pd.DataFrame) -> Rows:
+def _turned(ion_plan: IonPlan, gantry: Mapping[int, float]) -> tuple[IonPlan, Rows]:
+    """The plan with the gantry angles that the receiver states, and the row that says so."""
+    beams = ion_plan.beams.copy()
+    for number, angle in gantry.items():
+        one_of(str(number), tuple(beams["beam"].astype(str)), what="receive: gantry: beam")
+        if not isinstance(angle, (int, float)) or not -360.0 <= angle <= 360.0:
+            raise IonrtError(f"receive: gantry: expected degrees for beam {number}, got {angle!r}")
+    said = {str(k): float(v) for k, v in gantry.items()}
+    before = beams["gantry_angle"]
+    beams["gantry_angle"] = [said.get(str(n), a) for n, a in zip(beams["beam"], before, strict=True)]
+    pairs = zip(beams["beam"], beams["gantry_angle"], before, strict=True)
+    words = "; ".join(f"beam {n} from {a:g} degrees, {b:g} in the file" for n, a, b in pairs if str(n) in said)
+    return replace(ion_plan, beams=beams), {"gantry": (f"{words} (stated by the receiver)", "stated")}
+
+
+def _phantom(parts: Mapping[str, Any], ion_plan: IonPlan, files: pd.DataFrame) -> tuple[xr.Dataset | None, Rows]:
+    """The phantom in words, drawn, and the rows that say so."""
+    if (files["kind"] == "CT").any():
+        raise IonrtError("receive: a CT came; a phantom in words is for folders without one")
+    patient = described(parts, ion_plan, files)
+    made = ", ".join(f"{k} {v['spr'] if isinstance(v, Mapping) else v:g}" for k, v in parts.items()
+                     if not isinstance(v, Mapping) or v.get("spr") is not None)  # fmt: skip
+    ct = (
+        f"none came; computed on a phantom in words, stopping-power ratio {made}, else air (stated by the receiver)",
+        "stated",
+    )
+    return patient, {"CT": ct, "structures": (str(patient.sizes["structure"]), "ok")}
+
+
+def _people(files: pd.DataFrame, stated: Mapping[str, str]) -> Rows:
     """Objects of several patients, by their kinds: the table stands on a page that shows no patient numbers."""
     people = [" and ".join(sorted(set(part["kind"]))) for _, part in files.groupby("patient")]
     if len(people) == 1:
         return {}
-    why = "separate them, or correct the number if it is one person"
+    if "identity" in stated:
+        return {"patient": (f"{len(people)} patient numbers: {stated['identity']} (stated by the receiver)", "stated")}
+    why = "separate them, or correct the number if it is one person, or state why: identity="
     return {"patient": (f"objects of {len(people)} patients ({'; '.join(people)}): {why}", "contradiction")}
 
 
