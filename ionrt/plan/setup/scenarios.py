@@ -79,7 +79,7 @@ def _shift(given: Sequence[float], what: str) -> Shift:
     return values
 
 
-NOMINAL = Scenario()
+NOMINAL: Scenario = Scenario()
 
 
 def _sigma(value: float | Sequence[float], what: str) -> np.ndarray:
