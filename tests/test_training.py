@@ -23,8 +23,8 @@ from ionrt import training
 from ionrt.beam.physics import stopping
 from ionrt.biology import moments, specific, tissues
 from ionrt.rbe import systems
-from ionrt.training import TRACKS, engine, verdict
-from ionrt.training.exercise import CORE, MODULES, ROLES, exercises
+from ionrt.training import engine, verdict
+from ionrt.training.exercise import CORE, MODULES, ROLES, TRACKS, exercises
 
 ALL = exercises()
 NUMBERS = [e for e in ALL.values() if e.kind == "number"]
