@@ -448,7 +448,7 @@ def test_a_register_with_a_gap_or_damage_stops_exports(tmp_path):
 
 
 def test_no_effect_moves_by_one_patient_as_far_as_by_its_noise():
-    """Whoever subtracts two summaries sees the patient's influence under sqrt(2) times this noise (decision 0091)."""
+    """The second wall: who has two summaries without a register sees the patient's influence under sqrt(2) times this noise."""
     tables = cohort.synthetic(500, 21)
     rows = cohort.endpoint_table(tables, "OS").dropna(subset=["ecog"]).reset_index(drop=True)
 
@@ -460,7 +460,9 @@ def test_no_effect_moves_by_one_patient_as_far_as_by_its_noise():
     moved = np.array([fit(rows.drop(index=i))["estimate"][0] - whole["estimate"][0] for i in who])
     noisy = [new_site(tables, i, effects=whole)["effects"][0] for i in range(25)]
     noise = np.std([e["estimate"] for e in noisy])
-    assert np.abs(moved).mean() < 0.25 * noise and np.abs(moved).max() < 1.5 * noise
+    assert (
+        np.abs(moved).mean() < 0.4 * noise and np.abs(moved).max() < 3 * noise
+    )  # mean and largest influence; 1.5 se / sqrt(events)
     assert np.mean([e["se"] for e in noisy]) > whole["se"][0]
 
 

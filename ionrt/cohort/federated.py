@@ -26,7 +26,7 @@ from ionrt.quantities import IonrtError
 
 EFFECT_COLUMNS = ("term", "estimate", "se", "n", "events")
 SPREAD = 0.6  # standard deviation of the noise of counts of events, in `min_cell` patients
-INFLUENCE = 0.3  # that of effects, in `min_cell` times se / sqrt(events); one patient moves an effect by 0.4 of that on average
+INFLUENCE = 0.15  # that of effects, in `min_cell` times se / sqrt(events); one patient moves an effect by a quarter of it
 LIMIT = 0.4  # mean of what a count has to have above `min_cell`
 
 
