@@ -117,7 +117,7 @@ def test_faults_of_the_pages_are_named(copy):
 def test_what_is_there():
     """Counts of a second reading by hand; the schedule without fractions is no schedule."""
     sizes = {t: len(getattr(FACTS, t)) for t in ("schedules", "constraints", "toxicity", "trials")}
-    assert sizes == {"schedules": 51, "constraints": 63, "toxicity": 25, "trials": 20}
+    assert sizes == {"schedules": 51, "constraints": 63, "toxicity": 27, "trials": 20}
     assert (FACTS.schedules["basis"] == "stated").sum() == 2
     assert FACTS.constraints["kind"].value_counts().to_dict() == {
         "cut_off": 28,
@@ -298,7 +298,7 @@ def test_small_numbers_and_the_stand_in_system_stand_in_the_banner():
 
 
 def test_limits_of_a_received_plan_are_held_in_each_system_alone():
-    """Their dose (40 Gy in their system) and the recomputed field (RBE-1.1, 17.6 Gy) at equal fractions only; organs by name."""
+    """Their dose (40 Gy in their system), the recomputed field (RBE-1.1, 17.6 Gy), at equal fractions only; organs by name."""
     at = {d: 4.0 * np.arange(4) for d in "zyx"}
     flat = xr.DataArray(np.ones((4, 4, 4), np.float32), dims=("z", "y", "x"), coords=at)
     structures = xr.concat([flat, flat, flat], dim="structure").assign_coords(structure=["brain stem", "Parotid_L", "CTV"])
@@ -318,6 +318,7 @@ def test_limits_of_a_received_plan_are_held_in_each_system_alone():
         ("RBE-1.1", "Brainstem", 12.0): ("–", "–", "theirs: other dose system (RBE-1.1); here: other fractionation (12)"),
         ("RBE-1.1", "Rectum", 16.0): ("–", "–", "theirs: other dose system (RBE-1.1); here: no Rectum drawn"),
     }
+    keys = ("system", "organ", "fractions")
     keys = ("system", "organ", "fractions")
     rows = pd.DataFrame([one | dict(zip(keys, k, strict=True)) for k in asked]).rename("row {}".format)
     for key, row in zip(asked, rows.index, strict=True):
