@@ -6,6 +6,7 @@ same everywhere. A row is at risk on (start, stop].
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -64,6 +65,17 @@ def product_limit(table: RiskTable) -> tuple[np.ndarray, np.ndarray]:
     se = survival * np.sqrt(np.cumsum(hazard_variance))
     se[survival == 0] = np.nan
     return survival, se
+
+
+def tell_emptied(table: RiskTable, label: object) -> None:
+    """Warns where late entry leaves nobody at risk for a while after an event: the estimate is then stuck at its end."""
+    gone = np.flatnonzero(table.at_risk - table.events <= 1e-12 * table.at_risk)
+    if len(gone) and (table.at_risk[gone[0] + 1 :] > 0).any():
+        warnings.warn(
+            f"stratum {label!r}: at {table.time[gone[0]]:g} everybody at risk has the event and others enter later: the"
+            " estimate cannot change from there on; let the curve begin where enough are at risk (df[df[time] > t])",
+            stacklevel=4,
+        )
 
 
 def _still_followed(table: RiskTable) -> np.ndarray:
@@ -146,6 +158,11 @@ def kaplan_meier(
         A column that is missing, has empty cells or holds what is no time or event code, an interval of length zero, weights
         that are all zero, an unknown scale.
 
+    Warns
+    -----
+    UserWarning
+        Late entry leaves nobody at risk for a while: the estimate is 0 from there on, whatever comes later.
+
     References
     ----------
     Kaplan and Meier 1958, doi:10.1080/01621459.1958.10501452; weighted variance: Xie and Liu 2005, doi:10.1002/sim.2174;
@@ -175,6 +192,7 @@ def _stratum_curve(
 ) -> pd.DataFrame:
     """The rows of one stratum of the Kaplan-Meier table."""
     table = risk_table(cols, rows)
+    tell_emptied(table, label)
     survival, se = product_limit(table)
     lower, upper = confidence_limits(survival, se, level=level, method=confidence)
     times = at if len(at) else np.unique(np.append(0.0, table.time))
@@ -316,6 +334,7 @@ def rmst(
 def _stratum_rmst(cols: SurvivalColumns, rows: np.ndarray, label: object, tau: float) -> dict[str, object]:
     """Area under one Kaplan-Meier curve and its standard error."""
     table = risk_table(cols, rows)
+    tell_emptied(table, label)
     survival, _ = product_limit(table)
     if tau > table.time[-1] and survival[-1] > 0:
         raise IonrtError(
