@@ -108,6 +108,14 @@ def content_hash(*parts: object) -> str:
     return digest.hexdigest()[:16]
 
 
+def sources(place: Path) -> Iterator[object]:
+    """Names and contents of the code and tables of a folder, or of one file, in order: what a cache key of results takes."""
+    found = sorted(p for p in place.rglob("*") if p.suffix in (".py", ".csv", ".toml")) if place.is_dir() else [place]
+    for path in found:
+        yield path.relative_to(place).as_posix()
+        yield path.read_bytes()
+
+
 def cache_folder(name: str) -> Path:
     """The folder of that name among what ionrt keeps on disk: in $IONRT_CACHE or the user's cache directory.
 

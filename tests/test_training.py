@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import training_answers
+import training_by_hand
+import xarray as xr
 from training_injected import BOOKS, REFUSED, asked, solution, typed
 
 import ionrt
@@ -26,7 +28,6 @@ from ionrt.training.exercise import CORE, MODULES, ROLES, exercises
 
 ALL = exercises()
 NUMBERS = [e for e in ALL.values() if e.kind == "number"]
-BY_HAND = {"T07.3", "T10.1"}  # read off the question
 
 
 def _carbon():
@@ -59,8 +60,32 @@ def test_a_slip_is_what_its_sentence_says(name, value):
     assert abs(computed - value) <= slip.tolerance, f"{name}: {computed:.5g} computed, {value:g} in the slip"
 
 
-def test_every_number_is_computed_or_named():
-    assert {e.name for e in NUMBERS} == set(training_answers.ANSWERS) | BY_HAND
+@pytest.mark.parametrize("name", training_by_hand.ANSWERS)
+def test_expected_is_what_another_calculation_gives(name):
+    one, computed = ALL[name], training_by_hand.ANSWERS[name]()
+    assert abs(computed - one.expected) <= one.tolerance / 2, (
+        f"{name}: {computed:.5g} by hand, {one.expected:g} in the exercise"
+    )
+
+
+@pytest.mark.parametrize(("percent", "distance", "low", "high"), [(3.0, 3.0, 98.0, 100.0), (2.0, 2.0, 0.0, 75.0)])
+def test_the_gamma_question_is_about_what_gamma_does(percent, distance, low, high):
+    """T14.1: a shift of 3 mm is forgiven by 3 %/3 mm nearly everywhere and not by 2 %/2 mm, here and by ionrt's own gamma."""
+    x, flat = np.arange(-48.0, 49.0), [0.0, 1.0]
+    right, shifted = (
+        xr.DataArray(
+            np.exp(-((x - s) ** 2) / 288.0) * np.ones((2, 2, 1)), {"z": flat, "y": flat, "x": x}, ("z", "y", "x"), "dose"
+        )
+        for s in (0.0, 3.0)
+    )
+    found = ionrt.gamma(right, shifted, dose_percent=percent, distance_mm=distance, interpolation=10).values
+    share = 100 * (found[np.isfinite(found)] <= 1 + 1e-6).mean()
+    by_hand = training_by_hand.gamma_share(percent, distance)
+    assert low <= by_hand <= high and share == pytest.approx(by_hand, abs=1.5)
+
+
+def test_every_number_is_computed():
+    assert {e.name for e in NUMBERS} == set(training_answers.ANSWERS) | set(training_by_hand.ANSWERS)
 
 
 @pytest.mark.parametrize("one", ALL.values(), ids=list(ALL))
