@@ -154,9 +154,10 @@ def stratum_codes(df: pd.DataFrame, by: Names) -> tuple[np.ndarray, list]:
 
 def check_labels(labels: pd.Series, column: str) -> None:
     """Labels that differ by space around them or by capitals only are one level written in two ways."""
-    texts = [v for v in labels.unique() if isinstance(v, str)]
+    if pd.api.types.is_numeric_dtype(labels):
+        return
     plain: dict[str, str] = {}
-    for text in texts:
+    for text in dict.fromkeys(v for v in labels if isinstance(v, str)):
         if (first := plain.setdefault(text.strip().casefold(), text)) != text:
             raise IonrtError(
                 f"column {column!r}: labels {first!r} and {text!r} differ by space or capitals only; write one level in one way"

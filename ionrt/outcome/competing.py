@@ -10,7 +10,7 @@ from scipy import stats
 
 from ionrt.outcome.columns import Names, SurvivalColumns, check_level, stratum_rows, survival_columns, uncensored
 from ionrt.outcome.comparison import quadratic_form
-from ionrt.outcome.survival import at_risk_at, product_limit, risk_table, tell_emptied
+from ionrt.outcome.survival import at_risk_at, product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
 
 VARIANCES = ("delta", "aalen")
@@ -113,7 +113,6 @@ def _stratum_incidence(
     cols: SurvivalColumns, rows: np.ndarray, label: object, cause: int, at: np.ndarray, level: float, variance: str
 ) -> pd.DataFrame:
     """The rows of one stratum and cause."""
-    tell_emptied(risk_table(cols, rows), label)
     time, survival, curve, se, d = incidence(cols, rows, cause, variance)
     times = at if len(at) else np.unique(np.append(0.0, time))
     place = np.searchsorted(time, times, side="right")

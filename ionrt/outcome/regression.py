@@ -42,7 +42,11 @@ class Design:
 def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design:
     """The right-hand side of a formula as covariates; missing values raise, categories are coded against the first level."""
     text = formula.split("~", 1)[-1].strip()
-    for name in _columns_of(text, df):
+    try:
+        parsed = patsy.ModelDesc.from_formula(text)
+    except patsy.PatsyError as error:
+        raise IonrtError(f"formula {formula!r}: {str(error).splitlines()[0]}") from None
+    for name in _columns_of(parsed, df):
         if getattr(df[name].dtype, "kind", "") in "mM":
             numbers(df[name], f"formula {formula!r}, column {name!r}")
         check_labels(df[name], name)
@@ -51,7 +55,7 @@ def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design
                 f"formula {formula!r}: {rows(df, empty)} missing; impute them (ionrt.outcome.impute) or exclude those openly"
             )
     try:
-        matrix = patsy.dmatrix(text, df, NA_action=patsy.NAAction(NA_types=[]), return_type="matrix")
+        matrix = patsy.dmatrix(parsed, df, NA_action=patsy.NAAction(NA_types=[]), return_type="matrix")
     except (patsy.PatsyError, TypeError, ValueError, OverflowError) as error:
         raise IonrtError(f"formula {formula!r}: {str(error).splitlines()[0]}") from None
     info = matrix.design_info
@@ -73,12 +77,12 @@ def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design
     return Design(x[:, keep], names, terms)
 
 
-def _columns_of(text: str, df: pd.DataFrame) -> list[str]:
+def _columns_of(parsed: patsy.ModelDesc, df: pd.DataFrame) -> list[str]:
     """The columns that a formula uses: its names and what stands in Q(), but no functions."""
+    factors = {factor for term in parsed.rhs_termlist for factor in term.factors}
     try:
-        factors = {factor for term in patsy.ModelDesc.from_formula(text).rhs_termlist for factor in term.factors}
         nodes = [node for factor in factors for node in ast.walk(ast.parse(factor.code, mode="eval"))]
-    except (patsy.PatsyError, SyntaxError, AttributeError):
+    except SyntaxError:
         return []  # patsy says what is wrong
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
     quoted = [n.args[0].value for n in nodes if isinstance(n, ast.Call) and n.args and isinstance(n.args[0], ast.Constant)]
@@ -186,7 +190,7 @@ def regress(
     """Fit, and lay the result out as a table of terms; `estimated`: what estimated weights add to the residuals."""
     d = ready.design
     fit = hazards.newton(d.x, ready.weight, ready.sets, d.names, ties)
-    residuals = hazards.score_residuals(d.x, fit.beta, ready.weight, ready.sets, ties, estimated)
+    residuals = hazards.score_residuals(d.x, fit.beta, ready.weight, ready.sets, fit.swept, estimated)
     sandwich = hazards.cluster_covariance(residuals, fit.covariance, cluster)
     covariance = sandwich if robust else fit.covariance
     out = coefficient_table(d.names, fit.beta, covariance, level=level)

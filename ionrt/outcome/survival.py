@@ -6,7 +6,6 @@ same everywhere. A row is at risk on (start, stop].
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -67,15 +66,15 @@ def product_limit(table: RiskTable) -> tuple[np.ndarray, np.ndarray]:
     return survival, se
 
 
-def tell_emptied(table: RiskTable, label: object) -> None:
-    """Warns where late entry leaves nobody at risk for a while after an event: the estimate is then stuck at its end."""
-    gone = np.flatnonzero(table.at_risk - table.events <= 1e-12 * table.at_risk)
-    if len(gone) and (table.at_risk[gone[0] + 1 :] > 0).any():
-        warnings.warn(
-            f"stratum {label!r}: at {table.time[gone[0]]:g} everybody at risk has the event and others enter later: the"
-            " estimate cannot change from there on; let the curve begin where enough are at risk (df[df[time] > t])",
-            stacklevel=4,
-        )
+def emptied(cols: SurvivalColumns) -> dict[str, str]:
+    """A word for the result's attributes where late entry leaves nobody at risk for a while: the estimate is then stuck."""
+    said = []
+    for code, label in enumerate(cols.labels if np.isfinite(cols.start).any() else ()):
+        table = risk_table(cols, stratum_rows(cols, code))
+        gone = np.flatnonzero(table.at_risk - table.events <= 1e-12 * table.at_risk)
+        if len(gone) and (table.at_risk[gone[0] + 1 :] > 0).any():
+            said.append(f"stratum {label!r}: everybody at risk at {table.time[gone[0]]:g} had the event, others enter later")
+    return {"assumed": "; ".join(said) + ": the estimate cannot change from there on"} if said else {}
 
 
 def _still_followed(table: RiskTable) -> np.ndarray:
@@ -150,18 +149,14 @@ def kaplan_meier(
         previous row, `survival`, `se` (Greenwood), `lower`, `upper`; and per stratum, repeated in its rows: `n` patients,
         `n_events`, `median`, `median_lower`, `median_upper`, `follow_up` (median by the reverse Kaplan-Meier estimate). NaN:
         not
-        estimable (after the last follow-up, limits at 0 and 1).
+        estimable (after the last follow-up, limits at 0 and 1). ``attrs["assumed"]`` where late entry leaves nobody at risk for
+        a while: the estimate is 0 from there on, whatever comes later.
 
     Raises
     ------
     IonrtError
         A column that is missing, has empty cells or holds what is no time or event code, an interval of length zero, weights
         that are all zero, an unknown scale.
-
-    Warns
-    -----
-    UserWarning
-        Late entry leaves nobody at risk for a while: the estimate is 0 from there on, whatever comes later.
 
     References
     ----------
@@ -184,7 +179,9 @@ def kaplan_meier(
         for code, label in enumerate(cols.labels)
     ]
     out = pd.concat(parts, ignore_index=True)
-    return out if weights else out.astype(dict.fromkeys(["at_risk", "events", "censored"], int))
+    out = out if weights else out.astype(dict.fromkeys(["at_risk", "events", "censored"], int))
+    out.attrs = emptied(cols)
+    return out
 
 
 def _stratum_curve(
@@ -192,7 +189,6 @@ def _stratum_curve(
 ) -> pd.DataFrame:
     """The rows of one stratum of the Kaplan-Meier table."""
     table = risk_table(cols, rows)
-    tell_emptied(table, label)
     survival, se = product_limit(table)
     lower, upper = confidence_limits(survival, se, level=level, method=confidence)
     times = at if len(at) else np.unique(np.append(0.0, table.time))
@@ -328,13 +324,14 @@ def rmst(
         "p": 2 * stats.norm.sf(np.abs(difference) / se.where(se > 0)),
     }
     first = np.arange(len(out)) == 0
-    return out.assign(**{name: np.where(first, np.nan, value) for name, value in columns.items()})
+    out = out.assign(**{name: np.where(first, np.nan, value) for name, value in columns.items()})
+    out.attrs = emptied(cols)
+    return out
 
 
 def _stratum_rmst(cols: SurvivalColumns, rows: np.ndarray, label: object, tau: float) -> dict[str, object]:
     """Area under one Kaplan-Meier curve and its standard error."""
     table = risk_table(cols, rows)
-    tell_emptied(table, label)
     survival, _ = product_limit(table)
     if tau > table.time[-1] and survival[-1] > 0:
         raise IonrtError(
