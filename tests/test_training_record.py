@@ -14,8 +14,8 @@ from training_injected import BOOKS, inject, solution
 
 from ionrt import IonrtError, report, training
 from ionrt.__main__ import main
-from ionrt.training import TRACKS, verdict
-from ionrt.training.exercise import MODULES, exercises
+from ionrt.training import verdict
+from ionrt.training.exercise import MODULES, TRACKS, exercises
 
 ALL = exercises()
 
