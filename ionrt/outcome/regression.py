@@ -85,7 +85,7 @@ def _columns_of(parsed: patsy.ModelDesc, df: pd.DataFrame) -> list[str]:
     except SyntaxError:
         return []  # patsy says what is wrong
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    quoted = [n.args[0].value for n in nodes if isinstance(n, ast.Call) and n.args and isinstance(n.args[0], ast.Constant)]
+    quoted = [str(n.args[0].value) for n in nodes if isinstance(n, ast.Call) and n.args and isinstance(n.args[0], ast.Constant)]
     named = [node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in called]
     return [name for name in dict.fromkeys([*named, *quoted]) if name in df.columns]
 
