@@ -24,6 +24,18 @@ def opentps(path):
     return {"version": version("opentps-core"), "spots": rows, "beams": beams, "fractions": plan.numberOfFractionsPlanned}
 
 
+def opentps_registration(path):
+    """Spatial Registration: matrix of fixed to moving points; Deformable: displacement (x, y, z, component), origin, spacing."""
+    from opentps.core.io.dicomIO import readDicomRigidTransform, readDicomVectorField
+    from pydicom import dcmread
+
+    about = {"version": version("opentps-core")}
+    if "RegistrationSequence" in dcmread(path):
+        return about | {"matrix": readDicomRigidTransform(path).tformMatrix}
+    field = readDicomVectorField(path)
+    return about | {"displacement": field.imageArray, "origin": field.origin, "spacing": field.spacing}
+
+
 def fredtools(path):
     """Spots of any ion plan; every second control point has no weights."""
     import fredtools as ft

@@ -19,6 +19,7 @@ from ionrt.quantities import IonrtError
 
 DIMS = ("z", "y", "x")
 SURFACE = 2.0  # mm: grid on which surfaces are compared
+GAMMA = {"dose_percent": 3.0, "distance_mm": 3.0, "threshold_percent": 10.0}  # of the planned maximum, mm, lowest dose
 
 
 def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Sequence[str]) -> pd.DataFrame:
@@ -104,7 +105,8 @@ def measure(
     Returns
     -------
     Mapping: ``centroid`` [mm], ``volume`` [%, size of the change], ``depth_median`` and ``depth_95`` [mm, worst beam]; with
-    dose also ``V95`` [%], ``D98_loss`` [% of the prescription], ``L98_loss`` [%], ``D0.03cc <organ>`` [Gy (RBE)] and
+    dose also ``V95`` [%], ``D98_loss`` [% of the prescription], ``L98_loss`` [%], ``gamma`` (3 % of the maximum and 3 mm, voxels
+    above 10 % of it that pass, RBE-weighted dose, both in the planning frame) [%], ``D0.03cc <organ>`` [Gy (RBE)] and
     ``D0.03cc rise <organ>`` [% of the prescription].
 
     Raises
@@ -131,11 +133,19 @@ def measure(
         "V95": float(at[1].loc[target, f"V{0.95 * dose:g}"]),
         "D98_loss": 100.0 * float(d98[0] - d98[1]) / dose,
         "L98_loss": 100.0 * float(1.0 - l98[1] / l98[0]),
+        "gamma": gamma_passed(planned["rbe_dose"], field["rbe_dose"]),
     }
     for organ in organs:
         hot = [float(evaluate.dose_at_volume(m["rbe_dose"], s.sel(structure=[organ]), cc=0.03)[0]) for m, s in sides]
         out |= {f"D0.03cc {organ}": hot[1], f"D0.03cc rise {organ}": 100.0 * (hot[1] - hot[0]) / dose}
     return out
+
+
+def gamma_passed(planned: xr.DataArray, delivered: xr.DataArray) -> float:
+    """Share [%] of the voxels of a planned dose that find the day's dose within `GAMMA`; NaN where none is above the threshold."""
+    index = evaluate.gamma(planned, delivered, **GAMMA).values
+    known = index[np.isfinite(index)]
+    return 100.0 * float((known <= 1.0).mean()) if known.size else np.nan
 
 
 def _structures(patient: xr.Dataset, names: Sequence[str]) -> xr.DataArray:
