@@ -25,7 +25,7 @@ def opentps(path):
 
 
 def opentps_registration(path):
-    """Spatial Registration: matrix of fixed to moving points; Deformable: displacement (x, y, z, component), origin, spacing."""
+    """Matrix of fixed to moving points, or displacement (x, y, z, component) with origin and spacing."""
     from opentps.core.io.dicomIO import readDicomRigidTransform, readDicomVectorField
     from pydicom import dcmread
 

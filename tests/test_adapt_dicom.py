@@ -296,7 +296,10 @@ def test_opentps_reads_the_same_points(pair, tmp_path, kind, backwards):
         check_points(way, lambda p: (found["matrix"] @ np.c_[p, np.ones(len(p))].T)[:3].T)
         return
     u = found["displacement"].astype(float)  # x, y, z
-    axes = [o + s * np.arange(n) for o, s, n in zip(found["origin"].astype(float), found["spacing"].astype(float), u.shape, strict=False)]
+    axes = [
+        o + s * np.arange(n)
+        for o, s, n in zip(found["origin"].astype(float), found["spacing"].astype(float), u.shape, strict=False)
+    ]
     check_points(way, lambda p: p + RegularGridInterpolator(axes, u)(p))
 
 

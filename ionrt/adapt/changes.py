@@ -12,6 +12,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from ionrt import evaluate
 from ionrt.adapt.depth import depth_change
 from ionrt.adapt.sampling import at_points, centres
+from ionrt.evaluate.gamma_index import pass_rate
 from ionrt.patient.geometry.structures import find_structure
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.geometry import Grid
@@ -33,7 +34,8 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
     Returns
     -------
     DataFrame, one row per structure: volume planned and that day [cm3], change [%], shift of the centroid (x, y, z, length)
-    [mm], distance of the surfaces (mean, 95 %, both ways) [mm].
+    [mm], distance of the surfaces (mean, 95 %, both ways) [mm]; ``contour`` says whose the day's is, "own" or "propagated": a
+    registration follows what has shrunk only in part (decision 0155).
 
     Raises
     ------
@@ -53,6 +55,7 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
             "centroid [mm]": float(np.linalg.norm(shift)),
             "surface mean [mm]": mean,
             "surface 95 % [mm]": high,
+            "contour": "propagated" if name in daily.attrs.get("propagated", ()) else "own",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("structure")
 
@@ -105,9 +108,8 @@ def measure(
     Returns
     -------
     Mapping: ``centroid`` [mm], ``volume`` [%, size of the change], ``depth_median`` and ``depth_95`` [mm, worst beam]; with
-    dose also ``V95`` [%], ``D98_loss`` [% of the prescription], ``L98_loss`` [%], ``gamma`` (3 % of the maximum and 3 mm, voxels
-    above 10 % of it that pass, RBE-weighted dose, both in the planning frame) [%], ``D0.03cc <organ>`` [Gy (RBE)] and
-    ``D0.03cc rise <organ>`` [% of the prescription].
+    dose also ``V95`` [%], ``D98_loss`` [% of the prescription], ``L98_loss`` [%], ``gamma`` (of `gamma_passed`) [%],
+    ``D0.03cc <organ>`` [Gy (RBE)] and ``D0.03cc rise <organ>`` [% of the prescription].
 
     Raises
     ------
@@ -142,10 +144,8 @@ def measure(
 
 
 def gamma_passed(planned: xr.DataArray, delivered: xr.DataArray) -> float:
-    """Share [%] of the voxels of a planned dose that find the day's dose within `GAMMA`; NaN where none is above the threshold."""
-    index = evaluate.gamma(planned, delivered, **GAMMA).values
-    known = index[np.isfinite(index)]
-    return 100.0 * float((known <= 1.0).mean()) if known.size else np.nan
+    """Share [%] of the voxels of a planned dose above 10 % of its maximum that find the day's within 3 % of it and 3 mm."""
+    return 100.0 * float(pass_rate(evaluate.gamma(planned, delivered, **GAMMA)))
 
 
 def _structures(patient: xr.Dataset, names: Sequence[str]) -> xr.DataArray:

@@ -1,4 +1,4 @@
-"""A displacement that bends no faster than tissue does: Gauss-Newton steps on the HU difference, for a Gaussian-smoothed field."""
+"""A displacement that is smooth by what it is made of: Gauss-Newton steps on the HU difference for a blurred field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STIFFNESS = 3e-4  # of the unsmoothed field, beside the HU difference in units o
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 
-def smooth_displacement(fixed: np.ndarray, moving: np.ndarray, usable: np.ndarray, grid: Grid, length: float) -> np.ndarray:
+def smooth_displacement(fixed: np.ndarray, moving: np.ndarray, seen: np.ndarray, grid: Grid, length: float) -> np.ndarray:
     r"""The displacement :math:`u = G_\ell * z` that makes the moving image look like the fixed one.
 
     Least :math:`\sum_X w\,(M(X + u) - F(X))^2/\sigma^2 + \alpha \sum |z|^2` over z, :math:`w = 1/(1 + (M - F)^2/c^2)`. Where the
@@ -28,7 +28,7 @@ def smooth_displacement(fixed: np.ndarray, moving: np.ndarray, usable: np.ndarra
     Parameters
     ----------
     fixed, moving : HU (z, y, x) on `grid`.
-    usable : voxels that both images show; the others exert no force.
+    seen : voxels that both images show; the others exert no force.
     grid : of the images.
     length : standard deviation of the Gaussian G [mm].
 
@@ -48,11 +48,11 @@ def smooth_displacement(fixed: np.ndarray, moving: np.ndarray, usable: np.ndarra
         images = [smoothed(a, grid, blur) for a in (fixed, moving)]
         here = at + _finer(u, lattice, grid).reshape(3, -1).T
         pulled = at_points(np.ascontiguousarray(images[1], np.float32)[None], grid, here)[0].reshape(grid.shape)
-        seen = usable & np.isfinite(pulled)
-        pulled = np.where(seen, pulled, images[0])
+        there = seen & np.isfinite(pulled)
+        pulled = np.where(there, pulled, images[0])
         off = (pulled - images[0]).astype(np.float64)
         both = sum(0.5 * np.stack(np.gradient(a, *grid.spacing))[::-1] for a in (images[0], pulled))
-        weight = np.where(seen, 1.0 / (1.0 + (off / OUTLIER) ** 2) / NOISE**2, 0.0)
+        weight = np.where(there, 1.0 / (1.0 + (off / OUTLIER) ** 2) / NOISE**2, 0.0)
         pull = _blocks([weight * both[k] * off for k in range(3)])
         square = _blocks([weight * both[i] * both[j] for i, j in PAIRS])
         z = _solved(z, spread(_times(square, u) - pull), lambda x, s=square: spread(_times(s, spread(x))) + STIFFNESS * x)

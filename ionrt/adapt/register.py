@@ -201,10 +201,10 @@ def register_deformable(
     nearly = np.clip(at + rest, at[0], at[-1])
     u = rest + np.stack([resampled(one, box, box, nearly).ravel() for one in smooth], axis=1)
     total = _total(u.reshape(*box.shape, 3), box, base, start)
-    inside = resampled(body.astype(np.float32), home, box, outside=0.0).ravel() >= 0.5
+    inside = usable & (resampled(body.astype(np.float32), home, box, outside=0.0) >= 0.5)
     moved = resampled(pair[1], box, box, at + u, outside=window[0])
-    before, after = (float(np.abs(pair[0] - b).ravel()[inside].mean()) for b in (pair[1], moved))
-    if after > before:
+    before, after = (float(np.abs(pair[0] - b)[inside].mean()) if inside.any() else np.inf for b in (pair[1], moved))
+    if not after < 1.01 * before:  # equal days differ by noise
         raise IonrtError(
             f"register_deformable: the result is worse than its start ({before:.1f} to {after:.1f} HU in the body); check the"
             " two CTs"
@@ -213,8 +213,9 @@ def register_deformable(
         "hu_before": before,
         "hu_after": after,
         "settings": f"window {window}, smooth field of {smoothing:g} mm on HU smoothed by {IMAGE_SMOOTHING} mm, stiffness"
-        f" {STIFFNESS:g}; demons on the rest, level: (iterations, image smoothing in mm) {FINER}, displacement smoothing {VOXELS:g}"
-        f" voxels, threshold {THRESHOLD:g} HU; {EDGE:g} mm at the faces unused; gas filled: {fill_gas}, guided by {tuple(guide)}",
+        f" {STIFFNESS:g}; demons on the rest, level: (iterations, image smoothing in mm) {FINER}, displacement smoothing"
+        f" {VOXELS:g} voxels, threshold {THRESHOLD:g} HU; {EDGE:g} mm at the faces unused; gas filled: {fill_gas}, guided by"
+        f" {tuple(guide)}",
     }
     return field_transform(total, base.coords(), **about)
 
