@@ -19,28 +19,28 @@ STIFFNESS = 3e-4  # of the unsmoothed field, beside the HU difference in units o
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 
-def smooth_displacement(fixed: np.ndarray, moving: np.ndarray, seen: np.ndarray, grid: Grid, length: float) -> np.ndarray:
-    r"""The displacement :math:`u = G_\ell * z` that makes the moving image look like the fixed one.
+def smooth_displacement(fixed: np.ndarray, moving: np.ndarray, seen: np.ndarray, grid: Grid, sigma: float) -> np.ndarray:
+    r"""The displacement :math:`u = G_\sigma * z` that makes the moving image look like the fixed one.
 
-    Least :math:`\sum_X w\,(M(X + u) - F(X))^2/\sigma^2 + \alpha \sum |z|^2` over z, :math:`w = 1/(1 + (M - F)^2/c^2)`. Where the
-    images show nothing the field goes on as its surroundings demand and dies away within the length; noise bends it little.
+    Least :math:`\sum_X w\,(M(X + u) - F(X))^2/s^2 + \alpha \sum |z|^2` over z, :math:`w = 1/(1 + (M - F)^2/c^2)`. Where the
+    images show nothing the field goes on as its surroundings demand and dies away within sigma; noise bends it little.
 
     Parameters
     ----------
     fixed, moving : HU (z, y, x) on `grid`.
     seen : voxels that both images show; the others exert no force.
     grid : of the images.
-    length : standard deviation of the Gaussian G [mm].
+    sigma : standard deviation of the Gaussian G [mm].
 
     Returns
     -------
     (3, z, y, x) components x, y, z [mm].
     """
     lattice, at = coarser(grid, LATTICE), centres(grid)
-    sigma = [length / s for s in lattice.spacing]
+    steps = [sigma / s for s in lattice.spacing]
 
     def spread(x: np.ndarray) -> np.ndarray:
-        return np.stack([gaussian_filter(one, sigma, mode="reflect", truncate=3.0) for one in x])
+        return np.stack([gaussian_filter(one, steps, mode="reflect", truncate=3.0) for one in x])
 
     z = np.zeros((3, *lattice.shape))
     u = np.zeros_like(z)
