@@ -20,7 +20,6 @@ from ionrt.quantities import IonrtError
 
 DIMS = ("z", "y", "x")
 SURFACE = 2.0  # mm: grid on which surfaces are compared
-GAMMA = {"dose_percent": 3.0, "distance_mm": 3.0, "threshold_percent": 10.0}  # of the planned maximum, mm, lowest dose
 
 
 def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Sequence[str]) -> pd.DataFrame:
@@ -145,7 +144,7 @@ def measure(
 
 def gamma_passed(planned: xr.DataArray, delivered: xr.DataArray) -> float:
     """Share [%] of the voxels of a planned dose above 10 % of its maximum that find the day's within 3 % of it and 3 mm."""
-    return 100.0 * float(pass_rate(evaluate.gamma(planned, delivered, **GAMMA)))
+    return 100.0 * float(pass_rate(evaluate.gamma(planned, delivered, dose_percent=3.0, distance_mm=3.0)))
 
 
 def _structures(patient: xr.Dataset, names: Sequence[str]) -> xr.DataArray:

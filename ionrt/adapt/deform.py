@@ -51,11 +51,11 @@ def smooth_displacement(fixed: np.ndarray, moving: np.ndarray, seen: np.ndarray,
         there = seen & np.isfinite(pulled)
         pulled = np.where(there, pulled, images[0])
         off = (pulled - images[0]).astype(np.float64)
-        both = sum(0.5 * np.stack(np.gradient(a, *grid.spacing))[::-1] for a in (images[0], pulled))
+        both = np.stack(list(np.gradient(0.5 * (images[0] + pulled), *grid.spacing)))[::-1]
         weight = np.where(there, 1.0 / (1.0 + (off / OUTLIER) ** 2) / NOISE**2, 0.0)
         pull = _blocks([weight * both[k] * off for k in range(3)])
         square = _blocks([weight * both[i] * both[j] for i, j in PAIRS])
-        z = _solved(z, spread(_times(square, u) - pull), lambda x, s=square: spread(_times(s, spread(x))) + STIFFNESS * x)
+        z = _solved(z, spread(_times(square, u) - pull), lambda x: spread(_times(square, spread(x))) + STIFFNESS * x)  # noqa: B023
         u = spread(z)
     return _finer(u, lattice, grid)
 

@@ -195,7 +195,7 @@ def register_deformable(
     usable = (_inner(at, base) & _inner(placed, coarse[1][1])).reshape(box.shape)
     there_too = np.where(np.isfinite(there_too), there_too, here)  # no force where the daily CT ends
     pair = [np.clip(a, *window) for a in (here, there_too)]
-    smooth = smooth_displacement(*pair, usable, box, smoothing)
+    smooth = smooth_displacement(pair[0], pair[1], usable, box, smoothing)
     pulled = resampled(pair[1], box, box, at + smooth.reshape(3, -1).T, outside=np.nan)
     rest = _finer((pair[0], np.where(usable & np.isfinite(pulled), pulled, pair[0])), box)
     nearly = np.clip(at + rest, at[0], at[-1])
