@@ -1,5 +1,4 @@
 from .facts import load as load
-from .limits import limits_received as limits_received
 from .page import tables as tables
 from .plans import beside as beside
 from .plans import coverage as coverage

@@ -255,7 +255,7 @@ def _beam(
         notes.assume(f"beam {number}: {', '.join(hindered)}; the tables do not hold it, and no dose is computed from them")
     if widening := [word for keyword, word in WIDENING.items() if beam.integer(keyword, 0)]:
         notes.assume(f"beam {number}: {', '.join(widening)} in the beam; taken as part of the machine's base data", quiet=True)
-    _check_metersets(beam, number, layers, total, meterset, notes)
+    _check_metersets(beam, number, layers, total, group["meterset"], notes)
     snouts = [s.text("SnoutID") for s in beam.items("SnoutSequence")]
     gantry, couch = (first.number(k, low=-360.0, high=360.0) for k in ("GantryAngle", "PatientSupportAngle"))
     return {
