@@ -106,7 +106,8 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
         _execute(source, executed, chosen)
         _without_traces(executed, _folders(chosen, source))
         page.write_text(
-            to_html(executed, shown, how_made(source, {n: typed(chosen[n], shown[n]) for n in chosen})), encoding="utf-8"
+            to_html(executed, shown, how_made(source, {n: typed(chosen[n], shown[n]) for n in chosen}), _notes(source)),
+            encoding="utf-8",
         )
     write_index(target.parent)
     return Report(target.resolve(), kept.resolve())
@@ -154,6 +155,20 @@ def _parameters(source: Path) -> dict[str, Any]:
         if name in found:
             raise IonrtError(f"{source.name}: the cell tagged `parameters` gives {name!r} twice")
         found[name] = value
+    return found
+
+
+def _notes(source: Path) -> dict[str, str]:
+    """What stands behind each parameter in its cell: unit, choices, what an empty one means."""
+    cells = nbformat.read(source, as_version=4).cells
+    text = next(c.source for c in cells if "parameters" in c.metadata.get("tags", ()))
+    lines = text.splitlines()
+    found = {}
+    for node in ast.parse(text).body:
+        end = node.end_lineno or node.lineno
+        rest = lines[end - 1].encode()[node.end_col_offset or 0 :].decode()
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and rest.strip().startswith("#"):
+            found[node.targets[0].id] = rest.strip().removeprefix("#").strip()
     return found
 
 
@@ -286,10 +301,15 @@ def _page_outputs(cell: Any) -> list[Any]:
     return shown
 
 
-def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, str] | None = None) -> str:
+def to_html(
+    executed: Path,
+    parameters: Mapping[str, str],
+    made: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> str:
     """The page of an executed notebook, as text; raises if it would load anything from elsewhere.
 
-    `parameters` and `made`, what makes the page again, are listed at its end.
+    `parameters`, each with its note, and `made`, what makes the page again, are listed at its end.
     """
     book = nbformat.read(executed, as_version=4)
     _prepare(book)
@@ -300,7 +320,7 @@ def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, st
     body = NOTEBOOK.sub(r"\1", body)
     title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
-    page = _page(title, body, parameters, made or {})
+    page = _page(title, body, parameters, made or {}, notes)
     outside = external_resources(page)
     if outside:
         raise IonrtError(
@@ -364,17 +384,21 @@ def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
     return "default" if value is None or value == "" else str(value)
 
 
-def _rows(heading: str, values: Mapping[str, str]) -> str:
-    """A block of names and values at the end of a page; nothing where there are none."""
-    rows = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in values.items())
+def _rows(heading: str, values: Mapping[str, str], notes: Mapping[str, str] | None = None) -> str:
+    """A block of names and values at the end of a page, where there are notes with a third column; nothing for no values."""
+    cells = ([k, v, *([notes.get(k, "")] if notes else [])] for k, v in values.items())
+    words = ([html.escape(c).replace("`", "") for c in row] for row in cells)
+    rows = "".join(f"<tr><th scope='row'>{k}</th>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for k, *row in words)
     return f"<h2>{heading}</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
 
 
-def _page(title: str, body: str, parameters: Mapping[str, str], made: Mapping[str, str]) -> str:
+def _page(
+    title: str, body: str, parameters: Mapping[str, str], made: Mapping[str, str], notes: Mapping[str, str] | None = None
+) -> str:
     css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     day = datetime.date.today()
     today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
-    settings = _rows("How it was made", made) + _rows("Settings of this report", parameters)
+    settings = _rows("How it was made", made) + _rows("Settings of this report", parameters, notes)
     about = html.escape(f"{today}. {made.get('command', '')}", quote=True)
     plain = html.escape(re.sub(r"[*_`]", "", title))
     return f"""<!DOCTYPE html>
