@@ -100,6 +100,7 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     for name in parameters or {}:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
     chosen = {name: like(plain_value(value, name), defaults[name], name) for name, value in (parameters or {}).items()}
+    chosen = {name: _from_here(value, name, source) for name, value in chosen.items()}
     shown = {name: _shown(chosen.get(name, value), name, source, given=name in chosen) for name, value in defaults.items()}
     kept = target.with_suffix(".ipynb")
     with atomic(target) as page, atomic(kept) as executed:
@@ -233,6 +234,16 @@ def _is_path(value: Any, name: str, source: Path) -> bool:
         return Path(value).exists() or (source.parent / value).exists()
     except (OSError, ValueError):
         return False
+
+
+def _from_here(value: Any, name: str, source: Path) -> Any:
+    """A file or folder of the working folder by its whole path, as the notebook runs in its own folder."""
+    if isinstance(value, list):
+        return [_from_here(one, name, source) for one in value]
+    if not isinstance(value, str) or not value or (source.parent / value).exists():
+        return value
+    named = name.endswith(FOLDERS) or "/" in value or "\\" in value or Path(value).suffix in (".yaml", ".yml", ".csv")
+    return os.path.abspath(value) if named and Path(value).exists() else value
 
 
 def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:

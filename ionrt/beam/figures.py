@@ -184,8 +184,8 @@ def verdicts(sections: Iterable[Callable[[], Iterable[val.Line]]] = val.SECTIONS
                     "line": line.name,
                     "reference": _number(line.reference),
                     "ours": _number(line.ours),
-                    "difference": f"{line.measured:.2f}\N{NO-BREAK SPACE}{line.unit}",
-                    "target": f"{line.target:g}\N{NO-BREAK SPACE}{line.unit}",
+                    "difference": f"{line.measured:.2f}\N{NO-BREAK SPACE}{line.unit}".strip(),
+                    "target": f"{line.target:g}\N{NO-BREAK SPACE}{line.unit}".strip(),
                     "verdict": "pass" if line.reached else "MISS",
                 }
             )
@@ -253,7 +253,7 @@ def key_numbers() -> pd.DataFrame:
     for ion, energy in EXAMPLES.items():
         beam = example(ion)
         depth, dose = beam["depth"].values, beam["dose"].values
-        rows[ion] = {
+        rows[in_words(ion)] = {
             "energy [MeV/u]": energy,
             "peak at [mm]": depth[dose.argmax()],
             "peak to entrance": dose.max() / dose[depth < 10].mean(),

@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import LINE_DASHES, PANEL_COLOURS, Figure, panel, ticks
+from ionrt.plot.style import BARS, LINE_DASHES, PANEL_COLOURS, Figure, panel, ticks
 
 
 def _origin(origin: str) -> str:
@@ -91,7 +91,7 @@ def counts(table: pd.DataFrame, *, xlabel: str, origin: str, width: int = 760, c
         for i, value in enumerate(shown[name].to_numpy(float)[::-1]):
             low = i - 0.4 + 0.8 * (n - 1 - j) / n
             boxes += [(0.0, low, value, low + 0.72 / n)] if np.isfinite(value) else []
-        drawn.append(hv.Rectangles(boxes).opts(color=PANEL_COLOURS[1 + j % 7], line_alpha=0))
+        drawn.append(hv.Rectangles(boxes).opts(color=BARS[j % 6], line_color="#333333", line_width=0.6))
     layout = panel(
         frame_width=width - 240,
         frame_height=20 + 26 * len(shown),
@@ -100,7 +100,7 @@ def counts(table: pd.DataFrame, *, xlabel: str, origin: str, width: int = 760, c
         xlabel=xlabel,
         ylabel="",
     )
-    key = tuple((str(name), PANEL_COLOURS[1 + j % 7], "square") for j, name in enumerate(shown.columns))
+    key = tuple((str(name), BARS[j % 6], "square") for j, name in enumerate(shown.columns))
     order = f"Bars from top to bottom: {', '.join(name for name, *_ in key)}; without a bar: not shown."
     return Figure(hv.Overlay(drawn).opts(layout), f"{caption} {order} {_origin(origin)}".strip(), key=key)
 

@@ -30,6 +30,7 @@ LINE_DASHES = ("solid", "dashed", "dotdash", "dotted")
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
 STRUCTURE_COLOURS = ("#FFFFFF", "#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
 PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+BARS = ("#0072B2", "#E69F00", "#F0E442", "#56B4E9", "#D55E00", "#FFFFFF")  # with a dark rim; the first three part in grey
 ELEMENTS = {  # colour and dash of those that are no ions of ours; the dash tells in grey
     "hydrogen": (ION_COLOURS["p"], "1 3"), "lithium": ("#56B4E9", "10 4"), "beryllium": ("#E69F00", "5 3 1 3"),
     "boron": ("#999999", "3 2"), "nitrogen": ("#4B0082", "12 3 3 3"), "fluorine": ("#CC79A7", "6 2 1 2 1 2"),
@@ -102,7 +103,7 @@ def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     taken = {colour for colour, _ in found.values()}
     spare = [c for c in PANEL_COLOURS if c not in taken]  # black is in no element: one always is
     for i, name in enumerate(n for n in names if n not in found):
-        found[name] = (spare[i % len(spare)], LINE_DASHES[(i + i // len(spare)) % 4])
+        found[name] = (spare[i % len(spare)], LINE_DASHES[(i + (i // len(spare)) * (len(spare) % 4 == 0)) % 4])
     return {n: found[n] for n in names}
 
 
@@ -276,7 +277,7 @@ def ticks(low: float, high: float) -> list[tuple[float, str]]:
     kinds = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
     found = [[m * 10.0**k for k in decades for m in kind if low <= m * 10.0**k <= high] for kind in kinds]
     few = next((f for f in found[1:] if len(f) > 2), found[-1])
-    return [(v, f"{v:.4g}") for v in (few if len(few) <= 10 else found[0])]
+    return [(v, f"{v:.10g}") for v in (few if len(few) <= 10 else found[0])]
 
 
 def in_columns(drawn: list, columns: int) -> hv.Layout:

@@ -14,9 +14,10 @@ import pandas as pd
 from ionrt.plot.style import Figure
 
 GREY = " style='color: #697176; background: #f3f4f5'"  # 4.5 to 1 against its ground
+SHORT = " class='short'"  # stays in one line
 LIMIT = re.compile(r"\b(lower|upper)\b")  # limits are read beside their estimate, with its decimals
 NUMERAL = re.compile(r"([<>≤≥]?\s?[-+−]?\d[\d.]*(\s?%|\smm)?|–)?")
-HEADING = 18  # letters of a line in the head of a column
+HEADING = 18, 110  # letters of a line in the head of a column, and of all columns together
 
 
 class Html:
@@ -72,25 +73,26 @@ def _shown(value: Any, decimals: int, name: Any = "") -> str:
     return text
 
 
-def _head(name: Any) -> str:
+def _head(name: Any, columns: int) -> str:
     """The head of a column in short lines, a unit in one piece."""
     whole = re.sub(r"\[.*?\]|\(.*?\)", lambda unit: unit[0].replace(" ", "\N{NO-BREAK SPACE}"), str(name))
     return "<br>".join(
-        html.escape(line) for line in textwrap.wrap(whole, HEADING, break_long_words=False, break_on_hyphens=False)
+        html.escape(line)
+        for line in textwrap.wrap(
+            whole, max(8, min(HEADING[0], HEADING[1] // columns)), break_long_words=False, break_on_hyphens=False
+        )
     )
 
 
-def _row_heads(keys: list[Any], names: list[str]) -> tuple[str, list[str]]:
+def _row_heads(keys: list[Any]) -> list[str]:
     """Header cells of the index; of several levels, each in a column, repeated names left out."""
     split = [k if isinstance(k, tuple) else (k,) for k in keys]
-    corner = "".join(f"<th>{_head(n or '')}</th>" for n in names)
     cells = []
     for i, key in enumerate(split):
         same = [i > 0 and split[i - 1][: level + 1] == key[: level + 1] for level in range(len(key))]
-        cells.append(
-            "".join(f"<th scope='row'>{'' if s else html.escape(str(k))}</th>" for k, s in zip(key, same, strict=True))
-        )
-    return corner, cells
+        words = ["" if s else str(k) for k, s in zip(key, same, strict=True)]
+        cells.append("".join(f"<th scope='row'{SHORT * (len(w) < 25)}>{html.escape(w)}</th>" for w in words))
+    return cells
 
 
 def table(
@@ -126,12 +128,15 @@ def table(
     ('table', 'Target coverage; SYNTHETIC.')
     """
     counted = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
-    corner, heads = ("", [""] * len(frame)) if counted else _row_heads(list(frame.index), list(frame.index.names))
+    heads = [""] * len(frame) if counted else _row_heads(list(frame.index))
+    first = [] if counted else [str(n or "") for n in frame.index.names]
+    n = len(first) + len(frame.columns)
     words = {c for c in frame.columns if all(_is_text(v) for v in frame[c]) and any(frame[c])}
-    top = corner + "".join(f"<th scope='col' class='{'text' if c in words else ''}'>{_head(c)}</th>" for c in frame.columns)
+    top = "".join(f"<th>{_head(name, n)}</th>" for name in first)
+    top += "".join(f"<th scope='col' class='{'text' if c in words else ''}'>{_head(c, n)}</th>" for c in frame.columns)
     columns = _places(frame, digits)
     if decimals is not None:
-        columns = {c: decimals if n else 0 for c, n in columns.items()}
+        columns = {c: decimals if some else 0 for c, some in columns.items()}
     rows = []
     shades = [GREY if grey else "" for grey in ([False] * len(frame) if quiet is None else quiet)]
     for head, shade, (_, row) in zip(heads, shades, frame.iterrows(), strict=True):
@@ -139,7 +144,6 @@ def table(
         kinds = {c: "text" if c in words or _is_text(v) else "number" for c, v in row.items()}
         cells = "".join(f"<td class='{kinds[c]}'>{html.escape(_shown(v, places[c], c))}</td>" for c, v in row.items())
         rows.append(f"<tr{shade}>{head}{cells}</tr>")
-    names = [*frame.index.names, *frame.columns]
-    head = f"<thead><tr>{top}</tr></thead>" if any(str(n) for n in names if n) else ""
+    head = f"<thead><tr>{top}</tr></thead>" if any([*first, *map(str, frame.columns)]) else ""
     body = f"<table class='ionrt'>{head}<tbody>{''.join(rows)}</tbody></table>"
     return Figure(Html(body, frame.to_string()), caption, kind="table")

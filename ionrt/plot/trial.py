@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import LINE_DASHES, MARKERS, PANEL_COLOURS, Figure, in_columns, panel, sized, tidy
+from ionrt.plot.style import BARS, LINE_DASHES, MARKERS, PANEL_COLOURS, Figure, in_columns, panel, sized, tidy
 
 BAR_COLOURS = PANEL_COLOURS[1:]
 NOT_DATA = "SYNTHETIC: simulated, no patients."
@@ -40,7 +40,7 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
             left = np.arange(len(ticks)) - 0.4 + 0.8 * j / len(designs)
             high = 100.0 * part.loc[design, "selected"].to_numpy()
             boxes = [(x, 0.0, x + 0.72 / len(designs), y) for x, y in zip(left, high, strict=True)]
-            bars.append(hv.Rectangles(boxes).opts(color=BAR_COLOURS[j], line_alpha=0))
+            bars.append(hv.Rectangles(boxes).opts(color=BARS[j % 6], line_color="#333333", line_width=0.6))
         layout = panel(
             title=scenario,
             **frame,
@@ -53,7 +53,7 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
         drawn.append(hv.Overlay(bars).opts(layout))
     grid = in_columns(drawn, columns)
     text = f"{caption} Recommended level; bars from left to right: {', '.join(designs)}. Below each level its true toxicity."
-    key = tuple((design, colour, "square") for design, colour in zip(designs, BAR_COLOURS, strict=False))
+    key = tuple((design, colour, "square") for design, colour in zip(designs, BARS, strict=False))
     return Figure(grid, f"{text} {NOT_DATA}".strip(), key=key)
 
 
