@@ -17,8 +17,7 @@ from ionrt.beam import base_data
 from ionrt.compare import compare_ions, compare_options, open_patient
 from ionrt.ions import IONS
 from ionrt.patient import add_ellipsoid
-from ionrt.plan import DoseVolume, beam_set
-from ionrt.plan.setup.scenarios import scenarios_single
+from ionrt.plan import DoseVolume, beam_set, scenario_set
 
 MIXES = {"C": "C", "O": "O", "He + C": ("He", "C"), "C + O": ("C", "O"), "C + Ne": ("C", "Ne")}
 ANGLES = (140.0, 220.0)
@@ -57,7 +56,7 @@ def mixed_plans(spacing: float, minimum: float, weight: float) -> None:
         let_weight=weight,
         limits=LIMITS,
         spacing=spacing,
-        scenarios=scenarios_single(),
+        scenarios=scenario_set(),
         iterations=150,
     )
     pd.set_option("display.width", 200, "display.max_columns", 20)
@@ -85,7 +84,7 @@ def head_robust(folder: str, target: str, ions: list[str]) -> None:
     """The same plans judged under nine scenarios."""
     patient, start = open_patient(folder), now()
     options = {ion: beam_set(ion, (80.0, 180.0, 280.0)) for ion in ions}
-    found = compare_options(patient, options, target=target, spacing=3.0, scenarios=scenarios_single())
+    found = compare_options(patient, options, target=target, spacing=3.0, scenarios=scenario_set())
     print(f"judged under 9 scenarios: {used(start)}")
     print(found.target_table().round(1).to_string())
 

@@ -18,7 +18,7 @@ import numpy as np
 from ionrt.compare import Comparison, compare_robustness, open_patient
 from ionrt.compare.robustness import SPOT_MARGIN
 from ionrt.patient.geometry.margins import with_margin
-from ionrt.plan.setup.scenarios import scenarios_single
+from ionrt.plan import scenario_set
 from ionrt.plan.solve.assemble import make_problem
 
 REPEATS = 5
@@ -30,7 +30,7 @@ def per_evaluation(result: Comparison, name: str) -> str:
     one = result.plans[name]
     wanted, margin = one.plan, one.plan.margin - SPOT_MARGIN
     patient = with_margin(result.patient, result.target, margin=margin, name=f"{result.target} + {margin:.1f} mm")
-    scenarios = scenarios_single(range_shift=ERRORS[0], setup=ERRORS[1]) if name == "robust" else ()
+    scenarios = scenario_set(range_shift=ERRORS[0], setup=ERRORS[1]) if name == "robust" else ()
     problem = make_problem(patient, replace(wanted), one.influence, scenarios=scenarios)
     w = np.asarray(one.weights)
     problem.value_and_gradient(w)

@@ -39,7 +39,7 @@ def main(n_sim: int) -> None:
     designs = {
         "boin": trial.boin(0.25, n_max=30),
         "crm": trial.crm([0.12, 0.25, 0.38], 0.25, n_max=30),
-        "tite_crm": trial.tite_crm([0.12, 0.25, 0.38], 0.25, window=90, n_max=30),
+        "tite_crm": trial.crm([0.12, 0.25, 0.38], 0.25, window=90, n_max=30),
     }
     for name, design in designs.items():
         dose_finding(design, curve, n_sim=32)  # compile or load

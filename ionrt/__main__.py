@@ -136,15 +136,16 @@ def _init(chosen: argparse.Namespace) -> None:
 
 def _training(chosen: argparse.Namespace) -> None:
     from ionrt import training
+    from ionrt.training.exercise import TRACKS
 
     if chosen.action == "record":
-        one_of(chosen.track, tuple(training.TRACKS), what="--track")
+        one_of(chosen.track, tuple(TRACKS), what="--track")
         if len(chosen.place) > 1:
             raise IonrtError(f"training record takes one folder, got {', '.join(chosen.place)}")
         print("running the notebooks from scratch, about a quarter of a minute each")
         usual = ("notebooks/training", "training", ".")  # a terminal of JupyterLab opens in notebooks
         folder = chosen.place[0] if chosen.place else next((f for f in usual if any(Path(f).glob("T0*.ipynb"))), usual[0])
-        found = training.verdicts(folder, modules=training.TRACKS[chosen.track], progress=True)
+        found = training.verdicts(folder, modules=TRACKS[chosen.track], progress=True)
         print(f"record    {chosen.out}  (hash {training.record(found, chosen.out, track=chosen.track)})")
     elif chosen.action == "summary":
         print(training.summary(chosen.place).round(2).to_string())

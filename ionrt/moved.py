@@ -14,7 +14,7 @@ MOVED = {
     },
     "biology": {
         "biology.track": "KieferChatterjee",
-        "biology.tissues": "Mkm Osmk Osmk21 Osmk23 Smk get_tissue saturation_z0",
+        "biology.tissues": "Lem1 Mkm Osmk Osmk21 Osmk23 Smk get_tissue saturation_z0",
         "biology.specific": "closure single_event_dose",
         "biology.moments": "let_table moment_tables",
         "biology.oxygen": "osmk21_resistance osmk23_at",
@@ -22,7 +22,9 @@ MOVED = {
     "cohort": {
         "cohort.exchange": "CONVERSIONS select",
         "cohort.schema": "CohortError dictionary",
+        "cohort.adtte": "from_adtte to_adtte",
         "cohort.analysis": "metric_table",
+        "cohort.redcap": "from_redcap to_redcap",
     },
     "compare": {
         "ions": "ION_NAMES",
@@ -32,6 +34,9 @@ MOVED = {
         "evaluate.bands": "error_parts",
         "evaluate.histograms": "mean_value",
         "evaluate.gamma_index": "pass_rate",
+    },
+    "outcome": {
+        "outcome.toxicity": "actuarial_toxicity crude_rate",
     },
     "patient": {
         "patient.ionplan": "IonPlan",
@@ -48,7 +53,7 @@ MOVED = {
         "plan.mixture": "course join_influences spot_table",
         "plan.setup.objectives": "default_objectives make_robust",
         "plan.fields": "scenario_field",
-        "plan.setup.scenarios": "scenarios_random",
+        "plan.setup.scenarios": "NOMINAL scenarios_grid scenarios_random scenarios_single",
         "plan.setup.raytrace": "wepl",
     },
     "plot": {
@@ -70,7 +75,7 @@ MOVED = {
         "trial.operating": "dose_finding",
         "trial.survival_design": "dropout_hazard event_probability freedman hazard logrank_drift time_of_events",
         "trial.rates": "exact_rejection farrington_manning",
-        "trial.continual_reassessment": "indifference_skeleton",
+        "trial.continual_reassessment": "indifference_skeleton tite_crm",
         "trial.fixed_time": "survival_rate",
         "trial.phase2": "two_stage_ci",
     },

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from ionrt import IonrtError, cohort
+from ionrt.cohort import adtte, redcap
 from ionrt.cohort.doors import decimal_comma, numbers, read_json, read_table
 from ionrt.cohort.schema import CohortError, dictionary
 
@@ -226,10 +227,10 @@ def mutate_frame(rng, frame):
 
 
 def test_mutated_adtte_is_refused_or_right():
-    whole = cohort.to_adtte(cohort.synthetic(30, 7), study="S").astype(str)
+    whole = adtte.to_adtte(cohort.synthetic(30, 7), study="S").astype(str)
 
     def attempt(rng):
-        event = cohort.from_adtte(mutate_frame(rng, whole))
+        event = adtte.from_adtte(mutate_frame(rng, whole))
         if not (event["day"].between(0, 36500).all() and event["code"].isin([0, 1, 2]).all()):
             return "day or code absurd"
         return "pid empty" if event["pid"].isna().any() else ""
@@ -238,10 +239,10 @@ def test_mutated_adtte_is_refused_or_right():
 
 
 def test_mutated_redcap_dictionaries_are_refused_or_checks():
-    whole = cohort.to_redcap()
+    whole = redcap.to_redcap()
 
     def attempt(rng):
-        read = cohort.from_redcap(mutate_frame(rng, whole))
+        read = redcap.from_redcap(mutate_frame(rng, whole))
         for table in read["tables"].values():
             for rules in table["columns"].values():
                 if rules["type"] not in ("int", "float", "str") or not all(

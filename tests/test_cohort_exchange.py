@@ -8,7 +8,9 @@ import pytest
 
 import ionrt
 from ionrt import cohort
+from ionrt.cohort.adtte import from_adtte, to_adtte
 from ionrt.cohort.analysis import metric_table
+from ionrt.cohort.redcap import from_redcap, to_redcap
 from ionrt.cohort.schema import CohortError, dictionary
 
 ZHANG = "LEM_I to NIRS_MMKM, Zhang 2020"
@@ -195,17 +197,17 @@ def test_leaving_out_the_gap_leaves_the_hazard_unbiased():
 
 def test_adtte_cnsr_zero_is_the_event_both_ways():
     tables = cohort.synthetic(200, 4, indication="pancreas")
-    adtte = cohort.to_adtte(tables, study="TEST")
+    adtte = to_adtte(tables, study="TEST")
     code = tables["event"]["code"].to_numpy()
     assert set(code) == {0, 1, 2}
     assert (adtte["CNSR"].to_numpy() == np.select([code == 1, code == 0], [0, 1], 2)).all()
-    back = cohort.from_adtte(adtte)
+    back = from_adtte(adtte)
     pd.testing.assert_frame_equal(
         back[["pid", "endpoint", "day", "code", "cause"]],
         tables["event"][["pid", "endpoint", "day", "code", "cause"]],
         check_dtype=False,
     )
-    again = cohort.to_adtte(tables | {"event": back}, study="TEST")
+    again = to_adtte(tables | {"event": back}, study="TEST")
     pd.testing.assert_frame_equal(again, adtte, check_dtype=False)
 
 
@@ -214,15 +216,15 @@ def test_adtte_from_elsewhere():
         {"USUBJID": ["a1", "a2", "a3"], "PARAMCD": "OS", "AVAL": [12, 24, 1.5], "CNSR": [0, 1, 4], "AVALU": "MONTHS"}
     )
     adtte["EVNTDESC"] = ["DEATH", "ALIVE", "WITHDRAWN"]
-    event = cohort.from_adtte(adtte)
+    event = from_adtte(adtte)
     assert event["code"].tolist() == [1, 0, 0]
     assert event["day"].tolist() == [365, 730, 46]
     assert event["cause"].tolist() == ["DEATH", "ALIVE", "WITHDRAWN"]
     for column, value in (("AVALU", "FORTNIGHTS"), ("PARAMCD", "XX"), ("CNSR", -1), ("CNSR", None)):
         with pytest.raises(ionrt.IonrtError, match=column):
-            cohort.from_adtte(adtte.assign(**{column: value}))
+            from_adtte(adtte.assign(**{column: value}))
     with pytest.raises(ionrt.IonrtError, match="CNSR"):
-        cohort.from_adtte(adtte.drop(columns="CNSR"))
+        from_adtte(adtte.drop(columns="CNSR"))
 
 
 def test_what_competes_is_said_never_guessed(tmp_path):
@@ -232,11 +234,11 @@ def test_what_competes_is_said_never_guessed(tmp_path):
     adtte["EVNTDESC"] = ["PROGRESSION", "LAST VISIT", "NEW THERAPY", "Competing event: death"]
     adtte["SRCDOM"], adtte["TRTP"] = "AE", "A"  # the domain a row comes from is no centre
     adtte.to_csv(tmp_path / "adtte.csv", index=False, sep=";")
-    event = cohort.from_adtte(tmp_path / "adtte.csv")
+    event = from_adtte(tmp_path / "adtte.csv")
     assert event["code"].tolist() == [1, 0, 0, 2] and event["cause"].tolist()[2:] == ["NEW THERAPY", "death"]
     assert event["day"].tolist() == [100, 2, 3, 4] and event["site"].isna().all()
     assert event.attrs["not_read"] == ["SRCDOM", "TRTP"]
-    assert cohort.from_adtte(adtte.assign(AVAL=1), competing=[2])["code"].tolist() == [1, 0, 2, 2]
+    assert from_adtte(adtte.assign(AVAL=1), competing=[2])["code"].tolist() == [1, 0, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -257,14 +259,14 @@ def test_what_competes_is_said_never_guessed(tmp_path):
 def test_adtte_that_is_none_names_column_and_rows(change, words):
     adtte = pd.DataFrame({"USUBJID": ["a1", "a2"], "PARAMCD": "OS", "AVAL": 100.0, "CNSR": 1, "AVALU": "DAYS"})
     with pytest.raises(ionrt.IonrtError, match=words) as error:
-        cohort.from_adtte(adtte.assign(**change))
+        from_adtte(adtte.assign(**change))
     assert "row" in str(error.value) and "same" not in str(error.value) and "somewhere" not in str(error.value)
     with pytest.raises(ionrt.IonrtError, match="competing"):
-        cohort.from_adtte(adtte, competing=[0])
+        from_adtte(adtte, competing=[0])
 
 
 def redcap_field(name, kind="text", **cells):
-    names = list(cohort.to_redcap().columns)
+    names = list(to_redcap().columns)
     row = dict.fromkeys(names, "") | {names[0]: name, names[1]: "form", names[3]: kind, names[4]: name}
     places = {"choices": 5, "check": 7, "low": 8, "high": 9, "branching": 11, "required": 12, "annotation": 17}
     return row | {names[places[key]]: value for key, value in cells.items()}
@@ -280,7 +282,7 @@ def test_fields_of_other_redcap_projects():
         redcap_field("logo", "descriptive"),
         redcap_field("weight", check="number", low="[floor]", annotation="@HIDDEN type=foo above=bar"),
     ]
-    read = cohort.from_redcap(pd.DataFrame(fields))
+    read = from_redcap(pd.DataFrame(fields))
     columns = read["tables"]["form"]["columns"]
     assert list(columns) == ["record_id", "dose", "late___a1", "late____99", "late___b_2", "stage", "total", "weight"]
     assert columns["dose"] | {"label": ""} == {"type": "float", "label": "", "min": 0.5, "max": 80}
@@ -307,22 +309,22 @@ def test_fields_of_other_redcap_projects():
 )
 def test_redcap_fields_that_are_none_are_named(field):
     with pytest.raises(ionrt.IonrtError, match="REDCap"):
-        cohort.from_redcap(pd.DataFrame([redcap_field("record_id"), field]))
+        from_redcap(pd.DataFrame([redcap_field("record_id"), field]))
 
 
 def test_redcap_dictionary_round_trip(tmp_path):
-    redcap = cohort.to_redcap()
+    redcap = to_redcap()
     assert redcap.shape[1] == 18 and redcap.iloc[0, 0] == "pid"
     assert redcap["Variable / Field Name"].is_unique
     assert redcap["Variable / Field Name"].str.fullmatch(r"[a-z][a-z0-9_]*").all()
     redcap.to_csv(tmp_path / "dictionary.csv", index=False)
-    again = cohort.from_redcap(pd.read_csv(tmp_path / "dictionary.csv", dtype=str))
+    again = from_redcap(pd.read_csv(tmp_path / "dictionary.csv", dtype=str))
     shipped = dictionary()
     assert again["tables"] == shipped["tables"] and again["rules"] == shipped["rules"]
 
 
 def test_a_foreign_redcap_dictionary_becomes_checks():
-    names = list(cohort.to_redcap().columns)
+    names = list(to_redcap().columns)
     rows = [dict.fromkeys(names, "") for _ in range(3)]
     for row, (name, kind, choices, check, low, high) in zip(
         rows,
@@ -335,7 +337,7 @@ def test_a_foreign_redcap_dictionary_becomes_checks():
     ):
         row |= {names[0]: name, names[1]: "baseline", names[3]: kind, names[4]: name, names[5]: choices, names[7]: check}
         row |= {names[8]: low, names[9]: high, names[12]: "y"}
-    read = cohort.from_redcap(pd.DataFrame(rows))
+    read = from_redcap(pd.DataFrame(rows))
     assert read["tables"]["baseline"]["columns"]["age"] == {
         "type": "int",
         "label": "age",
@@ -347,9 +349,9 @@ def test_a_foreign_redcap_dictionary_becomes_checks():
     assert read["tables"]["baseline"]["columns"]["ok"]["allowed"] == [0, 1]
     rows[0][names[7]] = "date_ymd"
     with pytest.raises(ionrt.IonrtError, match="dates"):
-        cohort.from_redcap(pd.DataFrame(rows))
+        from_redcap(pd.DataFrame(rows))
     with pytest.raises(ionrt.IonrtError, match="18 columns"):
-        cohort.from_redcap(pd.DataFrame(rows).drop(columns=names[3]))
+        from_redcap(pd.DataFrame(rows).drop(columns=names[3]))
 
 
 def test_patient_table_by_hand():

@@ -11,7 +11,7 @@ import pytest
 from plan_fixtures import POINT_ROOM, synthetic_base
 
 import ionrt
-from ionrt.compare import gamma_table, receive
+from ionrt.compare import receive
 from ionrt.patient import read_dicom, write_phantom, write_rtdose
 from ionrt.plan import Beam, Plan
 from ionrt.quantities import IonrtError
@@ -54,12 +54,12 @@ def test_complete_when_the_rest_is_stated(came):
     assert table.loc["dose_system", "found"] == "SYNTHETIC" and table.loc["fractions", "found"] == "16"
     assert (table["status"] == "stated").sum() == 3
     field = received.recomputed(base=BASE, spacing=10.0, models=())
-    row = gamma_table(received, field).loc["plan"]
+    row = received.gamma_table(field).loc["plan"]
     assert row.iloc[0] == 100.0 and row.iloc[:3].is_monotonic_decreasing
     assert row["their dose"] == "is of one fraction, as stated" and row["ours / theirs"] == pytest.approx(1.0, abs=0.01)
-    course = gamma_table(receive(came, **STATED | {"dose_scope": "course"}), field).loc["plan", "their dose"]
+    course = receive(came, **STATED | {"dose_scope": "course"}).gamma_table(field).loc["plan", "their dose"]
     assert course == "is of one fraction, and not of one course as stated"
-    odd = gamma_table(received, field.map(lambda da: 0.2 * da, keep_attrs=True)).loc["plan", "their dose"]
+    odd = received.gamma_table(field.map(lambda da: 0.2 * da, keep_attrs=True)).loc["plan", "their dose"]
     assert odd.startswith("fits neither one fraction nor the course of 16")
 
 
@@ -171,7 +171,7 @@ def test_doses_that_cannot_be_judged(copy):
     few = {k: v for k, v in STATED.items() if k != "dose_scope"}  # nothing to ask it of
     received = receive(copy, **few)
     assert received.require().loc["doses", "status"] == "absent"
-    table = gamma_table(received, received.recomputed(base=BASE, spacing=12.0, models=()))
+    table = received.gamma_table(received.recomputed(base=BASE, spacing=12.0, models=()))
     assert table["their dose"].tolist() == ["did not come"]
 
 
@@ -187,6 +187,6 @@ def test_doses_of_beams_are_compared_beam_by_beam(copy):
     data.save_as(copy / "beam.dcm")
     (copy / "effective.dcm").unlink()
     received = receive(copy, **STATED)
-    table = gamma_table(received, received.recomputed(base=BASE, spacing=10.0, models=()))
+    table = received.gamma_table(received.recomputed(base=BASE, spacing=10.0, models=()))
     assert set(table.index) == {"plan", "C gantry 90"}
     np.testing.assert_allclose(table.iloc[0, :4].astype(float), table.iloc[1, :4].astype(float))

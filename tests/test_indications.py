@@ -10,7 +10,7 @@ import xarray as xr
 
 from ionrt import plot
 from ionrt.cohort.anchors import published
-from ionrt.indications import load, tables
+from ionrt.indications import load, plans, tables
 from ionrt.indications.facts import counts
 from ionrt.indications.limits import check_limits, measure
 from ionrt.quantities import IonrtError, stamp
@@ -52,6 +52,23 @@ PLANTED = {
     "no such page": ("trials", 0, {"page": "breast"}, "trials.csv, prostate SIB: page: there is no 'breast'"),
     "more than all": ("outcomes", 0, {"percent": "192"}, "outcomes.csv, P1: percent: expected at most 100, got 192"),
     "events that do not divide": ("toxicity", 4, {"events": "9"}, "toxicity.csv, pat1: events: 9 of 64 is not 6.25 %"),
+    "a part of a fraction": (
+        "schedules",
+        4,
+        {"fractions": "12.5"},
+        "schedules.csv, pr5: fractions: expected a whole number, got '12.5'",
+    ),
+    "no id": ("toxicity", 3, {"id": ""}, "toxicity.csv, row 5: no id"),
+    "more events than patients": ("toxicity", 5, {"events": "900"}, "toxicity.csv, pat2: events: 900 of 64 is not 0 %"),
+    "a wrong date of a trial": (
+        "trials",
+        0,
+        {"seen": "yesterday"},
+        "trials.csv, prostate SIB: seen: expected a month such as 2026-11, got 'yesterday'",
+    ),
+    "a unit of old": ("constraints", 1, {"unit": "GyE"}, "constraints.csv, prc2: unit: 'GyE'"),
+    "a limit without an operator": ("constraints", 2, {"op": "below"}, "constraints.csv, prc3: op: 'below' is not one of"),
+    "a total in cGy": ("schedules", 5, {"total": "6560"}, "schedules.csv, pr6: total: 6560 in 16 is 410 per fraction"),
     "limits beside the value": (
         "outcomes",
         31,
@@ -99,7 +116,7 @@ def test_faults_of_the_pages_are_named(copy):
 def test_what_is_there():
     """Counts of a second reading by hand; the schedule without fractions is no schedule."""
     sizes = {t: len(getattr(FACTS, t)) for t in ("schedules", "constraints", "toxicity", "trials")}
-    assert sizes == {"schedules": 51, "constraints": 63, "toxicity": 25, "trials": 20}
+    assert sizes == {"schedules": 51, "constraints": 63, "toxicity": 27, "trials": 20}
     assert (FACTS.schedules["basis"] == "stated").sum() == 2
     assert FACTS.constraints["kind"].value_counts().to_dict() == {
         "cut_off": 28,
@@ -122,6 +139,24 @@ def test_no_default_is_from_memory():
 def test_counts_behind_a_percentage():
     assert counts(9, 304) == [26, 27, 28] and counts(4.6, 65) == [3]
     assert counts(37, 29) == [] and counts(37, 27) == [10]  # why the femoral heads carry a remark
+
+
+def test_a_table_is_kept_until_code_argument_or_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("IONRT_CACHE", str(tmp_path))
+    made = []
+
+    def table(gap=3.0):
+        return plans._kept("gap", ("abdomen", gap), lambda: made.append(gap) or pd.DataFrame({"a": [gap]}))
+
+    assert table()["a"][0] == table()["a"][0] == 3.0 and made == [3.0]
+    table(5.0)
+    monkeypatch.setattr(plans, "_code", lambda: "other")
+    table()
+    assert made == [3.0, 5.0, 3.0] and len(list(tmp_path.rglob("gap-*"))) == 3
+    for path in tmp_path.rglob("gap-*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    table()
+    assert made == [3.0, 5.0, 3.0, 3.0]
 
 
 # a small plan, known voxel by voxel: 1..20 Gy (RBE) along x, LETd 10 times that

@@ -25,7 +25,7 @@ CALLS = {
     "iptw": lambda d: outcome.iptw(d, "g", "x"),
     "calibration": lambda d: outcome.calibration(d, "p", "e", "t", at=3.0),
     "meta_analysis": lambda d: outcome.meta_analysis(d, "x", "w"),
-    "tite_crm": lambda d: trial.tite_crm([0.1, 0.2, 0.3], 0.2, window=9).fit(d["h"], d["g"], follow_up=d["t"]),
+    "tite_crm": lambda d: trial.crm([0.1, 0.2, 0.3], 0.2, window=9).fit(d["h"], d["g"], follow_up=d["t"]),
     "boin": lambda d: trial.boin(0.3, levels=len(d)).select(d["e"], d["h"]),
 }
 ODD = [

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from ionrt import outcome
+from ionrt.outcome.toxicity import actuarial_toxicity, crude_rate
 from ionrt.quantities import IonrtError
 
 PATIENTS = pd.DataFrame(
@@ -32,7 +33,7 @@ def test_worst_grade_counts_patients_without_an_entry():
     by_term = outcome.worst_grade(TOXICITY, PATIENTS, by="term")
     assert len(by_term) == 18 and by_term.grade.sum() == 3 + 3 + 2 + 2 + 1
     assert outcome.worst_grade(TOXICITY.iloc[:0], PATIENTS).grade.eq(0).all()
-    rates = outcome.crude_rate(by_term, grade=2, by="term").set_index("stratum")
+    rates = crude_rate(by_term, grade=2, by="term").set_index("stratum")
     assert rates.events.to_dict() == {"cystitis": 1, "dermatitis": 2, "proctitis": 1} and rates.n.eq(6).all()
 
 
@@ -46,9 +47,9 @@ def test_late_toxicity_begins_where_it_is_late():
 
 def test_actuarial_toxicity_by_hand():
     # day 60: one death of six; day 90: one event of five; day 300: one event of three
-    table = outcome.actuarial_toxicity(TOXICITY, PATIENTS, grade=2, at=[89, 95, 400])
+    table = actuarial_toxicity(TOXICITY, PATIENTS, grade=2, at=[89, 95, 400])
     assert table.incidence.tolist() == pytest.approx([0, 5 / 6 / 5, 5 / 6 / 5 + 4 / 6 / 3])
-    nobody = outcome.actuarial_toxicity(TOXICITY.iloc[:0], PATIENTS, grade=2, at=[400], by="arm")
+    nobody = actuarial_toxicity(TOXICITY.iloc[:0], PATIENTS, grade=2, at=[400], by="arm")
     assert nobody.incidence.eq(0).all() and len(nobody) == 2
 
 
@@ -62,7 +63,7 @@ def test_actuarial_toxicity_by_hand():
         (lambda: outcome.worst_grade(TOXICITY, PATIENTS.iloc[:3]), "not among the patients"),
         (lambda: outcome.worst_grade(TOXICITY, pd.concat([PATIENTS, PATIENTS])), "more than one row"),
         (lambda: outcome.worst_grade(TOXICITY.assign(grade=7), PATIENTS), "expected 0..5"),
-        (lambda: outcome.crude_rate(outcome.worst_grade(TOXICITY, PATIENTS), grade=9), "grade: expected"),
+        (lambda: crude_rate(outcome.worst_grade(TOXICITY, PATIENTS), grade=9), "grade: expected"),
         (
             lambda: outcome.toxicity_times(TOXICITY, PATIENTS.assign(last_day=200), grade=2),
             "after the last follow-up of patient 'a'",

@@ -161,7 +161,7 @@ def test_boin_never_selects_an_untried_or_closed_level(rows, target):
     ],
 )
 def test_tite_crm_needs_every_follow_up(follow_up, message):
-    design = trial.tite_crm([0.05, 0.1, 0.2, 0.35], 0.2, window=180)
+    design = trial.crm([0.05, 0.1, 0.2, 0.35], 0.2, window=180)
     with pytest.raises(IonrtError, match=message):
         design.fit([1, 1, 2], [0, 0, 0], follow_up=follow_up)
 

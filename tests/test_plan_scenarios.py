@@ -16,7 +16,6 @@ from ionrt.evaluate.bands import error_parts
 from ionrt.patient.geometry.margins import with_margin
 from ionrt.patient.geometry.structures import Contours, add_structures, contours
 from ionrt.plan import (
-    NOMINAL,
     MeanDose,
     Scenario,
     SquaredDeviation,
@@ -25,22 +24,22 @@ from ionrt.plan import (
     field,
     influence,
     optimise,
-    scenarios_grid,
+    scenario_set,
 )
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.setup.objectives import ROBUST, make_robust
-from ionrt.plan.setup.scenarios import scenarios_random, scenarios_single
+from ionrt.plan.setup.scenarios import NOMINAL, scenarios_random
 from ionrt.quantities import stamp
 
 
 def test_the_sets_hold_what_they_say():
-    single, grid = scenarios_single(range_shift=0.035, setup=3.0), scenarios_grid()
+    single, grid = scenario_set(range_shift=0.035, setup=3.0), scenario_set(together=True)
     assert len(single) == 9 and len(set(single)) == 9 and single[0] == NOMINAL
     assert {s.range_shift for s in single} == {0.0, 0.035, -0.035}
     assert all(bool(s.range_shift) + sum(map(bool, s.setup)) <= 1 for s in single)
     assert len(set(grid)) == 21 and grid[0] == NOMINAL
-    assert sorted({s.setup for s in grid}) == sorted({s.setup for s in scenarios_single()})
-    assert scenarios_single(range_shift=0.0, setup=0.0) == (NOMINAL,)
+    assert sorted({s.setup for s in grid}) == sorted({s.setup for s in scenario_set()})
+    assert scenario_set(range_shift=0.0, setup=0.0) == (NOMINAL,)
 
 
 def test_random_courses_have_the_spread_asked_for_and_depend_on_the_seed_only():
@@ -108,8 +107,8 @@ def test_a_shift_moves_the_dose_along_with_the_beam(box):
         (lambda: Scenario(setup=(1.0, 2.0)), r"\(x, y, z\) in mm"),
         (lambda: Scenario(setup=(0.0, 0.0, 1e4)), "within 300 mm"),
         (lambda: Scenario(weight=0.0), "positive weight"),
-        (lambda: scenarios_single(setup=-2.0), "error >= 0"),
-        (lambda: scenarios_grid(range_shift=float("inf")), "error >= 0"),
+        (lambda: scenario_set(setup=-2.0), "error >= 0"),
+        (lambda: scenario_set(together=True, range_shift=float("inf")), "error >= 0"),
         (lambda: scenarios_random(5, seed=0, setup_sigma=-1.0), "standard deviations >= 0"),
         (lambda: scenarios_random(0, seed=0), "at least 1"),
     ],
@@ -140,7 +139,7 @@ def d95(dose, patient):
 def test_the_field_of_the_scenario_without_error_is_the_nominal_field(planned):
     patient, _, _, nominal, weights = planned
     plain = field(nominal, weights, models=("constant",))
-    many = scenario_field(patient, nominal, weights, scenarios_single(setup=4.0), models=("constant",))
+    many = scenario_field(patient, nominal, weights, scenario_set(setup=4.0), models=("constant",))
     assert many["dose"].dims == ("scenario", "z", "y", "x") and many.sizes["scenario"] == 9
     np.testing.assert_array_equal(many["dose"].sel(scenario="nominal").values, plain["dose"].values)
     assert many["let_x_dose"].attrs["units"] == plain["let_x_dose"].attrs["units"]
@@ -216,7 +215,7 @@ def test_bad_input_to_robust_planning(planned):
     with pytest.raises(IonrtError, match="none were given"):
         optimise(patient, robust, nominal)
     with pytest.raises(IonrtError, match="all objectives are nominal"):
-        optimise(patient, plan, nominal, scenarios=scenarios_single())
+        optimise(patient, plan, nominal, scenarios=scenario_set())
     with pytest.raises(IonrtError, match=r"expected ionrt\.plan\.Scenario"):
         optimise(patient, robust, nominal, scenarios=["worst"])
     with pytest.raises(IonrtError, match="empty list"):
@@ -226,7 +225,7 @@ def test_bad_input_to_robust_planning(planned):
     with pytest.raises(IonrtError, match="misses the patient in scenario"):
         optimise(patient, robust, nominal, scenarios=[Scenario(setup=(0.0, 0.0, 200.0))])
     with pytest.raises(IonrtError, match="more than memory"):
-        scenario_field(patient, nominal, weights, scenarios_grid(), memory=1e-4)
+        scenario_field(patient, nominal, weights, scenario_set(together=True), memory=1e-4)
     with pytest.raises(IonrtError, match="number of fractions"):
         mixed = [Scenario(daily=((0.0, 0.0, 1.0),) * n) for n in (2, 3)]
         scenario_field(patient, nominal, weights, mixed)
@@ -237,7 +236,7 @@ def test_bad_input_to_robust_planning(planned):
         scenario_field(patient, moved, weights, [NOMINAL], models=("constant",))
     with pytest.raises(IonrtError, match="structure: 'GTV' does not exist"):
         unknown = (SquaredUnderdose("GTV", level=2.0, robust="worst"),)
-        optimise(patient, replace(plan, objectives=unknown), nominal, scenarios=scenarios_single())
+        optimise(patient, replace(plan, objectives=unknown), nominal, scenarios=scenario_set())
 
 
 def test_bands_are_those_of_the_numbers():

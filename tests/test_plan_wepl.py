@@ -11,7 +11,7 @@ from plan_fixtures import POINT_ROOM, synthetic_base
 from scipy.spatial.transform import Rotation
 
 from ionrt.patient import read_dicom, regrid, stopping_power_ratio, write_phantom
-from ionrt.plan import NOMINAL, Beam, Plan, Scenario, influence
+from ionrt.plan import Beam, Plan, Scenario, influence
 from ionrt.plan.setup.geometry import Grid, bev_axes
 from ionrt.plan.setup.raytrace import trace
 
@@ -147,7 +147,7 @@ def test_rays_along_faces_and_through_corners(phantom):
 
 @pytest.mark.parametrize(
     ("shifter", "scenario"),
-    [(0.0, NOMINAL), (30.0, NOMINAL), (0.0, Scenario(0.03)), (12.5, Scenario(-0.025, (3.0, -2.0, 4.0)))],
+    [(0.0, Scenario()), (30.0, Scenario()), (0.0, Scenario(0.03)), (12.5, Scenario(-0.025, (3.0, -2.0, 4.0)))],
 )
 def test_the_engine_looks_doses_up_at_that_depth(phantom, shifter, scenario):
     """Depth bins of 0.1 mm: half a bin beside the exact depth at most; set-up errors move the beam, range errors scale it."""

@@ -79,7 +79,7 @@ def test_every_caption_names_ions_let_definition_and_rbe_model(scene):
         ),
     ]
     for figure in figures:
-        assert "Ions: carbon, neon." in figure.caption and "NIRS" in figure.caption and "Gy (RBE)" in figure.caption
+        assert "Ions: carbon, neon." in figure.caption and "NIRS" in figure.caption and "Gy (RBE; NIRS-mMKM)" in figure.caption
     assert "without target fragments" in plot.slices(let, ct, structures).caption
     assert "without target fragments" in figures[2].caption
 
@@ -216,7 +216,7 @@ def test_counts_as_bars_leave_out_what_the_table_hides():
 def test_isodoses_and_the_ct_alone(scene):
     ct, structures, _, _, rbe = scene
     figure = plot.slices(rbe, ct, structures, isodoses=2.0)
-    assert "Lines: 50, 80, 95, 107 % of 2 Gy (RBE)." in figure.caption
+    assert "Lines: 50, 80, 95, 107 % of 2 Gy (RBE; NIRS-mMKM)." in figure.caption
     plain = hv.render(plot.slices(rbe, ct, structures).element, backend="bokeh").children
     for (with_lines, *_), (without, *_) in zip(hv.render(figure.element, backend="bokeh").children, plain, strict=True):
         assert (with_lines.y_range.start, with_lines.y_range.end) == (without.y_range.start, without.y_range.end)

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import training_answers
+import training_by_hand
+import xarray as xr
 from training_injected import BOOKS, REFUSED, asked, solution, typed
 
 import ionrt
@@ -21,12 +23,11 @@ from ionrt import training
 from ionrt.beam.physics import stopping
 from ionrt.biology import moments, specific, tissues
 from ionrt.rbe import systems
-from ionrt.training import TRACKS, engine, verdict
-from ionrt.training.exercise import CORE, MODULES, ROLES, exercises
+from ionrt.training import engine, verdict
+from ionrt.training.exercise import CORE, MODULES, ROLES, TRACKS, exercises
 
 ALL = exercises()
 NUMBERS = [e for e in ALL.values() if e.kind == "number"]
-BY_HAND = {"T07.3", "T10.1"}  # read off the question
 
 
 def _carbon():
@@ -59,8 +60,32 @@ def test_a_slip_is_what_its_sentence_says(name, value):
     assert abs(computed - value) <= slip.tolerance, f"{name}: {computed:.5g} computed, {value:g} in the slip"
 
 
-def test_every_number_is_computed_or_named():
-    assert {e.name for e in NUMBERS} == set(training_answers.ANSWERS) | BY_HAND
+@pytest.mark.parametrize("name", training_by_hand.ANSWERS)
+def test_expected_is_what_another_calculation_gives(name):
+    one, computed = ALL[name], training_by_hand.ANSWERS[name]()
+    assert abs(computed - one.expected) <= one.tolerance / 2, (
+        f"{name}: {computed:.5g} by hand, {one.expected:g} in the exercise"
+    )
+
+
+@pytest.mark.parametrize(("percent", "distance", "low", "high"), [(3.0, 3.0, 98.0, 100.0), (2.0, 2.0, 0.0, 75.0)])
+def test_the_gamma_question_is_about_what_gamma_does(percent, distance, low, high):
+    """T14.1: a shift of 3 mm is forgiven by 3 %/3 mm nearly everywhere and not by 2 %/2 mm, here and by ionrt's own gamma."""
+    x, flat = np.arange(-48.0, 49.0), [0.0, 1.0]
+    right, shifted = (
+        xr.DataArray(
+            np.exp(-((x - s) ** 2) / 288.0) * np.ones((2, 2, 1)), {"z": flat, "y": flat, "x": x}, ("z", "y", "x"), "dose"
+        )
+        for s in (0.0, 3.0)
+    )
+    found = ionrt.gamma(right, shifted, dose_percent=percent, distance_mm=distance, interpolation=10).values
+    share = 100 * (found[np.isfinite(found)] <= 1 + 1e-6).mean()
+    by_hand = training_by_hand.gamma_share(percent, distance)
+    assert low <= by_hand <= high and share == pytest.approx(by_hand, abs=1.5)
+
+
+def test_every_number_is_computed():
+    assert {e.name for e in NUMBERS} == set(training_answers.ANSWERS) | set(training_by_hand.ANSWERS)
 
 
 @pytest.mark.parametrize("one", ALL.values(), ids=list(ALL))
@@ -190,6 +215,63 @@ def test_zero_dimensional_arrays_are_numbers(capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0] == out[1] == "T03.1: open - not answered yet"
     assert "no such exercise" in out[2] and "T03.1" in out[2]
+
+
+@pytest.fixture
+def cell(capsys):
+    """Run a cell as a notebook does; what it prints."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    shell = InteractiveShell.instance(
+        config=Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"colors": "nocolor"}})
+    )
+    shell.run_cell("import ionrt\nfrom ionrt import training\ntraining.check('T03.1')", store_history=True)
+    capsys.readouterr()
+
+    def run(source):
+        shell.run_cell(source, store_history=True)
+        return capsys.readouterr().out
+
+    yield run
+    InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "says"),
+    [
+        (
+            "T03.1",
+            "50.7 keV/um",
+            "T03.1: unclear - answer with a number [keV/um] without quotes, not with text: 50.7 (SyntaxError: ",
+        ),
+        ("T03.1", "50,7 keV", "not with text: 50.7 (SyntaxError: "),
+        ("T03.1", "fifty  # keV/um", "not with text (NameError: name 'fifty' is not defined)"),
+        (
+            "T03.5",
+            "a",
+            "T03.5: unclear - answer with one of the letters a, b, c, d, in quotes (NameError: name 'a' is not defined)",
+        ),
+        (
+            "T05.6",
+            "ionrt.rbe.convert_prescription(4.6, source='NIRS-mMKM', target='LEM-I')",
+            "T05.6: unclear - give the call itself",
+        ),
+        ("T00.3", "the_call", "give the call itself, not its result"),
+        ("T03.1", "(50.7", "not with text (SyntaxError: "),
+    ],
+)
+def test_an_answer_cell_that_python_cannot_run_gets_a_sentence(name, answer, says, cell):
+    out = cell(f'answer = {answer}\ntraining.check("{name}", answer)')
+    assert says in out and len(out.splitlines()) == 1 and "Traceback" not in out
+
+
+def test_errors_of_other_cells_are_as_ever(cell):
+    for source, kind in (("fifty", "NameError"), ("29 mm", "SyntaxError"), ("1 / 0", "ZeroDivisionError")):
+        out = cell(source)
+        assert kind in out and "line 1" in out, "Python's own"
+    out = cell("answer = 1 / 0\ntraining.check('T03.1', answer)")
+    assert "ZeroDivisionError" in out and "unclear" not in out, "an error of a calculation is left to Python"
 
 
 @pytest.mark.parametrize("name", [None, 3, "", "T99.1", "t05", ["T05.1"], " T05.1 "])

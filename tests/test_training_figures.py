@@ -16,6 +16,7 @@ def line(k):
     return plot.curves({f"slope {k}": {"a": da}}, xlabel="x [mm]", ylabel="y", ylim=(0, 12), caption="SYNTHETIC.")
 
 
+@pytest.mark.slow
 def test_a_slider_shows_one_figure_at_a_time_offline(tmp_path):
     figure = plot.slide({f"{k} keV/um": line(k) for k in (1, 2, 3)}, over="LET", start="2 keV/um")
     assert figure.caption == "SYNTHETIC. Slider: LET, 1 keV/um to 3 keV/um."

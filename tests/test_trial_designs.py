@@ -97,13 +97,13 @@ def test_crm_equals_direct_integration():
 def test_tite_with_full_follow_up_is_crm():
     options = {"skeleton": [0.1, 0.25, 0.4], "target": 0.25}
     level, y = [1, 1, 2, 2, 3], [0, 0, 0, 1, 1]
-    late = trial.tite_crm(**options, window=90).fit(level, y, follow_up=[90, 100, 90, 20, 5])
+    late = trial.crm(**options, window=90).fit(level, y, follow_up=[90, 100, 90, 20, 5])
     assert late.attrs["estimate"] == pytest.approx(trial.crm(**options).fit(level, y).attrs["estimate"], rel=1e-12)
 
 
 def test_tite_follow_up_counts():
     """Less observation without toxicity says less: the estimate of toxicity is higher."""
-    design = trial.tite_crm([0.1, 0.25, 0.4], 0.25, window=90)
+    design = trial.crm([0.1, 0.25, 0.4], 0.25, window=90)
     short, long = (design.fit([1, 1, 2, 2], [0, 0, 0, 1], follow_up=[t, t, t, 90]).p_toxicity for t in (10, 90))
     assert (short > long).all()
 
@@ -281,7 +281,7 @@ BAD = {
     ),
     "toxicity of 2": (lambda: trial.crm([0.1, 0.2], 0.2).fit([1], [2]), "0 or 1"),
     "level of 0": (lambda: trial.crm([0.1, 0.2], 0.2).fit([0], [1]), "from 1 to 2"),
-    "late toxicity without follow-up": (lambda: trial.tite_crm([0.1, 0.2], 0.2, window=9).fit([1], [0]), "give follow_up"),
+    "late toxicity without follow-up": (lambda: trial.crm([0.1, 0.2], 0.2, window=9).fit([1], [0]), "give follow_up"),
     "more toxicities than patients": (lambda: trial.boin(0.3).select([4, 0, 0], [3, 0, 0]), "do not fit"),
 }
 

@@ -124,7 +124,7 @@ def boin_characteristics():
 @functools.cache
 def crm_fit(kind: str):
     if kind == "titecrm":
-        design = trial.tite_crm([0.05, 0.10, 0.20, 0.35, 0.50, 0.70], 0.2, window=180)
+        design = trial.crm([0.05, 0.10, 0.20, 0.35, 0.50, 0.70], 0.2, window=180)
         level, y = [3, 4, 4, 3, 3, 4, 3, 2, 2, 2], [0, 0, 1, 0, 0, 1, 0, 0, 0, 0]
         return design.fit(level, y, follow_up=[178, 181, 168, 181, 24, 181, 179, 102, 42, 3])
     skeleton = indifference_skeleton(0.05, 0.25, 3, 5)

@@ -132,7 +132,7 @@ CALLS = {
     "field": (FIELD, lambda w: plan.field(w.influence, w.weights, models=("constant",))),
     "optimise": ("spot_weight", lambda w: w.weights),
     "scenario_field": (FIELD, lambda w: scenario_field(
-        w.box, w.influence, w.weights, [plan.NOMINAL], models=("constant",))),
+        w.box, w.influence, w.weights, [plan.Scenario()], models=("constant",))),
     "course": (FIELD, lambda w: course([w.made, w.made], parts=[2, 2])),
     "plan.ion_share": ("ion_share", lambda w: plan.ion_share(
         plan.field(w.influence, w.weights, models=("constant",), by="ion"))),

@@ -132,7 +132,7 @@ ANSWERS = {
     "T06.1": lambda: (3 * 100e3 / (4 * np.pi)) ** (1 / 3),
     "T06.2": lambda: 2.0**3,
     "T07.1": lambda: 0.025 * 211,
-    "T07.2": lambda: len(ionrt.plan.scenarios_grid()),
+    "T07.2": lambda: len(ionrt.plan.scenario_set(together=True)),
     "T07.5": lambda: 100 * 46.6 / 48,
     "T08.1": _slab,
     "T08.4": lambda: float(np.linalg.norm([4, -3, 6])),

@@ -13,7 +13,7 @@ import xarray as xr
 
 from ionrt.beam.check import check_base_data
 from ionrt.beam.physics.water.cells import CHARGES
-from ionrt.files import atomic, cache_folder, content_hash, read_sealed, write_sealed
+from ionrt.files import atomic, cache_folder, content_hash, read_sealed, sources, write_sealed
 from ionrt.ions import IONS
 
 _FOLDER = "basedata"
@@ -24,9 +24,7 @@ _NAME = re.compile(rf"({'|'.join(IONS)})-([0-9a-f]{{16}})\.nc")
 def physics_hash() -> str:
     """Hash of everything the numbers depend on: the folder `physics` with its tables, and the isotopes."""
     folder = Path(str(files("ionrt.beam"))) / "physics"
-    files_ = sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".csv", ".toml"))
-    named = [part for p in files_ for part in (p.relative_to(folder).as_posix(), p.read_bytes())]
-    return content_hash(*named, (folder.parents[1] / "ions.py").read_bytes())
+    return content_hash(*sources(folder), (folder.parents[1] / "ions.py").read_bytes())
 
 
 def path_of(ion: str, key: str) -> Path:

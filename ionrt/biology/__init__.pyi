@@ -7,4 +7,3 @@ from .lem import lem1 as lem1
 from .oxygen import oer_antonovic as oer_antonovic
 from .specific import specific_energy as specific_energy
 from .tissues import TISSUES as TISSUES
-from .tissues import Lem1 as Lem1

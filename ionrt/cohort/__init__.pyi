@@ -21,13 +21,9 @@ from .safe import safe_at_risk as safe_at_risk
 from .safe import safe_count as safe_count
 from .safe import safe_curve as safe_curve
 from .safe import safe_table as safe_table
-from .adtte import from_adtte as from_adtte
-from .adtte import to_adtte as to_adtte
 from .federated import combine as combine
 from .federated import summary as summary
 from .records import import_records as import_records
 from .records import templates as templates
-from .redcap import from_redcap as from_redcap
-from .redcap import to_redcap as to_redcap
 from .features import patient_features as patient_features
 from .recomputation import recomputed as recomputed

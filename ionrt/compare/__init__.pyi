@@ -9,10 +9,5 @@ from .comparison import Comparison as Comparison
 from .guidance import compare_days as compare_days
 from .guidance import open_days as open_days
 from .water import water_table as water_table
-from .received_tables import gamma_table as gamma_table
-from .received_tables import organ_table as organ_table
-from .received_tables import page_to_sign as page_to_sign
-from .received import receive as receive
-from .received import sample_folder as sample_folder
-from .received_tables import systems_table as systems_table
 from .robustness import compare_robustness as compare_robustness
+from .receiving import receive as receive

@@ -22,7 +22,6 @@ from ionrt.patient.names import is_external
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.setup.objectives import Objective, default_objectives, make_robust
 from ionrt.plan.setup.room import GANTRY_1
-from ionrt.plan.setup.scenarios import scenarios_single
 from ionrt.plan.setup.scene import make_scene
 from ionrt.plan.setup.spots import make_view
 from ionrt.quantities import IonrtError, one_of
@@ -75,7 +74,7 @@ def compare_robustness(
     spacing : of the dose grid [mm].
     robust : how target objectives count, one of `ionrt.plan.objectives.ROBUST`.
     goals : further objectives of both plans, those on the target made robust in the robust plan (e.g. a least LETd).
-    tested : scenarios of the evaluation, the nominal one first, default `ionrt.plan.scenarios_grid`.
+    tested : scenarios of the evaluation, the nominal one first, default `ionrt.plan.scenario_set` together.
     iterations : at most.
     calibration : CSV with ``hu, spr``.
     base : base data of your own.
@@ -92,8 +91,8 @@ def compare_robustness(
     """
     if not range_error + setup_error > 0.0:
         raise IonrtError("compare_robustness: range_error and setup_error are 0; there is nothing to be robust against")
-    planned = scenarios_single(range_shift=range_error, setup=setup_error)
-    tested = plan.scenarios_grid(range_shift=range_error, setup=setup_error) if tested is None else tuple(tested)
+    planned = plan.scenario_set(range_shift=range_error, setup=setup_error)
+    tested = plan.scenario_set(range_shift=range_error, setup=setup_error, together=True) if tested is None else tuple(tested)
     if not tested or not tested[0].is_nominal:
         raise IonrtError("tested: expected scenarios of which the first is the nominal one")
     names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []

@@ -37,6 +37,8 @@ COLUMNS = {
     "trials": "id page what status seen source",
     "sources": "id cite read doi pmid pmc registry url",
 }
+WHOLE = ("fractions", "events", "n")
+PER_FRACTION = (1.0, 60.0)  # Gy (RBE); the largest published is 50 in one
 NUMBERS = ("total", "fractions", "limit", "percent", "events", "n", "years", "low", "high")
 NEEDED = {
     "schedules": ("total", "fractions", "system", "basis", "confidence"),
@@ -149,6 +151,7 @@ def _table_faults(tables: dict[str, pd.DataFrame], pages: set[str]) -> Iterator[
                     _number(row[column]) is None or (column in ("total", "fractions") and not float(row[column]))
                 ):
                     yield f"{where} {column}: expected a positive number, got {row[column]!r}"
+            yield from (f"{where} {fault}" for fault in _form_faults(row))
             for column, allowed in ALLOWED.items():
                 if row.get(column) and row[column] not in allowed:
                     yield f"{where} {column}: {row[column]!r} is not one of {', '.join(allowed)}"
@@ -174,6 +177,19 @@ def _table_faults(tables: dict[str, pd.DataFrame], pages: set[str]) -> Iterator[
                 yield from (f"{where} {fault}" for fault in _address_faults(row))
             if "percent" in row:
                 yield from (f"{where} {fault}" for fault in _percent_faults(row))
+
+
+def _form_faults(row: dict[str, str]) -> Iterator[str]:
+    for column in WHOLE:
+        value = _number(row.get(column, ""))
+        if value is not None and not value.is_integer():
+            yield f"{column}: expected a whole number, got {row[column]!r}"
+    total, fractions = _number(row.get("total", "")), _number(row.get("fractions", ""))
+    if total and fractions and not PER_FRACTION[0] <= total / fractions <= PER_FRACTION[1]:
+        low, high = PER_FRACTION
+        yield f"total: {total:g} in {fractions:g} is {total / fractions:.3g} per fraction, not {low:g} to {high:g} Gy (RBE)"
+    if row.get("seen") and not re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", row["seen"]):
+        yield f"seen: expected a month such as 2026-11, got {row['seen']!r}"
 
 
 def _address_faults(row: dict[str, str]) -> Iterator[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
+from importlib.resources import files
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from ionrt import adapt, evaluate, plan
 from ionrt.adapt.course import weighted
 from ionrt.adapt.daily import deliver
 from ionrt.compare import Comparison, compare_options, open_patient
-from ionrt.files import DiskError, cache_folder, content_hash, read_sealed, write_sealed
+from ionrt.files import DiskError, cache_folder, content_hash, read_sealed, sources, write_sealed
 from ionrt.indications.facts import Indications
 from ionrt.indications.limits import check_limits
 from ionrt.indications.page import against, fractions_of
@@ -28,6 +31,7 @@ from ionrt.rbe import DOSE_SYSTEMS
 
 COARSE: dict[str, Any] = {"spacing": 5.0, "spot_spacing": 6.0, "iterations": 50}
 HEAD = (4.0, -12.0, -38.0)  # centre of the target in the head
+ROOMS = ("ions.py", "let.py", "beam", "biology", "rbe", "patient", "plan", "evaluate", "adapt", "compare", "indications")
 RADII = {20: 16.8, 50: 22.8, 100: 28.8}  # mm, by volume in cm3
 
 
@@ -174,8 +178,8 @@ def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float =
         names = [f"duodenum D{v} [Gy (RBE; NIRS-mMKM)]" for v in ("0.1cc", "1cc")]
         return {"D95 [%]": made.target_table()["GTV_head D95 [%]"]["C"], **dict(zip(names, hot, strict=True))}
 
-    key = content_hash(recipe("abdomen").to_csv(), gaps, total, fractions, COARSE, ionrt.__version__)
-    return _kept(f"gap-{key}", lambda: pd.DataFrame({g: row(g) for g in gaps}).T.rename_axis("gap [mm]"))
+    key = ("abdomen", gaps, total, fractions)
+    return _kept("gap", key, lambda: pd.DataFrame({g: row(g) for g in gaps}).T.rename_axis("gap [mm]"))
 
 
 def size_table(sizes: tuple[int, ...] = (20, 50, 100), *, let_minimum: float = 90.0) -> pd.DataFrame:
@@ -195,8 +199,8 @@ def size_table(sizes: tuple[int, ...] = (20, 50, 100), *, let_minimum: float = 9
         columns = {f"sphere {c}": c for c in ("LETd L98 [keV/µm]", "LETd mean [keV/µm]", "D95 [%]")}
         return made.target_table()[list(columns)].rename(columns=columns).rename_axis("mix")
 
-    key = content_hash(recipe("head").to_csv(), sizes, let_minimum, COARSE, ionrt.__version__)
-    return _kept(f"size-{key}", lambda: pd.concat({s: one(s) for s in sizes}, names=["size [cm3]"]).reset_index(level="mix"))
+    key = ("head", sizes, let_minimum)
+    return _kept("size", key, lambda: pd.concat({s: one(s) for s in sizes}, names=["size [cm3]"]).reset_index(level="mix"))
 
 
 def motion_table(
@@ -245,8 +249,8 @@ def motion_table(
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("each layer")
 
-    key = content_hash(recipe("thorax").to_csv(), reach, dose, tuple(rescans), period, starts, COARSE, ionrt.__version__)
-    return _kept(f"motion-{key}", fractions)
+    key = ("thorax", reach, dose, tuple(rescans), period, starts)
+    return _kept("motion", key, fractions)
 
 
 def beside(page: str) -> tuple[pd.DataFrame, str]:
@@ -289,9 +293,20 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
     return pd.DataFrame({"": ["none"]}), "No published statement of this page is computed here."
 
 
-def _kept(name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table from the cache folder, computed and written there where it is not, or not as it was written."""
-    path = cache_folder("indications") / f"{name}.csv"
+@cache
+def _code() -> str:
+    """Hash of everything between a phantom and a table."""
+    top = Path(str(files("ionrt")))
+    return content_hash(*(part for room in ROOMS for part in sources(top / room)), ionrt.__version__)
+
+
+def _kept(name: str, key: tuple[Any, ...], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table from the cache folder, computed and written there where it is not, not as it was written, or of other code.
+
+    The first of `key` is the anatomy, the others the arguments.
+    """
+    whole = content_hash(recipe(key[0]).to_csv(), *key[1:], COARSE, _code())
+    path = cache_folder("indications") / f"{name}-{whole}.csv"
     content = read_sealed(path)
     if content is None:
         content = compute().to_csv().encode()

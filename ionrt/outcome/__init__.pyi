@@ -18,9 +18,7 @@ from .subdistribution import fine_gray as fine_gray
 from .survival import at_risk as at_risk
 from .survival import kaplan_meier as kaplan_meier
 from .survival import rmst as rmst
-from .toxicity import actuarial_toxicity as actuarial_toxicity
 from .toxicity import binomial_ci as binomial_ci
-from .toxicity import crude_rate as crude_rate
 from .toxicity import toxicity_times as toxicity_times
 from .toxicity import worst_grade as worst_grade
 from .weighting import balance as balance

@@ -17,9 +17,7 @@ from .angles.reach import reach as reach
 from .setup.room import FIXED_ROOM as FIXED_ROOM
 from .setup.room import GANTRY_1 as GANTRY_1
 from .setup.room import Room as Room
-from .setup.scenarios import NOMINAL as NOMINAL
 from .setup.scenarios import Scenario as Scenario
-from .setup.scenarios import scenarios_grid as scenarios_grid
-from .setup.scenarios import scenarios_single as scenarios_single
+from .setup.scenarios import scenario_set as scenario_set
 from .angles.sweep import angle_sets as angle_sets
 from .angles.sweep import sweep as sweep

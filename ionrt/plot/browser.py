@@ -67,7 +67,7 @@ def browse(
     said = json.dumps(about | {"volumes": volumes}).replace("</", "<\\/")
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").replace("ABOUT", said).replace("PLACE", place)
     words = f"{caption} Slices through {', '.join(scene.fields)}: click or slide. Lines: structures and isodoses of"
-    words += f" {', '.join(map(str, ISODOSES))} % of {scene.prescription:g} Gy (RBE)."
+    words += f" {', '.join(map(str, ISODOSES))} % of {scene.prescription:g} {unit('rbe_dose', _about(scene))}."
     text = f"{words} {_provenance(scene, getattr(result, 'patient', patient))}"
     frame = f"<div id='{place}' class='browse' role='group' aria-label='{html.escape(text, quote=True)}'></div>"
     return Figure(Html(f"{frame}<script>{script}</script>", "slices"), " ".join(text.split()), key=_key(names))
@@ -127,7 +127,7 @@ def _volumes(scene: Scene, quantities: list[str], names: list[str], box: tuple[s
     about = {
         "cases": list(scene.fields),
         "quantities": {q: label(q, _about(scene)) for q in shown},
-        "units": {q: unit(q) for q in shown},
+        "units": {q: unit(q, _about(scene)) for q in shown},
         "axes": {d: [float(a[0]), float(a[1] - a[0]) if a.size > 1 else 1.0, int(a.size)] for d, a in axes.items()},
         "start": dict(zip(GRID, map(int, start), strict=True)),
         "scales": scales,

@@ -84,7 +84,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
                     title=str(structure),
                     ylim=(0, 103),
                     xlim=(0, 1.05 * float(used.max()) or 1.0),
-                    xlabel=label(quantity, curves),
+                    xlabel=label(quantity, curves).replace(" [", "\n["),
                     ylabel="Volume [%]" if k % n == 0 else "",
                     **sized(width, n, most=260),
                 )
@@ -134,8 +134,8 @@ def depth_profiles(
             hv.Overlay([*shade, *lines]).opts(
                 panel(
                     xlabel="Depth in the body [mm]",
-                    title=label(name, da),
-                    ylabel=f"[{unit(name)}]" if unit(name) else "",
+                    title=label(name, da).replace(" [", "\n["),
+                    ylabel=f"[{unit(name, da)}]" if unit(name) else "",
                     ylim=(0, 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0),
                     xlim=(float(x.min()), float(x.max())),
                     **sized(width, n, ratio=0.8, most=280),
@@ -143,7 +143,9 @@ def depth_profiles(
             )
         )
     shaded = " The target is shaded." if target else ""
-    text = f"{caption} {', '.join(label(str(a.name)) for a in arrays)} along the beam through the centre of the target.{shaded}"
+    text = (
+        f"{caption} {', '.join(label(str(a.name), a) for a in arrays)} along the beam through the centre of the target.{shaded}"
+    )
     return Figure(in_columns(drawn, n), f"{text} {provenance(arrays)}".strip(), key=_key(look))
 
 
@@ -170,7 +172,7 @@ def scenario_points(metrics: Sequence[xr.DataArray], *, width: int = 1140, capti
     scenarios = [str(s) for s in metrics[0]["scenario"].values][::-1]
     n, drawn, look = len(metrics), [], looks(cases)
     for k, metric in enumerate(metrics):
-        name = f"{metric.attrs.get('metric', '')} {label(str(metric.name))}".strip()
+        name = f"{metric.attrs.get('metric', '')} {label(str(metric.name), metric)}".strip()
         points = []
         for shape, case in zip(MARKERS, cases, strict=False):
             values = metric.sel(case=case).values[::-1].astype(float)

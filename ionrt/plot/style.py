@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ RBE_MODELS = {
     "carabe": "Carabe 2012, LETd and alpha/beta (protons)",
     "mairani_helium": "Mairani 2016, LETd and alpha/beta (helium)",
 }
+CLINICS = {"nirs_mkm": "NIRS-mMKM", "lem1": "LEM-I", "smk": "SMK", "constant": "constant RBE"}  # dose systems beside a unit
 LET_MODELS = ("mcnamara", "wedenberg", "carabe", "mairani_helium")
 LET_LABELS = dict(
     zip(
@@ -81,9 +83,13 @@ def setup() -> None:
     hv.extension("bokeh", inline=True, logo=False)
 
 
-def unit(name: str) -> str:
-    """Unit of a quantity as it is printed; empty for a pure number."""
-    return QUANTITIES[name].unit.replace("um", "µm") if QUANTITIES[name].unit != "1" else ""
+def unit(name: str, of: xr.DataArray | None = None) -> str:
+    """Unit of a quantity as it is printed, Gy (RBE) with the dose system that `of` states; empty for a pure number."""
+    plain = QUANTITIES[name].unit.replace("um", "µm") if QUANTITIES[name].unit != "1" else ""
+    system = "" if of is None else str(of.attrs.get("rbe_model") or "")
+    for model, printed in CLINICS.items():
+        system = re.sub(rf"\b{model}\b", printed, system)
+    return plain.replace("(RBE)", f"(RBE; {system})") if system else plain
 
 
 def label(name: str, of: xr.DataArray | None = None) -> str:
@@ -92,7 +98,7 @@ def label(name: str, of: xr.DataArray | None = None) -> str:
     if name == "rbe" and of is not None and "nirs_mkm" in str(of.attrs.get("rbe_model", "")):
         text = "clinical factor"
     text = text[0].upper() + text[1:]
-    return f"{text} [{unit(name)}]" if unit(name) else text
+    return f"{text} [{unit(name, of)}]" if unit(name) else text
 
 
 def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -1,6 +1,5 @@
 from .engine import check as check
 from .engine import verdict as verdict
-from .exercise import TRACKS as TRACKS
 from .sealed import forget as forget
 from .sealed import record as record
 from .sealed import summary as summary

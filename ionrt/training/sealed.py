@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from ionrt import __version__
 from ionrt.files import content_hash, write_text
 from ionrt.lazy import IonrtError, needed, one_of
-from ionrt.training.engine import LANGUAGE, RECORD
+from ionrt.training.engine import ASKED, LANGUAGE, RECORD
 from ionrt.training.exercise import CORE, MODULES, TRACKS, Exercise, exercises
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SAID = re.compile(r"^(T\d\d\.\d+): (open|right|wrong|unclear) - ", re.M)
-ASKED = re.compile(r"""check\(\s*["'](T\d\d\.\d+)["']""")
 WORDS = {"right": "right", "wrong": "not yet right", "open": "open", "unclear": "no answer of the kind asked for"}
 MADE_WITH = ("numpy", "scipy", "xarray")
 BEST = ("right", "wrong", "unclear", "open")

@@ -1,7 +1,6 @@
 from .conduct import analyse as analyse
 from .conduct import interim as interim
 from .continual_reassessment import crm as crm
-from .continual_reassessment import tite_crm as tite_crm
 from .designs import design_of as design_of
 from .example import cut_at_events as cut_at_events
 from .example import synthetic_participants as synthetic_participants

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ INTERCEPT = 3.0  # of the logistic model; only the product with the scaled level
 
 @dataclass(frozen=True)
 class Crm:
-    """A continual-reassessment design; make one with `crm` or `tite_crm`."""
+    """A continual-reassessment design; make one with `crm`."""
 
     skeleton: tuple[float, ...]
     target: float
@@ -46,7 +46,7 @@ class Crm:
         Parameters
         ----------
         level, toxicity : level (1-based) and toxicity (0 or 1) of each patient (patient,).
-        follow_up : time observed per patient, in the unit of the window; needed by TITE-CRM.
+        follow_up : time observed per patient, in the unit of the window; needed where the design has one.
         method : "bayes" (posterior mean of the parameter) or "mle".
 
         Returns
@@ -90,10 +90,10 @@ class Crm:
             raise IonrtError("toxicity: expected 0 or 1 for every patient")
         if self.window is None:
             if follow_up is not None:
-                raise IonrtError("crm: follow_up needs a window; use tite_crm")
+                raise IonrtError("crm: follow_up needs a window; give crm(..., window=)")
             return index, y, np.ones_like(y)
         if follow_up is None or np.shape(follow_up) != y.shape:
-            raise IonrtError("tite_crm: give follow_up, one time per patient")
+            raise IonrtError("crm: with a window, give follow_up, one time per patient")
         seen = limits.finite(follow_up, "follow_up")
         if np.any(seen < 0):
             raise IonrtError(f"follow_up: expected times from 0 up in the unit of the window, got {list(follow_up)}")
@@ -135,43 +135,47 @@ def crm(
     skeleton: Sequence[float],
     target: float,
     *,
+    window: float | None = None,
     axis: Axis | None = None,
     n_max: int = 30,
-    cohort: int = 3,
+    cohort: int | None = None,
     model: str = "empiric",
     scale: float = 1.34**0.5,
     cutoff: float = 0.95,
 ) -> Crm:
-    """Continual reassessment method with one parameter b ~ N(0, scale^2).
+    """Continual reassessment method with one parameter b ~ N(0, scale^2); with a `window` that of late toxicity (TITE-CRM).
 
     empiric: p_k = s_k^exp(b); logistic: logit p_k = 3 + exp(b) (logit s_k - 3). Recommended: the level with p_k at the
-    posterior mean of b nearest to the target.
+    posterior mean of b nearest to the target. Likelihood prod (w p)^y (1 - w p)^(1 - y), w = 1 after a toxicity and without a
+    window, else follow-up / window.
 
     Parameters
     ----------
     skeleton : prior toxicity probability per level (level,), strictly increasing; see `indifference_skeleton`.
     target : acceptable toxicity probability.
+    window : observation time for toxicity, in the unit of the follow-up, > 0; None: every toxicity is known at once.
     axis : values of the levels (dose or LETd).
-    n_max, cohort : patients in all and per cohort, for simulation.
+    n_max, cohort : patients in all and per cohort (default 3, with a window 1), for simulation.
     model : "empiric" or "logistic".
     scale : prior standard deviation of b.
     cutoff : stop the trial where P(p_1 > target | data) exceeds it.
 
     Returns
     -------
-    a Crm with `fit`.
+    a Crm with `fit`, which needs `follow_up` where there is a window.
 
     Raises
     ------
     IonrtError
-        A skeleton that does not increase.
+        A skeleton that does not increase, a window that is not positive.
 
     References
     ----------
-    O'Quigley, Pepe & Fisher 1990, doi:10.2307/2531628.
+    O'Quigley, Pepe & Fisher 1990, doi:10.2307/2531628; Cheung & Chappell 2000, doi:10.1111/j.0006-341X.2000.01177.x.
     """
     values = limits.skeleton(skeleton)
     level_values(axis, values.size)
+    cohort = cohort if cohort is not None else 3 if window is None else 1
     if limits.count(cohort, "cohort") > limits.count(n_max, "n_max", most=limits.MOST):
         raise IonrtError(f"cohort: expected at most n_max = {n_max} patients, got {cohort}")
     return Crm(
@@ -183,45 +187,16 @@ def crm(
         limits.positive(scale, "scale"),
         limits.probability(cutoff, "cutoff"),
         axis,
+        None if window is None else limits.positive(window, "window"),
     )
 
 
 def tite_crm(
-    skeleton: Sequence[float],
-    target: float,
-    *,
-    window: float,
-    axis: Axis | None = None,
-    n_max: int = 30,
-    cohort: int = 1,
-    model: str = "empiric",
-    scale: float = 1.34**0.5,
-    cutoff: float = 0.95,
-) -> Crm:
-    """Time-to-event continual reassessment: a patient still under observation counts with weight follow-up / window.
-
-    Likelihood prod (w p)^y (1 - w p)^(1 - y) with w = 1 after a toxicity.
-
-    Parameters
-    ----------
-    skeleton, target, axis, n_max, cohort, model, scale, cutoff : as in `crm`.
-    window : observation time for toxicity, in the unit of the follow-up, > 0.
-
-    Returns
-    -------
-    a Crm whose `fit` needs `follow_up`.
-
-    Raises
-    ------
-    IonrtError
-        As `crm`; a window that is not positive.
-
-    References
-    ----------
-    Cheung & Chappell 2000, doi:10.1111/j.0006-341X.2000.01177.x.
-    """
-    design = crm(skeleton, target, axis=axis, n_max=n_max, cohort=cohort, model=model, scale=scale, cutoff=cutoff)
-    return replace(design, window=limits.positive(window, "window"))
+    skeleton: Sequence[float], target: float, *, window: float, axis: Axis | None = None, n_max: int = 30, cohort: int = 1,
+    model: str = "empiric", scale: float = 1.34**0.5, cutoff: float = 0.95,
+) -> Crm:  # fmt: skip
+    """`crm` with a window, as protocols of 0.1.0 name it."""
+    return crm(**locals())
 
 
 def indifference_skeleton(half_width: float, target: float, prior_level: int, levels: int) -> Array:

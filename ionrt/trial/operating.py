@@ -23,7 +23,7 @@ def dose_finding(
 
     Parameters
     ----------
-    design : from `boin`, `crm` or `tite_crm`; `three_plus_three` is exact and needs no simulation.
+    design : from `boin` or `crm`; `three_plus_three` is exact and needs no simulation.
     p_true : true toxicity probability per level (level,), not decreasing.
     n_sim, seed : replicates and random seed.
     accrual_interval : mean time between patients, TITE-CRM only, in the unit of its window (default: a quarter of it).

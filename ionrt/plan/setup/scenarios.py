@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -78,7 +79,7 @@ def _shift(given: Sequence[float], what: str) -> Shift:
     return values
 
 
-NOMINAL = Scenario()
+NOMINAL: Scenario = Scenario()
 
 
 def _sigma(value: float | Sequence[float], what: str) -> np.ndarray:
@@ -103,13 +104,14 @@ def _setups(setup: float) -> list[Shift]:
     return out
 
 
-def scenarios_single(*, range_shift: float = 0.025, setup: float = 2.0) -> tuple[Scenario, ...]:
-    """Nine scenarios with one error at a time: nominal, range + and -, set-up + and - along x, y and z.
+def scenario_set(*, range_shift: float = 0.025, setup: float = 2.0, together: bool = False) -> tuple[Scenario, ...]:
+    """Nominal, range + and -, set-up + and - along x, y and z: nine with one error at a time, or the grid of 21.
 
     Parameters
     ----------
     range_shift : relative (0.025: 2.5 %)
     setup : mm. An error of 0 leaves its scenarios out.
+    together : the grid: each of the seven set-up positions with the range nominal, longer and shorter.
 
     Returns
     -------
@@ -122,35 +124,20 @@ def scenarios_single(*, range_shift: float = 0.025, setup: float = 2.0) -> tuple
 
     Examples
     --------
-    >>> len(ionrt.plan.scenarios_single(range_shift=0.035, setup=3.0))  # nominal, 2 of range, 6 of set-up (3 mm)
+    >>> len(ionrt.plan.scenario_set(range_shift=0.035, setup=3.0))  # nominal, 2 of range, 6 of set-up (3 mm)
     9
-    >>> len(ionrt.plan.scenarios_single(range_shift=0.035, setup=0.0))
-    3
+    >>> len(ionrt.plan.scenario_set(range_shift=0.035, setup=3.0, together=True))
+    21
     """
     r, s = _error(range_shift, "range_shift"), _error(setup, "setup")
-    ranges = [Scenario(r), Scenario(-r)] if r else []
-    return (NOMINAL, *ranges, *(Scenario(setup=d) for d in _setups(s)[1:]))
+    ranges = (r, -r) if r else ()
+    if together:
+        return tuple(Scenario(shift, d) for d, shift in product(_setups(s), (0.0, *ranges)))
+    return (NOMINAL, *map(Scenario, ranges), *(Scenario(setup=d) for d in _setups(s)[1:]))
 
 
-def scenarios_grid(*, range_shift: float = 0.025, setup: float = 2.0) -> tuple[Scenario, ...]:
-    """The grid of 21: seven set-up positions (none, + and - along x, y and z), each with the range nominal, longer, shorter.
-
-    Parameters
-    ----------
-    range_shift : relative
-    setup : mm.
-
-    Returns
-    -------
-    a tuple of `Scenario` of equal weight, the nominal one first.
-
-    Raises
-    ------
-    IonrtError
-        Negative or not finite errors.
-    """
-    r, s = _error(range_shift, "range_shift"), _error(setup, "setup")
-    return tuple(Scenario(shift, d) for d, shift in product(_setups(s), (0.0, r, -r) if r else (0.0,)))
+scenarios_single = partial(scenario_set, together=False)  # names of 0.1.0
+scenarios_grid = partial(scenario_set, together=True)
 
 
 def scenarios_random(
@@ -202,7 +189,7 @@ def check_scenarios(scenarios: Sequence[Scenario]) -> tuple[Scenario, ...]:
     """As a tuple; raises where there is none or something else came."""
     out = (scenarios,) if isinstance(scenarios, Scenario) else tuple(scenarios)
     if not out:
-        raise IonrtError("scenarios: expected at least one Scenario, got an empty list; see ionrt.plan.scenarios_single")
+        raise IonrtError("scenarios: expected at least one Scenario, got an empty list; see ionrt.plan.scenario_set")
     wrong = [s for s in out if not isinstance(s, Scenario)]
     if wrong:
         raise IonrtError(f"scenarios: expected ionrt.plan.Scenario, got {wrong[0]!r}")

@@ -108,7 +108,7 @@ def _scenario_set(objectives: Sequence[Objective], scenarios: Sequence[Scenario]
     if robust and not scenarios:
         raise IonrtError(
             f"objective on {robust[0].structure!r} counts over scenarios ({robust[0].robust}), but none were given; pass"
-            " scenarios, e.g. ionrt.plan.scenarios_single()"
+            " scenarios, e.g. ionrt.plan.scenario_set()"
         )
     if not robust:
         if scenarios:
