@@ -58,7 +58,7 @@ def _is_p(name: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not (value and NUMERAL.fullmatch(value))
+    return isinstance(value, str) and not NUMERAL.fullmatch(value)
 
 
 def _shown(value: Any, decimals: int, name: Any = "") -> str:
@@ -131,7 +131,7 @@ def table(
     heads = [""] * len(frame) if counted else _row_heads(list(frame.index))
     first = [] if counted else [str(n or "") for n in frame.index.names]
     n = len(first) + len(frame.columns)
-    words = {c for c in frame.columns if all(_is_text(v) for v in frame[c]) and any(frame[c])}
+    words = {c for c in frame.columns if all(isinstance(v, str) for v in frame[c]) and any(map(_is_text, frame[c]))}
     top = "".join(f"<th>{_head(name, n)}</th>" for name in first)
     top += "".join(f"<th scope='col' class='{'text' if c in words else ''}'>{_head(c, n)}</th>" for c in frame.columns)
     columns = _places(frame, digits)
