@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import datetime
 import html
@@ -26,7 +25,7 @@ import ionrt
 from ionrt import resources
 from ionrt.files import DiskError, atomic
 from ionrt.lazy import IonrtError, one_of
-from ionrt.made import how_made, like, plain_value, typed
+from ionrt.made import how_made, like, notes, parameters_of, plain_value, typed
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
 HEAD = 40_000  # letters of a page in which its title stands
@@ -96,7 +95,7 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     """
     source = find_notebook(notebook)
     target = Path(out) if out else Path("reports") / f"{re.sub(r'^[0-9]+_', '', source.stem)}.html"
-    defaults = _parameters(source)
+    defaults = parameters_of(source)
     for name in parameters or {}:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
     chosen = {name: like(plain_value(value, name), defaults[name], name) for name, value in (parameters or {}).items()}
@@ -107,7 +106,7 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
         _execute(source, executed, chosen)
         _without_traces(executed, _folders(chosen, source))
         page.write_text(
-            to_html(executed, shown, how_made(source, {n: typed(chosen[n], shown[n]) for n in chosen}), _notes(source)),
+            to_html(executed, shown, how_made(source, {n: typed(chosen[n], shown[n]) for n in chosen}), notes(source)),
             encoding="utf-8",
         )
     write_index(target.parent)
@@ -132,45 +131,6 @@ def write_index(folder: Path) -> Path:
     with atomic(folder / "index.html") as place:
         place.write_text(_page("Reports", body, {}, {}), encoding="utf-8")
     return folder / "index.html"
-
-
-def _parameters(source: Path) -> dict[str, Any]:
-    """Names and default values of the cell tagged ``parameters``, one ``name = value`` per line, nothing else."""
-    cells = nbformat.read(source, as_version=4).cells
-    tagged = [c.source for c in cells if "parameters" in c.metadata.get("tags", ())]
-    if len(tagged) != 1:
-        raise IonrtError(f"{source.name}: expected one cell tagged `parameters`, found {len(tagged)}")
-    found: dict[str, Any] = {}
-    for node in ast.parse(tagged[0]).body:
-        plain = isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
-        try:
-            value = ast.literal_eval(node.value) if plain else None
-        except ValueError:
-            plain = False
-        if not plain:
-            raise IonrtError(
-                f"{source.name}: the cell tagged `parameters` may hold `name = value` only, one per line, each a number,"
-                f" a text, a list or a dictionary, got `{ast.unparse(node)}`; what is computed belongs in the next cell"
-            )
-        name = node.targets[0].id
-        if name in found:
-            raise IonrtError(f"{source.name}: the cell tagged `parameters` gives {name!r} twice")
-        found[name] = value
-    return found
-
-
-def _notes(source: Path) -> dict[str, str]:
-    """What stands behind each parameter in its cell: unit, choices, what an empty one means."""
-    cells = nbformat.read(source, as_version=4).cells
-    text = next(c.source for c in cells if "parameters" in c.metadata.get("tags", ()))
-    lines = text.splitlines()
-    found = {}
-    for node in ast.parse(text).body:
-        end = node.end_lineno or node.lineno
-        rest = lines[end - 1].encode()[node.end_col_offset or 0 :].decode()
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and rest.strip().startswith("#"):
-            found[node.targets[0].id] = rest.strip().removeprefix("#").strip()
-    return found
 
 
 def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:

@@ -309,7 +309,7 @@ def test_a_file_of_the_working_folder_is_found_from_the_folder_of_the_notebook(t
 def test_settings_stand_beside_what_they_are():
     import ionrt.report as module
 
-    notes = module._notes(module.find_notebook("rbe_models"))
+    notes = module.notes(module.find_notebook("rbe_models"))
     assert notes == {
         "interval": "mm of water, the target",
         "prescription": "Gy (RBE) per fraction, NIRS clinical dose",

@@ -23,7 +23,7 @@ EXAMPLES = {"p": 150.0, "He": 150.0, "C": 400.0, "O": 300.0, "Ne": 350.0}  # MeV
 WATER_FROM_CARBON = 1.13  # oxygen over carbon: cross section of a molecule = 2 x hydrogen + 1.13 x carbon
 _NAMES = ("hydrogen", "helium", "lithium", "beryllium", "boron", "carbon", "nitrogen", "oxygen", "fluorine", "neon")
 ELEMENT_NAMES = dict(zip(ELEMENTS, _NAMES, strict=True))
-SUBJECTS = {
+SUBJECTS: dict[Callable[[], Iterable[val.Line]], str] = {
     val.stopping_lines: "stopping power and range",
     val.haettner_lines: "carbon 400 MeV/u, measured (Haettner)",
     val.monte_carlo_lines: "dose and survival, Geant4",

@@ -105,7 +105,7 @@ def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and dash of each name, the same everywhere for an ion or element, in order of appearance for others."""
     names, symbols = list(dict.fromkeys(names)), {word: ion for ion, word in ION_NAMES.items()}
     found = {n: ELEMENTS[n] for n in names if n in ELEMENTS}
-    found |= {n: (ION_COLOURS[i], ION_DASHES[i]) for n in names if (i := symbols.get(n, n)) in ION_COLOURS}
+    found |= {n: (ION_COLOURS[ion], ION_DASHES[ion]) for n in names if (ion := symbols.get(n, n)) in ION_COLOURS}
     taken = {colour for colour, _ in found.values()}
     spare = [c for c in PANEL_COLOURS if c not in taken]  # black is in no element: one always is
     for i, name in enumerate(n for n in names if n not in found):
