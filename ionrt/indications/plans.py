@@ -242,7 +242,7 @@ def motion_table(
             dose_of = weighted(made, wanted.model).fillna(0.0)  # without a value: the last slices, far from the target
             found = 100.0 / dose * evaluate.dose_at_volume(dose_of, target, percent=95).values.ravel()
             spread = found.std(ddof=1) if n else np.nan
-            rows[f"{n} scans" if n else "still"] = {
+            rows[f"{n} scan{'s' * (n > 1)}" if n else "still"] = {
                 "D95 mean [%]": found.mean(),
                 "deviation [%]": spread,
                 "least [%]": found.min(),

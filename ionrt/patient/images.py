@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.files import atomic, content_hash
+from ionrt.patient.reading.notes import IncompleteWarning
 from ionrt.quantities import QUANTITIES, IonrtError, one_of, stamp
 
 DIMS = ("z", "y", "x")
@@ -23,6 +25,7 @@ NRRD_TYPES = {"signed char": "i1", "int8": "i1", "uchar": "u1", "unsigned char":
 SPACES = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1), "ras": (-1, -1, 1),
           "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)}  # fmt: skip
 SLANT = 1e-3  # of a direction cosine: an axis that leans more is oblique
+MOST = 1 << 34  # bytes of a volume
 FARTHEST, LARGEST = 1e5, 1e12  # mm from the origin, and of a value: beyond, the file is damaged
 
 
@@ -38,7 +41,8 @@ def read_image(path: str | Path, quantity: str = "dose", *, factor: float = 1.0,
 
     Returns
     -------
-    DataArray (z, y, x), float32 (float64 stays), voxel centres in mm (LPS), ascending.
+    DataArray (z, y, x), float32 (float64 stays), voxel centres in mm (LPS), ascending; attribute `assumed`, with a warning,
+    where a MetaImage states no spacing or no place.
 
     Raises
     ------
@@ -59,12 +63,15 @@ def read_image(path: str | Path, quantity: str = "dose", *, factor: float = 1.0,
         if not attrs.get(needed):
             raise IonrtError(f"read_image: {quantity} needs {needed}=, which {file.name} does not carry; ask who made it")
     try:
-        values, directions, origin = _meta(file) if suffix in (".mhd", ".mha") else _nrrd(file)
+        values, directions, origin, assumed = _meta(file) if suffix in (".mhd", ".mha") else (*_nrrd(file), "")
     except (KeyError, ValueError, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         if isinstance(error, IonrtError):
             raise
         raise IonrtError(f"{file.name}: cannot be read ({error}); expected a whole {suffix} volume") from error
-    return _named(_upright(values, directions, origin, file), quantity, factor, attrs, file)
+    if assumed:
+        warnings.warn(f"{file.name}: {assumed}", IncompleteWarning, stacklevel=2)
+    out = _named(_upright(values, directions, origin, file), quantity, factor, attrs, file)
+    return out.assign_attrs(assumed=assumed) if assumed else out
 
 
 def write_image(da: xr.DataArray, path: str | Path) -> Path:
@@ -114,8 +121,8 @@ def write_image(da: xr.DataArray, path: str | Path) -> Path:
     return file
 
 
-def _meta(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values (z, y, x order of the file's axes), directions (axis, LPS) in mm per voxel, origin."""
+def _meta(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+    """Values (z, y, x order of the file's axes), directions (axis, LPS) in mm per voxel, origin; what was not stated."""
     raw = file.read_bytes()
     said: dict[str, str] = {}
     start = 0
@@ -130,12 +137,20 @@ def _meta(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     big = said.get("BinaryDataByteOrderMSB", said.get("ElementByteOrderMSB", "False")).lower() == "true"
     kind = np.dtype((">" if big else "<") + META_TYPES[said["ElementType"]])
     sizes = [int(n) for n in said["DimSize"].split()]
-    spacing = np.array([float(s) for s in said.get("ElementSpacing", "1 1 1").split()])
+    spacing = np.array([float(s) for s in said.get("ElementSpacing", said.get("ElementSize", "1 1 1")).split()])
     turn = np.array([float(s) for s in said.get("TransformMatrix", "1 0 0 0 1 0 0 0 1").split()]).reshape(3, 3)
     origin = np.array([float(s) for s in said.get("Offset", said.get("Position", said.get("Origin", "0 0 0"))).split()])
     packed = said.get("CompressedData", "False").lower() == "true"
     values = _shaped(raw[start:] if name == "LOCAL" else name, kind, sizes, file, window=zlib.MAX_WBITS if packed else None)
-    return values, turn * spacing[:, None], origin
+    absent = [
+        words
+        for keys, words in (
+            (("ElementSpacing", "ElementSize"), "no spacing of the voxels, taken as 1 mm"),
+            (("Offset", "Position", "Origin"), "no place of the first voxel, taken as 0 0 0"),
+        )
+        if not said.keys() & set(keys)
+    ]
+    return values, turn * spacing[:, None], origin, "; ".join(absent)
 
 
 def _nrrd(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -170,8 +185,9 @@ def _shaped(data: bytes | str, kind: np.dtype, sizes: list[int], file: Path, *, 
     `data` are the bytes or the name of the file beside it that holds them; `window` is zlib's, where they are packed.
     """
     expected = math.prod(sizes) * kind.itemsize
-    if len(sizes) != 3 or min(sizes) < 1:
-        raise IonrtError(f"{file.name}: expected three sizes from 1 on, got {' '.join(map(str, sizes))[:80]}")
+    if len(sizes) != 3 or min(sizes) < 1 or expected > MOST:
+        said = " ".join(map(str, sizes))[:80]
+        raise IonrtError(f"{file.name}: expected three sizes from 1 on and at most {MOST >> 30} GB, got {said}")
     if isinstance(data, str):
         beside = file.parent / data
         if not beside.is_file():

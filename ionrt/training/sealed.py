@@ -88,7 +88,8 @@ def _run(path: Path) -> dict[str, str]:
     except Exception as error:  # nbformat meets a damaged file with errors of many kinds
         raise IonrtError(f"{path.name} is no notebook that can be read ({type(error).__name__}); take a fresh copy") from None
     try:
-        run = client.NotebookClient(book, timeout=600, kernel_name="python3", allow_errors=True, resources=_within(path))
+        options = {"timeout": 600, "kernel_name": "python3", "allow_errors": True, "extra_arguments": ["--log-level=ERROR"]}
+        run = client.NotebookClient(book, resources=_within(path), **options)
         run.execute(env=quiet)
     except (TimeoutError, RuntimeError) as error:  # the two that nbclient raises although errors are allowed
         raise IonrtError(f"{path.name}: {str(error).splitlines()[0]}; look for the cell that does not end") from None
