@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.files import atomic, content_hash
+from ionrt.patient.reading.notes import IncompleteWarning
 from ionrt.quantities import QUANTITIES, IonrtError, one_of, stamp
 
 DIMS = ("z", "y", "x")
@@ -37,7 +39,8 @@ def read_image(path: str | Path, quantity: str = "dose", *, factor: float = 1.0,
 
     Returns
     -------
-    DataArray (z, y, x), float32 (float64 stays), voxel centres in mm (LPS), ascending.
+    DataArray (z, y, x), float32 (float64 stays), voxel centres in mm (LPS), ascending; attribute `assumed`, with a warning,
+    where a MetaImage states no spacing or no place.
 
     Raises
     ------
@@ -58,12 +61,15 @@ def read_image(path: str | Path, quantity: str = "dose", *, factor: float = 1.0,
         if not attrs.get(needed):
             raise IonrtError(f"read_image: {quantity} needs {needed}=, which {file.name} does not carry; ask who made it")
     try:
-        values, directions, origin = _meta(file) if suffix in (".mhd", ".mha") else _nrrd(file)
+        values, directions, origin, assumed = _meta(file) if suffix in (".mhd", ".mha") else (*_nrrd(file), "")
     except (KeyError, ValueError, OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         if isinstance(error, IonrtError):
             raise
         raise IonrtError(f"{file.name}: cannot be read ({error}); expected a whole {suffix} volume") from error
-    return _named(_upright(values, directions, origin, file), quantity, factor, attrs, file)
+    if assumed:
+        warnings.warn(f"{file.name}: {assumed}", IncompleteWarning, stacklevel=2)
+    out = _named(_upright(values, directions, origin, file), quantity, factor, attrs, file)
+    return out.assign_attrs(assumed=assumed) if assumed else out
 
 
 def write_image(da: xr.DataArray, path: str | Path) -> Path:
@@ -113,8 +119,8 @@ def write_image(da: xr.DataArray, path: str | Path) -> Path:
     return file
 
 
-def _meta(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values (z, y, x order of the file's axes), directions (axis, LPS) in mm per voxel, origin."""
+def _meta(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+    """Values (z, y, x order of the file's axes), directions (axis, LPS) in mm per voxel, origin; what was not stated."""
     raw = file.read_bytes()
     said: dict[str, str] = {}
     start = 0
@@ -132,10 +138,18 @@ def _meta(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     big = said.get("BinaryDataByteOrderMSB", said.get("ElementByteOrderMSB", "False")).lower() == "true"
     kind = np.dtype((">" if big else "<") + META_TYPES[said["ElementType"]])
     sizes = [int(n) for n in said["DimSize"].split()]
-    spacing = np.array([float(s) for s in said.get("ElementSpacing", "1 1 1").split()])
+    spacing = np.array([float(s) for s in said.get("ElementSpacing", said.get("ElementSize", "1 1 1")).split()])
     turn = np.array([float(s) for s in said.get("TransformMatrix", "1 0 0 0 1 0 0 0 1").split()]).reshape(3, 3)
     origin = np.array([float(s) for s in said.get("Offset", said.get("Position", said.get("Origin", "0 0 0"))).split()])
-    return _shaped(data, kind, sizes, file), turn * spacing[:, None], origin
+    absent = [
+        words
+        for keys, words in (
+            (("ElementSpacing", "ElementSize"), "no spacing of the voxels, taken as 1 mm"),
+            (("Offset", "Position", "Origin"), "no place of the first voxel, taken as 0 0 0"),
+        )
+        if not said.keys() & set(keys)
+    ]
+    return _shaped(data, kind, sizes, file), turn * spacing[:, None], origin, "; ".join(absent)
 
 
 def _nrrd(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
