@@ -116,17 +116,17 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
 def write_index(folder: Path) -> Path:
     """One page with a link to every report of a folder, newest first; renewed with each report."""
     rows = []
-    for page in sorted(folder.glob("*.html"), key=lambda p: -p.stat().st_mtime):
+    pages = [page for page in folder.glob("*.html") if page.is_file()]
+    for page in sorted(pages, key=lambda p: -p.stat().st_mtime):
         with page.open(encoding="utf-8", errors="replace") as text:
             head = text.read(HEAD)
         if page.name == "index.html" or 'name="generator" content="ionrt' not in head:
             continue
         title = re.search(r"<title>(.*?)</title>", head)
         about = re.search(r'name="description" content="(.*?)"', head)
-        link = (
-            f"<a href='{html.escape(quote(page.name), quote=True)}'>{title.group(1) if title else html.escape(page.stem)}</a>"
-        )
-        rows.append(f"<tr><th scope='row'>{link}</th><td>{about.group(1) if about else ''}</td></tr>")
+        named, said = (html.escape(html.unescape(m.group(1))) if m else "" for m in (title, about))
+        link = f"<a href='{html.escape(quote(page.name), quote=True)}'>{named or html.escape(page.stem)}</a>"
+        rows.append(f"<tr><th scope='row'>{link}</th><td>{said}</td></tr>")
     body = f"<h1>Reports</h1><table class='ionrt'><tbody>{''.join(rows)}</tbody></table>"
     with atomic(folder / "index.html") as place:
         place.write_text(_page("Reports", body, {}, {}), encoding="utf-8")

@@ -84,6 +84,29 @@ def test_every_caption_names_ions_let_definition_and_rbe_model(scene):
     assert "without target fragments" in figures[2].caption
 
 
+@pytest.mark.parametrize(
+    ("model", "heads", "axis"),
+    [
+        ("nirs_mkm", ["Carbon, NIRS-mMKM", "Neon, NIRS-mMKM"], "RBE-weighted dose\n[Gy (RBE; NIRS-mMKM)]"),
+        (
+            "constant (C); lem1 (Ne)",
+            ["Carbon, constant RBE", "Neon, LEM-I"],
+            "RBE-weighted dose\n[Gy (RBE; constant RBE (C);\nLEM-I (Ne))]",
+        ),
+    ],
+)
+def test_panels_and_axes_say_the_dose_system(scene, model, heads, axis):
+    import holoviews as hv
+
+    ct, structures, _, _, rbe = scene
+    rbe = rbe.assign_attrs(rbe_model=model)
+    plot.setup()
+    panels = [child for child, *_ in hv.render(plot.slices(rbe, ct, structures).element, backend="bokeh").children]
+    assert [p.title.text for p in panels] == heads
+    curves = hv.render(plot.histograms(evaluate.dvh(rbe, structures)).element, backend="bokeh")
+    assert {child.below[0].axis_label for child, *_ in curves.children} == {axis}
+
+
 def test_slices_share_one_colour_scale_and_lie_the_radiological_way(scene):
     import holoviews as hv
 

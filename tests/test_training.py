@@ -306,10 +306,18 @@ def test_every_sentence_of_the_engine_is_translated_with_the_same_places(languag
 @pytest.mark.parametrize("language", ["ko", "ja"])
 def test_translations_have_the_core_modules_and_the_same_numbers(language):
     other = exercises(language)
+    number = re.compile(r"\d+[.,]\d+|\d{2,}")  # single digits may be words: three, 4분의 1
     for name, one in ALL.items():
         same = other[name]
         assert (same.expected, same.tolerance, same.unit) == (one.expected, one.tolerance, one.unit)
         assert [s.value for s in same.slips] == [s.value for s in one.slips] and set(same.choices) == set(one.choices)
+        texts = (
+            (one.ask, same.ask),
+            (one.why, same.why),
+            *((a.says, b.says) for a, b in zip(one.slips, same.slips, strict=True)),
+        )
+        for english, here in (*texts, *((words, same.choices[letter]) for letter, words in one.choices.items())):
+            assert sorted(number.findall(english)) == sorted(number.findall(here)), f"{name}: {here}"
         if one.module in CORE:
             assert (
                 same.ask != one.ask

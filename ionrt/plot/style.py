@@ -92,6 +92,15 @@ def unit(name: str, of: xr.DataArray | None = None) -> str:
     return plain.replace("(RBE)", f"(RBE; {system})") if system else plain
 
 
+def system_of(da: xr.DataArray, case: str) -> str:
+    """Dose system of one case of an RBE-weighted dose, short enough for the head of a panel; empty for other quantities."""
+    for part in str(da.attrs.get("rbe_model") or "").split("; ") if da.name == "rbe_dose" else ():
+        model, _, who = part.partition(" (")
+        if not who or case in who.rstrip(")").split(", "):
+            return CLINICS.get(model, model)
+    return ""
+
+
 def label(name: str, of: xr.DataArray | None = None) -> str:
     """Axis label of a quantity with its unit; under a clinical dose the ratio to physical dose is a clinical factor, no RBE."""
     text = SYMBOLS.get(name, QUANTITIES[name].long_name)

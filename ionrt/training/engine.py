@@ -178,7 +178,8 @@ def _said(shell: Any, kind: type[Exception], error: Exception, trace: Any, tb_of
         shell._showtraceback(kind, error, maker.structured_traceback(kind, error, trace, tb_offset=tb_offset))
         return
     given = typed[1] if one.kind in ("number", "at_least") else 0  # no letter, no call: the sentence says what is asked for
-    print(f"{one.name}: unclear - {verdict(one, given)[1]} ({kind.__name__}: {str(error).splitlines()[0]})")
+    python = f"{kind.__name__}: {str(getattr(error, 'msg', error)).splitlines()[0]}"
+    print(f"{one.name}: unclear - {verdict(one, given)[1]} ({python})")
     _log(one.name, "unclear")
 
 
