@@ -30,13 +30,6 @@ NEEDLES = [w.encode() for w in PLAIN] + WIDE
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # of what is planted
 
 
-def item(**elements) -> Dataset:
-    data = Dataset()
-    for keyword, value in elements.items():
-        setattr(data, keyword, value)
-    return data
-
-
 def common(kind: str, sop_class: str, n: int) -> Dataset:
     data = item(
         SpecificCharacterSet="ISO_IR 192", SOPClassUID=sop_class, SOPInstanceUID=f"1.2.3.7.{n}", Modality=kind,
