@@ -12,6 +12,7 @@ import fuzz
 import numpy as np
 import pydicom
 import pytest
+from dicom_small import item
 from identifiers import walk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
