@@ -59,7 +59,7 @@ PLANTED = {
     "a unit of old": ("constraints", 1, {"unit": "GyE"}, "constraints.csv, prc2: unit: 'GyE'"),
     "a limit without an operator": ("constraints", 2, {"op": "below"}, "constraints.csv, prc3: op: 'below' is not one of"),
     "a total in cGy": ("schedules", 5, {"total": "6560"}, "schedules.csv, pr6: total: 6560 in 16 is 410 per fraction"),
-    "limits beside the value": ("outcomes", 31, {"low": "60", "high": "70"}, "outcomes.csv, PA1: limits: 60 to 70 do not hold 53"),
+    "limits beside the value": ("outcomes", 31, {"low": "60", "high": "70"}, "outcomes.csv, PA1: limits: 60 to 70 do not hold"),
 }
 
 
