@@ -1,4 +1,4 @@
-"""How long `ionrt report compare_ions` takes, warm and cold, with and without bytecode: python benchmarks/startup.py [warm|cold]
+"""How long `ionrt report compare_ions` takes, warm and cold, with and without bytecode: python benchmarks/startup.py [warm]
 
 Warm: caches as they are after a run before. Cold: no base data, no compiled kernel. Without bytecode: an empty folder for it
 and PYTHONDONTWRITEBYTECODE, as in a read-only install, so that every process reads its Python again; kernels stay compiled.
