@@ -53,6 +53,7 @@ indications: $(READY)  ## reports/indications/index.html: one page per indicatio
 test: $(READY)  ## all tests and notebooks
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --nbval --nbval-sanitize-with notebooks/sanitise.cfg $(PYTEST_ARGS)
 
+lab: export PATH := $(CURDIR)/$(BIN):$(PATH)  # !python in a cell is that of the environment
 lab: $(READY)  ## JupyterLab at the start notebook
 	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 

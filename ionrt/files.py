@@ -26,13 +26,14 @@ class DiskError(IonrtError):
 
 
 @contextmanager
-def atomic(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[Path]:
+def atomic(path: str | os.PathLike[str], *, folder: bool = False, new: bool = False) -> Iterator[Path]:
     """A hidden place beside `path` to write to, which takes its name when the block ends well and vanishes when it does not.
 
     Parameters
     ----------
     path : what shall be there in the end; a file is replaced, a folder must be new or empty.
     folder : whether it is a folder (the place is then made) or a file.
+    new : whether a file that is there already, also since a moment ago, stays (FileExistsError).
 
     Yields
     ------
@@ -52,8 +53,13 @@ def atomic(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[Pa
         yield place
         if folder and target.is_dir():
             target.rmdir()  # raises unless it is empty
-        os.replace(place, target)
+        if new:
+            os.link(place, target)
+        else:
+            os.replace(place, target)
     except OSError as error:
+        if new and isinstance(error, FileExistsError):
+            raise
         about = place if error.filename is None else Path(os.fsdecode(error.filename))
         if about not in (target, *target.parents) and place not in (about, *about.parents):
             raise
@@ -76,9 +82,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         place.write_text(text, encoding="utf-8", newline="")
 
 
-def write_sealed(path: str | os.PathLike[str], content: bytes) -> None:
-    """Bytes followed by their hash, which `read_sealed` compares before it believes them."""
-    with atomic(path) as place:
+def write_sealed(path: str | os.PathLike[str], content: bytes, *, new: bool = False) -> None:
+    """Bytes followed by their hash, which `read_sealed` compares before it believes them; `new` as in `atomic`."""
+    with atomic(path, new=new) as place:
         place.write_bytes(content + hashlib.sha256(content).digest())
 
 

@@ -24,6 +24,18 @@ def opentps(path):
     return {"version": version("opentps-core"), "spots": rows, "beams": beams, "fractions": plan.numberOfFractionsPlanned}
 
 
+def opentps_registration(path):
+    """Matrix of fixed to moving points, or displacement (x, y, z, component) with origin and spacing."""
+    from opentps.core.io.dicomIO import readDicomRigidTransform, readDicomVectorField
+    from pydicom import dcmread
+
+    about = {"version": version("opentps-core")}
+    if "RegistrationSequence" in dcmread(path):
+        return about | {"matrix": readDicomRigidTransform(path).tformMatrix}
+    field = readDicomVectorField(path)
+    return about | {"displacement": field.imageArray, "origin": field.origin, "spacing": field.spacing}
+
+
 def fredtools(path):
     """Spots of any ion plan; every second control point has no weights."""
     import fredtools as ft

@@ -16,6 +16,7 @@ from ionrt.adapt.daily import deliver
 from ionrt.adapt.depth import depth_change
 from ionrt.adapt.motion import Timing, phase_field
 from ionrt.compare.cases import planned_maps
+from ionrt.compare.guidance import PUBLISHED
 from ionrt.patient import read_days, read_dicom, volumes
 from ionrt.patient.geometry.margins import with_margin
 from ionrt.patient.phantom import write_phantom
@@ -140,6 +141,15 @@ def test_a_ct_that_cuts_a_beam_is_refused(planned):
         daily_field(influence, weights, cut, **ASKED)["dose"].compute()
 
 
+def test_a_ct_that_does_not_hold_the_target_is_refused(planned):
+    """A cropped field of view, and a correction that is far off; the share is said."""
+    patient, _, _ = planned
+    day = patient.assign_attrs(content_hash="day")
+    for image, way in ((day.isel(z=slice(0, day.sizes["z"] // 2)), (0.0, 0.0, 0.0)), (day, (0.0, 0.0, 60.0))):
+        with pytest.raises(IonrtError, match=r"\d+ % of 'CTV' lies outside the daily CT"):
+            place(image, patient, correction=way)
+
+
 def test_no_outline_is_said_loudly(planned):
     patient, influence, _weights = planned
     with pytest.warns(UserWarning, match="no outline"):
@@ -252,6 +262,21 @@ def test_a_millimetre_goes_on_and_gas_with_a_moved_target_asks_for_a_new_plan(wi
     found = decide([far, far])
     assert found.attrs["decision"] == "replan" and any("V95" in r for r in found.attrs["reasons"])
     assert (found["source"] != "").all()
+    assert near["gamma"] > 90.0 > far["gamma"], "the dose that reaches 20 mm too far is not found again"
+    # change of V95 beside published patients: signs and order, sizes as they are (a box all behind the gas loses far more)
+    matched = place(day, planned[0], correction=(5.0, 0.0, 0.0))
+    whole = of_a_day(planned, planned[0])["V95"]
+    again = with_margin(day, "CTV", margin=3.0, name="CTV + 3 mm")
+    influence = plan.influence(again, planned[1].plan, base={"C": synthetic_base()})
+    new = planned_maps(planned[1].plan, plan.field(influence, plan.optimise(again, planned[1].plan, influence), **ASKED))
+    replanned = float(
+        evaluate.statistics(new["rbe_dose"], day["structures"].sel(structure=["CTV"]), dose=(1.9,)).iloc[0]["V1.9"]
+    )
+    changes = {"bone match": far["V95"], "tumour match": of_a_day(planned, matched)["V95"], "replan": replanned}
+    changes = {name: v95 - whole for name, v95 in changes.items()}
+    published = {name: float(PUBLISHED[name].split()[0]) for name in changes}
+    assert sorted(changes, key=changes.get) == sorted(published, key=published.get) == list(changes)
+    assert abs(changes["replan"]) < 3.0 and changes["tumour match"] < published["tumour match"]
 
 
 def test_phases_mix_within_a_fraction(planned):

@@ -16,6 +16,7 @@ from adapt_fixtures import bumps, coords
 from pydicom.dataset import Dataset
 from scipy.interpolate import RegularGridInterpolator
 from test_dicom_write import errors
+from test_foreign_readers import opened
 
 from ionrt.adapt.transform import invert, move_points
 from ionrt.patient import read_dicom, read_registration, write_registration
@@ -283,23 +284,50 @@ def test_pydicomrt_reads_the_same_points(pair, tmp_path, kind, backwards):
     check_points(way, lambda p: p + sampled(p[:, ::-1]))
 
 
-def test_plastimatch_writes_what_is_read(pair, tmp_path):
-    """An independent writer (it cannot read registrations): an ITK transform, fixed to moving, exported as DICOM."""
+@both_kinds
+@both_ways
+def test_opentps_reads_the_same_points(pair, tmp_path, kind, backwards):
+    """A second independent reader, by an interpreter of IONRT_READERS."""
+    fixed, moving = pair
+    way = transform_of(kind, backwards)
+    path = write_registration(way, tmp_path / "r.dcm", fixed=fixed, moving=moving)
+    found = opened("opentps_registration", path, tmp_path / "found.npz")
+    if kind == "matrix":
+        check_points(way, lambda p: (found["matrix"] @ np.c_[p, np.ones(len(p))].T)[:3].T)
+        return
+    u = found["displacement"].astype(float)  # x, y, z
+    axes = [
+        o + s * np.arange(n)
+        for o, s, n in zip(found["origin"].astype(float), found["spacing"].astype(float), u.shape, strict=False)
+    ]
+    check_points(way, lambda p: p + RegularGridInterpolator(axes, u)(p))
+
+
+@both_kinds
+@both_ways
+def test_plastimatch_writes_what_is_read(pair, tmp_path, kind, backwards):
+    """An independent writer of both objects, from ITK's transform or vector field; plastimatch 1.10 reads neither."""
     sitk = pytest.importorskip("SimpleITK", reason="writes the transform that plastimatch exports")
     program = shutil.which("plastimatch")
     if program is None:
         pytest.skip("an independent writer: pip install plastimatch, or Debian package plastimatch")
     fixed, moving = pair
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(rotation()[:3, :3].ravel().tolist())
-    transform.SetTranslation(rotation()[:3, 3].tolist())
-    sitk.WriteTransform(transform, str(tmp_path / "way.tfm"))
+    way = transform_of(kind, backwards)
+    if kind == "matrix":
+        transform, given = sitk.AffineTransform(3), tmp_path / "way.tfm"
+        transform.SetMatrix(way["matrix"].values[:3, :3].ravel().tolist())
+        transform.SetTranslation(way["matrix"].values[:3, 3].tolist())
+        sitk.WriteTransform(transform, str(given))
+    else:
+        u, given = way["displacement"], tmp_path / "way.mha"
+        image = sitk.GetImageFromArray(u.transpose("z", "y", "x", "axis").values.astype(np.float32), isVector=True)
+        image.SetOrigin([float(u[d][0]) for d in "xyz"])
+        image.SetSpacing([float(s) for s in u.attrs["resolution"][::-1]])
+        sitk.WriteImage(image, str(given))
     sides = ["--fixed-rcs", str(tmp_path / "ct0"), "--moving-rcs", str(tmp_path / "ct1")]
-    command = [program, "xf-convert", "--input", str(tmp_path / "way.tfm"), "--output-dicom", str(tmp_path / "out"), *sides]
+    command = [program, "xf-convert", "--input", str(given), "--output-dicom", str(tmp_path / "out"), *sides]
     done = subprocess.run(command, capture_output=True, text=True)
     written = sorted((tmp_path / "out").glob("*"))
     assert written, done.stdout + done.stderr
     read = read_registration(written[0], fixed=fixed, moving=moving)
-    points = other_points()
-    expected = np.array([transform.TransformPoint(p) for p in points.tolist()])
-    assert np.abs(move_points(read, points) - expected).max() < 0.01
+    check_points(way, lambda p: move_points(read, p))

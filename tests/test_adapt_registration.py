@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from adapt_fixtures import bumps
 
-from ionrt.adapt import place, register_deformable, register_rigid
+from ionrt.adapt import place, register, register_deformable, register_rigid
 from ionrt.adapt.changes import anatomy_change
 from ionrt.adapt.images import coarser, resampled, smoothed, to_image
 from ionrt.adapt.sampling import at_points, centres
@@ -142,6 +142,20 @@ def test_deformation_is_found_without_folds_and_the_same_twice():
     with dask.config.set(num_workers=1):
         again = register_deformable(fixed, day)
     np.testing.assert_array_equal(again["displacement"].values, found["displacement"].values)  # whatever the threads
+
+
+def test_a_result_that_is_worse_than_none_is_refused(monkeypatch):
+    """Whatever goes wrong inside: the HU difference is looked at before and after."""
+    fixed, day = planning(), ct(scene(centres(GRID)) + np.random.default_rng(3).normal(0.0, 5.0, len(centres(GRID))), "day")
+    wild = np.stack([np.full(GRID.shape, v, np.float32) for v in (9.0, 0.0, 0.0)])
+    monkeypatch.setattr(
+        register, "smooth_displacement", lambda fixed, *_: wild[:, : fixed.shape[0], : fixed.shape[1], : fixed.shape[2]]
+    )
+    with pytest.raises(IonrtError, match="worse than its start"):
+        register_deformable(fixed, day, start=matrix_transform(np.eye(4)))
+    monkeypatch.setattr(register, "_matrix_of", lambda _: rigid(0.0, 0, (20.0, 0.0, 0.0)))
+    with pytest.raises(IonrtError, match=r"on 'body' got worse"):
+        register_rigid(fixed, day, on="body")
 
 
 def test_what_is_refused():

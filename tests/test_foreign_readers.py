@@ -1,7 +1,8 @@
 """What ionrt writes, opened by other packages, and theirs opened here: optional, as each needs an environment of its own.
 
 IONRT_READERS names Python interpreters, joined as PATH is; a reader that none of them has is skipped. Tried: opentps-core 3.0.1
-(protons only, Python 3.12), FREDtools 0.7.28 with pydicom 2 (spots of any ion), pyRadPlan 0.5.0 (CT, structures, dose).
+(protons only, Python 3.12; 2.0.0 on 3.11: registrations), FREDtools 0.7.28 with pydicom 2 (spots of any ion), pyRadPlan 0.5.0
+(CT, structures, dose).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ionrt.patient import read_dicom, read_dose, read_ion_plan, write_phantom, w
 from ionrt.plan import Beam, Plan
 
 MODULES = {"opentps": "opentps.core", "fredtools": "fredtools", "pyradplan": "pyRadPlan"}
+MODULES["opentps_registration"] = MODULES["opentps"]
 SIDE = Path(__file__).with_name("foreign_readers.py")
 
 

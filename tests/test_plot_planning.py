@@ -10,6 +10,7 @@ import xarray as xr
 
 from ionrt import plot
 from ionrt.compare import reach_table
+from ionrt.plot.planning import depth_views
 from ionrt.quantities import IonrtError, stamp
 
 TABLE = pd.DataFrame(
@@ -40,6 +41,16 @@ def test_spot_weights_add_up_along_the_energies():
     points = list(figure.element.traverse(lambda e: e, [hv.Points]))
     assert [sorted(p["n"]) for p in points] == [[1.0, 5.0], [9.0, 13.0]], "millions of particles per ray"
     assert "gantry 90" in figure.caption and drawn(figure)
+
+
+def test_depth_views_have_one_scale_around_no_change():
+    values = np.array([[[3.0, np.nan], [-7.4, 0.0]], [[1.0, 1.0], [1.0, np.nan]]])
+    on = {"beam": ["1 C gantry 90", "2 C gantry 180"], "v": [0.0, 2.0], "u": [-2.0, 0.0]}
+    figure = depth_views(xr.Dataset({"wepl_change": stamp(xr.DataArray(values, on, ("beam", "v", "u")), "wepl_change")}))
+    points = list(figure.element.traverse(lambda e: e, [hv.Points]))
+    assert [sorted(p["n"]) for p in points] == [[-7.4, 0.0, 3.0], [1.0, 1.0, 1.0]], "a ray that misses the target is not drawn"
+    assert all(hv.Store.lookup_options("bokeh", p, "plot").kwargs["clim"] == (-8.0, 8.0) for p in points)
+    assert "bright, deeper" in figure.caption and "gantry 180" in drawn(figure)
 
 
 def reach_map(room="gantry 1", couch=(0.0,)) -> xr.Dataset:

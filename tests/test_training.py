@@ -217,6 +217,63 @@ def test_zero_dimensional_arrays_are_numbers(capsys):
     assert "no such exercise" in out[2] and "T03.1" in out[2]
 
 
+@pytest.fixture
+def cell(capsys):
+    """Run a cell as a notebook does; what it prints."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    shell = InteractiveShell.instance(
+        config=Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"colors": "nocolor"}})
+    )
+    shell.run_cell("import ionrt\nfrom ionrt import training\ntraining.check('T03.1')", store_history=True)
+    capsys.readouterr()
+
+    def run(source):
+        shell.run_cell(source, store_history=True)
+        return capsys.readouterr().out
+
+    yield run
+    InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "says"),
+    [
+        (
+            "T03.1",
+            "50.7 keV/um",
+            "T03.1: unclear - answer with a number [keV/um] without quotes, not with text: 50.7 (SyntaxError: ",
+        ),
+        ("T03.1", "50,7 keV", "not with text: 50.7 (SyntaxError: "),
+        ("T03.1", "fifty  # keV/um", "not with text (NameError: name 'fifty' is not defined)"),
+        (
+            "T03.5",
+            "a",
+            "T03.5: unclear - answer with one of the letters a, b, c, d, in quotes (NameError: name 'a' is not defined)",
+        ),
+        (
+            "T05.6",
+            "ionrt.rbe.convert_prescription(4.6, source='NIRS-mMKM', target='LEM-I')",
+            "T05.6: unclear - give the call itself",
+        ),
+        ("T00.3", "the_call", "give the call itself, not its result"),
+        ("T03.1", "(50.7", "not with text (SyntaxError: "),
+    ],
+)
+def test_an_answer_cell_that_python_cannot_run_gets_a_sentence(name, answer, says, cell):
+    out = cell(f'answer = {answer}\ntraining.check("{name}", answer)')
+    assert says in out and len(out.splitlines()) == 1 and "Traceback" not in out
+
+
+def test_errors_of_other_cells_are_as_ever(cell):
+    for source, kind in (("fifty", "NameError"), ("29 mm", "SyntaxError"), ("1 / 0", "ZeroDivisionError")):
+        out = cell(source)
+        assert kind in out and "line 1" in out, "Python's own"
+    out = cell("answer = 1 / 0\ntraining.check('T03.1', answer)")
+    assert "ZeroDivisionError" in out and "unclear" not in out, "an error of a calculation is left to Python"
+
+
 @pytest.mark.parametrize("name", [None, 3, "", "T99.1", "t05", ["T05.1"], " T05.1 "])
 def test_an_odd_name_of_an_exercise_gets_a_sentence(name, capsys):
     training.check(name, 1.0)
@@ -249,10 +306,18 @@ def test_every_sentence_of_the_engine_is_translated_with_the_same_places(languag
 @pytest.mark.parametrize("language", ["ko", "ja"])
 def test_translations_have_the_core_modules_and_the_same_numbers(language):
     other = exercises(language)
+    number = re.compile(r"\d+[.,]\d+|\d{2,}")  # single digits may be words: three, 4분의 1
     for name, one in ALL.items():
         same = other[name]
         assert (same.expected, same.tolerance, same.unit) == (one.expected, one.tolerance, one.unit)
         assert [s.value for s in same.slips] == [s.value for s in one.slips] and set(same.choices) == set(one.choices)
+        texts = (
+            (one.ask, same.ask),
+            (one.why, same.why),
+            *((a.says, b.says) for a, b in zip(one.slips, same.slips, strict=True)),
+        )
+        for english, here in (*texts, *((words, same.choices[letter]) for letter, words in one.choices.items())):
+            assert sorted(number.findall(english)) == sorted(number.findall(here)), f"{name}: {here}"
         if one.module in CORE:
             assert (
                 same.ask != one.ask

@@ -12,6 +12,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from ionrt import evaluate
 from ionrt.adapt.depth import depth_change
 from ionrt.adapt.sampling import at_points, centres
+from ionrt.evaluate.gamma_index import pass_rate
 from ionrt.patient.geometry.structures import find_structure
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.geometry import Grid
@@ -32,7 +33,8 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
     Returns
     -------
     DataFrame, one row per structure: volume planned and that day [cm3], change [%], shift of the centroid (x, y, z, length)
-    [mm], distance of the surfaces (mean, 95 %, both ways) [mm].
+    [mm], distance of the surfaces (mean, 95 %, both ways) [mm]; ``contour`` says whose the day's is, "own" or "propagated": a
+    registration follows what has shrunk only in part (decision 0155).
 
     Raises
     ------
@@ -52,6 +54,7 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
             "centroid [mm]": float(np.linalg.norm(shift)),
             "surface mean [mm]": mean,
             "surface 95 % [mm]": high,
+            "contour": "propagated" if name in daily.attrs.get("propagated", ()) else "own",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("structure")
 
@@ -104,8 +107,8 @@ def measure(
     Returns
     -------
     Mapping: ``centroid`` [mm], ``volume`` [%, size of the change], ``depth_median`` and ``depth_95`` [mm, worst beam]; with
-    dose also ``V95`` [%], ``D98_loss`` [% of the prescription], ``L98_loss`` [%], ``D0.03cc <organ>`` [Gy (RBE)] and
-    ``D0.03cc rise <organ>`` [% of the prescription].
+    dose also ``V95`` [%], ``D98_loss`` [% of the prescription], ``L98_loss`` [%], ``gamma`` (of `gamma_passed`) [%],
+    ``D0.03cc <organ>`` [Gy (RBE)] and ``D0.03cc rise <organ>`` [% of the prescription].
 
     Raises
     ------
@@ -131,11 +134,17 @@ def measure(
         "V95": float(at[1].loc[target, f"V{0.95 * dose:g}"]),
         "D98_loss": 100.0 * float(d98[0] - d98[1]) / dose,
         "L98_loss": 100.0 * float(1.0 - l98[1] / l98[0]),
+        "gamma": gamma_passed(planned["rbe_dose"], field["rbe_dose"]),
     }
     for organ in organs:
         hot = [float(evaluate.dose_at_volume(m["rbe_dose"], s.sel(structure=[organ]), cc=0.03)[0]) for m, s in sides]
         out |= {f"D0.03cc {organ}": hot[1], f"D0.03cc rise {organ}": 100.0 * (hot[1] - hot[0]) / dose}
     return out
+
+
+def gamma_passed(planned: xr.DataArray, delivered: xr.DataArray) -> float:
+    """Share [%] of the voxels of a planned dose above 10 % of its maximum that find the day's within 3 % of it and 3 mm."""
+    return 100.0 * float(pass_rate(evaluate.gamma(planned, delivered, dose_percent=3.0, distance_mm=3.0)))
 
 
 def _structures(patient: xr.Dataset, names: Sequence[str]) -> xr.DataArray:

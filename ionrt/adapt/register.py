@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ionrt.adapt.deform import IMAGE_SMOOTHING, STIFFNESS, smooth_displacement
 from ionrt.adapt.images import (
     DIMS,
     SKIN,
@@ -39,9 +40,10 @@ RIGID_SAMPLES = (1.0, 0.5, 0.25)  # of the voxels, on a regular lattice
 WINDOW = (-1000.0, 1500.0)  # HU
 BONE = 150.0  # HU
 NEAR_BONE, NEAR_STRUCTURE, NEAR_BODY = 6.0, 10.0, 6.0  # mm
-IMAGE_SMOOTHING = (6.0, 4.0, 3.0)  # mm
-ITERATIONS = (40, 40, 15)
-THRESHOLD = 5.0  # HU: smaller differences are noise, after the smoothing
+FINER = {2: (30, 4.0), 1: (15, 3.0)}  # level: demons' iterations, image smoothing in mm, on what the smooth field leaves
+VOXELS = 1.5  # of each level: Gaussian of the demons' displacement
+THRESHOLD = 20.0  # HU: smaller differences are noise, after the smoothing
+EDGE = 3.0 * max(IMAGE_SMOOTHING)  # mm from the faces of either CT, or an eighth of it: cut tissue there is no edge to match
 START_STEP, LEAST_STEP, STEPS = 2.0, 1e-3, 100
 
 
@@ -140,19 +142,20 @@ def register_deformable(
     moving: xr.Dataset,
     *,
     start: xr.Dataset | None = None,
-    smoothing: float = 1.5,
+    smoothing: float = 20.0,
     window: tuple[float, float] = WINDOW,
     fill_gas: bool = False,
     guide: Sequence[str] = (),
 ) -> xr.Dataset:
-    r"""Where every planning point lies in the daily CT, :math:`x = X + u(X)`: demons with symmetric forces after a rigid start.
+    r"""Where every planning point lies in the daily CT, :math:`x = X + u(X)`: a rigid start, a smooth field, then demons.
 
     Parameters
     ----------
     fixed : planning CT.
     moving : daily CT.
     start : rigid transform; default `register_rigid` on the body.
-    smoothing : Gaussian of the displacement [voxels of each level]; several values give a band.
+    smoothing : Gaussian that the displacement is made of [mm]; finer detail is left to demons with symmetric forces, on what
+        the smooth field leaves. Several values give a band.
     window : HU outside which differences do not count.
     fill_gas : take gas pockets in the body (HU < -300, less than 300 cm3) as tissue, in the registration only: for bowel
         or rectal gas that comes and goes. Where air is anatomy (head), its edges are what the registration holds on to.
@@ -174,7 +177,7 @@ def register_deformable(
     References
     ----------
     Thirion, Med. Image Anal. 2 (1998) 243, doi 10.1016/S1361-8415(98)80022-4; Vercauteren et al., NeuroImage 45 (2009) S61,
-    doi 10.1016/j.neuroimage.2008.10.040 (symmetric forces).
+    doi 10.1016/j.neuroimage.2008.10.040 (symmetric forces). Smooth field: `ionrt.adapt.deform.smooth_displacement`.
     """
     _different(fixed, moving)
     start = register_rigid(fixed, moving, on="body") if start is None else start
@@ -188,25 +191,20 @@ def register_deformable(
     coarse = (averaged(values, home), averaged(other, there))
     here = resampled(*coarse[0], box)
     there_too = at_points(coarse[1][0].astype(np.float32)[None], coarse[1][1], placed)[0].reshape(box.shape)
+    at = centres(box)
+    usable = (_inner(at, base) & _inner(placed, coarse[1][1])).reshape(box.shape)
     there_too = np.where(np.isfinite(there_too), there_too, here)  # no force where the daily CT ends
     pair = [np.clip(a, *window) for a in (here, there_too)]
-    u: Any = None
-    for level, iterations, sigma in zip(LEVELS, ITERATIONS, IMAGE_SMOOTHING, strict=True):
-        grid = coarser(box, level)
-        images = [to_image(resampled(smoothed(a, box, sigma), box, grid, outside=window[0]), grid) for a in pair]
-        method = steady(sitk().FastSymmetricForcesDemonsRegistrationFilter())
-        method.SetNumberOfIterations(iterations)
-        method.SetStandardDeviations(smoothing)
-        method.SetSmoothDisplacementField(True)
-        method.SetSmoothUpdateField(False)
-        method.SetIntensityDifferenceThreshold(THRESHOLD)
-        made = method.Execute(*images) if u is None else method.Execute(*images, _on(u, grid))
-        u = (sitk().GetArrayFromImage(made), grid)
-    total = _total(u[0], box, base, start)
-    inside = resampled(body.astype(np.float32), home, box, outside=0.0).ravel() >= 0.5
-    moved = resampled(pair[1], box, box, centres(box) + np.moveaxis(u[0], -1, 0).reshape(3, -1).T, outside=window[0])
-    before, after = (float(np.abs(pair[0] - b).ravel()[inside].mean()) for b in (pair[1], moved))
-    if after > before:
+    smooth = smooth_displacement(pair[0], pair[1], usable, box, smoothing)
+    pulled = resampled(pair[1], box, box, at + smooth.reshape(3, -1).T, outside=np.nan)
+    rest = _finer((pair[0], np.where(usable & np.isfinite(pulled), pulled, pair[0])), box)
+    nearly = np.clip(at + rest, at[0], at[-1])
+    u = rest + np.stack([resampled(one, box, box, nearly).ravel() for one in smooth], axis=1)
+    total = _total(u.reshape(*box.shape, 3), box, base, start)
+    inside = usable & (resampled(body.astype(np.float32), home, box, outside=0.0) >= 0.5)
+    moved = resampled(pair[1], box, box, at + u, outside=window[0])
+    before, after = (float(np.abs(pair[0] - b)[inside].mean()) if inside.any() else np.inf for b in (pair[1], moved))
+    if not after < 1.01 * before:  # equal days differ by noise
         raise IonrtError(
             f"register_deformable: the result is worse than its start ({before:.1f} to {after:.1f} HU in the body); check the"
             " two CTs"
@@ -214,11 +212,38 @@ def register_deformable(
     about = _about(fixed, moving, f"deformable, smoothing {smoothing:g}, from {start.attrs.get('method', 'a rigid start')}") | {
         "hu_before": before,
         "hu_after": after,
-        "settings": f"symmetric demons, window {window}, levels {LEVELS}, iterations {ITERATIONS}, displacement smoothing"
-        f" {smoothing:g} voxels, image smoothing {IMAGE_SMOOTHING} mm, threshold {THRESHOLD:g} HU, gas filled: {fill_gas},"
-        f" guided by {tuple(guide)}",
+        "settings": f"window {window}, smooth field of {smoothing:g} mm on HU smoothed by {IMAGE_SMOOTHING} mm, stiffness"
+        f" {STIFFNESS:g}; demons on the rest, level: (iterations, image smoothing in mm) {FINER}, displacement smoothing"
+        f" {VOXELS:g} voxels, threshold {THRESHOLD:g} HU; {EDGE:g} mm at the faces unused; gas filled: {fill_gas}, guided by"
+        f" {tuple(guide)}",
     }
     return field_transform(total, base.coords(), **about)
+
+
+def _inner(points: np.ndarray, grid: Grid) -> np.ndarray:
+    """Which points lie away from the faces of an image."""
+    out = np.ones(len(points), bool)
+    for k, (low, step, n) in enumerate(zip(grid.origin[::-1], grid.spacing[::-1], grid.shape[::-1], strict=True)):
+        away = min(EDGE, step * n / 8.0) - 0.5 * step
+        out &= (points[:, k] >= low + away) & (points[:, k] <= low + step * (n - 1) - away)
+    return out
+
+
+def _finer(pair: tuple[np.ndarray, np.ndarray], box: Grid) -> np.ndarray:
+    """Displacements (n, 3) that demons with symmetric forces find between two images, coarse to fine."""
+    u: Any = None
+    for level, (iterations, sigma) in FINER.items():
+        grid = coarser(box, level)
+        images = [to_image(resampled(smoothed(a, box, sigma), box, grid), grid) for a in pair]
+        method = steady(sitk().FastSymmetricForcesDemonsRegistrationFilter())
+        method.SetNumberOfIterations(iterations)
+        method.SetStandardDeviations(VOXELS)
+        method.SetSmoothDisplacementField(True)
+        method.SetSmoothUpdateField(False)
+        method.SetIntensityDifferenceThreshold(THRESHOLD)
+        made = method.Execute(*images) if u is None else method.Execute(*images, _on(u, grid))
+        u = (sitk().GetArrayFromImage(made), grid)
+    return np.moveaxis(u[0], -1, 0).reshape(3, -1).T
 
 
 def _centroids_meet(fixed: xr.Dataset, moving: xr.Dataset, on: str, start: xr.Dataset | None) -> xr.Dataset:

@@ -20,8 +20,8 @@ class Rule:
 
     Parameters
     ----------
-    measure : name of a number of `measure`, such as "V95", or of your own that stands beside them (a gamma pass rate, the dose
-        loss of one beam); ``" *"`` at its end stands for every organ.
+    measure : name of a number of `measure`, such as "V95", or of your own that stands beside them (the dose loss of one beam);
+        ``" *"`` at its end stands for every organ.
     limit : in the unit of the measure; above : True where larger values break the rule.
     kind : "screen" (image and depth, no dose) or "dose".
     images : consecutive images that must break it before it asks for a new plan.
@@ -56,6 +56,7 @@ DEFAULT_RULES = (
     Rule("depth_95", 5.0, True, "screen", 2, OURS),
     Rule("V95", 95.0, False, "dose", 2, f"{OURS}; loss of V95 in carbon therapy (doi 10.1186/s13014-021-01841-2)"),
     Rule("D98_loss", 3.0, True, "dose", 2, f"{OURS}; a loss of 3 % as in doi 10.1186/s13014-021-01841-2"),
+    Rule("gamma", 90.0, False, "dose", 2, f"{OURS}; 3 % of the maximum, 3 mm"),
     Rule("L98_loss", 10.0, True, "dose", 2, OURS),
     Rule("D0.03cc rise *", 10.0, True, "dose", 1, f"{OURS}; chiasm and brain stem can be lost to air (PMID 25245554)"),
 )

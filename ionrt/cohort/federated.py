@@ -1,6 +1,6 @@
 """Summaries that travel instead of rows, and the meta-analysis that puts them together.
 
-A summary hides one patient also from somebody who holds two of them: see `docs/decisions/0091`.
+A summary hides one patient also from somebody who holds two of them: see `docs/decisions/0170`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ionrt.cohort.analysis import endpoint_table
 from ionrt.cohort.doors import read_json
 from ionrt.cohort.exchange import select
 from ionrt.cohort.perturb import Noise
+from ionrt.cohort.register import OvertakenError, Register
 from ionrt.cohort.safe import MIN_CELL
 from ionrt.cohort.schema import dictionary
 from ionrt.cohort.summaries import DEFINITIONS, FORMATS, checked
@@ -25,7 +26,7 @@ from ionrt.quantities import IonrtError
 
 EFFECT_COLUMNS = ("term", "estimate", "se", "n", "events")
 SPREAD = 0.6  # standard deviation of the noise of counts of events, in `min_cell` patients
-INFLUENCE = 0.3  # that of effects, in `min_cell` times se / sqrt(events); one patient moves an effect by 0.4 of that on average
+INFLUENCE = 0.15  # that of effects, in `min_cell` times se / sqrt(events); one patient moves an effect by a quarter of it
 LIMIT = 0.4  # mean of what a count has to have above `min_cell`
 
 
@@ -36,13 +37,14 @@ def summary(
     effects: pd.DataFrame | None = None,
     horizons: Sequence[float] = (1.0, 2.0, 3.0, 5.0),
     min_cell: int = MIN_CELL,
-    key: str | bytes | None = None,
+    register: str | Path | None = None,
 ) -> dict[str, Any]:
     """What a site exports instead of rows: counts, survival, rates and effects in which no patient can be seen; JSON-safe.
 
-    Every number carries noise that hides one patient (of about 0.6 `min_cell` patients or events; it is part of each standard
-    error) and is drawn anew for data that differ anywhere: subtracting two summaries of a site tells nothing about the patient
-    by whom they differ. The same data give the same summary.
+    Every call is an export and is kept in the site's register. The numbers of an indication, or of a term, are made anew only
+    if no sum or difference of all exports then rests on fewer than `min_cell` patients or 5 % of the group; else those of the
+    earlier export stand again, digit by digit (a warning says which). New numbers carry noise of about 0.6 `min_cell` patients
+    or events (effects: less), which is part of each standard error.
 
     Parameters
     ----------
@@ -51,79 +53,125 @@ def summary(
     effects : fitted effects to be pooled, one row per term with term, estimate, se (log hazard or odds ratios), n, events,
         rbe_model or let_definition where the term depends on it, and, where known, smaller_group: the events in the smaller
         group of a term with two values, empty for a continuous one (default: every term may be a rare one, of 1 / se^2 events).
+        A term has one name in all exports.
     horizons : times [a] of the Kaplan-Meier estimates.
-    min_cell : smallest count.
-    key : secret of the site, 16 characters or more (default: one made once and kept in the user's data folder).
+    min_cell : smallest count, one for all exports of a register.
+    register : folder of the site's exports and their key, one for all who export from the site (default: in the user's data
+        folder).
 
     Returns
     -------
-    Dict of plain numbers and text (`json.dumps` takes it): format, site, origin, n, consent, rbe_model, let_definition,
-    patients (indication by sex, multiples of `min_cell`), survival and rates per indication and endpoint, effects, notes on
-    what is too small. Nothing comes from fewer than `min_cell` patients, events, event-free patients or events in the smaller
-    group of a term.
+    Dict of plain numbers and text (`json.dumps` takes it): format, site, origin, n (of what is shown), consent, rbe_model,
+    let_definition, exports (the number of the export that each indication and term is from), patients (indication by sex,
+    multiples of `min_cell`), survival and rates per indication and endpoint, effects, notes on what is too small. Nothing comes
+    from fewer than `min_cell` patients, events, event-free patients or events in the smaller group of a term.
 
     Raises
     ------
     IonrtError
-        Malformed effects and for a cohort below `min_cell`.
+        Malformed effects, a cohort below `min_cell`, and a register that is damaged, has gaps or cannot be written.
 
     References
     ----------
     Survival: Kaplan and Meier 1958, doi 10.1080/01621459.1958.10501452.
     """
-    scope = tables["patient"]["consent_scope"]
-    kept = select(tables, tables["patient"].loc[scope.ne("site"), "pid"])
+    while True:
+        try:
+            return _summary(tables, site, effects, horizons, Register(register, min_cell))
+        except OvertakenError:
+            continue
+
+
+def _summary(
+    tables: Mapping[str, pd.DataFrame], site: str, effects: pd.DataFrame | None, horizons: Sequence[float], register: Register
+) -> dict[str, Any]:
+    patient, min_cell = tables["patient"], register.min_cell
+    kept = select(tables, patient.loc[patient["consent_scope"].ne("site"), "pid"])
     if len(kept["patient"]) < min_cell or min_cell < 1:
         raise IonrtError(
             f"a cohort of fewer than {min_cell} patients (without those who consented to the site only) has no summary that"
             " protects them"
         )
-    export = _Export(Noise(tables, key), min_cell)
+    asked = _effect_rows(effects)
+    who = _fingerprints(patient, kept, register.key)
     words = {
         c: spec.get("allowed", []) for t in ("patient", "event") for c, spec in dictionary()["tables"][t]["columns"].items()
     }
-    survival, rates, notes = [], [], []
-    for endpoint in words["endpoint"]:
-        rows = (
-            endpoint_table(kept, endpoint) if kept["event"]["endpoint"].eq(endpoint).any() else pd.DataFrame({"indication": []})
-        )
-        for indication in words["indication"]:
-            label = {"indication": indication, "endpoint": endpoint}
-            group = rows[rows["indication"].eq(indication)]
-            survival += [label | s for s in export.survival(group, horizons, (indication, endpoint))] if len(group) else []
-            rates += [label | r for r in export.rate(group, (indication, endpoint))] if len(group) else []
-    shown = {r["indication"] for r in survival + rates}
-    notes += [f"{i}: no result with min_cell = {min_cell}" for i in words["indication"] if i not in shown]
-    patient, n = kept["patient"], export.count(len(kept["patient"]), "n") or min_cell
-    counts = pd.crosstab(patient["indication"], patient["sex"]).reindex(
-        index=words["indication"], columns=words["sex"], fill_value=0
-    )
-    export.most = n
-    return {
+    rows = {e: endpoint_table(kept, e) for e in words["endpoint"] if kept["event"]["endpoint"].eq(e).any()}
+    parts: list[dict[str, Any]] = []
+    for indication in words["indication"]:
+        here = patient["indication"].eq(indication)
+
+        def make(noise: Noise, here: pd.Series = here, indication: str = indication) -> dict[str, Any]:
+            export = _Export(noise, min_cell)
+            course = kept["course"][kept["course"]["pid"].isin(patient.loc[here, "pid"])]
+            groups = {e: table[table["indication"].eq(indication)] for e, table in rows.items()}
+            return export.indication(patient[here], course, groups, words, horizons)
+
+        part = register.part(indication, who[here.to_numpy()].to_list(), sorted(horizons), make)
+        parts.append(part or _Export.nothing(words))
+    everybody = who[patient["consent_scope"].ne("site").to_numpy()].to_list()
+    shown = []
+    for row in asked:
+
+        def effect(noise: Noise, row: Mapping[str, Any] = row) -> dict[str, Any] | None:
+            return _Export(noise, min_cell).effect(row)
+
+        values = {k: None if pd.isna(v) else v for k, v in row.items()}
+        shown.append(register.part(f"effect {row['term']}", everybody, values, effect))
+    register.close()
+    n = max(min_cell, sum(part["n"] or 0 for part in parts))  # what is shown of a number never passes it
+    # only what shows something is named: that a group reached `min_cell` would tell its size
+    told = {i for i, part in zip(words["indication"], parts, strict=True) if part["n"] or part["rates"]}
+    told |= {f"effect {row['term']}" for row, e in zip(asked, shown, strict=True) if e}
+    of = {i: {"indication": i} for i in words["indication"]}
+    listed = list(zip(of.values(), parts, strict=True))
+    made = {
         "format": FORMATS[-1],
         "ionrt_version": __version__,
         "site": site,
-        "origin": str(patient["origin"].iloc[0]),
+        "origin": str(kept["patient"]["origin"].iloc[0]),
         "min_cell": min_cell,
         "n": n,
-        "consent": {s: export.count(int(scope.eq(s).sum()), "consent", s) for s in words["consent_scope"]},
-        **{d: export.common(kept["course"][d], d) for d in DEFINITIONS},
-        "patients": [
-            {"indication": str(i), "sex": str(s), "n": export.count(int(v), "patients", i, s)}
-            for (i, s), v in counts.stack().items()
+        "consent": {s: sum(part["consent"][s] or 0 for part in parts) or None for s in words["consent_scope"]},
+        **{d: sorted({v for part in parts for v in part[d]}) for d in DEFINITIONS},
+        "exports": {name: number for name, number in register.numbers.items() if name in told},
+        "patients": [i | {"sex": sex, "n": part["sex"][sex]} for i, part in listed for sex in words["sex"]],
+        **{kind: [i | r for i, part in listed for r in part[kind]] for kind in ("survival", "rates")},
+        "effects": [e for e in shown if e],
+        "notes": [
+            *(f"{i}: no result with min_cell = {min_cell}" for i, part in zip(of, parts, strict=True) if not part["rates"]),
+            *(
+                f"effect {row['term']}: too few events, or too little information, for min_cell = {min_cell}"
+                for row, e in zip(asked, shown, strict=True)
+                if not e
+            ),
         ],
-        "survival": survival,
-        "rates": [r | {"events": min(r["events"], n)} for r in rates],
-        "effects": export.effects(effects, notes),
-        "notes": notes,
     }
+    for one in [*made["rates"], *made["effects"]]:
+        one |= {c: min(one[c], n) for c in ("n", "events") if c in one}
+    return made
+
+
+def _fingerprints(patient: pd.DataFrame, kept: Mapping[str, pd.DataFrame], key: bytes) -> pd.Series:
+    """A keyed hash of what each patient adds to a summary, whatever the pid."""
+    parts = {
+        "patient": patient.set_index("pid")[["indication", "sex", "consent_scope"]],
+        "event": kept["event"].set_index("pid")[["endpoint", "day", "code"]].astype({"day": "float64", "code": "float64"}),
+        "course": kept["course"].set_index("pid")[list(DEFINITIONS)],
+    }
+    secret = key.hex()[:16]
+    hashed = {n: pd.util.hash_pandas_object(t.astype("str"), index=False, hash_key=secret) for n, t in parts.items()}
+    sums = pd.DataFrame({n: h.groupby(level=0).sum() for n, h in hashed.items()}).reindex(patient["pid"]).fillna(0)
+    whole = pd.util.hash_pandas_object(sums.astype("str"), index=False, hash_key=secret)
+    return whole.map("{:016x}".format)
 
 
 class _Export:
     """Numbers with the noise that hides one patient."""
 
     def __init__(self, noise: Noise, min_cell: int) -> None:
-        self.noise, self.min_cell, self.sd, self.most = noise, min_cell, SPREAD * min_cell, np.inf
+        self.noise, self.min_cell, self.sd = noise, min_cell, SPREAD * min_cell
 
     def enough(self, count: float, *label: object) -> bool:
         """At least `min_cell`, from a limit above it that nobody knows: what vanishes or appears does not tell a count."""
@@ -132,13 +180,39 @@ class _Export:
     def count(self, true: float, *label: object) -> int | None:
         """A multiple of `min_cell` near the count (Laplace noise), or None."""
         rounded = round((true + 0.5 * self.min_cell * self.noise.laplace("count", *label)) / self.min_cell) * self.min_cell
-        return int(min(max(rounded, self.min_cell), self.most)) if self.enough(true, "count", *label) else None
+        return max(rounded, self.min_cell) if self.enough(true, "count", *label) else None
+
+    @staticmethod
+    def nothing(words: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """What is said of an indication of which nothing is said."""
+        counts = {"consent": dict.fromkeys(words["consent_scope"]), "sex": dict.fromkeys(words["sex"])}
+        return {"n": None, **counts, **{d: [] for d in DEFINITIONS}, "survival": [], "rates": []}
+
+    def indication(
+        self,
+        patient: pd.DataFrame,
+        course: pd.DataFrame,
+        endpoints: Mapping[str, pd.DataFrame],
+        words: Mapping[str, Sequence[str]],
+        horizons: Sequence[float],
+    ) -> dict[str, Any]:
+        """All numbers of one indication."""
+        kept = patient[patient["consent_scope"].ne("site")]
+        rows = [(e, group) for e, group in endpoints.items() if len(group)]
+        return {
+            "n": self.count(len(kept), "n"),
+            "consent": {s: self.count(int(patient["consent_scope"].eq(s).sum()), "consent", s) for s in words["consent_scope"]},
+            "sex": {s: self.count(int(kept["sex"].eq(s).sum()), "sex", s) for s in words["sex"]},
+            **{d: self.common(course[d], d) for d in DEFINITIONS},
+            "survival": [{"endpoint": e} | r for e, group in rows for r in self.survival(group, horizons, e)],
+            "rates": [{"endpoint": e} | r for e, group in rows for r in self.rate(group, e)],
+        }
 
     def common(self, cells: pd.Series, what: str) -> list[str]:
         """The values that enough courses have."""
         return sorted(str(v) for v, k in cells.dropna().value_counts().items() if self.enough(int(k), what, v))
 
-    def survival(self, group: pd.DataFrame, horizons: Sequence[float], label: tuple[str, str]) -> list[dict[str, Any]]:
+    def survival(self, group: pd.DataFrame, horizons: Sequence[float], label: str) -> list[dict[str, Any]]:
         """Kaplan-Meier at the horizons, with enough events since the last one shown and as many at risk.
 
         Cumulative hazard gains noise from one horizon to the next: of `sd` events among those at risk at its end.
@@ -161,7 +235,7 @@ class _Export:
             out.append({"years": float(horizon), "cloglog": round(float(np.log(noisy)), 3), "se": round(error, 3)})
         return out
 
-    def rate(self, group: pd.DataFrame, label: tuple[str, str]) -> list[dict[str, Any]]:
+    def rate(self, group: pd.DataFrame, label: str) -> list[dict[str, Any]]:
         """Log event rate per year: events and time under observation, each with its noise."""
         events, n = int(group["event"].sum()), len(group)
         if not (self.enough(events, "rate", label) and self.enough(n - events, "free", label)):
@@ -173,28 +247,28 @@ class _Export:
         rounded = int(max(round(seen / self.min_cell), 1) * self.min_cell)
         return [{"events": rounded, "log_rate": round(float(np.log(seen / time)), 3), "se": round(error, 3)}]
 
-    def effects(self, effects: pd.DataFrame | None, notes: list[str]) -> list[dict[str, Any]]:
-        """Effects with the noise of one patient's influence, se / sqrt(events)."""
-        out = []
-        for row in _effect_rows(effects):
-            events, information = float(row["events"]), float(row["se"]) ** -2
-            label = ("effect", row["term"], float(row["estimate"]), float(row["se"]))
-            smaller = row.get("smaller_group", information)  # of a term with two values the information is about its events
-            bound = min(events, events if pd.isna(smaller) else float(smaller))
-            if not (self.enough(bound, *label) and self.enough(row["n"] - events, "free", *label)):
-                notes.append(f"effect {row['term']}: too few events, or too little information, for min_cell = {self.min_cell}")
-                continue
-            width = INFLUENCE * self.min_cell * float(row["se"]) / np.sqrt(bound)
-            estimate = float(row["estimate"]) + width * self.noise.normal(*label)
-            error = float(np.sqrt(1 / self._coarse(information, bound, *label) + width**2))
-            # digits beyond a patient's influence would only carry the noise
-            digits = max(0, int(np.ceil(-np.log10(width))) + 1)
-            sizes = {c: self.count(row[c], c, *label) or self.min_cell for c in ("n", "events")}
-            sizes["events"] = min(sizes.values())
-            definitions = {d: str(row[d]) for d in DEFINITIONS if not pd.isna(row.get(d))}
-            numbers = {"estimate": round(estimate, digits), "se": float(f"{error:.3g}")}
-            out.append({"term": str(row["term"]), **numbers, **sizes, **definitions})
-        return out
+    def effect(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """An effect with noise of one patient's influence, se / sqrt(events); None where it may be about too few."""
+        events, information = float(row["events"]), float(row["se"]) ** -2
+        smaller = row.get("smaller_group", information)  # of a term with two values the information is about its events
+        bound = min(events, events if pd.isna(smaller) else float(smaller))
+        if not (self.enough(bound, "events") and self.enough(row["n"] - events, "free")):
+            return None
+        width = INFLUENCE * self.min_cell * float(row["se"]) / np.sqrt(bound)
+        estimate = float(row["estimate"]) + width * self.noise.normal("estimate")
+        error = float(np.sqrt(1 / self._coarse(information, bound, "se") + width**2))
+        # digits beyond a patient's influence would only carry the noise
+        digits = max(0, int(np.ceil(-np.log10(width))) + 1)
+        sizes = {c: self.count(row[c], c) or self.min_cell for c in ("n", "events")}
+        sizes["events"] = min(sizes.values())
+        definitions = {d: str(row[d]) for d in DEFINITIONS if not pd.isna(row.get(d))}
+        return {
+            "term": str(row["term"]),
+            "estimate": round(estimate, digits),
+            "se": float(f"{error:.3g}"),
+            **sizes,
+            **definitions,
+        }
 
     def _coarse(self, information: float, events: float, *label: object) -> float:
         """Information (1 / se^2) on a logarithmic grid of 0.7 `min_cell` of the events, up or down at random."""

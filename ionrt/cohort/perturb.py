@@ -1,7 +1,6 @@
-"""Noise that hides one patient in what leaves a site: the same for the same data, another for data one patient apart.
+"""Noise that hides one patient in what leaves a site: the same for the same group of patients, another for any other group.
 
-Everything is drawn anew when anything changes, so a difference of two exports does not point at the cell that moved, and
-nothing averages out when an export is repeated. Without the key the noise cannot be computed again.
+Without the key the noise cannot be computed again.
 """
 
 from __future__ import annotations
@@ -9,24 +8,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import platformdirs
 
 from ionrt.quantities import IonrtError
 
-SEEN = {"patient": ["pid", "indication", "sex", "consent_scope", "origin"], "event": ["pid", "endpoint", "day", "code"]}
-
 
 class Noise:
-    """Draws that depend on a secret, on the rows that the export rests on, and on the name of the number they hide."""
+    """Draws that depend on a secret, on the patients a number rests on (as fingerprints), and on the names of the number."""
 
-    def __init__(self, tables: Mapping[str, pd.DataFrame], key: str | bytes | None) -> None:
-        rows = [int(pd.util.hash_pandas_object(tables[t][c].astype("str"), index=False).sum()) for t, c in SEEN.items()]
-        self._state = hmac.digest(secret(key), repr(rows).encode(), "sha256")
+    def __init__(self, key: bytes, name: str, who: Iterable[str]) -> None:
+        self._state = hmac.digest(key, repr((name, sorted(who))).encode(), "sha256")
 
     def _generator(self, label: tuple[object, ...]) -> np.random.Generator:
         seed = hmac.digest(self._state, repr(label).encode(), "sha256")
@@ -49,16 +44,17 @@ class Noise:
         return float(self._generator(label).random())
 
 
-def secret(key: str | bytes | None) -> bytes:
-    """The key of the site: the one given, or the one made once for this user and kept beside the user's data."""
+def secret(key: str | bytes | None = None, folder: Path | None = None) -> bytes:
+    """The key of the site: the one given, or the one made once and kept in that folder (default: of the user's data)."""
     if key is not None:
         raw = key.encode() if isinstance(key, str) else bytes(key)
         if len(raw) < 16 or len(set(raw)) < 8:
             raise IonrtError("key: expected at least 16 characters, 8 of them different; it is the secret of the site")
         return hashlib.sha256(raw).digest()
-    place = Path(platformdirs.user_data_dir("ionrt")) / "export.key"
+    place = (folder or Path(platformdirs.user_data_dir("ionrt"))) / "export.key"
+    where = "pass key= with a secret of the site" if folder is None else "name another folder"
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
@@ -68,7 +64,7 @@ def secret(key: str | bytes | None) -> bytes:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(raw)
     except OSError as error:
-        raise IonrtError(f"export.key cannot be kept ({error.strerror}); pass key= with a secret of the site") from None
+        raise IonrtError(f"export.key cannot be kept ({error.strerror}); {where}") from None
     if len(raw) < 32:
-        raise IonrtError(f"{place.name} in the user's data folder is damaged; remove it, or pass key=")
+        raise IonrtError(f"{place.name} in {place.parent} is damaged; {where}")
     return raw

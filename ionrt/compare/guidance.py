@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt import adapt, evaluate, plan, rbe
-from ionrt.adapt.changes import anatomy_change, depth_table
+from ionrt.adapt.changes import anatomy_change, depth_table, gamma_passed
 from ionrt.adapt.course import shortcuts, weighted
 from ionrt.adapt.depth import depth_change
 from ionrt.adapt.quality import registration_quality
@@ -32,7 +32,7 @@ from ionrt.plan.setup.objectives import default_objectives
 
 CORRECTIONS = ("no match", "bone match", "tumour match")
 MARGIN = 3.0  # mm of the planned volume around the target
-SMOOTHINGS = (1.5, 2.5)  # of the two registrations whose difference is the band
+SMOOTHINGS = (20.0, 30.0)  # mm, of the two registrations whose difference is the band
 PUBLISHED = {"bone match": "-8.8 ± 8.8", "tumour match": "-5.1 ± 6.2", "replan": "+1.2 ± 3.4 and -0.5 ± 2.1"}
 
 
@@ -87,7 +87,8 @@ class Guidance:
         return list(dict.fromkeys(day for day, _ in self.maps))
 
     def coverage_table(self) -> pd.DataFrame:
-        """V95, D98 and LETd98 of the target on each day's own contour, and V95 lost against the plan; no registration in it."""
+        """V95, D98 and LETd98 of the target on each day's own contour, V95 lost against the plan, and how much of the planned
+        dose the day's dose finds again (gamma); no deformable registration in it."""
         return self._coverage.copy()
 
     @cached_property
@@ -97,7 +98,8 @@ class Guidance:
         rows = {("plan", ""): before}
         for key, maps in self.maps.items():
             now = self._numbers(maps, self.placed[key])
-            rows[key] = {**now, "V95 lost [%]": before["V95 [%]"] - now["V95 [%]"]}
+            passed = gamma_passed(self.planned["rbe_dose"], maps["rbe_dose"])
+            rows[key] = {**now, "V95 lost [%]": before["V95 [%]"] - now["V95 [%]"], "gamma 3 %/3 mm [%]": passed}
         table = pd.DataFrame.from_dict(rows, orient="index")
         table.index = pd.MultiIndex.from_tuples(table.index, names=["on", "set-up"])
         return table
@@ -133,17 +135,19 @@ class Guidance:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("set-up")
 
     def anatomy_table(self) -> pd.DataFrame:
-        """Target and outline after the bone match, and the change of depth per day (worst beam)."""
+        """Target after the bone match, on the contour that the day has."""
         parts = []
         for day in self.days:
             daily = self.placed[day, "bone match"]
             one = anatomy_change(self.planning, daily, structures=[self.plan.target])
             one.index = pd.Index([day], name="day")
-            depth = depth_table(self.depths[day])
-            one["depth, median [mm]"] = float(depth["median [mm]"].abs().max())
-            one["depth, 95 % [mm]"] = float(depth["95 % [mm]"].max())
-            parts.append(one[["volume [%]", "centroid [mm]", "surface 95 % [mm]", "depth, median [mm]", "depth, 95 % [mm]"]])
+            columns = ["planned [cm3]", "that day [cm3]", "volume [%]", "contour", "centroid [mm]", "surface 95 % [mm]"]
+            parts.append(one[columns])
         return pd.concat(parts)
+
+    def depth_table(self) -> pd.DataFrame:
+        """Change of depth of the target's far edge after the bone match, per day and beam."""
+        return pd.concat({day: depth_table(self.depths[day]) for day in self.days}, names=["day", "beam"])
 
     def decisions(self, correction: str = "bone match") -> pd.DataFrame:
         """What the trigger says on each day, knowing the days before, with its reasons."""

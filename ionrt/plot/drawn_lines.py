@@ -84,7 +84,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
                     title=str(structure),
                     ylim=(0, 103),
                     xlim=(0, 1.05 * float(used.max()) or 1.0),
-                    xlabel=label(quantity, curves).replace(" [", "\n["),
+                    xlabel=label(quantity, curves).replace(" [Gy (RBE", "\n[Gy (RBE"),
                     ylabel="Volume [%]" if k % n == 0 else "",
                     **sized(width, n, most=260),
                 )
@@ -134,7 +134,7 @@ def depth_profiles(
             hv.Overlay([*shade, *lines]).opts(
                 panel(
                     xlabel="Depth in the body [mm]",
-                    title=label(name, da).replace(" [", "\n["),
+                    title=label(name, da).replace(" [Gy (RBE", "\n[Gy (RBE"),
                     ylabel=f"[{unit(name, da)}]" if unit(name) else "",
                     ylim=(0, 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0),
                     xlim=(float(x.min()), float(x.max())),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import holoviews as hv
 import numpy as np
@@ -85,29 +85,60 @@ def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, cap
     here = frame[[name.split(" ", 1)[1] == directions[beam] for name in frame["beam"]]]
     rays = here.groupby(["ion", "u", "v"], sort=False)["n"].sum().reset_index()
     ions = list(dict.fromkeys(here["ion"]))
-    size = min(int(width / max(len(ions), 2)) - 120, 330)
-    limits = _limits(rays["u"], left=0.06, right=0.06), _limits(rays["v"], left=0.06, right=0.06)
-    drawn = []
-    for k, ion in enumerate(ions):
-        one = rays[rays["ion"] == ion].assign(n=lambda r: r["n"] / 1e6)
-        points = hv.Points(one, kdims=["u", "v"], vdims=["n"]).opts(
-            color="n", cmap="viridis", marker="square", size=_marker(one, size), colorbar=True, tools=["hover"],
-            colorbar_opts={"width": 10, "padding": 4}, clabel="10⁶ particles",
-        )  # fmt: skip
-        drawn.append(
-            points.opts(
-                frame_width=size,
-                frame_height=size,
-                title=capital(ion),
-                xlabel="u [mm]",
-                ylabel="v [mm]" if k == 0 else "",
-                xlim=limits[0],
-                ylim=limits[1],
-                **LOOK,
-            )
-        )
+    shown = {capital(ion): rays[rays["ion"] == ion].assign(n=lambda r: r["n"] / 1e6) for ion in ions}
+    drawn = _rays(shown, width, clabel="10⁶ particles", cmap="viridis")
     text = f"{caption} Particles per ray and fraction, energies summed, beam's eye view of {directions[beam]}."
     return Figure(in_columns(drawn, max(len(ions), 1)), text.strip())
+
+
+def depth_views(change: xr.Dataset, *, width: int = 1140, caption: str = "") -> Figure:
+    """Change of the water-equivalent depth of the target's far edge, ray by ray, as each beam sees it.
+
+    Parameters
+    ----------
+    change : Dataset of `ionrt.adapt.depth.depth_change`.
+    width, caption : of the figure [pixels]; first sentence.
+
+    Returns
+    -------
+    Figure, a panel per beam in the isocentre plane, in mm, one scale with 0 in its middle.
+    """
+    beams = [str(b) for b in change["beam"].values]
+    tables = {b: change["wepl_change"].sel(beam=b, drop=True).to_dataframe("n").reset_index().dropna() for b in beams}
+    most = max(1.0, float(np.ceil(abs(change["wepl_change"]).max())))
+    drawn = _rays(tables, width, clabel="mm", cmap="cividis", clim=(-most, most))
+    what = (
+        "Water-equivalent depth of the target's far edge, that day less planned: bright, deeper than planned; dark, shallower."
+    )
+    text = f"{caption} {what}"
+    return Figure(in_columns(drawn, max(len(beams), 1)), text.strip())
+
+
+def _rays(tables: Mapping[str, pd.DataFrame], width: int, **colours: object) -> list:
+    """A panel per table of rays (u, v, n)."""
+    every = pd.concat(tables.values())
+    size = min(int(width / max(len(tables), 2)) - 120, 330)
+    limits = _limits(every["u"], left=0.06, right=0.06), _limits(every["v"], left=0.06, right=0.06)
+    return [
+        hv.Points(one, kdims=["u", "v"], vdims=["n"]).opts(
+            color="n",
+            marker="square",
+            size=_marker(one, size),
+            colorbar=True,
+            tools=["hover"],
+            colorbar_opts={"width": 10, "padding": 4},
+            frame_width=size,
+            frame_height=size,
+            title=title,
+            xlabel="u [mm]",
+            ylabel="v [mm]" if k == 0 else "",
+            xlim=limits[0],
+            ylim=limits[1],
+            **colours,
+            **LOOK,
+        )
+        for k, (title, one) in enumerate(tables.items())
+    ]
 
 
 def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Figure:

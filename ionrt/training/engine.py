@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from numbers import Real
@@ -18,6 +19,8 @@ import numpy as np
 from ionrt.lazy import IonrtError
 from ionrt.training.exercise import LANGUAGES, Exercise, exercises
 
+ASKED = re.compile(r"""check\(\s*["'](T\d\d\.\d+)["']""")
+TYPED = re.compile(r"^\s*answer\s*=\s*(.*?)\s*(?:#.*)?$", re.M)
 RECORD = "IONRT_TRAINING_RECORD"  # names the file of the learner's own log; without it nothing is written
 LANGUAGE = "IONRT_LANGUAGE"
 MEV = 12.0  # nucleons of the ion that exercises on energy ask about most
@@ -137,9 +140,11 @@ def check(name: str, answer: Any = None) -> None:
     -----
     Writes nothing, unless the environment variable IONRT_TRAINING_RECORD names a file: then the name, the verdict and the
     minute, and nothing about the person. IONRT_LANGUAGE ("ko", "ja") chooses the language where there is a translation.
+    From the first check on, an answer cell that Python cannot run (a word without quotes, a number with its unit, a refused
+    call outside of a lambda) is answered with a sentence as well; errors of other cells look as ever.
     """
-    language = os.environ.get(LANGUAGE, "en")
-    known = exercises(language if language in LANGUAGES else "en")
+    _answer_errors()
+    known = _known()
     one = known.get(str(name).strip())
     if one is None:
         nearest = difflib.get_close_matches(str(name), known, n=3, cutoff=0.0)
@@ -150,6 +155,32 @@ def check(name: str, answer: Any = None) -> None:
     if state == "open" and one.words:  # the notebook has the question in English
         print(one.question)
     _log(one.name, state)
+
+
+def _known() -> dict[str, Exercise]:
+    language = os.environ.get(LANGUAGE, "en")
+    return exercises(language if language in LANGUAGES else "en")
+
+
+def _answer_errors() -> None:
+    """Let errors of answer cells be said in a sentence, unless the notebook handles errors itself."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None and not shell.custom_exceptions:
+        shell.set_custom_exc((NameError, SyntaxError, IonrtError), _said)
+
+
+def _said(shell: Any, kind: type[Exception], error: Exception, trace: Any, tb_offset: int | None = None) -> None:
+    cell = str(shell.user_ns.get("In", [""])[-1])
+    asked, typed = ASKED.findall(cell), TYPED.search(cell)
+    one = _known().get(asked[-1]) if asked else None
+    if one is None or typed is None:
+        maker, trace = (shell.SyntaxTB, []) if issubclass(kind, SyntaxError) else (shell.InteractiveTB, trace)
+        shell._showtraceback(kind, error, maker.structured_traceback(kind, error, trace, tb_offset=tb_offset))
+        return
+    given = typed[1] if one.kind in ("number", "at_least") else 0  # no letter, no call: the sentence says what is asked for
+    python = f"{kind.__name__}: {str(getattr(error, 'msg', error)).splitlines()[0]}"
+    print(f"{one.name}: unclear - {verdict(one, given)[1]} ({python})")
+    _log(one.name, "unclear")
 
 
 def _log(name: str, state: str) -> None:

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from ionrt import __version__
 from ionrt.files import content_hash, write_text
 from ionrt.lazy import IonrtError, needed, one_of
-from ionrt.training.engine import LANGUAGE, RECORD
+from ionrt.training.engine import ASKED, LANGUAGE, RECORD
 from ionrt.training.exercise import CORE, MODULES, TRACKS, Exercise, exercises
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SAID = re.compile(r"^(T\d\d\.\d+): (open|right|wrong|unclear) - ", re.M)
-ASKED = re.compile(r"""check\(\s*["'](T\d\d\.\d+)["']""")
 WORDS = {"right": "right", "wrong": "not yet right", "open": "open", "unclear": "no answer of the kind asked for"}
 MADE_WITH = ("numpy", "scipy", "xarray")
 BEST = ("right", "wrong", "unclear", "open")
@@ -86,7 +85,8 @@ def _run(path: Path) -> dict[str, str]:
     except Exception as error:  # nbformat meets a damaged file with errors of many kinds
         raise IonrtError(f"{path.name} is no notebook that can be read ({type(error).__name__}); take a fresh copy") from None
     try:
-        run = client.NotebookClient(book, timeout=600, kernel_name="python3", allow_errors=True, resources=_within(path))
+        options = {"timeout": 600, "kernel_name": "python3", "allow_errors": True, "extra_arguments": ["--log-level=ERROR"]}
+        run = client.NotebookClient(book, resources=_within(path), **options)
         run.execute(env=quiet)
     except (TimeoutError, RuntimeError) as error:  # the two that nbclient raises although errors are allowed
         raise IonrtError(f"{path.name}: {str(error).splitlines()[0]}; look for the cell that does not end") from None

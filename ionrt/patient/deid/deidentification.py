@@ -237,7 +237,7 @@ def _check_any(files: list[_File], folder: str | Path) -> None:
 def _write_one(one: _File, folder: Path, cleaner: Cleaner, patient: Patient) -> None:
     """Clean, write, read back, search, compare; an object whose pixels may hold text is refused."""
     data = read_all(one.path)
-    values = stored_values(one.path) if one.kind in ("CT", "RTDOSE") and _has_pixels(data, one) else None
+    values = stored_values(one.path, data) if one.kind in ("CT", "RTDOSE") and _has_pixels(data, one) else None
     if values is not None:
         one.reason = (
             hidden_text(values, dose=one.kind == "RTDOSE")
@@ -257,7 +257,9 @@ def _write_one(one: _File, folder: Path, cleaner: Cleaner, patient: Patient) -> 
                 new.add_new(keyword, "SS" if values.dtype.kind == "i" else "US", int(extreme))
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = new.SOPClassUID, new.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian if _fits_explicit(new) else ImplicitVRLittleEndian
+    explicit = _fits_explicit(new)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+    _as_they_are(new, implicit=not explicit)
     meta.ImplementationClassUID, meta.ImplementationVersionName = UID(IMPLEMENTATION), "IONRT"
     new.file_meta, new.preamble = meta, b"\0" * 128
     one.file = f"{one.kind}.{new.SOPInstanceUID}.dcm"
@@ -282,6 +284,15 @@ def _fits_explicit(data: Dataset) -> bool:
         elif isinstance(element.value, bytes) and element.VR not in ("OW", "OB") and len(element.value) > LONGEST_EXPLICIT:
             return False
     return True
+
+
+def _as_they_are(data: Dataset, *, implicit: bool) -> None:
+    """Let pydicom write the bytes of each element as they stand, at all depths, instead of reading and forming them again."""
+    data.set_original_encoding(implicit, True, data._character_set)
+    for tag in data.keys():  # noqa: SIM118
+        element = data.get_item(tag)
+        for item in element.value if element.VR == "SQ" else ():
+            _as_they_are(item, implicit=implicit)
 
 
 def _digest(data: Dataset, one: _File) -> str:
@@ -325,7 +336,7 @@ def _search(data: Dataset, one: _File, place: str, identifiers: Identifiers, mad
                 problem = "has an irregular value"
             elif rule.vr in BINARY:
                 problem = "holds an identifier" if identifiers.in_bytes(raw) else ""
-            elif not all(c.isascii() and c.isprintable() for c in shown):
+            elif not (shown.isascii() and shown.isprintable()):
                 problem = "holds other than plain text"
             elif rule.vr == "UI" and not all(_is_new(uid) for uid in shown.split("\\") if uid):
                 problem = "holds a UID of the input"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from scipy import ndimage
 
 from ionrt.patient.deid.allowlist import PLANES, stored, text
@@ -16,6 +16,7 @@ from ionrt.patient.reading.dicom_files import read_pixels
 SCOUT = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM")
 LETTERS = np.zeros(256, dtype=bool)
 LETTERS[[ord(c) for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 ^,.-_/="]] = True
+TWO_LETTERS = (LETTERS[:, None] & LETTERS).ravel()  # of a 16-bit word
 STROKE_PIXELS, SPIKES = 20, 6  # fewest pixels of a written word; values looked at
 SIDES = ((0, -1), (0, 1), (-1, 0), (1, 0))
 
@@ -45,12 +46,12 @@ def why_not(data: Dataset, kind: str) -> str:
     return ""
 
 
-def stored_values(path: Path) -> np.ndarray:
-    """Pixel values of a file as stored, (frames, rows, columns), little endian, with no room for anything else.
+def stored_values(path: Path, data: FileDataset) -> np.ndarray:
+    """Pixel values of a file that was read, as stored, (frames, rows, columns), little endian, with no room for anything else.
 
     Unused bits are zero (of negative values one, as readers expect), the padding range is one value.
     """
-    values, fields, _ = read_pixels(path)
+    values, fields, _ = read_pixels(path, data)
     if fields.integer("HighBit", 15) != fields.integer("BitsStored", 16) - 1 or values.dtype.itemsize not in (2, 4):
         raise fields.error(
             "HighBit", "is not the highest of the stored bits; these pixels cannot be written anew: export again"
@@ -75,13 +76,15 @@ def _letters(frame: np.ndarray, dose: bool) -> bool:
     """Letters in the bytes of one row: 6 or more in a row of their own (in a dose 8), or 16 in an image."""
     width = frame.dtype.itemsize
     words = frame.view(f"<u{width}")
-    floor = 0x20 << 8 * (width - 1)  # below it the highest byte is no letter: the common case, and over
-    if int(words.max(initial=0)) < floor:
-        return False
-    for row in np.flatnonzero((words >= floor).any(axis=1)):
-        spelled = LETTERS[np.ascontiguousarray(words[row]).view(np.uint8).reshape(-1, width)].all(axis=1)
-        for start, stop in _runs(np.asarray(spelled)):
-            if (stop - start) * width < (8 if dose else 6):
+    if int(words.max(initial=0)) < 0x20 << 8 * (width - 1):
+        return False  # the highest byte is no letter: the common case
+    spelled = TWO_LETTERS[np.ascontiguousarray(words).view("<u2")].reshape(*words.shape, -1).all(axis=2)
+    fewest = -(-(8 if dose else 6) // width)
+    starts = max(spelled.shape[1] - fewest + 1, 0)
+    together = np.logical_and.reduce([spelled[:, i : i + starts] for i in range(fewest)])
+    for row in np.flatnonzero(together.any(axis=1)):
+        for start, stop in _runs(spelled[row]):
+            if stop - start < fewest:
                 continue
             run = words[row, start:stop].astype(float)
             beside = [words[r, start:stop].astype(float) for r in (row - 1, row + 1) if 0 <= r < len(words)]

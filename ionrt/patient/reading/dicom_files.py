@@ -94,12 +94,12 @@ def read_fields(path: Path, notes: Notes | None = None) -> Header:
     return Header(path, read_all(path), notes)
 
 
-def read_pixels(path: Path) -> tuple[np.ndarray, Fields, bytes]:
-    """Stored values (frame, row, column) of a file, the elements that scale them, and a digest of the values.
+def read_pixels(path: Path, data: FileDataset | None = None) -> tuple[np.ndarray, Fields, bytes]:
+    """Stored values (frame, row, column) of a file (read already: `data`), its elements, and a digest of the values.
 
     Bits that are not part of the stored value (overlays, rubbish) are cut off.
     """
-    data = read_dataset(path, PIXELS)
+    data = data or read_dataset(path, PIXELS)
     if data is None:
         raise IonrtError(f"{path.name}: the pixels cannot be read; {DAMAGED}")
     fields = Fields(data, path.name)
