@@ -226,7 +226,7 @@ def _accumulate(
         if chosen:
             mine = [(columns, w[spots]) for columns in whole(beam, values[beam.beam.ion])]
             for part in each(lambda pair: pair[0].forward(pair[1]), mine):
-                each(lambda s, v=beam.voxel, p=part: kernels.add(out, v[s], p[s]), slabs(beam.voxel.size))
+                each(lambda one: kernels.add(out, *one), [(beam.voxel[s], part[s]) for s in slabs(beam.voxel.size)])
     return out
 
 
