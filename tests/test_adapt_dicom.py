@@ -157,6 +157,17 @@ def test_two_matrices_are_refused_with_the_reason(pair, tmp_path):
         read_registration(changed(path, double, tmp_path / "two.dcm"), fixed=fixed, moving=moving)
 
 
+def test_two_items_of_one_image_are_refused(pair, tmp_path):
+    fixed, moving = pair
+    path = write_registration(matrix_transform(rotation()), tmp_path / "r.dcm", fixed=fixed, moving=moving)
+
+    def double(data):
+        data.RegistrationSequence.append(data.RegistrationSequence[1])
+
+    with pytest.raises(IonrtError, match="relates points of the moving CT twice"):
+        read_registration(changed(path, double, tmp_path / "two.dcm"), fixed=fixed, moving=moving)
+
+
 def test_damaged_files_are_refused(pair, tmp_path):
     fixed, moving = pair
     rigid = write_registration(matrix_transform(rotation()), tmp_path / "r.dcm", fixed=fixed, moving=moving)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from ionrt import IonrtError, cohort
-from ionrt.cohort.schema import CohortError
+from ionrt.cohort import records
+from ionrt.cohort.schema import CohortError, dictionary
 from ionrt.files import read_yaml
 
 KEY = "a secret of the site for this test"
@@ -147,6 +148,57 @@ def test_what_cannot_be_taken_over_is_left_out_and_said(export, mapping):
 def test_mappings_that_do_not_fit(export, mapping, change, words):
     with pytest.raises(IonrtError, match=words):
         cohort.import_records(export, mapping | change, key=KEY)
+
+
+def longitudinal():
+    """Two visits as events of one record: what is empty at a visit is not that of another."""
+    rows = [
+        {"record_id": "1", "redcap_event_name": "base", "rt_start": "2019-01-07", "visit": "2019-01-07", "state": "1"},
+        {"record_id": "1", "redcap_event_name": "month_3", "visit": "2019-04-07", "late___1": "0"},
+        {"record_id": "2", "redcap_event_name": "base", "rt_start": "2019-01-07", "visit": "2019-01-07", "state": "2"},
+        {"record_id": "2", "redcap_event_name": "month_3", "visit": "2019-04-09", "state": "1", "late___1": "1"},
+    ]
+    return pd.DataFrame(rows)
+
+
+def fields_of(rows, block, **said):
+    mapping = {"record": "record_id", "day0": "rt_start", "tables": {"followup": block}} | said
+    export = records._Export(rows, records._mapping(mapping), b"0123456789abcdef")
+    return [{k: v for k, v in row.items() if k not in ("pid", "origin")} for row in export.rows("followup", [
+        records._block(block, "followup", dictionary()["tables"]["followup"])])], export.left_out  # fmt: skip
+
+
+def test_a_value_of_one_event_is_not_that_of_another():
+    columns = {"day": {"date": "visit"}, "status": {"field": "state"}}
+    found, left_out = fields_of(longitudinal(), {"event": "month_3", "columns": columns})
+    assert found == [{"day": 90, "status": None}, {"day": 92, "status": "1"}] and not left_out
+    found, _ = fields_of(longitudinal(), {"event": "base", "columns": columns})
+    assert found == [{"day": 0, "status": "1"}, {"day": 0, "status": "2"}]
+
+
+def test_a_box_that_is_not_ticked_is_not_filled():
+    columns = {"day": {"date": "visit"}, "status": {"filled": "late___1", "then": "dead", "otherwise": "alive"}}
+    found, _ = fields_of(longitudinal(), {"event": "month_3", "columns": columns})
+    assert [row["status"] for row in found] == ["alive", "dead"]
+    found, _ = fields_of(longitudinal(), {"event": "month_3", "when": "late___1", "columns": columns})
+    assert [row["day"] for row in found] == [92]
+    labelled = longitudinal().replace({"late___1": {"0": "Unchecked", "1": "Checked"}})
+    assert fields_of(labelled, {"event": "month_3", "when": "late___1", "columns": columns})[0] == found
+
+
+@pytest.mark.parametrize("held", [("0", "1"), ("No", "Yes")])
+def test_a_field_of_yes_and_no_is_filled_in_both_cases_and_refused(held):
+    rows = longitudinal().assign(died=[held[0], held[1], held[0], held[0]])
+    columns = {"day": {"date": "visit"}, "status": {"filled": "died", "then": "dead", "otherwise": "alive"}}
+    with pytest.raises(IonrtError, match="died holds yes and no, so that it is filled in both cases"):
+        fields_of(rows, {"event": "month_3", "columns": columns})
+
+
+def test_numbers_of_a_frame_are_those_of_the_file():
+    rows = longitudinal().assign(record_id=[1.0, 1.0, 2.0, 2.0], state=[1.0, np.nan, -99.0, 1.0])
+    columns = {"day": {"date": "visit"}, "status": {"field": "state", "codes": {1: "alive"}}}
+    found, left_out = fields_of(rows, {"event": "base", "columns": columns}, missing=[-99])
+    assert [row["status"] for row in found] == ["alive", None] and not left_out
 
 
 def test_european_and_american_dates(export, mapping):

@@ -26,6 +26,7 @@ from ionrt.patient.geometry.grid import layout
 from ionrt.patient.reading.charset import decode
 from ionrt.patient.reading.dicom_files import read_pixels
 from ionrt.patient.reading.frames import check_frame
+from ionrt.plan import recompute
 from ionrt.quantities import IonrtError
 
 SLICE = 20 * 16 * 3 / 1000.0  # cm3
@@ -88,6 +89,8 @@ def test_one_function_places_what_others_bring(tmp_path):
         (Z[[0, 2, 4]], 5.5),  # every second slice throughout: half way to each other, and not beyond the CT
         (Z[1:4] + np.array([0.02, -0.03, 0.05]), 3),  # rounded
         (Z[[1, 2, 4]], 3),  # one slice not drawn
+        (Z[[0, 2, 4, 5]], 6),  # every second slice, and one more at the end
+        (Z[[4, 3, 2, 1]], 4),  # from above downwards
     ],
 )
 def test_one_volume_everywhere(levels, expected, tmp_path):
@@ -101,6 +104,19 @@ def test_one_volume_everywhere(levels, expected, tmp_path):
     }
     assert found == pytest.approx(dict.fromkeys(found, expected * SLICE), rel=1e-5)
     assert float(dose_at_volume(p.dose, p, cc=0.5)[0]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "word"),
+    [
+        (Z[[1, 2, 4]], "is not drawn on 1 of the slices between its first and last; they stay empty"),
+        (Z[[0, 3]], "is not drawn on 2 of the slices"),
+        (Z[[0, 2, 4, 5]], "is drawn on every 2. slice"),
+    ],
+)
+def test_what_lies_between_planes_that_are_not_neighbours_is_said(levels, word, tmp_path):
+    (said,) = read(drawn(S=[contour(z) for z in levels]), tmp_path).attrs["assumed"]
+    assert word in said
 
 
 def test_hole_whose_z_is_rounded_is_a_hole(tmp_path):
@@ -157,6 +173,55 @@ def test_contour_that_comes_twice_counts_once(copy, tmp_path):
     with pytest.warns(IncompleteWarning, match=r"1 contours of 'CTV' are in the file twice"):
         p = read(drawn(CTV=[contour(Z[1]), contour(Z[1], points[copy])]), tmp_path)
     assert sizes(p) == {"CTV": pytest.approx(SLICE)}
+
+
+CIRCLE = [(8.0 * np.cos(t), 8.0 * np.sin(t)) for t in np.linspace(0.0, 2.0 * np.pi, 40, endpoint=False)]
+HOLE = ((-5, -5), (5, -5), (5, 5), (-5, 5))
+
+
+@pytest.mark.parametrize(
+    "copy", [CIRCLE[::2], CIRCLE[::-1], [*CIRCLE[7:], *CIRCLE[:7], CIRCLE[7]], CIRCLE[:20] + CIRCLE[20::2]]
+)
+def test_a_copy_with_other_vertices_of_one_line_counts_once(copy, tmp_path):
+    with pytest.warns(IncompleteWarning, match=r"1 contours of 'CTV' are in the file twice"):
+        p = read(drawn(CTV=[contour(Z[1], CIRCLE), contour(Z[1], copy)]), tmp_path)
+    area = 0.5 * 40 * 8.0**2 * np.sin(2.0 * np.pi / 40)  # of the regular polygon
+    assert sizes(p) == {"CTV": pytest.approx(area * 3 / 1000, rel=1e-3)}
+
+
+@pytest.mark.parametrize(("shift", "common"), [(1.0, 19.0 * 16.0), (5.0, 15.0 * 16.0), (0.2, 19.8 * 16.0), (0.1, 19.9 * 16.0)])
+def test_contours_that_overlap_in_part_are_said(shift, common, tmp_path):
+    other = [(x - shift, y) for x, y in small.BOX]
+    with pytest.warns(IncompleteWarning, match=f"overlap in part; the {common / 100:.3g} cm2 in common are taken as outside"):
+        p = read(drawn(CTV=[contour(Z[1]), contour(Z[1], other)]), tmp_path)
+    assert sizes(p) == {"CTV": pytest.approx((320 + 320 - 2 * common) * 3 / 1000, abs=1e-4)}
+
+
+@pytest.mark.parametrize("kind", ["CLOSED_PLANAR", "CLOSEDPLANAR_XOR"])
+def test_holes_islands_neighbours_and_keyholes_need_no_word(kind, tmp_path):
+    island = [(x / 5, y / 5) for x, y in HOLE]
+    beside = [(x, y + 11.0) for x, y in HOLE[:3]]
+    keyhole = [*small.BOX, small.BOX[0], *HOLE[::-1], HOLE[-1]]
+    rings = {
+        "Ring": [contour(Z[1], small.BOX, kind), contour(Z[1], HOLE, kind)],
+        "Island": [contour(Z[1], small.BOX, kind), contour(Z[1], HOLE, kind), contour(Z[1], island, kind)],
+        "Wall": [contour(Z[1], small.BOX, kind), contour(Z[1], [(x * 0.97, y * 0.97) for x, y in small.BOX], kind)],
+        "Two": [contour(Z[1], HOLE, kind), contour(Z[1], beside, kind)],
+        "Keyhole": [contour(Z[1], keyhole, kind)],
+    }
+    p = read(drawn(**rings), tmp_path)
+    areas = {"Ring": 220, "Island": 224, "Wall": 320 * (1 - 0.97**2), "Two": 150, "Keyhole": 220}
+    assert sizes(p) == pytest.approx({name: area * 3 / 1000 for name, area in areas.items()}, abs=1e-4)
+
+
+def test_names_and_types_that_are_made_up_or_contradict_are_said(tmp_path):
+    objects = drawn(a=[contour(Z[1])], b=[contour(Z[2])])
+    objects["RS.dcm"].StructureSetROISequence[0].ROIName = ""
+    objects["RS.dcm"].RTROIObservationsSequence += [item(ReferencedROINumber=2, RTROIInterpretedType="CTV")]
+    with pytest.warns(IncompleteWarning, match=r"'b' has several interpreted types \(ORGAN, CTV\); none is taken"):
+        p = read(objects, tmp_path)
+    assert sizes(p) == {"ROI 1": SLICE, "b": SLICE} and p.roi_type.values.tolist() == ["ORGAN", ""]
+    assert any("without a name is called 'ROI 1'" in said for said in p.attrs["assumed"])
 
 
 def test_oblique_open_and_damaged_contours(tmp_path):
@@ -222,6 +287,10 @@ def test_which_dose_was_taken_is_said(tmp_path):
         (lambda d: setattr(d, "ImageOrientationPatient", [0.996, 0.087, 0, -0.087, 0.996, 0]), "oblique"),
         (lambda d: setattr(d, "Rows", 15), "PixelData has 6144 bytes; expected 5760"),
         (lambda d: setattr(d, "GridFrameOffsetVector", [0, 3, 6, 9, 12]), "5 frame offsets"),
+        (lambda d: delattr(d, "DoseUnits"), "DoseUnits not stated, DoseType PHYSICAL"),
+        (lambda d: delattr(d, "DoseType"), "DoseUnits GY, DoseType not stated"),
+        (lambda d: setattr(d, "DoseType", "ERROR"), "DoseUnits GY, DoseType ERROR"),
+        (lambda d: setattr(d, "PhotometricInterpretation", "PALETTE COLOR"), "expected grey values"),
     ],
 )
 def test_an_odd_dose_does_not_stop_the_patient(change, why, tmp_path):
@@ -230,6 +299,14 @@ def test_an_odd_dose_does_not_stop_the_patient(change, why, tmp_path):
     with pytest.warns(IncompleteWarning, match=f"dose left out: RD2.*{why}"):
         p = read(objects, tmp_path)
     assert float(p.dose.max()) == pytest.approx(2.0) and why in p.attrs["doses_elsewhere_why"][0]
+
+
+@pytest.mark.parametrize(("kind", "quantity"), [("PHYSICAL", "dose"), ("EFFECTIVE", "rbe_dose")])
+def test_centigray_is_said(kind, quantity, tmp_path):
+    d = small.dose(200.0)
+    d.DoseUnits, d.DoseType = "CGY", kind
+    back = read_dose(small.save({"RD.dcm": d}, tmp_path) / "RD.dcm")
+    assert back.name == quantity and float(back.max()) == pytest.approx(2.0) and "taken as 0.01 Gy" in back.attrs["assumed"][0]
 
 
 def test_structure_on_the_end_slices_lies_within_a_grid_that_ends_there(tmp_path):
@@ -248,6 +325,7 @@ def test_structure_on_the_end_slices_lies_within_a_grid_that_ends_there(tmp_path
         (lambda d: delattr(d, "RescaleIntercept"), "RescaleIntercept is missing"),
         (lambda d: setattr(d, "RescaleSlope", None), "RescaleSlope is missing"),
         (lambda d: setattr(d, "RescaleType", "ED"), "RescaleType is ED; expected CT numbers"),
+        (lambda d: setattr(d, "PhotometricInterpretation", "PALETTE COLOR"), "expected grey values"),
         (lambda d: setattr(d, "SamplesPerPixel", 3), "one sample"),
         (lambda d: setattr(d, "PatientID", "S2"), "two patients in one folder"),
         (lambda d: setattr(d, "ImagePositionPatient", [-14.0, -15.0, 0.0]), "sideways"),
@@ -297,13 +375,69 @@ def test_padding_that_may_be_tissue_and_values_below_air_are_said(tmp_path):
         read(objects, tmp_path / "below")
 
 
-def test_high_bits_are_no_part_of_the_value(tmp_path):
+def altered(change):
     objects = small.study()
     for k in range(6):
-        ct = objects[f"CT.{k}.dcm"]
-        ct.BitsStored, ct.HighBit = 12, 11
-        ct.PixelData = (np.frombuffer(ct.PixelData, "<u2") | 0x8000).astype("<u2").tobytes()  # an overlay in the top bit
-    assert float(read(objects, tmp_path).ct[2, 8, 8]) == 42.0
+        change(objects[f"CT.{k}.dcm"])
+    return objects
+
+
+def stored(ct):
+    return np.frombuffer(ct.PixelData, "<u2").reshape(16, 16).astype("<i4")
+
+
+def test_high_bits_are_no_part_of_the_value(tmp_path):
+    def overlay(ct):
+        ct.BitsStored, ct.HighBit, ct.PixelData = 12, 11, (stored(ct) | 0x8000).astype("<u2").tobytes()  # in the top bit
+
+    def signed(ct):  # the sign is carried on to the top, or not
+        ct.BitsStored, ct.HighBit, ct.PixelRepresentation, ct.RescaleIntercept = 12, 11, 1, "0"
+        values = stored(ct) - 1024
+        values[1:] &= 0x0FFF
+        ct.PixelData = values.astype("<i2").tobytes()
+
+    with pytest.warns(IncompleteWarning, match=r"1536 pixels have bits set beside those said to be stored"):
+        assert float(read(altered(overlay), tmp_path / "overlay").ct[2, 8, 8]) == 42.0
+    p = read(altered(signed), tmp_path / "signed")
+    assert float(p.ct[2, 8, 8]) == 42.0 and float(p.ct.min()) == -1000.0
+
+
+def test_ct_numbers_that_rest_on_a_guess_are_said(tmp_path):
+    def without_intercept(ct):
+        ct.RescaleIntercept = "0"
+
+    def unspecified(ct):
+        ct.RescaleType = "US"
+
+    with pytest.warns(IncompleteWarning, match="unsigned with an intercept of 0, so that none can be below 0 HU, nor be air"):
+        read(altered(without_intercept), tmp_path / "air")
+    with pytest.warns(IncompleteWarning, match=r"RescaleType is US \(unspecified\)"):
+        read(altered(unspecified), tmp_path / "US")
+    lazy = read_dicom(small.save(small.study(), tmp_path / "lazy"), lazy=True)
+    assert "scaling and padding of its pixels were not looked at" in lazy.attrs["assumed"][0]
+
+
+def test_what_needs_no_guess_is_read_without_a_word(tmp_path):
+    """Inverted display, one instance UID for all slices, a SliceLocation of its own, cosines of six digits, half HU."""
+
+    def odd(ct):
+        ct.PhotometricInterpretation, ct.SOPInstanceUID, ct.SliceLocation = "MONOCHROME1", "1.2.3.9.0", "77"
+        ct.ImageOrientationPatient = [1.0, 0.0, 0.0, 0.0, 1.0, 1e-6]
+        ct.RescaleSlope, ct.RescaleIntercept = "0.5", "-1000.5"
+
+    p = read(altered(odd), tmp_path)
+    assert float(p.ct[2, 8, 8]) == 1066 / 2 - 1000.5 and "assumed" not in p.attrs
+
+
+def test_two_names_without_a_number_are_said(tmp_path):
+    objects = small.study()
+    for data in objects.values():
+        data.PatientID = ""
+    objects["RS.dcm"].PatientName = "Synthetic"  # the same
+    read(objects, tmp_path / "same")
+    objects["RS.dcm"].PatientName = "SYNTHETIC^OTHER"
+    with pytest.warns(IncompleteWarning, match=r"no patient ID and different names; taken for one patient"):
+        read(objects, tmp_path / "other")
 
 
 @pytest.mark.parametrize("digits", [0, 1])
@@ -539,6 +673,75 @@ def test_fractions_are_those_of_the_beam(tmp_path):
 def test_plans_that_are_refused(change, message, tmp_path):
     with pytest.raises(IonrtError, match=message):
         plan(change, tmp_path)
+
+
+def shifter(setting, thickness=30.0):
+    return item(
+        ReferencedRangeShifterNumber=1, RangeShifterSetting=setting, RangeShifterWaterEquivalentThickness=thickness,
+        IsocenterToRangeShifterDistance=300.0,
+    )  # fmt: skip
+
+
+def point(data, k):
+    return data.IonBeamSequence[0].IonControlPointSequence[k]
+
+
+def late_shifter(data):
+    point(data, 2).RangeShifterSettingsSequence = [shifter("IN")]
+
+
+def shifter_taken_out(data):
+    point(data, 0).RangeShifterSettingsSequence = [shifter("IN")]
+    point(data, 2).RangeShifterSettingsSequence = [shifter("OUT")]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (late_shifter, "range shifters that change"),
+        (shifter_taken_out, "range shifters that change"),
+        (lambda d: setattr(point(d, 2), "IsocenterPosition", [0.0, 0.0, 20.0]), "isocentre that moves"),
+        (lambda d: setattr(d.IonBeamSequence[0], "NumberOfBlocks", 1), "block"),
+        (lambda d: setattr(d.IonBeamSequence[0], "NumberOfCompensators", 1), "compensator"),
+        (lambda d: setattr(d.IonBeamSequence[0], "NumberOfBoli", 1), "bolus"),
+    ],
+)
+def test_what_the_tables_of_a_plan_do_not_hold_gives_no_dose(change, word, tmp_path):
+    with pytest.warns(IncompleteWarning, match=f"beam 1: {word}; the tables do not hold it"):
+        found = plan(change, tmp_path)
+    assert found.beams.hindered.tolist() == [word, ""]
+    with pytest.raises(IonrtError, match=f"beam 1: {word}; expected a beam with nothing in its way"):
+        recompute(None, found)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda d: delattr(d.IonBeamSequence[0], "PrimaryDosimeterUnit"), "no unit of its meterset stated"),
+        (lambda d: setattr(d.IonBeamSequence[0], "ScanMode", "UNIFORM"), "scan mode UNIFORM"),
+        (
+            lambda d: setattr(d.FractionGroupSequence[0].ReferencedBeamSequence[0], "BeamMeterset", "0"),
+            "its meterset is 0",
+        ),
+        (
+            lambda d: [setattr(point(d, k), "CumulativeMetersetWeight", w) for k, w in enumerate((0.0, 8.0, 8.0, 16.0))],
+            "cumulative weights and spot weights do not agree",
+        ),
+    ],
+)
+def test_what_a_plan_says_twice_or_not_at_all_is_said(change, word, tmp_path):
+    with pytest.warns(IncompleteWarning, match=f"beam 1: {word}"):
+        plan(change, tmp_path)
+
+
+def test_weights_that_agree_need_no_word(tmp_path):
+    def weights(data):
+        for k, weight in enumerate((0.0, 4.0, 4.0, 16.0)):
+            point(data, k).CumulativeMetersetWeight = weight
+        data.IonBeamSequence[0].NumberOfRangeModulators = 1
+
+    (said,) = plan(weights, tmp_path).assumed
+    assert "range modulator in the beam; taken as part of the machine's base data" in said
 
 
 def test_beams_that_are_missing_or_not_read_are_named(tmp_path):

@@ -9,6 +9,7 @@ import xarray as xr
 
 from ionrt.evaluate.comparing import agreement
 from ionrt.patient.images import read_image, write_image
+from ionrt.patient.reading.notes import IncompleteWarning
 from ionrt.quantities import IonrtError
 
 
@@ -46,6 +47,18 @@ def test_what_another_library_writes(dose, tmp_path, name, compressed, kind):
     image.SetSpacing([1.5, 2.0, 3.0])
     sitk.WriteImage(sitk.Cast(image, kind), str(tmp_path / name), compressed)
     same(read_image(tmp_path / name, factor=1e-3), dose.copy(data=np.round(dose * 1000.0) / 1000.0))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "word"), [("ElementSpacing", "no spacing of the voxels"), ("Offset", "no place of the first voxel")]
+)
+def test_a_grid_that_is_not_stated_is_said(dose, tmp_path, left_out, word):
+    path = write_image(dose, tmp_path / "d.mha")
+    lines = path.read_bytes().split(b"\n", 10)
+    path.write_bytes(b"\n".join(line for line in lines if not line.startswith(left_out.encode())))
+    with pytest.warns(IncompleteWarning, match=f"d.mha: {word}"):
+        back = read_image(path)
+    assert word in back.attrs["assumed"] and float(back["x"][0]) == (0.0 if left_out == "Offset" else -11.25)
 
 
 @pytest.mark.parametrize("name", ["d.mha", "d.nrrd"])

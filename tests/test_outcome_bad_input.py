@@ -203,3 +203,53 @@ def test_all_censored_one_event_and_ties_everywhere(name, which):
             UNSTARTED[name](SPOILT[which](good()))
     else:
         assert answer(UNSTARTED[name](SPOILT[which](good())))
+
+
+@pytest.mark.parametrize("kind", ["object", "str", "category"])
+@pytest.mark.parametrize("name", ["cox", "fine_gray", "fit_actuarial_ntcp", "ph_test"])
+def test_a_covariate_that_is_missing_is_no_level_of_its_own(name, kind):
+    df = good()
+    df["x"] = pd.Series(np.where(df["x"] > 0, "high", "low"), dtype=object).where(np.arange(len(df)) != 3).astype(kind)
+    with pytest.raises(IonrtError, match=r"formula 'x': 1 value \(row 3\) missing"):
+        UNSTARTED[name](df)
+
+
+def test_columns_of_a_formula_are_found_and_functions_are_not():
+    df = good().rename(columns={"x": "gtv volume"}).assign(log=np.nan, size=1.0 + np.arange(24))
+    found = outcome.cox(df, "np.log(size) + C(arm) + Q('gtv volume')", "time", "event")
+    assert len(found) == 3
+    df.loc[2, "gtv volume"] = np.nan
+    with pytest.raises(IonrtError, match=r"1 value \(row 2\) missing"):
+        outcome.cox(df, "Q('gtv volume')", "time", "event")
+
+
+@pytest.mark.parametrize("written", ["a ", "A", " a"])
+def test_one_level_written_in_two_ways_is_refused(written):
+    df = good().assign(arm=[written, *["a", "b"] * 11, "a"])
+    for use in (CURVES["logrank"], lambda d: outcome.cox(d, "arm", "time", "event"), UNSTARTED["gray_test"]):
+        with pytest.raises(IonrtError, match="differ by space or capitals only"):
+            use(df)
+
+
+def test_codes_without_a_censored_row_are_said():
+    """In R 1 is censored and 2 the event; here that is two competing events."""
+    df = good().assign(event=[1, 2] * 12)
+    for found in (
+        outcome.cumulative_incidence(df, "time", "event"),
+        outcome.gray_test(df, "time", "event", "arm"),
+        outcome.fine_gray(df, "x", "time", "event"),
+    ):
+        assert "nobody is taken as censored" in found.attrs["assumed"]
+    df.loc[0, "event"] = 0
+    assert "assumed" not in outcome.cumulative_incidence(df, "time", "event").attrs
+    with pytest.raises(IonrtError, match="say what counts as event"):
+        outcome.kaplan_meier(df, "time", "event")
+
+
+def test_a_risk_set_that_empties_before_others_enter_is_said():
+    df = pd.DataFrame({"entry": [0.0, 0, 5, 5], "time": [1.0, 2, 6, 7], "event": [1, 1, 1, 0]})
+    for use in (CURVES["kaplan_meier"], lambda d, **k: outcome.rmst(d, "time", "event", tau=6.5, **k)):
+        assert "everybody at risk at 2 had the event, others enter later" in use(df, start="entry").attrs["assumed"]
+        assert not use(df).attrs
+    later = outcome.kaplan_meier(df[df["time"] > 2], "time", "event", start="entry")
+    assert later["survival"].tolist() == [1.0, 0.5, 0.5]

@@ -65,6 +65,10 @@ def test_actuarial_toxicity_by_hand():
         (lambda: outcome.worst_grade(TOXICITY.assign(grade=7), PATIENTS), "expected 0..5"),
         (lambda: crude_rate(outcome.worst_grade(TOXICITY, PATIENTS), grade=9), "grade: expected"),
         (
+            lambda: outcome.toxicity_times(TOXICITY, PATIENTS.assign(dead=2), grade=2),
+            "column 'dead': codes",
+        ),
+        (
             lambda: outcome.toxicity_times(TOXICITY, PATIENTS.assign(last_day=200), grade=2),
             "after the last follow-up of patient 'a'",
         ),

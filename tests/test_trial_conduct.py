@@ -324,6 +324,22 @@ def test_rates_and_single_arm_analyses():
         assert trial.analyse(single, frame).iloc[0].reject == reject, "the test rejects beyond r = 18 and only there"
 
 
+@pytest.mark.parametrize("held", [np.nan, 2, "yes"])
+@pytest.mark.parametrize("name", ["chordoma_noninferiority", "recurrent_rectal"])
+def test_a_success_that_is_missing_is_no_failure(name, held):
+    n = 58 if name.startswith("chordoma") else 16
+    data = pd.DataFrame({"arm": ["proton"] * n + ["carbon"] * n, "success": [1, 0] * n}).astype({"success": object})
+    data.loc[1, "success"] = held
+    with pytest.raises(IonrtError, match="column 'success'"):
+        trial.analyse(trial.load(FOLDER / f"{name}.yaml"), data)
+
+
+def test_consort_counts_truth_values_only():
+    df = trial.synthetic_participants(trial.load(FOLDER / "pancreas_randomised.yaml"), 3)
+    with pytest.raises(IonrtError, match="received holds other than True and False"):
+        trial.consort_from(df.assign(received="no"))
+
+
 def test_synthetic_participants_run_to_plan(protocol):
     df = trial.synthetic_participants(protocol, 3)
     inside = df[df.arm.notna()]

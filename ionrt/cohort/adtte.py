@@ -77,7 +77,8 @@ def from_adtte(
     Returns
     -------
     DataFrame: pid, origin, endpoint, day [d] (rounded), code (1 event, 0 censored, 2 competing), cause (the description, of
-    censored rows the reason), site; ``attrs["not_read"]`` names the columns that were not used.
+    censored rows the reason), site; ``attrs["not_read"]`` names the columns that were not used, ``attrs["assumed"]`` what
+        was not stated.
 
     Raises
     ------
@@ -123,7 +124,8 @@ def from_adtte(
         }
     ).reset_index(drop=True)
     used = ("STUDYID", "PARAM", "AVAL", "CNSR", *text)
-    out.attrs = {"not_read": [str(c) for c in frame.columns if c not in used]}
+    absent = [] if "AVALU" in frame else ["AVALU: taken as DAYS"]
+    out.attrs = {"not_read": [str(c) for c in frame.columns if c not in used], "assumed": absent}
     return out
 
 

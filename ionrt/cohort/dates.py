@@ -16,6 +16,8 @@ _MONTHS = (  # English, German, French, Spanish, Italian, Dutch, Portuguese; wit
 )
 _NAME = "|".join(sorted({m for month in _MONTHS.split(" ") for m in month.split("|")}, key=len, reverse=True))
 _LONG = "|".join(m for m in _NAME.split("|") if len(m) > 4)  # without a year: no "2 may" or "3 mars"
+_FOUR = "|".join(m for m in _NAME.split("|") if len(m) > 3)  # behind a day with a point
+_ROMAN = r"(?:I{1,3}|IV|VI{0,3}|IX|XI{0,2})"
 _Y, _M, _D = r"(?:19|20)\d{2}", r"(?:1[0-2]|0?[1-9])", r"(?:3[01]|[12]\d|0?[1-9])"
 _M2, _D2, _Y2 = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"\d{2}"
 _SEP = r"\s*[-/.‐‑–·]\s*"
@@ -35,7 +37,11 @@ _FORMS = (
     rf"[MTSHR]\s?\d{{1,2}}[-/.]{_M}[-/.]{_D}",
     rf"(?:{_DAY}{_GAP})?(?:{_NAME})\.?{_GAP}'?{_Y}", rf"{_DAY}[\s\-/.]*(?:{_NAME})[\s\-/.,]*'?{_Y2}",
     rf"(?:{_NAME})\.?[\s\-/]+{_DAY}[\s\-/,]*'?(?:{_Y}|{_Y2})", rf"{_Y}[\s\-/.,]*(?:{_NAME})(?:[\s\-/.,]*{_DAY})?",
-    rf"{_DAY}\s*(?:de\s+|of\s+)?(?:{_LONG})", rf"(?:{_LONG})\s+{_DAY}",
+    rf"{_DAY}\s*(?:de\s+|of\s+)?(?:{_LONG})", rf"(?:{_LONG})\s+{_DAY}", rf"{_D}\.\s?(?:{_FOUR})",
+    rf"{_D}\.\s?{_M}\.\s?{_Y2}", rf"'{_Y2}\.\s?{_M}\.\s?{_D}", rf"{_Y2}\.\s{_M}\.\s{_D}",  # 1.3.19, '19.3.1, 19. 3. 1
+    rf"{_Y}(?:_{_M2}_|\s{_M2}\s){_D2}", rf"{_D2}(?:_{_M2}_|\s{_M2}\s){_Y}", rf"{_M}/{_Y}",
+    rf"{_D}[-.]\s?{_ROMAN}[-.]\s?{_Y}", rf"[明大昭平令]\s?\d{{1,2}}[-/.]{_M}[-/.]{_D}",
+    rf"(?:{_NAME})-{_Y2}", rf"{_D}-(?:{_NAME})",  # as spreadsheets show a date: Mar-19, 1-Mar
 )  # fmt: skip
 DATE = re.compile(r"(?<![0-9A-Za-z])(?:" + "|".join(_FORMS) + r")(?!\d)(?!(?!T\d)[A-Za-z])", re.IGNORECASE)
 
@@ -43,5 +49,8 @@ _SPACE = re.compile(r"\s+")  # runs of spaces would cost time, not find dates
 
 
 def holds_date(text: str) -> bool:
-    """Whether a calendar date stands somewhere in the text; full-width digits and signs count as plain ones."""
-    return bool(DATE.search(unicodedata.normalize("NFKC", _SPACE.sub(" ", text))))
+    """Whether a calendar date stands somewhere in the text; full-width and other scripts' digits count as plain ones."""
+    plain = unicodedata.normalize("NFKC", _SPACE.sub(" ", text))
+    if not plain.isascii():
+        plain = "".join(str(unicodedata.decimal(c, c)) for c in plain)
+    return bool(DATE.search(plain))

@@ -23,6 +23,8 @@ from ionrt.quantities import IonrtError, one_of
 EVENT, INSTRUMENT, INSTANCE = "redcap_event_name", "redcap_repeat_instrument", "redcap_repeat_instance"
 ORDERS = {"ymd": (0, 1, 2), "dmy": (2, 1, 0), "mdy": (2, 0, 1)}
 HOW = ("field", "date", "year", "age", "value", "filled")
+CHECKBOX = "___"  # in the name of a column of REDCap's, one per choice
+YES, NO = {"1", "yes", "true", "checked"}, {"0", "no", "false", "unchecked"}
 WORDS = {"record", "day0", "origin", "dates", "missing", "tables"}
 Row = Mapping[str, Any]
 
@@ -142,6 +144,12 @@ def _block(block: Any, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**block, "columns": columns, "when": [str(w) for w in (when if isinstance(when, list) else [when])]}
 
 
+def _is_filled(field: str, row: Row) -> bool:
+    """Whether a cell holds something; a checkbox that is not ticked does not."""
+    text = row.get(field)
+    return bool(text) and not (CHECKBOX in field and str(text).casefold() in NO)
+
+
 class _Export:
     """The rows of an export, and what could not be taken over."""
 
@@ -165,13 +173,19 @@ class _Export:
                 raise IonrtError(f"records: the mapping says {word}, but the export has no column {column}")
         self.used |= wanted
         self.lines = [self._clean(row) for row in frame.to_dict("records")]
+        for field in {f for b in blocks for r in b["columns"].values() if r["how"] == "filled" for f in r["fields"]} | {
+            w for b in blocks for w in b["when"]
+        }:
+            self._check_filled(field)
         self.base: dict[str, dict[str, str]] = {}
+        self.several: set[tuple[str, str]] = set()  # record and field with different values in its rows
         for i, line in enumerate(self.lines):
             record = line.get(said["record"])
             if record is None:
                 self.left_out.append((i, said["record"], "row without a record"))
             elif not line.get(INSTRUMENT):
                 base = self.base.setdefault(record, {})
+                self.several |= {(record, c) for c, v in line.items() if base.get(c, v) != v}
                 base |= {c: v for c, v in line.items() if c not in base}
         self.day0 = {record: self._date(base.get(said["day0"])) for record, base in self.base.items()}
         first = {line.get(said["record"]): i for i, line in reversed(list(enumerate(self.lines)))}
@@ -182,8 +196,18 @@ class _Export:
     def _clean(self, row: Row) -> dict[str, str]:
         """The cells that hold something, as text."""
         there = {str(c): v for c, v in row.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))}
-        text = {c: unicodedata.normalize("NFKC", str(v)).strip() for c, v in there.items()}
+        whole = {c: int(v) if isinstance(v, float) and v.is_integer() else v for c, v in there.items()}
+        text = {c: unicodedata.normalize("NFKC", str(v)).strip() for c, v in whole.items()}
         return {c: v for c, v in text.items() if v and v not in self.said["missing"]}
+
+    def _check_filled(self, field: str) -> None:
+        """A field of yes and no is filled in both cases; a checkbox says itself what is meant."""
+        held = {line[field].casefold() for line in self.lines if field in line}
+        if CHECKBOX not in field and held & NO and held <= NO | YES:
+            raise IonrtError(
+                f"mapping: {field} holds yes and no, so that it is filled in both cases; expected a field that is empty where"
+                " there is nothing: use field with codes, or another one"
+            )
 
     def _date(self, text: str | None) -> dt.date | None:
         match = re.match(r"(\d{1,4})[-/.]\s?(\d{1,2})[-/.]\s?(\d{1,4})(?:[ T]\d{1,2}:\d{2}(?::\d{2})?)?$", text or "", re.ASCII)
@@ -199,10 +223,12 @@ class _Export:
         """The rows of one table; a row before day 0 is left out with a word."""
         counted: dict[str, int] = {}
         for block in blocks:
-            for i, line in self._of(block):
+            mine = list(self._of(block))
+            own = {f for _, line in mine for f in line} if {"event", "instrument"} & set(block) else set()
+            for i, line in mine:
                 record = line[self.said["record"]]
-                row = self.base.get(record, {}) | line
-                if not all(row.get(w) for w in block["when"]):
+                row = {f: v for f, v in self.base.get(record, {}).items() if f not in own} | line
+                if not all(_is_filled(w, row) for w in block["when"]):
                     continue
                 pid = "P" + hmac.new(self.key, record.encode(), hashlib.sha256).hexdigest()[:16]
                 counted[pid] = counted.get(pid, 0) + 1
@@ -239,9 +265,12 @@ class _Export:
         how, fields = rule["how"], rule["fields"]
         if how == "value":
             return rule["value"]
-        text = next((row[f] for f in fields if row.get(f)), None)
         if how == "filled":
-            return rule.get("then", 1) if text else rule.get("otherwise", 0)
+            return rule.get("then", 1) if any(_is_filled(f, row) for f in fields) else rule.get("otherwise", 0)
+        taken = next((f for f in fields if row.get(f)), None)
+        text = None if taken is None else row[taken]
+        if taken is not None and taken not in self.lines[i] and (record, taken) in self.several:
+            self.left_out.append((i, taken, "further values of other events; the first is taken"))
         if text is None:
             return rule.get("otherwise")
         if how == "field":

@@ -119,7 +119,8 @@ def limits_of(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
     met = (table != "not comparable").any(axis=1)
     if not met.any():
         return pd.DataFrame({"": [f"none of {len(rows)} can be compared: another dose system, or other or unknown fractions"]})
-    return pd.concat([rows.loc[met, ["organ", "metric", "op", "limit", "unit"]], table[met]], axis=1).set_index("organ")
+    said = rows.assign(unit=[str(r["unit"]).replace("(RBE)", f"(RBE; {r['system']})") for _, r in rows.iterrows()])
+    return pd.concat([said.loc[met, ["organ", "metric", "op", "limit", "unit"]], table[met]], axis=1).set_index("organ")
 
 
 def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
@@ -240,7 +241,7 @@ def motion_table(
             dose_of = weighted(made, wanted.model).fillna(0.0)  # without a value: the last slices, far from the target
             found = 100.0 / dose * evaluate.dose_at_volume(dose_of, target, percent=95).values.ravel()
             spread = found.std(ddof=1) if n else np.nan
-            rows[f"{n} scans" if n else "still"] = {
+            rows[f"{n} scan{'s' * (n > 1)}" if n else "still"] = {
                 "D95 mean [%]": found.mean(),
                 "deviation [%]": spread,
                 "least [%]": found.min(),

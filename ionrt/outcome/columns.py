@@ -19,6 +19,7 @@ from ionrt.quantities import IonrtError
 
 Names = str | Sequence[str] | None
 MOST_CODE = 1000  # of an event: larger ones are times or amounts in the wrong column
+ZERO = "; times count from the patient's time zero"
 SAME_TIME = 2.0**-26  # relative to the mean time; R's `timefix` (square root of the machine's precision) has the same
 
 
@@ -105,16 +106,14 @@ def numbers(values: Sequence | np.ndarray | pd.Series, label: str) -> np.ndarray
     return column.to_numpy(dtype=float, na_value=np.nan)
 
 
-def number(df: pd.DataFrame, name: str, *, minimum: float | None = None) -> np.ndarray:
-    """Column `name` as finite float64, not below `minimum`."""
+def number(df: pd.DataFrame, name: str, *, minimum: float | None = None, reason: str = "") -> np.ndarray:
+    """Column `name` as finite float64, not below `minimum` (`reason`: how the message ends)."""
     require(df, name)
     values = numbers(df[name], f"column {name!r}")
     if not np.isfinite(values).all():
         raise IonrtError(f"column {name!r}: {rows(df, ~np.isfinite(values))} not finite")
     if minimum is not None and (values < minimum).any():
-        raise IonrtError(
-            f"column {name!r}: {rows(df, values < minimum)} below {minimum:g}; times count from the patient's time zero"
-        )
+        raise IonrtError(f"column {name!r}: {rows(df, values < minimum)} below {minimum:g}{reason}")
     return values
 
 
@@ -138,6 +137,8 @@ def stratum_codes(df: pd.DataFrame, by: Names) -> tuple[np.ndarray, list]:
     if not columns:
         return np.zeros(len(df), dtype=np.int64), ["all"]
     require(df, columns)
+    for column in columns:
+        check_labels(df[column], column)
     try:
         if len(columns) == 1:
             codes, labels = pd.factorize(df[columns[0]], sort=True)
@@ -149,6 +150,25 @@ def stratum_codes(df: pd.DataFrame, by: Names) -> tuple[np.ndarray, list]:
         raise IonrtError(
             f"columns {columns}: labels of different kinds cannot be told apart; use one kind, text or number"
         ) from None
+
+
+def check_labels(labels: pd.Series, column: str) -> None:
+    """Labels that differ by space around them or by capitals only are one level written in two ways."""
+    if pd.api.types.is_numeric_dtype(labels):
+        return
+    plain: dict[str, str] = {}
+    for text in dict.fromkeys(v for v in labels if isinstance(v, str)):
+        if (first := plain.setdefault(text.strip().casefold(), text)) != text:
+            raise IonrtError(
+                f"column {column!r}: labels {first!r} and {text!r} differ by space or capitals only; write one level in one way"
+            )
+
+
+def uncensored(cols: SurvivalColumns) -> dict[str, str]:
+    """A word for the result's attributes where competing codes stand and nobody is censored."""
+    if (cols.code == 0).any() or cols.code.max() < 2:
+        return {}
+    return {"assumed": "no row has code 0: nobody is taken as censored; where 1 means censored and 2 the event, give 0 and 1"}
 
 
 def survival_columns(
@@ -163,10 +183,10 @@ def survival_columns(
 ) -> SurvivalColumns:
     """Columns of a survival table, checked. Without `start` a row is at risk from before every time."""
     require(df, time, event, by, start, weights)
-    stop = number(df, time, minimum=0.0)
+    stop = number(df, time, minimum=0.0, reason=ZERO)
     begin = np.full(len(df), -np.inf)
     if start is not None:
-        begin = number(df, start, minimum=0.0)
+        begin = number(df, start, minimum=0.0, reason=ZERO)
     begin, stop, tolerance = same_times(begin, stop)
     if start is not None:
         empty = begin >= stop

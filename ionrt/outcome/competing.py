@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ionrt.outcome.columns import Names, SurvivalColumns, check_level, stratum_rows, survival_columns
+from ionrt.outcome.columns import Names, SurvivalColumns, check_level, stratum_rows, survival_columns, uncensored
 from ionrt.outcome.comparison import quadratic_form
 from ionrt.outcome.survival import at_risk_at, product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
@@ -80,7 +80,7 @@ def cumulative_incidence(
         rows = stratum_rows(cols, code)
         parts += [_stratum_incidence(cols, rows, label, int(cause), wanted, level, variance) for cause in causes]
     out = pd.concat(parts, ignore_index=True)
-    out.attrs["variance"] = variance
+    out.attrs |= {"variance": variance} | uncensored(cols)
     return out if weights else out.astype(dict.fromkeys(["at_risk", "events"], int))
 
 
@@ -181,7 +181,9 @@ def gray_test(df: pd.DataFrame, time: str, event: str, by: Names, *, rho: float 
         score, variance = _gray_score(cols, int(cause), rho)
         chi2, degrees = quadratic_form(score, variance)
         out.append({"cause": int(cause), "chi2": chi2, "df": degrees, "p": stats.chi2.sf(chi2, degrees)})
-    return pd.DataFrame(out)
+    table = pd.DataFrame(out)
+    table.attrs = uncensored(cols)
+    return table
 
 
 def _gray_tables(cols: SurvivalColumns, cause: int) -> tuple[np.ndarray, ...]:

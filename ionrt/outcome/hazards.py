@@ -7,7 +7,7 @@ cost of an iteration is linear in the rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -55,6 +55,7 @@ class Fit:
     loglik_null: float
     score_test: float
     iterations: int
+    swept: Sweep  # at the estimate, of the covariates less their weighted mean
 
 
 def risk_sets(
@@ -218,7 +219,8 @@ def newton(x: np.ndarray, w: np.ndarray, sets: RiskSets, names: list[str], ties:
     if not values[0] > 1e-9 * values[-1]:
         raise IonrtError(f"terms {', '.join(names)}: the information matrix is singular; use fewer terms or merge levels")
     covariance = np.linalg.inv(here.information) / np.outer(spread, spread)
-    return Fit(beta / spread, covariance, here.loglik, null, score_test, iteration)
+    means = {name: getattr(here, name) * spread for name in ("hazard_mean", "shared_mean", "mean")}
+    return Fit(beta / spread, covariance, here.loglik, null, score_test, iteration, replace(here, **means))
 
 
 def _solve(information: np.ndarray, score: np.ndarray, names: list[str]) -> np.ndarray:
@@ -248,16 +250,16 @@ Estimated = Callable[[np.ndarray, np.ndarray, Sweep], np.ndarray]
 
 
 def score_residuals(
-    x: np.ndarray, beta: np.ndarray, w: np.ndarray, sets: RiskSets, ties: str, estimated: Estimated | None = None
+    x: np.ndarray, beta: np.ndarray, w: np.ndarray, sets: RiskSets, s: Sweep, estimated: Estimated | None = None
 ) -> np.ndarray:
     """Each row's share of the score, (row, term); they add up to zero at the maximum.
 
-    `estimated` gives what the estimation of the weights adds, from the centred covariates, the weighted risks and the sweep.
+    `s` is the sweep at `beta` of the covariates less their weighted mean; `estimated` gives what the estimation of the weights
+    adds, from the centred covariates, the weighted risks and the sweep.
     """
     centre = np.average(x, axis=0, weights=w)
     x = np.ascontiguousarray(x - centre)
     eta = x @ beta
-    s = sweep(x, beta, w, sets, ties)
     risk = np.exp(eta - eta.max())
     active = (sets.first <= sets.last).astype(float)
     first, last = np.minimum(sets.first, len(sets.time)), np.maximum(sets.last, -1) + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +12,17 @@ import patsy
 from scipy import stats
 
 from ionrt.outcome import hazards
-from ionrt.outcome.columns import Names, SurvivalColumns, check_level, numbers, require, rows, stratum_codes, survival_columns
+from ionrt.outcome.columns import (
+    Names,
+    SurvivalColumns,
+    check_labels,
+    check_level,
+    numbers,
+    require,
+    rows,
+    stratum_codes,
+    survival_columns,
+)
 from ionrt.outcome.discrimination import concordance
 from ionrt.outcome.survival import product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
@@ -32,11 +42,20 @@ class Design:
 def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design:
     """The right-hand side of a formula as covariates; missing values raise, categories are coded against the first level."""
     text = formula.split("~", 1)[-1].strip()
-    for name in df.columns[[kind in "mM" for kind in df.dtypes.map(lambda t: getattr(t, "kind", ""))]]:
-        if re.search(rf"(?<!\w){re.escape(str(name))}(?!\w)", text):
-            numbers(df[name], f"formula {formula!r}, column {name!r}")
     try:
-        matrix = patsy.dmatrix(text, df, NA_action=patsy.NAAction(NA_types=[]), return_type="matrix")
+        parsed = patsy.ModelDesc.from_formula(text)
+    except patsy.PatsyError as error:
+        raise IonrtError(f"formula {formula!r}: {str(error).splitlines()[0]}") from None
+    for name in _columns_of(parsed, df):
+        if getattr(df[name].dtype, "kind", "") in "mM":
+            numbers(df[name], f"formula {formula!r}, column {name!r}")
+        check_labels(df[name], name)
+        if (empty := df[name].isna().to_numpy()).any():  # patsy would make a level of its own of them
+            raise IonrtError(
+                f"formula {formula!r}: {rows(df, empty)} missing; impute them (ionrt.outcome.impute) or exclude those openly"
+            )
+    try:
+        matrix = patsy.dmatrix(parsed, df, NA_action=patsy.NAAction(NA_types=[]), return_type="matrix")
     except (patsy.PatsyError, TypeError, ValueError, OverflowError) as error:
         raise IonrtError(f"formula {formula!r}: {str(error).splitlines()[0]}") from None
     info = matrix.design_info
@@ -56,6 +75,19 @@ def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design
             shift = len(info.column_names) - len(keep)
             terms[name] = slice(where.start - shift, where.stop - shift)
     return Design(x[:, keep], names, terms)
+
+
+def _columns_of(parsed: patsy.ModelDesc, df: pd.DataFrame) -> list[str]:
+    """The columns that a formula uses: its names and what stands in Q(), but no functions."""
+    factors = {factor for term in parsed.rhs_termlist for factor in term.factors}
+    try:
+        nodes = [node for factor in factors for node in ast.walk(ast.parse(factor.code, mode="eval"))]
+    except SyntaxError:
+        return []  # patsy says what is wrong
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    quoted = [str(n.args[0].value) for n in nodes if isinstance(n, ast.Call) and n.args and isinstance(n.args[0], ast.Constant)]
+    named = [node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in called]
+    return [name for name in dict.fromkeys([*named, *quoted]) if name in df.columns]
 
 
 @dataclass(frozen=True)
@@ -158,7 +190,7 @@ def regress(
     """Fit, and lay the result out as a table of terms; `estimated`: what estimated weights add to the residuals."""
     d = ready.design
     fit = hazards.newton(d.x, ready.weight, ready.sets, d.names, ties)
-    residuals = hazards.score_residuals(d.x, fit.beta, ready.weight, ready.sets, ties, estimated)
+    residuals = hazards.score_residuals(d.x, fit.beta, ready.weight, ready.sets, fit.swept, estimated)
     sandwich = hazards.cluster_covariance(residuals, fit.covariance, cluster)
     covariance = sandwich if robust else fit.covariance
     out = coefficient_table(d.names, fit.beta, covariance, level=level)

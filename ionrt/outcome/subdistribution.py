@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ionrt.outcome import hazards
-from ionrt.outcome.columns import SurvivalColumns, require, stratum_codes, survival_columns
+from ionrt.outcome.columns import SurvivalColumns, require, stratum_codes, survival_columns, uncensored
 from ionrt.outcome.regression import TIES, Design, Prepared, design, regress
 from ionrt.outcome.survival import product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
@@ -77,7 +77,7 @@ def fine_gray(
 
     ready = Prepared(expanded, weight, sets, stop, happened)
     out = regress(ready, groups[source], True, ties, level, n=len(df), estimated=estimated)
-    out.attrs |= {"cause": cause, "variance": "sandwich with the censoring term"}
+    out.attrs |= {"cause": cause, "variance": "sandwich with the censoring term"} | uncensored(cols)
     return out.rename(columns={"hazard_ratio": "subhazard_ratio"})
 
 

@@ -66,6 +66,17 @@ def product_limit(table: RiskTable) -> tuple[np.ndarray, np.ndarray]:
     return survival, se
 
 
+def emptied(cols: SurvivalColumns) -> dict[str, str]:
+    """A word for the result's attributes where late entry leaves nobody at risk for a while: the estimate is then stuck."""
+    said = []
+    for code, label in enumerate(cols.labels if np.isfinite(cols.start).any() else ()):
+        table = risk_table(cols, stratum_rows(cols, code))
+        gone = np.flatnonzero(table.at_risk - table.events <= 1e-12 * table.at_risk)
+        if len(gone) and (table.at_risk[gone[0] + 1 :] > 0).any():
+            said.append(f"stratum {label!r}: everybody at risk at {table.time[gone[0]]:g} had the event, others enter later")
+    return {"assumed": "; ".join(said) + ": the estimate cannot change from there on"} if said else {}
+
+
 def _still_followed(table: RiskTable) -> np.ndarray:
     """Kaplan-Meier estimate of the time under observation: censoring is the event, and who had an event leaves before it."""
     exposed = table.at_risk - table.events
@@ -138,7 +149,8 @@ def kaplan_meier(
         previous row, `survival`, `se` (Greenwood), `lower`, `upper`; and per stratum, repeated in its rows: `n` patients,
         `n_events`, `median`, `median_lower`, `median_upper`, `follow_up` (median by the reverse Kaplan-Meier estimate). NaN:
         not
-        estimable (after the last follow-up, limits at 0 and 1).
+        estimable (after the last follow-up, limits at 0 and 1). ``attrs["assumed"]`` where late entry leaves nobody at risk for
+        a while: the estimate is 0 from there on, whatever comes later.
 
     Raises
     ------
@@ -167,7 +179,9 @@ def kaplan_meier(
         for code, label in enumerate(cols.labels)
     ]
     out = pd.concat(parts, ignore_index=True)
-    return out if weights else out.astype(dict.fromkeys(["at_risk", "events", "censored"], int))
+    out = out if weights else out.astype(dict.fromkeys(["at_risk", "events", "censored"], int))
+    out.attrs = emptied(cols)
+    return out
 
 
 def _stratum_curve(
@@ -310,7 +324,9 @@ def rmst(
         "p": 2 * stats.norm.sf(np.abs(difference) / se.where(se > 0)),
     }
     first = np.arange(len(out)) == 0
-    return out.assign(**{name: np.where(first, np.nan, value) for name, value in columns.items()})
+    out = out.assign(**{name: np.where(first, np.nan, value) for name, value in columns.items()})
+    out.attrs = emptied(cols)
+    return out
 
 
 def _stratum_rmst(cols: SurvivalColumns, rows: np.ndarray, label: object, tau: float) -> dict[str, object]:

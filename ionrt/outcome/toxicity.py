@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ionrt.outcome.columns import Names, check_level, names_of, number, numbers, require, stratum_codes
+from ionrt.outcome.columns import Names, check_level, event_codes, names_of, number, numbers, require, stratum_codes
 from ionrt.outcome.competing import cumulative_incidence
 from ionrt.quantities import IonrtError, one_of
 
@@ -174,7 +174,7 @@ def toxicity_times(toxicity: pd.DataFrame, patients: pd.DataFrame, *, grade: int
     if patients.pid.duplicated().any():
         raise IonrtError(f"patients: {patients.pid[patients.pid.duplicated()].iloc[0]!r} has more than one row")
     last = number(patients, "last_day", minimum=0.0)
-    out = patients.assign(time=last, code=np.where(number(patients, "dead") > 0, 2, 0))
+    out = patients.assign(time=last, code=np.where(event_codes(patients, "dead", competing=False) > 0, 2, 0))
     if len(toxicity) == 0:
         return out
     _one_scale(toxicity)

@@ -106,6 +106,9 @@ class Scaling:
     padding: float
     padded: int
     below: int  # voxels under any CT number that a scanner measures, and not declared as padding
+    lowest: float  # HU that the pixels could hold
+    unspecified: bool  # the rescale type says nothing of HU
+    cut: int  # pixels with bits beside the stored ones
 
 
 def hounsfield(file: list[Slice]) -> list[tuple[np.ndarray, bytes, Scaling]]:
@@ -144,7 +147,8 @@ def _one(one: Slice, stored: np.ndarray, pixels: Fields) -> tuple[np.ndarray, by
             hu[where] = AIR
     below = int((hu < -1100.0).sum()) if lowest < -1100.0 else 0
     digest = hashlib.sha256(values.tobytes()).digest() + np.array([slope, intercept]).tobytes()
-    return hu, digest, Scaling(slope, intercept, padding, padded, below)
+    floor = -np.inf if values.dtype.kind == "i" else intercept
+    return hu, digest, Scaling(slope, intercept, padding, padded, below, floor, kind == "US", pixels.cut)
 
 
 def note_scaling(scalings: list[Scaling], notes: Notes) -> None:
@@ -157,6 +161,15 @@ def note_scaling(scalings: list[Scaling], notes: Notes) -> None:
     unclear = sorted({s.padding for s in scalings if s.padding > AIR + UNCLEAR})
     if unclear:
         notes.assume(f"CT: the padding value stands for {unclear[0]:g} HU, which tissue may have; left as it is")
+    if any(s.unspecified for s in scalings):
+        notes.assume("CT: RescaleType is US (unspecified); taken for HU")
+    if scalings and (floor := min(s.lowest for s in scalings)) > AIR + UNCLEAR:
+        notes.assume(
+            f"CT: its pixels are unsigned with an intercept of {floor:g}, so that none can be below {floor:g} HU, nor be air;"
+            " taken as written, but the intercept may be wrong"
+        )
+    if cut := sum(s.cut for s in scalings):
+        notes.assume(f"CT: {cut} pixels have bits set beside those said to be stored (an overlay, or larger values); cut off")
     below = sum(s.below for s in scalings)
     if below:
         notes.assume(f"CT: {below} voxels lie below -1100 HU and are not declared as padding; left as they are")

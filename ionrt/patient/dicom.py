@@ -79,11 +79,13 @@ def read_dicom(
     ordered = [slices[i] for i in form.order]
     values, digest, scalings = _lazy_ct(ordered, form) if lazy else _eager_ct(ordered, form)
     note_scaling(scalings, notes)
+    if lazy:
+        notes.assume("CT: read when it is used; scaling and padding of its pixels were not looked at", quiet=True)
     patient = _dataset(values, form, first.header, folder, padding_of(scalings), notes)
     frame = patient.attrs["frame_of_reference_uid"]
     chosen = choose_structure_set(headers, frame, structure_set, _frames(headers), notes)
     doses = [h for h in headers if h.code("Modality") == "RTDOSE"]
-    _check_one_patient([first.header, *([chosen] if chosen else []), *doses], headers, series is not None)
+    _check_one_patient([first.header, *([chosen] if chosen else []), *doses], headers, series is not None, notes)
     if chosen is not None:
         found, types = read_contours(chosen, frame, {s.header.code("SOPInstanceUID") for s in slices}, notes)
         found = [one.on_slices(*(form.coords[d] for d in ("x", "y", "z")), notes=notes) for one in found]
@@ -129,13 +131,18 @@ def _choose_series(headers: list[Header], series: str | None, folder: str | Path
     return slices
 
 
-def _check_one_patient(used: list[Header], headers: list[Header], chosen: bool) -> None:
+def _check_one_patient(used: list[Header], headers: list[Header], chosen: bool, notes: Notes) -> None:
     """One folder, one patient: no object of another may be combined with this CT; ids and names stay out of the message."""
-    first: dict[tuple[str, ...], Header] = {}
+    first: dict[str, Header] = {}
+    unnumbered: dict[str, Header] = {}
     for header in used if chosen else [*used, *headers]:
-        who = header.text("PatientID").casefold()
-        if who:
-            first.setdefault((who,), header)
+        if who := header.text("PatientID").casefold():
+            first.setdefault(who, header)
+        elif name := "".join(sorted(filter(str.isalnum, header.text("PatientName").casefold()))):
+            unnumbered.setdefault(name, header)
+    if len(unnumbered) > 1:
+        one, other, *_ = unnumbered.values()
+        notes.assume(f"{one.where} and {other.where} have no patient ID and different names; taken for one patient")
     if len(first) > 1:
         one, other, *_ = first.values()
         raise IonrtError(

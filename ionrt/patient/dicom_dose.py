@@ -131,7 +131,7 @@ def _dose(header: Header, notes: Notes) -> xr.DataArray:
         "affine": affine(form.coords),
         "content_hash": content_hash(digest, factor, affine(form.coords)),
     }
-    dose = _named(xr.DataArray(values, dims=DIMS, coords=form.coords), attrs, header)
+    dose = _named(xr.DataArray(values, dims=DIMS, coords=form.coords), attrs, header, notes)
     highest, lowest = float(dose.max()), float(dose.min())
     if highest > MOST[str(dose.name)]:
         raise IonrtError(
@@ -142,10 +142,13 @@ def _dose(header: Header, notes: Notes) -> xr.DataArray:
     return dose
 
 
-def _named(values: xr.DataArray, attrs: dict, header: Header) -> xr.DataArray:
+def _named(values: xr.DataArray, attrs: dict, header: Header, notes: Notes) -> xr.DataArray:
     """Give the values the quantity that units, type and comment of the file state."""
     units, kind, comment = attrs["dose_units"], attrs["dose_type"], attrs["dose_comment"].strip()
     stated = _stated(comment)
+    if units == "CGY":
+        notes.assume(f"{header.where}: DoseUnits CGY, which the standard does not have; taken as 0.01 Gy", quiet=True)
+        values, units = values * np.float32(0.01), "GY"
     if units == "GY" and kind == "PHYSICAL":
         return stamp(values, "dose", **attrs)
     if units == "GY" and kind == "EFFECTIVE":
@@ -153,8 +156,11 @@ def _named(values: xr.DataArray, attrs: dict, header: Header) -> xr.DataArray:
     described = comment if "LET" in comment else header.text("SeriesDescription")
     if units == "RELATIVE" and "LET" in described:
         return stamp(values, "let_d", let_definition=stated or f"as imported: {described}", **attrs)
-    if units == "CGY" and kind == "PHYSICAL":
-        return stamp(values * np.float32(0.01), "dose", **attrs)
+    if units != "RELATIVE":
+        raise IonrtError(
+            f"{header.where}: DoseUnits {units or 'not stated'}, DoseType {kind or 'not stated'}; expected GY with PHYSICAL or"
+            " EFFECTIVE, or RELATIVE"
+        )
     values.name, values.attrs = "relative_dose", {"units": "1", **attrs}
     return values
 

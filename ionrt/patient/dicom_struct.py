@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from ionrt.patient.geometry.coverage import Contours
+from ionrt.patient.geometry.overlap import crossing, without_copies
 from ionrt.patient.reading.dicom_files import Header, read_fields
 from ionrt.patient.reading.door import DAMAGED, Fields
 from ionrt.patient.reading.frames import frame_fault
@@ -16,8 +17,6 @@ from ionrt.quantities import IonrtError
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
 LONGEST_NAME = 64  # characters, as many as the standard allows
-SAME = 0.05  # mm; two contours whose boxes differ by less and whose areas by less than SAME_AREA are one contour twice
-SAME_AREA = 2e-3
 
 
 def choose_structure_set(
@@ -68,9 +67,7 @@ def read_contours(header: Header, frame: str, images: set[str], notes: Notes) ->
             raise data.error(keyword, "is missing; the structure set is truncated, export it again")
     rois, drawn = data.items("StructureSetROISequence"), _drawn(data)
     names = _names(rois, notes, data.where)
-    types = {
-        o.integer("ReferencedROINumber", -1): o.code("RTROIInterpretedType") for o in data.items("RTROIObservationsSequence")
-    }
+    types = _types(data)
     numbers = [roi.integer("ROINumber") for roi in rois]
     contours = _assigned(numbers, names, drawn, notes, data.where)
     several = len(frames_of(header)) > 1
@@ -92,10 +89,27 @@ def read_contours(header: Header, frame: str, images: set[str], notes: Notes) ->
             notes.assume(f"{data.where}: structure {name!r} has no closed contours; it is empty", quiet=True)
         if number not in types:
             notes.assume(f"{data.where}: no interpreted type of structure {name!r} (no observation of it)", quiet=True)
+        if len(mine := types.get(number, [""])) > 1:
+            notes.assume(f"{data.where}: structure {name!r} has several interpreted types ({', '.join(mine)}); none is taken")
+        for level, area in crossing(one):
+            notes.assume(
+                f"{data.where}: two contours of {name!r} at {level:.1f} mm overlap in part; the {area:.3g} cm2 in common are"
+                " taken as outside (even-odd)"
+            )
         found.append(one)
-        kinds.append(types.get(number, ""))
+        kinds.append(mine[0] if len(mine) == 1 else "")
     _check_references([item for items in contours for item in items or ()], images, data.where, notes)
     return found, kinds
+
+
+def _types(data: Fields) -> dict[int, list[str]]:
+    """Number to its interpreted types; more than one where observations contradict each other."""
+    found: dict[int, list[str]] = {}
+    for one in data.items("RTROIObservationsSequence"):
+        mine, kind = found.setdefault(one.integer("ReferencedROINumber", -1), []), one.code("RTROIInterpretedType")
+        if kind not in mine:
+            mine.append(kind)
+    return {number: [k for k in mine if k] or [""] for number, mine in found.items()}
 
 
 def _drawn(data: Fields) -> dict[int, list[list[Fields]]]:
@@ -138,7 +152,10 @@ def _names(rois: list[Fields], notes: Notes, file: str) -> list[str]:
     """One name per structure, no two alike: the first keeps a name, others get their number behind it."""
     given = []
     for i, roi in enumerate(rois):
-        name = roi.text("ROIName") or f"ROI {roi.integer('ROINumber', i + 1)}"
+        name = roi.text("ROIName")
+        if not name:
+            name = f"ROI {roi.integer('ROINumber', i + 1)}"
+            notes.assume(f"{file}: a structure without a name is called {name!r}", quiet=True)
         if len(name) > LONGEST_NAME:
             notes.assume(f"{file}: a structure's name of {len(name)} characters is cut to {name[:LONGEST_NAME]!r}")
         given.append(name[:LONGEST_NAME].strip())
@@ -180,29 +197,11 @@ def _one(name: str, items: list[Fields], file: str, notes: Notes) -> Contours:
             loud |= kind not in OPEN or numbers.size >= 9
     for kind, n in other.items():
         notes.leave_out(f"{file}: {n} contour{'s' if n > 1 else ''} of {name!r} ({kind}) enclose nothing", quiet=not loud)
-    kept = _without_copies(parts)
+    kept = without_copies(parts)
     if len(kept) < len(parts):
         notes.leave_out(f"{file}: {len(parts) - len(kept)} contours of {name!r} are in the file twice; the copies are left out")
     lengths = np.array([len(part) for part in kept], dtype=np.int64)
     return Contours(name, np.concatenate(kept) if kept else np.empty((0, 3)), lengths)
-
-
-def _without_copies(parts: list[np.ndarray]) -> list[np.ndarray]:
-    """Contours without those that come again (in any order of points): even-odd would cancel both."""
-    seen: dict[tuple[int, ...], list[tuple[np.ndarray, float]]] = defaultdict(list)
-    kept = []
-    for part in parts:
-        box = np.concatenate([part.min(axis=0), part.max(axis=0)])
-        area = float(np.abs(np.cross(part - part[0], np.roll(part, -1, axis=0) - part[0]).sum(axis=0)).max()) / 2.0
-        cell = tuple(int(v) for v in np.floor(box[:3] / 10.0))
-        near = [(b, a) for dz in (-1, 0, 1) for b, a in seen[(cell[0], cell[1], cell[2] + dz)]]
-        if any(np.abs(b - box).max() < SAME and abs(a - area) <= SAME_AREA * max(a, area) for b, a in near):
-            continue
-        for dx in (-1, 0, 1):
-            for dy in (-1, 0, 1):
-                seen[(cell[0] + dx, cell[1] + dy, cell[2])].append((box, area))
-        kept.append(part)
-    return kept
 
 
 def _check_references(items: list[Fields], images: set[str], file: str, notes: Notes) -> None:

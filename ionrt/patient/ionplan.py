@@ -18,9 +18,14 @@ from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError
 
 ION_PLAN = "1.2.840.10008.5.1.4.1.1.481.8"
+NOT_MODELLED = {  # counts of what stands in the beam and changes its dose
+    "NumberOfBlocks": "block", "NumberOfCompensators": "compensator", "NumberOfBoli": "bolus", "NumberOfWedges": "wedge",
+}  # fmt: skip
+WIDENING = {"NumberOfRangeModulators": "range modulator", "NumberOfLateralSpreadingDevices": "lateral spreading device"}
 TURNING = ("GantryAngle", "PatientSupportAngle", "TableTopPitchAngle", "TableTopRollAngle", "TableTopEccentricAngle")
 MOST_ENERGY = 1000.0  # MeV/u
 MOST_FRACTIONS = 1000
+STILL = 0.01  # mm
 FAR = 1e4  # mm: no isocentre, source or snout lies farther
 MOST_WEIGHT = 1e14  # particles of a spot, and more than any number of monitor units
 
@@ -36,7 +41,9 @@ class IonPlan:
     `table_pitch`, `table_roll`, `table_eccentric`, `gantry_pitch` (degrees, the largest of the control points; 0 where not
     stated), `angle_change` (degrees by which gantry or table turn during the beam), `isocentre_x`, `_y`, `_z` (mm, LPS),
     `source_x`, `source_y` (virtual source distance, mm), `snout`, `snout_position` (mm), `range_shifters`, `range_shifter` (mm
-    of water, all that are in), `range_shifter_distance` (mm from the isocentre, as stated; 0 without one), `layers`, `spots`.
+    of water, all that are in), `range_shifter_distance` (mm from the isocentre, as stated; 0 without one), `hindered` (what the
+    table does not hold: blocks, compensators, boli, wedges, an isocentre or range shifters that change during the beam; empty
+    where there is nothing of it, and `recompute` refuses it), `layers`, `spots`.
     `layers`: `beam`, `layer`, `energy` (MeV/u), `weight`, `spots`, `size_x`, `size_y` (FWHM, mm), `tune`, `paintings`.
     `spots`: `beam`, `layer`, `energy` (MeV/u), `x`, `y` (mm at the isocentre, IEC gantry system), `weight`, `meterset`.
     `fractions` is the number that all beams share, 0 where it is not stated or beams differ. `left_out` and `assumed` say what
@@ -232,6 +239,12 @@ def _beam(
     ):
         if missing:
             notes.assume(f"beam {number}: no {what} stated", quiet=True)
+    hindered = [word for keyword, word in NOT_MODELLED.items() if beam.integer(keyword, 0)] + _changes(beam, isocentre, number)
+    if hindered:
+        notes.assume(f"beam {number}: {', '.join(hindered)}; the tables do not hold it, and no dose is computed from them")
+    if widening := [word for keyword, word in WIDENING.items() if beam.integer(keyword, 0)]:
+        notes.assume(f"beam {number}: {', '.join(widening)} in the beam; taken as part of the machine's base data", quiet=True)
+    _check_metersets(beam, number, layers, total, meterset, notes)
     snouts = [s.text("SnoutID") for s in beam.items("SnoutSequence")]
     gantry, couch = (first.number(k, low=-360.0, high=360.0) for k in ("GantryAngle", "PatientSupportAngle"))
     return {
@@ -261,6 +274,7 @@ def _beam(
         "snout_position": first.number("SnoutPosition", np.nan, low=-FAR, high=FAR),
         "range_shifters": ", ".join(s.text("RangeShifterID") for s in beam.items("RangeShifterSequence")),
         **_range_shifter(first, number),
+        "hindered": ", ".join(hindered),
         "layers": len(layers),
         "spots": sum(row["spots"] for row in layers),
     }
@@ -283,6 +297,36 @@ def _tilt(beam: Fields, keyword: str, zero: float = 0.0) -> float:
     """The largest such angle of the control points against `zero`, -180 to 180 degrees."""
     angles = [_angle(p, keyword, zero) - zero for p in beam.items("IonControlPointSequence")]
     return max(((a + 180.0) % 360.0 - 180.0 for a in angles), key=abs, default=0.0)
+
+
+def _changes(beam: Fields, isocentre: np.ndarray, number: int) -> list[str]:
+    """What the first control point says and a later one takes back."""
+    points = beam.items("IonControlPointSequence")
+    places = [p.numbers("IsocenterPosition", 3, default=isocentre, low=-FAR, high=FAR) for p in points]
+    shifters = [_range_shifter(p, number) for p in points[1:] if "RangeShifterSettingsSequence" in p.data]
+    moved = any(np.abs(place - isocentre).max() > STILL for place in places)
+    other = any(s != _range_shifter(points[0], number) for s in shifters)
+    return ["isocentre that moves"] * moved + ["range shifters that change"] * other
+
+
+def _check_metersets(
+    beam: Fields, number: int, layers: list[dict[str, Any]], total: float, meterset: float, notes: Notes
+) -> None:
+    """What a plan says twice, or leaves open, about the number of particles."""
+    cumulative = [p.number("CumulativeMetersetWeight", None, low=0.0, high=1e15) for p in beam.items("IonControlPointSequence")]
+    known = np.array([c for c in cumulative if c is not None])
+    # each layer begins where the one before ended: its end is its own weight further
+    if layers and known.any() and len(known) == len(cumulative):
+        ends = np.unique(np.round(known / known.max(), 4))
+        own = np.cumsum([0.0, *(row["weight"] for row in layers)]) / total
+        if np.abs(own[:, None] - ends).min(axis=1).max() > 1e-3:
+            notes.assume(f"beam {number}: cumulative weights and spot weights do not agree; the spots' are taken")
+    if layers and meterset == 0.0:
+        notes.assume(f"beam {number}: its meterset is 0, so that its spots have no particles")
+    if layers and not beam.code("PrimaryDosimeterUnit"):
+        notes.assume(f"beam {number}: no unit of its meterset stated; taken as monitor units")
+    if beam.code("ScanMode", "MODULATED") not in ("MODULATED", "MODULATED_SPEC"):
+        notes.assume(f"beam {number}: scan mode {beam.code('ScanMode')}; its spots are taken as they are written")
 
 
 def _range_shifter(point: Fields, number: int) -> dict[str, float]:

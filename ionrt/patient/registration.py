@@ -174,6 +174,8 @@ def read_registration(path: str | Path, *, fixed: xr.Dataset, moving: xr.Dataset
         ways: dict[str, np.ndarray] = {}
         for item in data.items("RegistrationSequence"):
             if side := place(item, item.code("FrameOfReferenceUID")):
+                if side in ways:
+                    raise IonrtError(f"{data.where}: relates points of the {side} CT twice; expected one item for each image")
                 ways[side] = _only_matrix(item)
         here = data.code("FrameOfReferenceUID")
         for side, image in (("fixed", fixed), ("moving", moving)):

@@ -148,7 +148,8 @@ def _tables(
         "source_x": beam.room.source_distance[0], "source_y": beam.room.source_distance[1],
         "snout": "", "snout_position": np.nan,
         "range_shifters": f"RS {thickness:g} mm" if thickness else "", "range_shifter": thickness,
-        "range_shifter_distance": distance, "machine": beam.room.name, "layers": len(layers), "spots": len(spots),
+        "range_shifter_distance": distance, "hindered": "", "machine": beam.room.name,
+        "layers": len(layers), "spots": len(spots),
     }  # fmt: skip
     return row, layers, spots
 

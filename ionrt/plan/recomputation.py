@@ -72,13 +72,15 @@ def recompute(
     Returns
     -------
     a field (z, y, x), with `beam` or `ion` in front where asked for; attribute `normalisation` says what k rests on,
-    `particles_per_mu` its value; `assumed` is there where plan or patient states no frame of reference.
+    `particles_per_mu` its value; `assumed` is there where plan or patient states no frame of reference, and says what
+    the reader of the plan left out or assumed.
 
     Raises
     ------
     IonrtError
         An ion that ionrt does not know, energies without base data, no meterset, isocentre or dose to go by, beams that miss
-        the patient, an unknown patient position, a pitched gantry, an arc, a patient in another frame of reference.
+        the patient, an unknown patient position, a pitched gantry, an arc, a patient in another frame of reference, blocks,
+        compensators, boli, an isocentre or range shifters that change during a beam.
 
     References
     ----------
@@ -86,6 +88,7 @@ def recompute(
     """
     frame = ion_plan.frame_of_reference_uid
     assumed = "" if patient is None else check_frame(patient, frame, what=f"the plan {ion_plan.label!r}", quiet=True)
+    assumed = "; ".join(filter(None, (assumed, *ion_plan.left_out, *ion_plan.assumed)))
     beams = [_beam(row) for _, row in ion_plan.beams.iterrows()]
     energies = {
         b.ion: [float(e) for e in np.unique(_layers(ion_plan, [k for k in beams if k.ion == b.ion])["energy"])] for b in beams
@@ -125,6 +128,10 @@ def _layers(ion_plan: IonPlan, beams: Sequence[Beam]) -> pd.DataFrame:
 def _beam(row: pd.Series) -> Beam:
     """A row of the plan's beams as a beam in a room of its own."""
     position = _position(row)
+    if hindered := str(row.get("hindered", "")):
+        raise IonrtError(
+            f"beam {row['beam']}: {hindered}; expected a beam with nothing in its way but range shifters that stay"
+        )
     if not row["ion"]:
         raise IonrtError(f"beam {row['beam']}: Z {row['z']}, A {row['a']} is no ion that ionrt has beams of")
     place = tuple(float(row[f"isocentre_{a}"]) for a in "xyz")

@@ -84,7 +84,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
                     title=str(structure),
                     ylim=(0, 103),
                     xlim=(0, 1.05 * float(used.max()) or 1.0),
-                    xlabel=label(quantity, curves).replace(" [Gy (RBE", "\n[Gy (RBE"),
+                    xlabel=_in_lines(label(quantity, curves)),
                     ylabel="Volume [%]" if k % n == 0 else "",
                     **sized(width, n, most=260),
                 )
@@ -94,6 +94,12 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     bands = " Lines: nominal; bands: between the extremes over all scenarios." if banded else ""
     what = f"Cumulative volume histograms of {label(quantity, curves)} per structure.{bands}{missing_there}"
     return Figure(in_columns(drawn, n), f"{caption} {what} {provenance([curves])}".strip(), key=_key(look))
+
+
+def _in_lines(text: str) -> str:
+    """A label that names its dose systems below itself, one per line, as wide as a panel."""
+    words, _, unit = text.partition(" [Gy (RBE; ")
+    return f"{words}\n[Gy (RBE; {unit.replace('; ', ';' + chr(10))}" if unit else text
 
 
 def depth_profiles(
@@ -134,7 +140,7 @@ def depth_profiles(
             hv.Overlay([*shade, *lines]).opts(
                 panel(
                     xlabel="Depth in the body [mm]",
-                    title=label(name, da).replace(" [Gy (RBE", "\n[Gy (RBE"),
+                    title=_in_lines(label(name, da)),
                     ylabel=f"[{unit(name, da)}]" if unit(name) else "",
                     ylim=(0, 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0),
                     xlim=(float(x.min()), float(x.max())),

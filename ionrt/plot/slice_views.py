@@ -20,6 +20,7 @@ from ionrt.plot.style import (
     capital,
     label,
     provenance,
+    system_of,
     tidy,
     unit,
 )
@@ -182,7 +183,8 @@ def slices(
     size = (frame, int(frame * (box[down][1] - box[down][0]) / (box[across][1] - box[across][0])))
     panels = []
     for k, case in enumerate(str(i) for i in cut["case"].values):
-        title = capital(case) + (": does not reach" if case in absent else "")
+        title = ", ".join(filter(None, (capital(case), system_of(da, case))))
+        title = f"{capital(case)}: does not reach" if case in absent else title
         one = cut.sel(case=case)
         scale = (0.0, _top(one)) if each else shared
         over = [_isodoses(one, isodoses)] if isodoses else []
@@ -239,9 +241,7 @@ def _panel(one, title, grey, outline, limits, box, size, first, last, over=()):
         tools=["hover"],
     )
     if last:
-        colour = colour.opts(
-            colorbar=True, clabel=unit(name, one), colorbar_opts={"width": 12, "padding": 6, "title_standoff": 10}
-        )
+        colour = colour.opts(colorbar=True, clabel=unit(name), colorbar_opts={"width": 12, "padding": 6, "title_standoff": 10})
     letters = _letters(across, down, box)
     flip = {"invert_yaxis": down == "y"}
     return hv.Overlay([base, colour, *over, *_contours(outline, down, across), letters]).opts(
@@ -258,7 +258,6 @@ def _panel(one, title, grey, outline, limits, box, size, first, last, over=()):
             xticks=5,
             yticks=5,
             fontsize=FONT_SIZES,
-            show_legend=False,
             hooks=[tidy],
             bgcolor="#000000",
             **flip,

@@ -118,7 +118,7 @@ def analyse(protocol: Protocol, data: pd.DataFrame, **performed: Any) -> pd.Data
     Returns
     -------
     a one-row DataFrame: endpoint, method, n, estimate, lower, upper, statistic, p (one-sided), reject, status, and departs
-        (names of the items that differ).
+        (names of the items that differ); attrs["assumed"]: that earlier looks were made as planned (else see `interim`).
 
     Raises
     ------
@@ -132,8 +132,9 @@ def analyse(protocol: Protocol, data: pd.DataFrame, **performed: Any) -> pd.Data
     if test is None:
         raise IonrtError(f"analyse: design {protocol.design!r} has no primary test; use its own `select` or `fit`")
     row = test(protocol, data, strata, alpha)
+    assumed = row.pop("assumed", "")
     row |= {"status": differs.attrs["status"], "departs": ", ".join(differs["item"])}
     method = performed.get("method", protocol.analysis["method"])
     table = pd.DataFrame([{"endpoint": protocol.endpoint["name"], "method": method, "n": len(data), **row}])
-    table.attrs = {"protocol": protocol.id, **data.attrs}
+    table.attrs = {"protocol": protocol.id, **data.attrs} | ({"assumed": assumed} if assumed else {})
     return table

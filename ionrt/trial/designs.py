@@ -111,6 +111,11 @@ def events_of(data: pd.DataFrame) -> int:
     return int(event_codes(data, "event", competing=False).sum())
 
 
+def successes(data: pd.DataFrame) -> np.ndarray:
+    """Success of each patient, 0 or 1; a missing one is no failure, but an error."""
+    return event_codes(data, "success", competing=False)
+
+
 def _closing(protocol: Protocol) -> dict[str, Any]:
     return {"axis": protocol.axis, "cutoff": 1.0 - limits.probability(protocol.alpha, "alpha")}
 
@@ -253,7 +258,9 @@ def _analyse_survival(protocol: Protocol, data: pd.DataFrame, strata: list[str],
     now = events_of(data) / int(design_of(protocol)["events_planned"])
     before = [t for t in bounds_of(protocol)["information"].iloc[:-1] if t < now - 1e-3]
     bound = last_bound(protocol, before, now) if alpha == protocol.one_sided_alpha else float(stats.norm.isf(alpha))
+    looks = ", ".join(f"{t:.3g}" for t in before)
     return {
+        "assumed": f"earlier looks were made at the planned information {looks}" if before else "",
         "estimate": float(fit["hazard_ratio"]),
         "lower": float(fit["lower"]),
         "upper": float(fit["upper"]),
@@ -268,7 +275,7 @@ def _analyse_survival(protocol: Protocol, data: pd.DataFrame, strata: list[str],
 def _analyse_rates(protocol: Protocol, data: pd.DataFrame, strata: list[str], alpha: float) -> Row:
     """Farrington-Manning test; limits are the differences that the score test would just not reject."""
     control, experimental = protocol.two_arms(data["arm"])
-    x, n = data.groupby("arm")["success"].sum(), data["arm"].value_counts()
+    x, n = pd.Series(successes(data), data.index).groupby(data["arm"]).sum(), data["arm"].value_counts()
     counts = [int(v) for v in (x[experimental], n[experimental], x[control], n[control])]
     z = float(farrington_manning(*counts, margin=protocol.parameters.get("margin", 0.0)))
     lower, upper = difference_limits(*counts, alpha=alpha)
@@ -284,7 +291,7 @@ def _analyse_rates(protocol: Protocol, data: pd.DataFrame, strata: list[str], al
 
 def _analyse_single_arm(protocol: Protocol, data: pd.DataFrame, strata: list[str], alpha: float) -> Row:
     """Exact binomial test with Clopper-Pearson limits."""
-    x, n = int(data["success"].sum()), len(data)
+    x, n = int(successes(data).sum()), len(data)
     limits_ = binomial_ci(x, n, level=1.0 - 2.0 * alpha).iloc[0]
     p = float(stats.binom.sf(x - 1, n, _null_and_alternative(protocol)[0]))
     row = {"estimate": x / n, "lower": float(limits_["lower"]), "upper": float(limits_["upper"])}

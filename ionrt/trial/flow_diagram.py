@@ -110,6 +110,9 @@ def consort_from(participants: pd.DataFrame) -> pd.DataFrame:
         raise IonrtError(f"consort: columns {absent} are missing; expected {needed}")
     out = participants["excluded"].fillna("").astype(str)
     randomised = participants["arm"].notna()
+    for name in ("received", "analysed"):
+        if not participants.loc[randomised, name].isin((True, False)).all():
+            raise IonrtError(f"consort: {name} holds other than True and False (or 1 and 0)")
     both = (out != "") == randomised
     if both.any():
         raise IonrtError(f"consort: {int(both.sum())} participants are both excluded and randomised, or neither")

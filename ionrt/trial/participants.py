@@ -14,6 +14,7 @@ from ionrt.quantities import IonrtError
 from ionrt.trial.protocol import Protocol
 
 MONTH = DAYS["MONTHS"]
+MOST_MONTHS = 600
 ARMS = ("TRTP", "TRT01P", "ARM")  # the planned treatment, as ADaM names it
 # what stands where a column is absent: everybody assessed was randomised, treated, followed and analysed
 FLOW: Mapping[str, Any] = {
@@ -57,8 +58,8 @@ def read_participants(path: str | Path, protocol: Protocol) -> pd.DataFrame:
     if absent:
         raise IonrtError(f"participants: columns {', '.join(absent)} are missing; found {', '.join(map(str, rows.columns))}")
     rows = rows.assign(pid=rows["pid"] if "pid" in rows else [f"row {i}" for i in range(1, len(rows) + 1)])
-    assumed = [name for name in FLOW if name not in rows]
-    rows = rows.assign(**{name: FLOW[name] for name in assumed})
+    assumed = [name for name in FLOW if name not in rows] + ["AVALU (days)"] * ("AVAL" in rows and "AVALU" not in rows)
+    rows = rows.assign(**{name: FLOW[name] for name in assumed if name in FLOW})
     if "excluded" in assumed:
         rows["excluded"] = rows["arm"].isna().map({True: "not randomised", False: ""})
     for name in ("received", "analysed"):
@@ -100,6 +101,8 @@ def _check(rows: pd.DataFrame, protocol: Protocol) -> None:
     times = pd.to_numeric(inside["time"], errors="coerce")
     if bad := int((~(times >= 0)).sum()):
         faults.append(f"time: {bad} rows hold no number of months from 0 on")
+    if bad := int((times > MOST_MONTHS).sum()):
+        faults.append(f"time: {bad} rows hold more than {MOST_MONTHS} months; expected months, not days")
     for name in ("received", "analysed"):
         if bad := int(rows[name].isna().sum()):
             faults.append(f"{name}: {bad} rows hold neither yes nor no")

@@ -90,7 +90,7 @@ def coverage(one: Contours, z: np.ndarray, y: np.ndarray, x: np.ndarray, *, end_
             continue
         pu = (points[:, u_axis] - u[0]) / spacing(u) + 0.5 - box_u.start
         pv = (points[:, v_axis] - v[0]) / spacing(v) + 0.5 - box_v.start
-        area = _plane_coverage(pu, pv, lengths, box_v.stop - box_v.start, box_u.stop - box_u.start)
+        area = plane_coverage(pu, pv, lengths, box_v.stop - box_v.start, box_u.stop - box_u.start)
         for i, weight in enumerate(weights):
             view[first + i, box_v, box_u] += (weight * area).astype(np.float32)
     return np.clip(out, 0.0, 1.0, out=out)
@@ -99,9 +99,10 @@ def coverage(one: Contours, z: np.ndarray, y: np.ndarray, x: np.ndarray, *, end_
 def plane_bounds(one: Contours, slices: np.ndarray, end_caps: bool = True) -> tuple[np.ndarray, str]:
     """Where each contour's prism begins and ends along its axis (contour, 2), mm, and a word where the rule had to guess.
 
-    Contours that lie on the CT's slices stand for their slice, whatever their neighbours. Two exceptions, both said: drawn on
-    every second to fourth slice throughout (three planes or more), they reach half way to each other; off the slices (drawn on
-    another image of the same frame of reference), their own distance counts, and the CT's where there is only one plane.
+    Contours that lie on the CT's slices stand for their slice, whatever their neighbours; slices between that are not drawn
+    stay empty, which is said. Two exceptions, both said: where most neighbours (of three planes or more) are two to four slices
+    apart, planes reach half way to each other; off the slices (drawn on another image of the same frame of reference), their
+    own distance counts, and the CT's where there is only one plane.
     """
     parts = np.split(one.points, np.cumsum(one.lengths)[:-1])
     axis, step, word = one.axis(), spacing(slices), ""
@@ -110,11 +111,15 @@ def plane_bounds(one: Contours, slices: np.ndarray, end_caps: bool = True) -> tu
     nearest = slices[0] + step * number
     if np.abs(level - nearest).max() <= max(ON_SLICE[0], ON_SLICE[1] * step):
         at, which = np.unique(nearest, return_inverse=True)
-        gaps = np.rint(np.diff(at) / step)
-        skipped = int(gaps.min()) if len(at) > 2 else 1
-        usual = step
-        if 2 <= skipped <= SKIPPED and np.median(gaps) == skipped:
-            usual, word = skipped * step, f"is drawn on every {skipped}. slice; its planes reach half way to each other"
+        gaps = np.rint(np.diff(at) / step).astype(int)
+        counts = np.bincount(gaps, minlength=2) if len(at) > 2 else np.array([0, 1])
+        often, usual, thick = int(counts.argmax()), step, np.full(len(at), step)
+        if 2 <= often <= SKIPPED and 2 * counts[often] > counts.sum():
+            usual, near = often * step, np.diff(at, prepend=-np.inf, append=np.inf)
+            thick = np.minimum(usual, np.minimum(near[:-1], near[1:]))
+            word = f"is drawn on every {often}. slice; its planes reach half way to each other"
+        elif len(at) > 1 and gaps.max() > 1:
+            word = f"is not drawn on {(gaps - 1).sum()} of the slices between its first and last; they stay empty"
     else:
         order = np.argsort(level, kind="stable")
         group = np.concatenate(([0], np.cumsum(np.diff(level[order]) > SAME_PLANE)))
@@ -124,12 +129,13 @@ def plane_bounds(one: Contours, slices: np.ndarray, end_caps: bool = True) -> tu
         near = np.diff(at)
         near = near[near <= GAP * near.min()] if len(near) else near
         usual = float(np.median(near)) if len(near) and near.min() <= SKIPPED * step else step
+        thick = np.full(len(at), usual)
         word = f"is not drawn on the CT's slices; its planes are taken to be {usual:g} mm thick"
     half = np.diff(at) / 2.0
     joined = np.diff(at) <= GAP * usual
-    cap = usual / 2.0 if end_caps else 0.0
-    low = at - np.concatenate(([cap], np.where(joined, half, cap)))
-    high = at + np.concatenate((np.where(joined, half, cap), [cap]))
+    cap = thick / 2.0 if end_caps else np.zeros(len(at))
+    low = at - np.concatenate((cap[:1], np.where(joined, half, cap[1:])))
+    high = at + np.concatenate((np.where(joined, half, cap[:-1]), cap[-1:]))
     edges = slices[0] - step / 2.0, slices[-1] + step / 2.0  # a plane within the CT does not reach beyond it
     low = np.where(at > edges[0], np.maximum(low, edges[0]), low)
     high = np.where(at < edges[1], np.minimum(high, edges[1]), high)
@@ -214,7 +220,7 @@ def _add_band(area: np.ndarray, right: np.ndarray, bottom: np.ndarray, top: np.n
 
 
 @njit(nogil=True, cache=True)
-def _plane_coverage(u: np.ndarray, v: np.ndarray, lengths: np.ndarray, rows: int, cols: int) -> np.ndarray:
+def plane_coverage(u: np.ndarray, v: np.ndarray, lengths: np.ndarray, rows: int, cols: int) -> np.ndarray:
     """Covered share of each pixel [row, col) of one plane; vertices in pixel units, even-odd over all contours."""
     u0, u1, v0, v1 = np.empty(u.size), np.empty(u.size), np.empty(u.size), np.empty(u.size)
     count, start = 0, 0

@@ -97,7 +97,7 @@ def read_fields(path: Path, notes: Notes | None = None) -> Header:
 def read_pixels(path: Path, data: FileDataset | None = None) -> tuple[np.ndarray, Fields, bytes]:
     """Stored values (frame, row, column) of a file (read already: `data`), its elements, and a digest of the values.
 
-    Bits that are not part of the stored value (overlays, rubbish) are cut off.
+    Bits that are not part of the stored value (overlays, rubbish) are cut off; `cut` of the elements says of how many pixels.
     """
     data = data or read_dataset(path, PIXELS)
     if data is None:
@@ -119,8 +119,13 @@ def read_pixels(path: Path, data: FileDataset | None = None) -> tuple[np.ndarray
         )
     if math.prod(shape) * bits // 8 > MOST_PIXELS:
         raise IonrtError(f"{path.name}: declares {shape} voxels of {bits} bits, more than {MOST_PIXELS >> 20} MB; {DAMAGED}")
+    if (kind := fields.code("PhotometricInterpretation", "MONOCHROME2")) not in ("MONOCHROME1", "MONOCHROME2"):
+        raise fields.error(
+            "PhotometricInterpretation", f"is {kind}; expected grey values: the pixels are places in a table of colours"
+        )
     raw = _decoded(data, fields, shape, bits, path) if _is_compressed(data) else _native(data, fields, shape, bits)
     values = _stored(raw, bits, stored, high, bool(signed))
+    fields.cut = _cut(raw, values, stored, high)
     return values, fields, hashlib.sha256(values.tobytes()).digest()
 
 
@@ -175,6 +180,15 @@ def _stored(raw: np.ndarray, bits: int, stored: int, high: int, signed: bool) ->
     up = bits - 1 - high
     shifted = np.left_shift(raw.astype(raw.dtype.newbyteorder("=")), np.array(up, raw.dtype.newbyteorder("=")))
     return np.right_shift(shifted.view(kind), np.array(bits - stored, kind))
+
+
+def _cut(raw: np.ndarray, values: np.ndarray, stored: int, high: int) -> int:
+    """Pixels that have bits set above the stored ones which are no sign of theirs."""
+    if high + 1 == raw.dtype.itemsize * 8:
+        return 0
+    above = np.right_shift(raw.astype(raw.dtype.newbyteorder("=")), np.array(high + 1, raw.dtype.newbyteorder("=")))
+    sign = np.where(values < 0, above.dtype.type(-1 % (1 << (raw.dtype.itemsize * 8 - high - 1))), above.dtype.type(0))
+    return int(((above != 0) & (above != sign)).sum())
 
 
 def _is_whole(data: Dataset) -> bool:

@@ -61,6 +61,7 @@ class Fields:
 
     def __init__(self, data: Dataset, where: str, charset: tuple[str, ...] | None = None, notes: Notes | None = None) -> None:
         self.data, self.where, self.notes = data, where, notes
+        self.cut = 0  # pixels that lost bits while they were read
         self._outer = charset
 
     def __contains__(self, keyword: str) -> bool:

@@ -118,6 +118,8 @@ def _check(ion_plan: IonPlan, patient: xr.Dataset) -> None:
         needed += [row[f"isocentre_{a}"] for a in "xyz"]
         if not np.isfinite(np.array(needed, float)).all() or not row["final_weight"] > 0.0:
             raise IonrtError(f"write_ion_plan: beam {row['beam']} lacks species, meterset, angles, isocentre or any weight")
+        if hindered := row.get("hindered", ""):
+            raise IonrtError(f"write_ion_plan: beam {row['beam']} had {hindered}, which the tables do not hold")
 
 
 def _refer(data: Dataset, patient: xr.Dataset, source: str | Path | None) -> None:
