@@ -51,6 +51,9 @@ LIMIT = 10.0  # seconds of processor time for one try
 
 # what numbers turn into: not numbers, not finite, absurd, of the wrong form
 BAD_NUMBERS = (
+    "-0",
+    "1e308",
+    "9" * 12,
     "nan",
     "inf",
     "-inf",
@@ -291,6 +294,49 @@ def mutate_text(rng: np.random.Generator, text: str) -> tuple[str, str, bool]:
     return "".join(lines), f"{kind} line {i}", True
 
 
+def mutate_table(rng: np.random.Generator, whole: bytes) -> bytes:
+    """A CSV file with what spreadsheets, editors and pranks make of one."""
+    text = whole.decode("utf-8", "replace")
+    kind = rng.integers(13)
+    if kind < 4:
+        return mutate_text(rng, text)[0].encode()
+    at = int(rng.integers(len(text) + 1))
+    odd = (
+        '"', '""', "\x00", "\r", ",", ";", "\t", "\n\n", "\ufeff", "\u2028", "\u202e", "=1+1", "\x1b[2J", "{x}", "<b>",
+        "é" * 300, "," * 5000, "1e308", "-0", "1e999", "9" * 400, "NaN", "NA", "#REF!", "\ud7ff",
+    )  # fmt: skip
+    if kind < 8:
+        return (text[:at] + odd[rng.integers(len(odd))] + text[at:]).encode()
+    first, _, rest = text.partition("\n")
+    names = first.split(",")
+    wide = ",".join([*names, *(f"c{i}" for i in range(20_000))]) + "\n" + rest
+    return (
+        text.encode("utf-16"),
+        wide.encode(),
+        (",".join(names[:1] * 2 + names[1:]) + "\n" + rest).encode(),
+        text.replace(",", ";").encode(),
+        (first + "\n").encode() * int(rng.integers(3)),
+    )[kind - 8]
+
+
+def mutate_json(rng: np.random.Generator, whole: bytes) -> bytes:
+    """JSON with keys twice, numbers that are none, and depth without end."""
+    text = whole.decode()
+    kind = rng.integers(8)
+    at = int(rng.integers(len(text)))
+    if kind == 0:
+        return text.replace('":', '": NaN, "x":', 1).encode()
+    if kind == 1:
+        return (text[:at] + "[" * 100_000 + text[at:]).encode()
+    if kind == 2:
+        return text.replace("{", '{"a": 1, "a": 1e999, ', 1).encode()
+    if kind == 3:
+        return text.encode("utf-16")
+    if kind == 4:
+        return ('{"exercise":' * 20_000 + "1").encode()
+    return mutate_bytes(rng, whole)[0]
+
+
 def mutate_tree(rng: np.random.Generator, tree: Any) -> tuple[Any, str, bool]:
     """One node of JSON- or YAML-like data is replaced by an odd value, removed, doubled or renamed."""
     tree = deepcopy(tree)
@@ -337,7 +383,7 @@ def mutate_dicom(
         parent[Tag(element.tag)] = RawDataElement(Tag(element.tag), vr, len(value), value, 0, False, True, True)
 
     if vr == "SQ":
-        kind = ("lost", "empty", "double", "nonsense", "hollow")[rng.integers(5)]
+        kind = ("lost", "empty", "double", "nonsense", "hollow", "deep")[rng.integers(6)]
         if kind == "lost":
             del parent[element.tag]
         elif kind == "empty":
@@ -346,6 +392,8 @@ def mutate_dicom(
             element.value.append(deepcopy(element.value[rng.integers(len(element.value))]))
         elif kind == "hollow" and len(element.value):
             element.value[rng.integers(len(element.value))] = Dataset()
+        elif kind == "deep":  # a thousand items within each other, of undefined length
+            raw(b"\xfe\xff\x00\xe0\xff\xff\xff\xff\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff" * 1000, "SQ")
         else:
             raw(b"not a sequence", "LO")
         return data, f"{name} {kind}", kind in ("double",)

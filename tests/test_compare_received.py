@@ -57,6 +57,9 @@ def test_complete_when_the_rest_is_stated(came):
     row = received.gamma_table(field).loc["plan"]
     assert row.iloc[0] == 100.0 and row.iloc[:3].is_monotonic_decreasing
     assert row["their dose"] == "is of one fraction, as stated" and row["ours / theirs"] == pytest.approx(1.0, abs=0.01)
+    index = received.gamma_map(field)
+    high = index.where(received.physical()["plan"] > 0.1 * received.physical()["plan"].max())
+    assert 100 * float((high <= 1).sum() / high.notnull().sum()) == pytest.approx(row.iloc[0], abs=1e-3)
     course = receive(came, **STATED | {"dose_scope": "course"}).gamma_table(field).loc["plan", "their dose"]
     assert course == "is of one fraction, and not of one course as stated"
     odd = received.gamma_table(field.map(lambda da: 0.2 * da, keep_attrs=True)).loc["plan", "their dose"]

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -234,6 +235,14 @@ def test_the_limits_of_the_pages_that_can_be_compared():
         )
         found[page] = sorted(table.index[table["reason"] == "no plan"])
     assert {k: v for k, v in found.items() if v} == {"sarcoma": ["sac7", "sac8"]}
+
+
+def test_the_limits_met_by_a_plan_say_their_system():
+    plan = {name: one.expand_dims(case=["C"]) for name, one in (("rbe_dose", DOSE), ("let_d", LET))}
+    made = SimpleNamespace(plans=["C"], maps=xr.Dataset(plan), grid=xr.Dataset({"structures": organ("SacralNerves")}))
+    table = plans.limits_of(FACTS, "sarcoma", made)
+    assert table["unit"].tolist() == ["Gy (RBE; LEM-I)", "percent"]
+    assert table["C"].str.contains("the limit|an association").all()
 
 
 @pytest.mark.parametrize("page", PAGES)

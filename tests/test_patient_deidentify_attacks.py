@@ -6,6 +6,7 @@ import io
 import os
 import re
 import secrets
+import unicodedata
 from itertools import pairwise, product
 
 import fuzz
@@ -14,9 +15,12 @@ import pydicom
 import pytest
 from identifiers import walk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate, generate_fragments
+from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from ionrt.patient import deidentify
+from ionrt.patient.deid.deidentification import _as_they_are
 from ionrt.patient.deid.dicom_clean import _Copy
 from ionrt.quantities import IonrtError
 
@@ -115,6 +119,7 @@ def study() -> dict[str, Dataset]:
 def saved(objects: dict[str, Dataset], folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in objects.items():
+        _as_they_are(correct_ambiguous_vr(data, True), implicit=False)  # else what is planted is decoded and encoded on the way
         data.save_as(folder / name, enforce_file_format=True)
     return folder
 
@@ -224,24 +229,132 @@ ATTACKS = {
     "pixels of a dose": rows("RD.dcm", spelled),
     "padding range": padded,
     "histogram": lambda s: setattr(s["RD.dcm"], "DVHSequence", [item(DVHType="KIM CHULSOO", DVHData=[1, 48213])]),
+    "after the pixels": lambda s: setattr(s["CT1.dcm"], "PixelData", s["CT1.dcm"].PixelData + b"KIM CHULSOO "),
+    "fragment of its own": lambda s: fragment(s["CT1.dcm"], b"KIM CHULSOO "),
+    "pixels in a sequence": ct(SourceImageSequence=[item(PixelData=b"KIM CHULSOO ", Rows=1, Columns=6, BitsAllocated=8)]),
+    "pixels of floats": raw_in("RD.dcm", "FloatPixelData", "OF", b"KIM CHULSOO "),
+    "text in UL": raw_in("CT1.dcm", "SimpleFrameList", "UL", b"KIM CHULSOO "),
+    "text in SL": raw_in("CT1.dcm", "DisplayedAreaTopLeftHandCorner", "SL", b"KIM CHULSOO 1953"),
+    "text in contour": raw_in("RS.dcm", "ContourData", "DS", b"1\\2\\KIM CHULSOO ",
+                              lambda d: d.ROIContourSequence[0].ContourSequence[0]),
+    "contour image": lambda s: setattr(s["RS.dcm"].ROIContourSequence[0].ContourSequence[0], "ContourImageSequence",
+                                       [item(ReferencedSOPClassUID=CT_CLASS, ReferencedSOPInstanceUID="1.2.3.48213.19530417")]),
+    "number in a frame UID": lambda s: [setattr(d, "FrameOfReferenceUID", "1.2.48213.19530417") for d in s.values()],
+    "name reordered": lambda s: setattr(s["RS.dcm"], "StructureSetLabel", "Chulsoo, Kim"),
+    "initials": lambda s: setattr(s["RN.dcm"], "RTPlanLabel", "K.C. boost"),
+    "number with zeros": lambda s: setattr(s["RS.dcm"].StructureSetROISequence[0], "ROIName", "CTV_0000048213"),
+    "birth date in a name": lambda s: setattr(s["RS.dcm"], "StructureSetName", "CTV 17/04/1953"),
+    "birth date in words": lambda s: setattr(beam(s["RN.dcm"]), "BeamDescription", "born 17 Apr 1953"),
+    "time of a dose": lambda s: [setattr(s["RD.dcm"], k, "134512.482130") for k in ("ContentTime", "InstanceCreationTime")],
+    "number of a beam": lambda s: [
+        setattr(beam(s["RN.dcm"]), "BeamNumber", 48213),
+        setattr(s["RN.dcm"].FractionGroupSequence[0].ReferencedBeamSequence[0], "ReferencedBeamNumber", 48213)],
+    "number of a group": lambda s: setattr(s["RN.dcm"].FractionGroupSequence[0], "FractionGroupNumber", 48213),
+    "instance number": ct(InstanceNumber="48213", SeriesNumber="48213", AcquisitionNumber="48213"),
+    "private in private": lambda s: s["CT1.dcm"].private_block(0x11, "X", create=True).add_new(
+        1, "SQ", [item(PatientName=NAME, ImageComments="KIM CHULSOO 48213")]),
+    "observer": lambda s: [setattr(s["RS.dcm"].RTROIObservationsSequence[0], k, "Kim Chulsoo")
+                           for k in ("ROIInterpreter", "ROIObservationLabel", "ROIObservationDescription")],
+    "approval": lambda s: [setattr(s["RN.dcm"], k, v) for k, v in (
+        ("ApprovalStatus", "APPROVED"), ("ReviewerName", NAME), ("ReviewDate", BIRTH), ("ReviewTime", "134512.25"))],
+}  # fmt: skip
+PLAIN_B64, PLAIN_HEX, REVERSED = b"S2ltIENodWxzb28", b"4b696d2043", b"oosluhC miK"
+OWN = {  # kinds of our own, with what else is looked for
+    "address": (lambda s: s["CT1.dcm"].add_new("RetrieveURL", "UR", "http://pacs/48213/KIM CHULSOO"), ()),
+    "digits of full width": (lambda s: roi(s, "\uff14\uff18\uff12\uff11\uff13"), ("\uff14\uff18".encode(),)),
+    "syllables taken apart": (lambda s: roi(s, unicodedata.normalize("NFD", "\uae40\ucca0\uc218")), (b"\xe1\x84\x80\xe1\x85",)),
+    "letters of no width between": (lambda s: roi(s, "Chul\u200bsoo"), (b"Chul\xe2\x80\x8b",)),
+    "right to left": (lambda s: roi(s, "\u202eoosluhC miK"), (REVERSED,)),
+    "backwards": (lambda s: setattr(beam(s["RN.dcm"]), "BeamName", "oosluhC miK"), (REVERSED,)),
+    "base 64": (lambda s: setattr(beam(s["RN.dcm"]), "BeamDescription", PLAIN_B64.decode()), (PLAIN_B64,)),
+    "hexadecimal": (lambda s: setattr(beam(s["RN.dcm"]), "TreatmentMachineName", PLAIN_HEX.decode()), (PLAIN_HEX,)),
+    "behind a zero": (raw_in("CT1.dcm", "Manufacturer", "LO", b"ionrt\0KIM CHULSOO"), ()),
+    "second value": (ct(SoftwareVersions=["1.0", "KIM CHULSOO"], ConvolutionKernel=["STANDARD", "48213"]), ()),
+    "lines": (raw_in("CT1.dcm", "ManufacturerModelName", "LO", b"model\r\nKim C "), ()),
+    "control characters": (raw_in("CT1.dcm", "Manufacturer", "LO", b"\x1b]0;KIM CHULSOO\x07"), ()),
+    "overlay of another group": (lambda s: s["CT1.dcm"].add_new(0x60120022, "LO", "Kim Chulsoo"), ()),
+    "tag of nobody": (raw_in("CT1.dcm", 0x00089999, "UN", b"KIM CHULSOO "), ()),
+    "document": (lambda s: s["CT1.dcm"].add_new("EncapsulatedDocument", "OB", b"%PDF KIM CHULSOO 48213"), ()),
+    "wave": (ct(WaveformSequence=[item(WaveformData=b"KIM CHULSOO ", WaveformBitsAllocated=8, ChannelLabel="Kim C")]), ()),
+    "graphics": (ct(GraphicAnnotationSequence=[item(TextObjectSequence=[item(UnformattedTextValue="Kim Chulsoo")])]), ()),
+    "setup": (lambda s: setattr(s["RN.dcm"], "PatientSetupSequence", [
+        item(PatientSetupNumber=1, PatientPosition="HFS", SetupTechniqueDescription="Kim Chulsoo on the couch",
+             FixationDeviceSequence=[item(FixationDeviceType="MASK", FixationDeviceLabel="48213",
+                                          FixationDeviceDescription="mask of Kim Chulsoo")])]), ()),
+    "dose reference": (lambda s: setattr(s["RN.dcm"], "DoseReferenceSequence", [
+        item(DoseReferenceNumber=1, DoseReferenceUID="1.2.3.48213", DoseReferenceDescription="Kim C",
+             DoseReferenceType="TARGET", DoseReferenceStructureType="SITE")]), ()),
+    "tolerance": (lambda s: setattr(s["RN.dcm"], "ToleranceTableSequence", [
+        item(ToleranceTableNumber=1, ToleranceTableLabel="Kim Chulsoo")]), ()),
+    "accessory": (lambda s: setattr(beam(s["RN.dcm"]), "RangeShifterSequence", [
+        item(RangeShifterNumber=1, RangeShifterID="Kim C", AccessoryCode="48213", RangeShifterType="BINARY")]), ()),
+    "prescription": (lambda s: [setattr(s["RN.dcm"], "PrescriptionDescription", "Kim Chulsoo, 17.04.1953"),
+                                setattr(s["RN.dcm"], "RTPlanDescription", "Kim Chulsoo"),
+                                setattr(s["RN.dcm"], "TreatmentSites", "Kim Chulsoo")], ()),
+    "twice declared": (ct(SpecificCharacterSet=["", "ISO 2022 IR 149"], Manufacturer="\uae40\ucca0\uc218"), ()),
+    "file and folder name": (lambda s: s.update({"KIM CHULSOO 48213.dcm": s.pop("CT1.dcm")}), (b"CHULSOO", b"48213")),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+def roi(s, name):
+    s["RS.dcm"].StructureSetROISequence[0].ROIName = name
+
+
+def fragment(data, text):
+    """Run-length coded pixels with one fragment too many."""
+    data.compress(RLELossless)
+    frames = list(generate_fragments(data.PixelData))[1:]
+    data.PixelData = encapsulate([frames[0]]) + b""
+    data.PixelData = data.PixelData[:-8] if data.PixelData.endswith(b"\xfe\xff\xdd\xe0\0\0\0\0") else data.PixelData
+    data.PixelData += b"\xfe\xff\x00\xe0" + len(text).to_bytes(4, "little") + text
+    data["PixelData"].is_undefined_length = True
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, *OWN])
 def test_what_is_hidden_does_not_leave(tmp_path, attack):
-    """Gone, or the run or the object refused; no message shows what it was."""
-    objects = study()
-    ATTACKS[attack](objects)
+    """Gone, or the run or the object refused; no message shows what it was. IONRT_FUZZ_TABLE names a file for the counts."""
+    objects, (plant, also) = study(), OWN.get(attack) or (ATTACKS[attack], ())
+    plant(objects)
     source = saved(objects, tmp_path / "in")
+    needles = {
+        *NEEDLES,
+        *also,
+        b"095Y",
+        b"148.2",
+        b"0900",
+        b"134512",
+        b"K.C.",
+        b"17/04/1953",
+        b"17 Apr 1953",
+        "金哲".encode("iso2022_jp")[3:7],
+    }
+    plain = saved(study(), tmp_path / "plain")
+    tried = sum(max(found(source, [n]) - found(plain, [n]), 0) for n in needles)
+    assert tried
     try:
         table = deidentify(source, tmp_path / "out", key=KEY)
     except IonrtError as error:
-        assert "nothing was written" in str(error) and "chulsoo" not in str(error).lower() and not (tmp_path / "out").exists()
-        return
-    written = list((tmp_path / "out").iterdir())
-    assert sorted(table["file"][table["file"] != ""]) == sorted(p.name for p in written) and len(written) >= len(objects) - 1
-    raw = b"".join(p.read_bytes() for p in written)
-    assert [n for n in (*NEEDLES, b"095Y", b"148.2", b"0900", b"134512") if n in raw] == []
+        assert "chulsoo" not in str(error).lower() and "48213" not in str(error) and not (tmp_path / "out").exists()
+        left, how = 0, "refused"
+    else:
+        written = list((tmp_path / "out").iterdir())
+        assert sorted(table["file"][table["file"] != ""]) == sorted(p.name for p in written)
+        assert len(written) >= len(objects) - 1
+        left, how = found(tmp_path / "out", needles), "gone" if len(written) == len(objects) else "object refused"
+    if place := os.environ.get("IONRT_FUZZ_TABLE"):
+        with open(place, "a", encoding="utf-8") as file:
+            file.write(f"{'own' if attack in OWN else 'given'}\t{attack}\t{tried}\t{left}\t{how}\n")
+    assert left == 0
+
+
+def found(folder, needles):
+    """How often they stand in the files of a folder and in their names."""
+    raw = b"\n".join(p.name.encode() + b"\n" + p.read_bytes() for p in sorted(folder.iterdir()))
+    return sum(raw.count(needle) for needle in needles)
+
+
+def test_the_kinds_are_counted():
+    assert len(ATTACKS) >= 55 and len(OWN) >= 20 and not set(ATTACKS) & set(OWN)
 
 
 @pytest.mark.parametrize(

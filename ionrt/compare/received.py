@@ -166,9 +166,7 @@ class Received:
         rows: dict[str, list[float | str]] = {}
         scaled = field.attrs["normalisation"].startswith("to the reference")
         for part, theirs in self.physical().items():
-            dose = field["dose"].sum("beam", keep_attrs=True) if part == "plan" else field["dose"].sel(beam=part, drop=True)
-            on_grid = dose.interp({d: theirs[d] for d in "zyx"}).fillna(0.0).astype(np.float32).assign_attrs(dose.attrs)
-            theirs = theirs.astype(np.float32)
+            on_grid, theirs = _on_grid(field, part, theirs)
             rates = [100.0 * float(pass_rate(gamma(theirs, on_grid, dose_percent=p, distance_mm=d))) for p, d in CRITERIA]
             ratio = float((on_grid / theirs).where(theirs > 0.5 * float(theirs.max())).median())
             scope = "ours is scaled to it" if scaled else _scope(ratio, self.fractions, self.stated["dose_scope"])
@@ -176,6 +174,30 @@ class Received:
         columns = [*(f"gamma {p:g} %/{d:g} mm [%]" for p, d in CRITERIA), "ours / theirs", "their dose"]
         none = {"plan": [np.nan] * (len(CRITERIA) + 1) + ["did not come"]}
         return pd.DataFrame.from_dict(rows or none, orient="index", columns=columns).rename_axis("of")
+
+    def gamma_map(self, field: xr.Dataset, *, dose_percent: float = 3.0, distance_mm: float = 3.0) -> xr.DataArray:
+        """Gamma index of our physical dose against theirs per voxel: of the plan, or of the first beam whose dose came.
+
+        Parameters
+        ----------
+        field : of `recomputed`.
+        dose_percent, distance_mm : tolerances [% of their maximum], [mm].
+
+        Returns
+        -------
+        DataArray ``gamma_index`` (z, y, x) on the grid of their dose; NaN below 10 % of its maximum.
+
+        Raises
+        ------
+        IonrtError
+            No physical dose came; as of `ionrt.gamma`.
+        """
+        physical = self.physical()
+        if not physical:
+            raise IonrtError("gamma_map: no dose came that ours could be held against")
+        part = "plan" if "plan" in physical else next(iter(physical))
+        ours, theirs = _on_grid(field, part, physical[part])
+        return gamma(theirs, ours, dose_percent=dose_percent, distance_mm=distance_mm)
 
     def page_to_sign(self, gammas: pd.DataFrame, normalisation: str) -> pd.DataFrame:
         """What was checked, with room for the names of those who judge it; research, no release of a plan.
@@ -280,6 +302,13 @@ class Received:
                 "note": system.note if mean > 0 else note,
             }
         return pd.DataFrame(list(rows.values()), index=pd.Index(rows, name="dose system"))
+
+
+def _on_grid(field: xr.Dataset, part: str, theirs: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Our physical dose of the plan or of a beam on the grid of theirs, and theirs."""
+    dose = field["dose"].sum("beam", keep_attrs=True) if part == "plan" else field["dose"].sel(beam=part, drop=True)
+    ours = dose.interp({d: theirs[d] for d in "zyx"}).fillna(0.0).astype(np.float32).assign_attrs(dose.attrs)
+    return ours, theirs.astype(np.float32)
 
 
 def _scope(ratio: float, fractions: int, stated: str) -> str:

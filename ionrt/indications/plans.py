@@ -119,7 +119,8 @@ def limits_of(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
     met = (table != "not comparable").any(axis=1)
     if not met.any():
         return pd.DataFrame({"": [f"none of {len(rows)} can be compared: another dose system, or other or unknown fractions"]})
-    return pd.concat([rows.loc[met, ["organ", "metric", "op", "limit", "unit"]], table[met]], axis=1).set_index("organ")
+    said = rows.assign(unit=[str(r["unit"]).replace("(RBE)", f"(RBE; {r['system']})") for _, r in rows.iterrows()])
+    return pd.concat([said.loc[met, ["organ", "metric", "op", "limit", "unit"]], table[met]], axis=1).set_index("organ")
 
 
 def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 import warnings
 import zlib
 from pathlib import Path
@@ -25,6 +25,8 @@ NRRD_TYPES = {"signed char": "i1", "int8": "i1", "uchar": "u1", "unsigned char":
 SPACES = {"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1), "ras": (-1, -1, 1),
           "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)}  # fmt: skip
 SLANT = 1e-3  # of a direction cosine: an axis that leans more is oblique
+MOST = 1 << 34  # bytes of a volume
+FARTHEST, LARGEST = 1e5, 1e12  # mm from the origin, and of a value: beyond, the file is damaged
 
 
 def read_image(path: str | Path, quantity: str = "dose", *, factor: float = 1.0, **attrs: Any) -> xr.DataArray:
@@ -132,15 +134,14 @@ def _meta(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     if int(said["NDims"]) != 3 or int(said.get("ElementNumberOfChannels", 1)) != 1:
         raise IonrtError(f"{file.name}: expected one value per voxel in three dimensions")
     name = said["ElementDataFile"]
-    data = raw[start:] if name == "LOCAL" else (file.parent / name).read_bytes()
-    if said.get("CompressedData", "False").lower() == "true":
-        data = zlib.decompress(data)
     big = said.get("BinaryDataByteOrderMSB", said.get("ElementByteOrderMSB", "False")).lower() == "true"
     kind = np.dtype((">" if big else "<") + META_TYPES[said["ElementType"]])
     sizes = [int(n) for n in said["DimSize"].split()]
     spacing = np.array([float(s) for s in said.get("ElementSpacing", said.get("ElementSize", "1 1 1")).split()])
     turn = np.array([float(s) for s in said.get("TransformMatrix", "1 0 0 0 1 0 0 0 1").split()]).reshape(3, 3)
     origin = np.array([float(s) for s in said.get("Offset", said.get("Position", said.get("Origin", "0 0 0"))).split()])
+    packed = said.get("CompressedData", "False").lower() == "true"
+    values = _shaped(raw[start:] if name == "LOCAL" else name, kind, sizes, file, window=zlib.MAX_WBITS if packed else None)
     absent = [
         words
         for keys, words in (
@@ -149,7 +150,7 @@ def _meta(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
         )
         if not said.keys() & set(keys)
     ]
-    return _shaped(data, kind, sizes, file), turn * spacing[:, None], origin, "; ".join(absent)
+    return values, turn * spacing[:, None], origin, "; ".join(absent)
 
 
 def _nrrd(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -165,9 +166,7 @@ def _nrrd(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if colon and not line.startswith("#"):
             said[key.strip().lower()] = value.lstrip("=").strip()
     name = said.get("data file", said.get("datafile"))
-    data = raw[end + len(mark) :] if name is None else (file.parent / name).read_bytes()
     encoding = one_of(said.get("encoding", "raw").lower(), ("raw", "gzip", "gz"), what=f"{file.name}: encoding")
-    data = data if encoding == "raw" else gzip.decompress(data)
     kind = np.dtype((">" if said.get("endian", "little") == "big" else "<") + NRRD_TYPES[said["type"]])
     sizes = [int(n) for n in said["sizes"].split()]
     if int(said["dimension"]) != 3:
@@ -175,12 +174,30 @@ def _nrrd(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     sign = np.array(SPACES[one_of(said.get("space", "").lower(), tuple(SPACES), what=f"{file.name}: space")], float)
     axes = [[float(c) for c in part.strip("() ").split(",")] for part in said["space directions"].split(") ")]
     origin = np.array([float(c) for c in said["space origin"].strip("()").split(",")])
-    return _shaped(data, kind, sizes, file), np.array(axes) * sign, origin * sign
+    window = None if encoding == "raw" else 16 + zlib.MAX_WBITS
+    values = _shaped(raw[end + len(mark) :] if name is None else name, kind, sizes, file, window=window)
+    return values, np.array(axes) * sign, origin * sign
 
 
-def _shaped(data: bytes, kind: np.dtype, sizes: list[int], file: Path) -> np.ndarray:
-    """Values with the slowest axis first; a file that is too short or too long raises."""
-    expected = int(np.prod(sizes)) * kind.itemsize
+def _shaped(data: bytes | str, kind: np.dtype, sizes: list[int], file: Path, *, window: int | None) -> np.ndarray:
+    """Values with the slowest axis first; a file that is too short or too long raises, and no more than expected is unpacked.
+
+    `data` are the bytes or the name of the file beside it that holds them; `window` is zlib's, where they are packed.
+    """
+    expected = math.prod(sizes) * kind.itemsize
+    if len(sizes) != 3 or min(sizes) < 1 or expected > MOST:
+        said = " ".join(map(str, sizes))[:80]
+        raise IonrtError(f"{file.name}: expected three sizes from 1 on and at most {MOST >> 30} GB, got {said}")
+    if isinstance(data, str):
+        beside = file.parent / data
+        if not beside.is_file():
+            raise IonrtError(f"{file.name}: its data file {beside.name!r} is not there, or no regular file")
+        data = beside.read_bytes()
+    if window is not None:
+        unpack = zlib.decompressobj(window)
+        data = unpack.decompress(data, expected + 1)
+        if not unpack.eof and len(data) <= expected:
+            raise IonrtError(f"{file.name}: its packed data end early; the file is damaged")
     if len(data) != expected:
         raise IonrtError(f"{file.name}: expected {expected} bytes of voxels, got {len(data)}; the file is damaged")
     return np.frombuffer(data, kind).reshape(sizes[::-1])
@@ -189,6 +206,9 @@ def _shaped(data: bytes, kind: np.dtype, sizes: list[int], file: Path) -> np.nda
 def _upright(values: np.ndarray, directions: np.ndarray, origin: np.ndarray, file: Path) -> xr.DataArray:
     """Axes of the file turned into ascending z, y, x."""
     length = np.linalg.norm(directions, axis=1)
+    ends = np.abs(origin) + length * np.array(values.shape[::-1])
+    if not (directions.shape == (3, 3) and (length > 0).all() and np.isfinite(ends).all() and ends.max() <= FARTHEST):
+        raise IonrtError(f"{file.name}: expected positions within {FARTHEST:g} mm and voxels of some size; the file is damaged")
     cosines = directions / length[:, None]
     along = np.abs(cosines).argmax(axis=1)
     if sorted(along) != [0, 1, 2] or np.abs(np.abs(cosines[range(3), along]) - 1.0).max() > SLANT:
@@ -204,8 +224,8 @@ def _upright(values: np.ndarray, directions: np.ndarray, origin: np.ndarray, fil
 def _named(da: xr.DataArray, quantity: str, factor: float, attrs: dict[str, Any], file: Path) -> xr.DataArray:
     kind = np.float64 if da.dtype.itemsize == 8 else np.float32
     out = da.copy(data=(np.asarray(da.values, dtype=np.float64) * factor).astype(kind))
-    if not np.isfinite(out.values).all():
-        raise IonrtError(f"{file.name}: values that are not finite; mask or repair them first")
+    if not np.abs(out.values).max() <= LARGEST:
+        raise IonrtError(f"{file.name}: values that are not finite, or above {LARGEST:g}; mask or repair them first")
     for d in DIMS:
         out[d].attrs = {"units": "mm"}
     return stamp(out, quantity, **attrs, source=file.name, content_hash=content_hash(out.values))

@@ -256,7 +256,6 @@ def _panel(one, title, grey, outline, limits, box, size, first, last, over=()):
             xticks=5,
             yticks=5,
             fontsize=FONT_SIZES,
-            show_legend=False,
             hooks=[tidy],
             bgcolor="#000000",
             **flip,
