@@ -20,6 +20,7 @@ from ionrt.patient import regrid
 from ionrt.patient.ionplan import IonPlan
 from ionrt.patient.names import is_external, is_target
 from ionrt.plan import recompute
+from ionrt.plan.recomputation import PROTON_RBE
 from ionrt.plan.setup.geometry import bev_axes
 from ionrt.quantities import IonrtError, one_of, stamp
 from ionrt.rbe import DOSE_SYSTEMS, convert_prescription
@@ -27,7 +28,6 @@ from ionrt.rbe.systems import dose_in_system
 
 WHOLE = ("PLAN", "FRACTION_SESSION")  # of the whole plan: its course, or one session of it
 STOPS = ("missing", "contradiction")
-PROTON_RBE = 1.1
 MODELS = ("nirs_mkm", "lem1", "constant")
 CRITERIA = ((3.0, 3.0), (2.0, 2.0), (1.0, 1.0))  # percent of the maximum, mm
 NEAR = 0.1  # relative: a ratio of doses this close to 1, or to the number of fractions, says which dose is which
@@ -36,8 +36,8 @@ SYSTEMS = {True: ("RBE-1.1",), False: ("NIRS-mMKM", "LEM-I")}  # of protons alon
 
 @dataclass(frozen=True)
 class Received:
-    """A folder that came: `patient` (None without one CT), `ion_plan`, its `fractions` (0: not known), `doses` as they came,
-    `files`, `checklist`, what the receiver `stated`."""
+    """A folder that came: `patient` (None without one CT or a phantom in words), `ion_plan`, its `fractions` (0: not known),
+    `doses` as they came, `files`, `checklist`, what the receiver `stated`."""
 
     patient: xr.Dataset | None
     ion_plan: IonPlan
@@ -65,6 +65,13 @@ class Received:
             "meterset_unit": "unit",
         }  # fmt: skip
         return self.ion_plan.beams[list(names)].rename(columns=names).set_index("beam")
+
+    @property
+    def image(self) -> xr.DataArray:
+        """What lies behind a dose: the CT, or the described phantom in HU of water-like matter."""
+        if self.patient is None:
+            raise IonrtError("no CT came, and no phantom was described")
+        return self.patient["ct"] if "ct" in self.patient else stamp(1000.0 * (self.patient["spr"] - 1.0), "ct")
 
     @property
     def synthetic(self) -> str | None:
@@ -119,7 +126,7 @@ class Received:
     def structures(self, target: str, *, spacing: float = 4.0) -> xr.DataArray:
         """Structures on a coarser grid; raises where the target is none of them."""
         self.require()
-        found = regrid(self.patient.drop_vars("ct"), spacing=spacing)["structures"]  # type: ignore[union-attr]
+        found = regrid(self.patient.drop_vars(["ct", "spr"], errors="ignore"), spacing=spacing)["structures"]  # type: ignore[union-attr]
         one_of(target, tuple(str(s) for s in found["structure"].values), what="target")
         return found
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.patient.names import is_external, is_target
+from ionrt.patient.reading.frames import check_frame
 from ionrt.plot.style import (
     COLOURMAPS,
     FONT_SIZES,
@@ -159,6 +160,7 @@ def slices(
     name = str(da.name)
     if name not in QUANTITIES:
         raise IonrtError(f"slices: {name!r} is not a known quantity; rename it to one of {', '.join(COLOURMAPS)}")
+    check_frame(ct, da, what="slices: the dose", quiet=True)
     at = _middle(structures, normal) if at is None else at
     cut, grey, outline = (_cut(one, normal, at, down, across).compute() for one in (da, ct, structures))
     place = float(cut[normal])
