@@ -2,8 +2,8 @@
 
     python benchmarks/monte_carlo.py --transport PROGRAM [--ions p He C O Ne] [--phantoms water slabs edge head] [--histories N]
 
-PROGRAM is benchmarks/geant4/transport.cc, built with a Geant4 of one's own, or with the libraries in the wheel
-`opengate-core` and the headers of the same Geant4 version (see docs/decisions/0106). Nothing is fitted to the comparison.
+PROGRAM is benchmarks/geant4/transport.cc, built as docs/howto/monte_carlo.md says. Geant4's own data sets are used where
+G4ENSDFSTATEDATA names them, else stand-ins of ours (docs/decisions/0106). Nothing is fitted to the comparison.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ DEPTHS = (84.0, 88.0, 92.0, 96.0, 100.0)  # mm of water: where the peaks of the 
 WEIGHTS = np.array([0.16, 0.18, 0.22, 0.32, 1.0])  # about a flat physical dose; the same for all ions
 WIDE, LONG = 33, 150  # voxels
 BEHIND = 115.0  # mm: fragments are counted here
+HEAVIEST = 26  # charge of the stand-in nuclide table; calcium of bone and a projectile's protons stay below it
 GY = 1.602176634e-7  # per MeV in 1 mm3 of water
 
 
@@ -95,7 +96,7 @@ def theirs(program: Path, folder: Path, model: str, like: xr.DataArray) -> tuple
     """Run the transport and read its scores, per primary particle."""
     before = os.times()
     with (folder / "log.txt").open("w") as log:
-        subprocess.run([str(program), str(folder), model], check=True, stdout=log, stderr=log)
+        subprocess.run([str(program), str(folder), model], check=True, stdout=log, stderr=log, env=data_sets(folder))
     after = os.times()
     rows = [line.split() for line in (folder / "crossings.txt").read_text().splitlines()]
     number, batches = int(rows[0][1]), int(rows[0][3])
@@ -108,6 +109,22 @@ def theirs(program: Path, folder: Path, model: str, like: xr.DataArray) -> tuple
     out = xr.Dataset({k: like.copy(data=a * GY / volume / number) for k, a in scores.items()})
     fragments = {int(z): float(n) / number for _, z, n in rows[1:]}
     return out, fragments, after.children_user - before.children_user
+
+
+def data_sets(folder: Path) -> dict[str, str]:
+    """The environment with Geant4's data sets, or with stand-ins: ground states of light nuclides, all stable; no levels.
+
+    A line of the nuclide table holds Z, A, excitation energy, its index, lifetime (s), spin and magnetic moment.
+    """
+    if "G4ENSDFSTATEDATA" in os.environ:
+        return dict(os.environ)
+    states = [f"{z} {a} 0 - 1e30 0 0" for z in range(1, HEAVIEST + 1) for a in range(z, 3 * z + 2)]
+    made = {}
+    for name in ("ENSDFSTATE", "LEVELGAMMA", "PARTICLEXS"):
+        made[f"G4{name}DATA"] = str(folder / name)
+        (folder / name).mkdir()
+    (folder / "ENSDFSTATE" / "ENSDFSTATE.dat").write_text("\n".join(states) + "\n")
+    return os.environ | made
 
 
 def reach(depth: np.ndarray, dose: np.ndarray) -> float:

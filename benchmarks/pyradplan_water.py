@@ -1,7 +1,9 @@
-"""One spot of an exported machine file in a water box, computed by pyRadPlan 0.5.0; runs with the interpreter that has it.
+"""Spots of a machine file on one axis of a water box, computed by pyRadPlan 0.5.0; runs with the interpreter that has it.
 
-Called as: python pyradplan_water.py <machine.mat> <MeV/u> <output.npz>. Leaves dose(z, depth, x), Gy of 1e6 primaries on voxels
-of 1 mm, the axis in the middle of z and x, the first voxel's middle at 0.5 mm of water; no lateral cut-off.
+Called as: python pyradplan_water.py <machine.mat> <MeV/u,...> <output.npz> [<million primaries,...>]. Leaves dose(z, depth, x),
+Gy on voxels of 1 mm, the axis in the middle of z and x, the first voxel's middle at 0.5 mm of water; no lateral cut-off. With
+numbers of primaries all spots begin with a sigma of SIGMA mm, and the RBE-weighted dose is left too, where the machine has
+tables of alpha and beta (the first tissue class, as pyRadPlan takes it). `carbon` names the machine file that it ships.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from importlib.resources import files
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,10 +20,12 @@ from pyRadPlan.cst import ExternalVOI, StructureSet, Target
 from pyRadPlan.ct import create_ct
 from pyRadPlan.dose.engines import ParticleHongPencilBeamEngine
 from pyRadPlan.machines import load_machine
+from pyRadPlan.quantities import RBExDose
 from pyRadPlan.stf import validate_stf
 from pyRadPlan.stf.generators import StfGeneratorIonSingleSpot
 
 WIDTH, DEPTH = 81, 240  # voxels of 1 mm across and along the beam
+SIGMA = 4.0  # mm
 
 
 def box() -> tuple:
@@ -39,33 +44,48 @@ def box() -> tuple:
     return ct, StructureSet(vois=vois, ct_image=ct)
 
 
-def main(path: str, energy: float, out: str) -> None:
-    """Dose of one spot along the axis of the box."""
+def main(path: str, energies: str, out: str, millions: str = "") -> None:
+    """Dose of the spots along the axis of the box."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    machine = load_machine(path)
-    ct, cst = box()
+    if path == "carbon":
+        path = str(files("pyRadPlan.data.machines").joinpath("carbon_Generic.mat"))
+    machine, (ct, cst) = load_machine(path), box()
     plan = IonPlan(radiation_mode=machine.radiation_mode, machine="Generic")
     plan.prop_stf = {"gantry_angles": [0.0], "couch_angles": [0.0]}
     plan.prop_dose_calc = {"dose_grid": {"resolution": {"x": 1.0, "y": 1.0, "z": 1.0}}}
     generator = StfGeneratorIonSingleSpot(plan)
-    generator.machine, generator.fix_energy = machine, energy
-    stf = validate_stf({"beams": generator.generate(ct, cst)})
+    wanted = [float(e) for e in energies.split(",")]
+    generator.machine, generator.fix_energy = machine, wanted[0]
+    beams = generator.generate(ct, cst)
+    ray = beams[0]["rays"][0]
+    ray.beamlets = [ray.beamlets[0].model_copy(update={"energy": e}) for e in wanted]
+    stf = validate_stf({"beams": beams})
 
     class Engine(ParticleHongPencilBeamEngine):
         @staticmethod
         def load_machine(mode: str, name: str) -> object:
             return machine
 
+        def _calc_sigma_ini_on_ray(self, ray: object) -> object:
+            found = super()._calc_sigma_ini_on_ray(ray)
+            return np.full_like(found, SIGMA) if millions else found
+
     engine = Engine(plan)
-    engine.air_offset_correction, engine.calc_let, engine.lateral_model = False, True, "double"
+    engine.air_offset_correction, engine.calc_let = False, True
+    kernel = machine.pb_kernels[min(machine.energies, key=lambda e: abs(e - wanted[0]))]
+    engine.lateral_model = "single" if kernel.sigma is not None else "double"
+    engine.calc_bio_dose = bool(millions) and machine.has_alpha_beta_kernels
     engine.dosimetric_lateral_cutoff, engine.geometric_lateral_cutoff = 1.0, 150.0
     dij = engine.calc_dose_influence(ct, cst, stf)
-    matrix = dij.physical_dose.flat[0].tocsc()
-    dose = np.zeros(matrix.shape[0], np.float32)
-    dose[matrix.indices] = matrix.data
-    np.savez(out, dose=dose.reshape(WIDTH, DEPTH, WIDTH))
+    weights = np.array([float(m) for m in millions.split(",")] if millions else [1.0] * len(wanted))
+    shape = (WIDTH, DEPTH, WIDTH)
+    found = {"dose": (dij.physical_dose.flat[0] @ weights).reshape(shape)}
+    if engine.calc_bio_dose:
+        found["rbe_dose"] = np.asarray(RBExDose(dij).compute(weights).flat[0]).reshape(shape)
+        found |= {"alpha_x": kernel.alpha_x[0], "beta_x": kernel.beta_x[0]}
+    np.savez(out, machine=path, **found)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), sys.argv[3])
+    main(*sys.argv[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 import platform
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import nbformat
 
 import ionrt
 from ionrt.files import content_hash
@@ -88,3 +91,46 @@ def like(value: Any, default: Any, name: str) -> Any:
     if type(default) in numeric and type(value) not in numeric:
         raise IonrtError(f"parameter {name}: expected a number, as in {default!r}, got {value!r}")
     return value
+
+
+def _tagged(source: Path) -> str:
+    cells = nbformat.read(source, as_version=4).cells
+    tagged = [str(c.source) for c in cells if "parameters" in c.metadata.get("tags", ())]
+    if len(tagged) != 1:
+        raise IonrtError(f"{source.name}: expected one cell tagged `parameters`, found {len(tagged)}")
+    return tagged[0]
+
+
+def parameters_of(source: Path) -> dict[str, Any]:
+    """Names and default values of the cell tagged ``parameters``, one ``name = value`` per line, nothing else."""
+    found: dict[str, Any] = {}
+    nodes: list[Any] = list(ast.parse(_tagged(source)).body)
+    for node in nodes:
+        plain = isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+        try:
+            value = ast.literal_eval(node.value) if plain else None
+        except ValueError:
+            plain = False
+        if not plain:
+            raise IonrtError(
+                f"{source.name}: the cell tagged `parameters` may hold `name = value` only, one per line, each a number,"
+                f" a text, a list or a dictionary, got `{ast.unparse(node)}`; what is computed belongs in the next cell"
+            )
+        name = node.targets[0].id
+        if name in found:
+            raise IonrtError(f"{source.name}: the cell tagged `parameters` gives {name!r} twice")
+        found[name] = value
+    return found
+
+
+def notes(source: Path) -> dict[str, str]:
+    """What stands behind each parameter in its cell: unit, choices, what an empty one means."""
+    text = _tagged(source)
+    lines = text.splitlines()
+    found = {}
+    for node in ast.parse(text).body:
+        end = node.end_lineno or node.lineno
+        rest = lines[end - 1].encode()[node.end_col_offset or 0 :].decode()
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and rest.strip().startswith("#"):
+            found[node.targets[0].id] = rest.strip().removeprefix("#").strip()
+    return found

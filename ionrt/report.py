@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import datetime
 import html
@@ -26,7 +25,7 @@ import ionrt
 from ionrt import resources
 from ionrt.files import DiskError, atomic
 from ionrt.lazy import IonrtError, one_of
-from ionrt.made import how_made, like, plain_value, typed
+from ionrt.made import how_made, like, notes, parameters_of, plain_value, typed
 
 NOTICE = "Research software. Not a medical device, not for clinical use."
 HEAD = 40_000  # letters of a page in which its title stands
@@ -96,17 +95,19 @@ def report(notebook: str | Path, out: str | Path | None = None, parameters: Mapp
     """
     source = find_notebook(notebook)
     target = Path(out) if out else Path("reports") / f"{re.sub(r'^[0-9]+_', '', source.stem)}.html"
-    defaults = _parameters(source)
+    defaults = parameters_of(source)
     for name in parameters or {}:
         one_of(name, tuple(defaults), what=f"parameter of {source.stem}")
     chosen = {name: like(plain_value(value, name), defaults[name], name) for name, value in (parameters or {}).items()}
+    chosen = {name: _from_here(value, name, source) for name, value in chosen.items()}
     shown = {name: _shown(chosen.get(name, value), name, source, given=name in chosen) for name, value in defaults.items()}
     kept = target.with_suffix(".ipynb")
     with atomic(target) as page, atomic(kept) as executed:
         _execute(source, executed, chosen)
         _without_traces(executed, _folders(chosen, source))
         page.write_text(
-            to_html(executed, shown, how_made(source, {n: typed(chosen[n], shown[n]) for n in chosen})), encoding="utf-8"
+            to_html(executed, shown, how_made(source, {n: typed(chosen[n], shown[n]) for n in chosen}), notes(source)),
+            encoding="utf-8",
         )
     write_index(target.parent)
     return Report(target.resolve(), kept.resolve())
@@ -130,31 +131,6 @@ def write_index(folder: Path) -> Path:
     with atomic(folder / "index.html") as place:
         place.write_text(_page("Reports", body, {}, {}), encoding="utf-8")
     return folder / "index.html"
-
-
-def _parameters(source: Path) -> dict[str, Any]:
-    """Names and default values of the cell tagged ``parameters``, one ``name = value`` per line, nothing else."""
-    cells = nbformat.read(source, as_version=4).cells
-    tagged = [c.source for c in cells if "parameters" in c.metadata.get("tags", ())]
-    if len(tagged) != 1:
-        raise IonrtError(f"{source.name}: expected one cell tagged `parameters`, found {len(tagged)}")
-    found: dict[str, Any] = {}
-    for node in ast.parse(tagged[0]).body:
-        plain = isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
-        try:
-            value = ast.literal_eval(node.value) if plain else None
-        except ValueError:
-            plain = False
-        if not plain:
-            raise IonrtError(
-                f"{source.name}: the cell tagged `parameters` may hold `name = value` only, one per line, each a number,"
-                f" a text, a list or a dictionary, got `{ast.unparse(node)}`; what is computed belongs in the next cell"
-            )
-        name = node.targets[0].id
-        if name in found:
-            raise IonrtError(f"{source.name}: the cell tagged `parameters` gives {name!r} twice")
-        found[name] = value
-    return found
 
 
 def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
@@ -218,6 +194,16 @@ def _is_path(value: Any, name: str, source: Path) -> bool:
         return Path(value).exists() or (source.parent / value).exists()
     except (OSError, ValueError):
         return False
+
+
+def _from_here(value: Any, name: str, source: Path) -> Any:
+    """A file or folder of the working folder by its whole path, as the notebook runs in its own folder."""
+    if isinstance(value, list):
+        return [_from_here(one, name, source) for one in value]
+    if not isinstance(value, str) or not value or (source.parent / value).exists():
+        return value
+    named = name.endswith(FOLDERS) or "/" in value or "\\" in value or Path(value).suffix in (".yaml", ".yml", ".csv")
+    return os.path.abspath(value) if named and Path(value).exists() else value
 
 
 def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:
@@ -286,10 +272,15 @@ def _page_outputs(cell: Any) -> list[Any]:
     return shown
 
 
-def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, str] | None = None) -> str:
+def to_html(
+    executed: Path,
+    parameters: Mapping[str, str],
+    made: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> str:
     """The page of an executed notebook, as text; raises if it would load anything from elsewhere.
 
-    `parameters` and `made`, what makes the page again, are listed at its end.
+    `parameters`, each with its note, and `made`, what makes the page again, are listed at its end.
     """
     book = nbformat.read(executed, as_version=4)
     _prepare(book)
@@ -300,7 +291,7 @@ def to_html(executed: Path, parameters: Mapping[str, str], made: Mapping[str, st
     body = NOTEBOOK.sub(r"\1", body)
     title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
-    page = _page(title, body, parameters, made or {})
+    page = _page(title, body, parameters, made or {}, notes)
     outside = external_resources(page)
     if outside:
         raise IonrtError(
@@ -364,17 +355,21 @@ def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
     return "default" if value is None or value == "" else str(value)
 
 
-def _rows(heading: str, values: Mapping[str, str]) -> str:
-    """A block of names and values at the end of a page; nothing where there are none."""
-    rows = "".join(f"<tr><th scope='row'>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in values.items())
+def _rows(heading: str, values: Mapping[str, str], notes: Mapping[str, str] | None = None) -> str:
+    """A block of names and values at the end of a page, where there are notes with a third column; nothing for no values."""
+    cells = ([k, v, *([notes.get(k, "")] if notes else [])] for k, v in values.items())
+    words = ([html.escape(c).replace("`", "") for c in row] for row in cells)
+    rows = "".join(f"<tr><th scope='row'>{k}</th>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for k, *row in words)
     return f"<h2>{heading}</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
 
 
-def _page(title: str, body: str, parameters: Mapping[str, str], made: Mapping[str, str]) -> str:
+def _page(
+    title: str, body: str, parameters: Mapping[str, str], made: Mapping[str, str], notes: Mapping[str, str] | None = None
+) -> str:
     css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     day = datetime.date.today()
     today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
-    settings = _rows("How it was made", made) + _rows("Settings of this report", parameters)
+    settings = _rows("How it was made", made) + _rows("Settings of this report", parameters, notes)
     about = html.escape(f"{today}. {made.get('command', '')}", quote=True)
     plain = html.escape(re.sub(r"[*_`]", "", title))
     return f"""<!DOCTYPE html>

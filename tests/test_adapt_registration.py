@@ -177,6 +177,11 @@ def test_what_is_refused():
     soft = ct(np.minimum(scene(centres(GRID)), 60.0), "soft")
     with pytest.raises(IonrtError, match="no bone"):
         register_rigid(soft, day)
+    with pytest.raises(IonrtError, match=r"SimpleITK cannot match images of .* at least four slices"):
+        register_rigid(a, day.isel(z=slice(19, 22)), on="bone", start=matrix_transform(np.eye(4)))
+    away = day.assign_coords(z=day["z"] + 400.0)
+    with pytest.raises(IonrtError, match="bring the day into the planning frame first"):
+        register_deformable(a, away)
     holed = a.copy(deep=True)
     holed["ct"][0, 0, 0] = np.nan
     with pytest.raises(IonrtError, match="not finite"):

@@ -20,14 +20,14 @@ def beams() -> dict[str, xr.Dataset]:
 
 def test_panels_without_references(beams: dict[str, xr.Dataset]) -> None:
     origin = figures.origin_panels(beams)
-    assert list(origin) == ["He, 100 MeV/u", "Ne, 150 MeV/u"]
+    assert list(origin) == ["Helium, 100 MeV/u", "Neon, 150 MeV/u"]
     for lines in origin.values():
         assert float(lines["all"].max()) == pytest.approx(1, abs=1e-3)
         assert all(float(da.max()) < 1.001 for da in lines.values())
     panels, points = figures.build_up_panels(beams)
-    assert list(panels["He, 100 MeV/u"]) == ["hydrogen"] and "fluorine" in panels["Ne, 150 MeV/u"] and not points
+    assert list(panels["Helium, 100 MeV/u"]) == ["hydrogen"] and "fluorine" in panels["Neon, 150 MeV/u"] and not points
     for lines in figures.let_panels(beams).values():
-        assert list(lines) == ["primary", "charged", "charged with target"]
+        assert list(lines) == ["primary ions", "all charged", "all charged, with target fragments"]
     for lines in figures.spectra_panels(beams).values():
         assert len(lines) == 3 and all(float(da.max()) == pytest.approx(1) for da in lines.values())
 
@@ -36,15 +36,18 @@ def test_every_line_gives_reference_and_ours_and_what_is_not_validated_is_named(
     table = figures.verdicts([validation.stopping_lines])
     lines = table[table["verdict"] != "not validated"]
     assert len(lines) == 15 and set(lines["verdict"]) <= {"pass", "MISS"} and not lines.isin([""]).any().any()
-    assert list(table.index[len(lines) :]) == list(figures.NOT_VALIDATED)
+    assert list(table.loc["no open reference"].index) == list(figures.NOT_VALIDATED)
+    counts = figures.tally(table)
+    assert counts.loc["stopping power and range"].sum() == 15 == counts.loc["all", ["pass", "MISS"]].sum()
+    assert counts.loc["no open reference", "not validated"] == len(figures.NOT_VALIDATED)
 
 
 def test_residuals_of_cross_sections() -> None:
     total, partial = figures.cross_sections(), figures.partial_cross_sections()
     for table in (total, partial):
-        np.testing.assert_allclose(table["residual"], 100 * (table["ours"] / table["measured"] - 1))
-    assert (total[total["kind"] == "reaction"]["residual"].abs().median()) < 3
-    assert {"C", "O", "Ne"} <= set(partial["ion"]) and partial["residual"].abs().median() < 15
+        np.testing.assert_allclose(table["residual [%]"], 100 * (table["ours [mb]"] / table["measured [mb]"] - 1))
+    assert (total[total["kind"] == "reaction"]["residual [%]"].abs().median()) < 3
+    assert {"C", "O", "Ne"} <= set(partial["ion"]) and partial["residual [%]"].abs().median() < 15
 
 
 def test_references_are_those_of_their_card() -> None:

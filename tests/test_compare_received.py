@@ -57,6 +57,9 @@ def test_complete_when_the_rest_is_stated(came):
     row = received.gamma_table(field).loc["plan"]
     assert row.iloc[0] == 100.0 and row.iloc[:3].is_monotonic_decreasing
     assert row["their dose"] == "is of one fraction, as stated" and row["ours / theirs"] == pytest.approx(1.0, abs=0.01)
+    index = received.gamma_map(field)
+    high = index.where(received.physical()["plan"] > 0.1 * received.physical()["plan"].max())
+    assert 100 * float((high <= 1).sum() / high.notnull().sum()) == pytest.approx(row.iloc[0], abs=1e-3)
     course = receive(came, **STATED | {"dose_scope": "course"}).gamma_table(field).loc["plan", "their dose"]
     assert course == "is of one fraction, and not of one course as stated"
     odd = received.gamma_table(field.map(lambda da: 0.2 * da, keep_attrs=True)).loc["plan", "their dose"]
@@ -190,3 +193,71 @@ def test_doses_of_beams_are_compared_beam_by_beam(copy):
     table = received.gamma_table(received.recomputed(base=BASE, spacing=10.0, models=()))
     assert set(table.index) == {"plan", "C gantry 90"}
     np.testing.assert_allclose(table.iloc[0, :4].astype(float), table.iloc[1, :4].astype(float))
+
+
+def test_without_ct_on_a_phantom_in_words(copy, shared):
+    """What the sender says the plan was computed on: boxes, or structures that came; the page goes on."""
+    for path in copy.glob("CT*"):
+        path.unlink()
+    stated = {k: v for k, v in STATED.items() if k != "calibration"}
+    words = {
+        "BODY": 1.0,
+        "plate": {"spr": 1.6, "size": [10.0, 60.0, 60.0], "at": [40.0, 0.0, 0.0]},
+        "TEST": {"size": [20, 20, 20]},
+    }
+    received = receive(copy, phantom=words, **stated)
+    table = received.require()
+    assert table.loc["CT", "status"] == "stated" and "BODY 1, plate 1.6" in table.loc["CT", "found"]
+    spr = received.patient["spr"]
+    assert float(spr.sel(x=40.0, y=0.0, z=0.0, method="nearest")) == pytest.approx(1.6)
+    assert float(spr.min()) == pytest.approx(0.001) and float(received.image.max()) == pytest.approx(600.0, abs=1.0)
+    volume = {str(s): float(received.patient["structures"].sel(structure=s).sum()) for s in ("plate", "TEST")}
+    assert volume["plate"] / volume["TEST"] == pytest.approx(36.0 / 8.0, rel=1e-3)
+    row = received.gamma_table(received.recomputed(base=BASE, spacing=10.0, models=())).loc["plan"]
+    assert row["ours / theirs"] == pytest.approx(1.0, abs=0.3)
+    for bad, why in (
+        ({"x": 1.0}, "x is no structure that came"),
+        ({"BODY": {"spr": 1.0, "size": [1, 1, 1]}}, "BODY came as a structure"),
+        ({"a": {"size": [9, 9, 9]}}, "no part has a stopping-power ratio"),
+        ({"a": {"size": [9, 9], "spr": 1.0}}, "expected three numbers"),
+        ({"a": {"size": [9, 9, 9], "spr": "water"}}, "expected a number from 0 to 4, got 'water'"),
+        ({"a": {"side": 3}}, "side; expected spr, size, at"),
+    ):
+        with pytest.raises(IonrtError, match=why):
+            receive(copy, phantom=bad, **stated)
+
+
+def test_statements_on_gantry_and_identity(came, copy):
+    change(copy / "effective.dcm", PatientID="RENUMBERED")
+    table = receive(copy, identity="numbered anew on export", **STATED).checklist
+    assert table.loc["patient", "status"] == "stated"
+    assert "numbered anew" in table.loc["patient", "found"] and "RENUMBERED" not in table["found"].str.cat()
+    turned = receive(came, gantry={1: 80.0}, **STATED)
+    assert turned.beams_table()["gantry [deg]"].tolist() == [80.0]
+    assert turned.require().loc["gantry", "found"] == "beam 1 from 80 degrees, 90 in the file (stated by the receiver)"
+    with pytest.raises(IonrtError, match="beam: '7' does not exist"):
+        receive(came, gantry={7: 80.0}, **STATED)
+    with pytest.raises(IonrtError, match="a CT came"):
+        receive(came, phantom={"BODY": 1.0}, **STATED)
+
+
+@pytest.mark.parametrize("study", ["raystation", "eclipse"])
+def test_shared_studies_without_ct_give_a_field(shared, study):
+    """RayStation's boxes as its structure set has them; Eclipse's as its readme says; notebook 15 does the rest."""
+    own = {"machine": "ionrt"}
+    if study == "raystation":
+        folder, target = shared("data/dicom/rt_ion_plans/plan03_ramp_full"), "Cube101010"
+        own |= {"dose_scope": "fraction", "dose_system": "RBE-1.1", "identity": "numbered anew for irradiation"}
+        more = {"phantom": {"External": 1.0, "PMMA": 1.16}, "gantry": {1: 0.0, 2: 180.0}}
+    else:
+        folder, target = shared("data/dicom/rt_ion_plans/plan01_sobp"), "PTV"
+        block = {"spr": 1.0, "size": [300, 205, 300]}
+        more = {"phantom": {"BODY": block, "PMMA": {"spr": 1.16, "size": [300, 5, 300]}, "PTV": {"size": [100, 100, 100]}}}
+    received = receive(folder, **more, **own)
+    received.require()
+    assert target in received.patient["structure"].values
+    solid = received.patient["spr"] > 0.5
+    size = [float(received.patient[d][1] - received.patient[d][0]) * received.patient.sizes[d] for d in "zyx"]
+    assert size == pytest.approx([205.0, 205.0, 205.0] if study == "raystation" else [300.0, 205.0, 300.0]) and bool(
+        solid.all()
+    )

@@ -12,7 +12,17 @@ import pytest
 from ionrt.patient import read_dicom, read_dose, read_ion_plan
 
 SEEDS = (20, 15)
-NOT_STATED = ("beam_dose", "snout_position", "source_x", "source_y", "size_x", "size_y")
+NOT_STATED = (
+    "beam_dose",
+    "dose_point_x",
+    "dose_point_y",
+    "dose_point_z",
+    "snout_position",
+    "source_x",
+    "source_y",
+    "size_x",
+    "size_y",
+)
 
 
 def read_patient(path):

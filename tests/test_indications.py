@@ -13,7 +13,7 @@ from ionrt import plot
 from ionrt.cohort.anchors import published
 from ionrt.indications import load, plans, tables
 from ionrt.indications.facts import counts
-from ionrt.indications.limits import check_limits, measure
+from ionrt.indications.limits import check_limits, limits_received, measure
 from ionrt.quantities import IonrtError, stamp
 from ionrt.resources import shipped
 
@@ -53,29 +53,14 @@ PLANTED = {
     "no such page": ("trials", 0, {"page": "breast"}, "trials.csv, prostate SIB: page: there is no 'breast'"),
     "more than all": ("outcomes", 0, {"percent": "192"}, "outcomes.csv, P1: percent: expected at most 100, got 192"),
     "events that do not divide": ("toxicity", 4, {"events": "9"}, "toxicity.csv, pat1: events: 9 of 64 is not 6.25 %"),
-    "a part of a fraction": (
-        "schedules",
-        4,
-        {"fractions": "12.5"},
-        "schedules.csv, pr5: fractions: expected a whole number, got '12.5'",
-    ),
+    "a part of a fraction": ("schedules", 4, {"fractions": "12.5"}, "schedules.csv, pr5: fractions: expected a whole number"),
     "no id": ("toxicity", 3, {"id": ""}, "toxicity.csv, row 5: no id"),
     "more events than patients": ("toxicity", 5, {"events": "900"}, "toxicity.csv, pat2: events: 900 of 64 is not 0 %"),
-    "a wrong date of a trial": (
-        "trials",
-        0,
-        {"seen": "yesterday"},
-        "trials.csv, prostate SIB: seen: expected a month such as 2026-11, got 'yesterday'",
-    ),
+    "a wrong date of a trial": ("trials", 0, {"seen": "yesterday"}, "trials.csv, prostate SIB: seen: expected a month such as"),
     "a unit of old": ("constraints", 1, {"unit": "GyE"}, "constraints.csv, prc2: unit: 'GyE'"),
     "a limit without an operator": ("constraints", 2, {"op": "below"}, "constraints.csv, prc3: op: 'below' is not one of"),
     "a total in cGy": ("schedules", 5, {"total": "6560"}, "schedules.csv, pr6: total: 6560 in 16 is 410 per fraction"),
-    "limits beside the value": (
-        "outcomes",
-        31,
-        {"low": "60", "high": "70"},
-        "outcomes.csv, PA1: limits: 60 to 70 do not hold 53",
-    ),
+    "limits beside the value": ("outcomes", 31, {"low": "60", "high": "70"}, "outcomes.csv, PA1: limits: 60 to 70 do not hold"),
 }
 
 
@@ -219,7 +204,7 @@ def test_a_cut_off_is_an_association_and_the_course_is_compared():
     page = "sarcoma"
     assert planted(page, kind="cut_off", limit=320.1)["verdict"] == "within an association"  # 16 fractions of at most 20
     assert planted(page, limit=319.9)["verdict"] == "beyond the limit"
-    assert planted(page, organ="Skin")["reason"] == "no Skin in the phantom"
+    assert planted(page, organ="Skin")["reason"] == "no Skin drawn"
     assert planted(page, op="", limit=np.nan)["reason"] == "no threshold"
     assert planted(page, kind="objective")["reason"] == "a weight of an optimiser"
 
@@ -303,3 +288,35 @@ def test_small_numbers_and_the_stand_in_system_stand_in_the_banner():
     assert "continuity" not in tables(FACTS, "sarcoma")["banner"].to_string()
     limits = tables(FACTS, "kidney")["toxicity"]["95 % limits"].tolist()
     assert limits[:2] == ["28.4 to 99.5", "0.0 to 23.2"]  # 4 of 5, 0 of 14
+
+
+def test_limits_of_a_received_plan_are_held_in_each_system_alone():
+    """Their dose (40 Gy in their system), the recomputed field (RBE-1.1, 17.6 Gy), at equal fractions only; organs by name."""
+    at = {d: 4.0 * np.arange(4) for d in "zyx"}
+    flat = xr.DataArray(np.ones((4, 4, 4), np.float32), dims=("z", "y", "x"), coords=at)
+    structures = xr.concat([flat, flat, flat], dim="structure").assign_coords(structure=["brain stem", "Parotid_L", "CTV"])
+    structures = structures.copy()
+    structures[0, 2:], structures[1, :2] = 0.0, 0.0
+    theirs = (2.5 * flat).isel(z=slice(0, 2))  # their grid leaves the parotid out
+    received = SimpleNamespace(theirs=lambda name: {"plan": theirs}, system="NIRS-mMKM", fractions=16)
+    moment = stamp(50.0 * flat, "let_x_dose", ion="p", let_definition="charged")
+    field = xr.Dataset({"dose": stamp(flat, "dose", ion="p"), "let_x_dose": moment}, attrs={"ions": "p"})
+    one = {"metric": "Dmax", "op": "<=", "limit": 39.0, "unit": "Gy (RBE)", "kind": "clinical", "confidence": "retrieved"}
+    asked = {  # system, organ, fractions: theirs, here, why not
+        ("NIRS-mMKM", "Brainstem", 16.0): ("beyond the limit (40)", "–", "here: no open formula"),
+        ("RBE-1.1", "Brainstem", 16.0): ("–", "within the limit (17.6)", "theirs: other dose system (RBE-1.1)"),
+        ("NIRS-Kanai", "Brainstem", 16.0): ("–", "–", "theirs: other dose system (NIRS-Kanai); here: no open formula"),
+        ("RBE-1.1", "Parotid", 16.0): ("–", "within the limit (17.6)", "theirs: other dose system (RBE-1.1)"),
+        ("NIRS-mMKM", "Parotid", 16.0): ("–", "–", "theirs: no Parotid_L drawn; here: no open formula"),
+        ("RBE-1.1", "Brainstem", 12.0): ("–", "–", "theirs: other dose system (RBE-1.1); here: other fractionation (12)"),
+        ("RBE-1.1", "Rectum", 16.0): ("–", "–", "theirs: other dose system (RBE-1.1); here: no Rectum drawn"),
+    }
+    keys = ("system", "organ", "fractions")
+    keys = ("system", "organ", "fractions")
+    rows = pd.DataFrame([one | dict(zip(keys, k, strict=True)) for k in asked]).rename("row {}".format)
+    for key, row in zip(asked, rows.index, strict=True):
+        found = limits_received(rows.loc[[row]], received, [field], structures)
+        assert tuple(found.iloc[0][["their dose", "recomputed here", "not compared"]]) == asked[key], key
+    together = limits_received(rows, received, [field], structures).reset_index()
+    assert len(together) == len(asked) and set(together["organ"]) == {"brain stem", "Parotid_L", "Rectum"}
+    assert limits_received(rows.iloc[:0], received, [field], structures).empty

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ionrt.report import _parameters
+from ionrt.made import parameters_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -39,7 +39,7 @@ def test_has_parameters_and_a_compared_cell(book):
 
 
 def test_every_parameter_can_be_set_from_outside(book):
-    assert _parameters(book[0])
+    assert parameters_of(book[0])
 
 
 def test_output_is_kept_only_where_it_is_compared(book):

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from ionrt import cohort, trial
+from ionrt.made import parameters_of
 from ionrt.patient import write_phantom
 from ionrt.plot.style import Figure
-from ionrt.report import _parameters
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 COARSE = {"spacing": 8.0, "target": "CTV"}
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 def run(name: str, monkeypatch, capsys, **chosen) -> tuple[list[Figure], str]:
     """Figures and tables that a notebook shows, each drawn, and all that it prints."""
     source = next(FOLDER.glob(f"{name}_*.ipynb"))
-    assert set(chosen) <= set(_parameters(source)), "a parameter that does not exist"
+    assert set(chosen) <= set(parameters_of(source)), "a parameter that does not exist"
     shown: list[Figure] = []
     space = {"display": shown.append, "__name__": "notebook"}
     monkeypatch.chdir(FOLDER)

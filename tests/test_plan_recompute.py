@@ -96,13 +96,54 @@ def test_beams_of_one_direction_and_of_several_sources(carbon):
     assert float(both.sum()) == pytest.approx(2.0 * float(one["dose"].sum()), rel=0.02)
 
 
+def test_beam_doses_of_protons_are_rbe_weighted_unless_they_say(shared):
+    """Monitor units without a dose to go by: the mean around the stated point is the beam dose, or that over 1.1."""
+    ion_plan = read_ion_plan(shared("data/dicom/rt_ion_plans/plan01_sobp"))
+    assert ion_plan.beams[["beam_dose", "beam_dose_type"]].iloc[0].tolist() == [2.2, ""]
+    keep = sorted(ion_plan.layers["energy"])[-2:]
+    few = {k: t[t["energy"].isin(keep)] for k, t in (("layers", ion_plan.layers), ("spots", ion_plan.spots))}
+    small = replace(ion_plan, **few)
+    base, settings = {"p": base_data("p", energy=keep)}, {"spacing": 6.0, "models": ()}
+    point = {"dose_point_x": 6.0, "dose_point_y": -20.0, "dose_point_z": 0.0}
+    kinds = (("PHYSICAL", 2.2, "physical"), ("EFFECTIVE", 2.0, "stated as RBE-weighted"), ("", 2.0, "leaves open"))
+    for kind, physical, said in kinds:
+        plan = replace(small, beams=small.beams.assign(beam_dose_type=kind, **point))
+        found = recompute(None, plan, base=base, **settings)
+        d = found["dose"]
+        near = (d["x"] - 6.0) ** 2 + (d["y"] + 20.0) ** 2 + d["z"] ** 2 <= 36.0
+        assert float(d.where(near).mean()) == pytest.approx(physical, rel=1e-5) and said in found.attrs["normalisation"]
+    outside = replace(small, beams=small.beams.assign(dose_point_x=900.0, dose_point_y=0.0, dose_point_z=0.0))
+    with pytest.raises(IonrtError, match=r"at \(900, 0, 0\) mm, where no dose of it is"):
+        recompute(None, outside, base=base, **settings)
+
+
+def test_beam_doses_of_other_ions_are_not_guessed(carbon):
+    ion_plan, base, _ = carbon
+    units = ion_plan.beams.assign(meterset_unit="MU", beam_dose=1.0)
+    for kind in ("", "EFFECTIVE"):
+        with pytest.raises(IonrtError, match="beam doses are RBE-weighted, or do not say"):
+            recompute(None, replace(ion_plan, beams=units.assign(beam_dose_type=kind)), base=base, spacing=6.0)
+    physical = recompute(None, replace(ion_plan, beams=units.assign(beam_dose_type="PHYSICAL")), base=base, spacing=6.0)
+    assert physical.attrs["normalisation"] == "to the beam doses that the plan states, physical"
+    several = pd.concat([units, units.assign(beam=2, dose_point_x=9.0, dose_point_y=0.0, dose_point_z=0.0)], ignore_index=True)
+    tables = {
+        k: pd.concat([t, t.assign(beam=2)], ignore_index=True)
+        for k, t in (("layers", ion_plan.layers), ("spots", ion_plan.spots))
+    }
+    with pytest.raises(IonrtError, match="beam doses at several points"):
+        recompute(None, replace(ion_plan, beams=several.assign(beam_dose_type="PHYSICAL"), **tables), base=base, spacing=6.0)
+
+
 def test_plans_that_cannot_be_recomputed(carbon, shared):
     ion_plan, base, _ = carbon
     beams = ion_plan.beams
     for change, message in (
         ({"beams": beams.assign(ion="", z=5, a=11)}, "Z 5, A 11 is no ion"),
         ({"beams": beams.assign(isocentre_x=np.nan)}, "isocentre, gantry or couch angle is missing"),
-        ({"beams": beams.assign(meterset_unit="MU", beam_dose=np.nan)}, "give reference= .* or particles_per_mu="),
+        (
+            {"beams": beams.assign(meterset_unit="MU", beam_dose=np.nan)},
+            "states no beam dose: give reference= .* or particles_per_mu=",
+        ),
         ({"spots": ion_plan.spots.assign(meterset=np.nan)}, "no meterset in the plan"),
         ({"spots": ion_plan.spots.assign(energy=ion_plan.spots["energy"] + 1.0)}, "no base data of C at"),
     ):

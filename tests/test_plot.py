@@ -168,6 +168,29 @@ def test_a_counting_index_is_not_shown_and_a_quiet_row_is_grey():
     assert html.index(">a<") < html.index("background: #") < html.index(">b<")
 
 
+def test_limits_line_up_with_their_estimate_and_heads_keep_their_units():
+    frame = pd.DataFrame({"hazard ratio": [0.609, 1.806], "lower": [0.4, 1.2], "upper [1]": [0.83, 12.5], "p": [1e-7, 0.6]})
+    html = plot.table(frame.assign(**{"LETd in the GTV [keV/µm]": [-1e-9, 0.04]})).element._repr_html_()
+    for cell in ("0.61", "0.40", "12.50", "&lt; 0.001", "0.600", "0.000", "0.040"):
+        assert f">{cell}<" in html, cell
+    assert "LETd in the GTV<br>[keV/µm]" in html
+    fixed = plot.table(frame[["hazard ratio", "p"]].assign(n=[3, 4]), decimals=1).element._repr_html_()
+    assert ">0.6<" in fixed and ">1.8<" in fixed and ">3<" in fixed
+    verdicts = pd.DataFrame({"ours": ["0.07 %", "–"], "say": ["pass", "3 of 4"]})
+    shown = plot.table(verdicts).element._repr_html_()
+    assert "class='number'>0.07 %<" in shown and "class='text'>3 of 4<" in shown
+
+
+def test_names_beyond_ions_look_apart():
+    from ionrt.plot.style import looks
+
+    elements = ["hydrogen", "helium", "lithium", "beryllium", "boron", "carbon", "nitrogen", "oxygen", "fluorine", "neon"]
+    found = looks(["all", "primary", "target", *elements])
+    assert len(set(found.values())) == 13
+    assert found["helium"] == looks(["He"])["He"]
+    assert len(set(looks(map(str, range(28))).values())) == 28
+
+
 def test_unknown_quantity_and_plane(scene):
     ct, structures, dose, *_ = scene
     with pytest.raises(IonrtError, match="not a known quantity"):

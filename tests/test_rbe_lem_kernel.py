@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
+import xarray as xr
 from plan_fixtures import POINT_ROOM, synthetic_base, water_box
 from scipy.io import savemat
 
@@ -11,7 +16,7 @@ import ionrt
 from ionrt.beam import read_matrad
 from ionrt.biology.moments import kernel_tissues
 from ionrt.biology.tissues import Kernel
-from ionrt.plan import Beam, Plan
+from ionrt.plan import Beam, Plan, Room
 from ionrt.quantities import IonrtError
 from ionrt.rbe.functions import lem_kernel
 
@@ -110,3 +115,38 @@ def test_files_that_cannot_be_used(tmp_path):
             read_matrad(machine(tmp_path / "bad.mat", change=change))
     without = read_matrad(machine(tmp_path / "none.mat", change=lambda i, e: {"alpha": np.empty(0)}))
     assert "alpha" not in without
+
+
+def test_pyradplan_gives_our_rbe_weighted_dose(tmp_path):
+    """The open carbon machine file in a water box: two spots of different energy at equal fluence, tissue class and sigma."""
+    python = os.environ.get("IONRT_PYRADPLAN")
+    if not python:
+        pytest.skip("IONRT_PYRADPLAN names no Python that has pyRadPlan 0.5.0 (optional comparison)")
+    side, out = Path(__file__).parents[1] / "benchmarks" / "pyradplan_water.py", tmp_path / "found.npz"
+    alone, energies, millions = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, (279.97, 301.44), (20.0, 30.0)
+    asked = [",".join(map(str, energies)), out, ",".join(map(str, millions))]
+    subprocess.run([python, side, "carbon", *asked], check=True, env=alone, capture_output=True, timeout=600)
+    theirs = np.load(out)
+    base = read_matrad(str(theirs["machine"]), missing_let="primary").sel(energy=list(energies), method="nearest")
+    tissue = next(t for t in kernel_tissues(base) if (t.alpha_x, t.beta_x) == (theirs["alpha_x"], theirs["beta_x"]))
+    wide, depth = theirs["dose"].shape[::2][0], theirs["dose"].shape[1]
+    grid = {"z": np.arange(wide) - wide // 2.0, "y": np.arange(depth) + 0.5, "x": np.arange(wide) - wide // 2.0}
+    whole = np.ones((wide, depth, wide), np.float32)
+    patient = xr.Dataset(
+        {"spr": (("z", "y", "x"), whole), "structures": (("structure", "z", "y", "x"), np.stack([whole, whole]))},
+        coords={**grid, "structure": ["CTV", "BODY"]},
+    )
+    room = Room("parallel spots", optics_sigma=4.0, window_thickness=0.0, window_distance=0.01, source_distance=(1e4, 1e4))
+    beam = Beam("C", 0.0, isocentre=(0.0, depth / 2 + 0.5, 0.0), room=room)
+    plan = Plan((beam,), "CTV", 1.0, spacing=1.0, model="lem_kernel", parameters={"tissue": tissue}, lateral_loss=1e-4)
+    spots = {"beam_index": [0, 0], "energy": base["energy"].values, "u": [0.0, 0.0], "v": [0.0, 0.0]}
+    dij = ionrt.influence(patient, plan, base={"C": base}, spots=xr.Dataset(coords={k: ("spot", c) for k, c in spots.items()}))
+    weights = 1e6 * np.array(millions)
+    named = {"parameters": {"lem_kernel": {"tissue": tissue}}, "let_definition": "primary"}
+    field = ionrt.field(dij, weights, models=("lem_kernel",), **named)
+    ours = lem_kernel(field, tissue=tissue)
+    high = theirs["rbe_dose"] > 0.1 * theirs["rbe_dose"].max()
+    assert high.sum() > 20_000
+    relative = np.abs(ours.values[high] / theirs["rbe_dose"][high] - 1.0)
+    print(f"largest difference of a voxel {100 * relative.max():.3f} %, median {100 * np.median(relative):.3f} %")
+    assert relative.max() < 5e-3

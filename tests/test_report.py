@@ -289,6 +289,35 @@ def test_a_page_says_how_it_was_made_without_folders_and_stands_in_the_index(tmp
     assert module.external_resources(index) == []
 
 
+def test_a_file_of_the_working_folder_is_found_from_the_folder_of_the_notebook(tmp_path, monkeypatch):
+    import ionrt.report as module
+
+    for name in ("cohort", "CTV"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "own.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    source = module.find_notebook(ROOT / "notebooks" / "09_outcomes.ipynb")
+    found = {k: module._from_here(v, k, source) for k, v in {"cohort": "cohort", "name": "own.yaml", "target": "CTV"}.items()}
+    assert found == {"cohort": str(tmp_path / "cohort"), "name": str(tmp_path / "own.yaml"), "target": "CTV"}
+    shipped = "../datasets/exchange_cohort"
+    assert (
+        module._from_here(shipped, "cohort", source) == shipped and module._from_here("none.csv", "name", source) == "none.csv"
+    )
+    assert module._from_here(["cohort", 3], "days_folder", source) == [str(tmp_path / "cohort"), 3]
+
+
+def test_settings_stand_beside_what_they_are():
+    import ionrt.report as module
+
+    notes = module.notes(module.find_notebook("rbe_models"))
+    assert notes == {
+        "interval": "mm of water, the target",
+        "prescription": "Gy (RBE) per fraction, NIRS clinical dose",
+    }
+    page = module._page("A page", "", {"ions": "C", "interval": "100, 160"}, {}, notes)
+    assert "<td>100, 160</td><td>mm of water, the target</td>" in page and "<td>C</td><td></td>" in page
+
+
 @pytest.mark.parametrize(
     ("value", "default", "found"),
     [

@@ -134,6 +134,10 @@ def without(name, key):
 BAD = {
     "unknown key": (changed("recurrent_rectal", endpont={}), "'endpont' does not exist; there are 'endpoint'"),
     "missing key": (without("recurrent_rectal", "time_zero"), "time_zero is missing"),
+    "kind of endpoint": (
+        changed("recurrent_rectal", endpoint={"name": "OS", "kind": "survivall", "definition": "death"}),
+        r"endpoint.kind: expected one of \['rate', 'survival', 'toxicity'\]",
+    ),
     "no sources": (changed("recurrent_rectal", sources=[]), "sources: none given"),
     "source without a source": (changed("recurrent_rectal", sources=[{"fact": "x"}]), r"sources\[1\]: source is missing"),
     "empty stratum": (changed("pancreas_randomised", strata={"centre": []}), "'centre' needs at least two levels"),

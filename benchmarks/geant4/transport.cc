@@ -1,8 +1,8 @@
 // Independent transport of an exported plan through a voxel phantom with Geant4, for the comparison in
-// benchmarks/monte_carlo.py, which writes the case, builds this file and reads what it writes.
+// benchmarks/monte_carlo.py, which writes the case and reads what this writes; docs/howto/monte_carlo.md says how to build it.
 //
-// Usage: transport CASE_FOLDER [bic|qmd]. The folder holds case.txt (grid, materials, spots; see `ionrt.plan.write_phase_space`
-// for the columns), voxels.raw (uint16 material index, z slowest). It writes scores.raw: float64 volumes dose_to_water,
+// Usage: transport CASE_FOLDER [bic|qmd]. The folder holds case.txt (grid, materials, spots; see `write_monte_carlo` in
+// ionrt/plan/phase_space.py for the columns), voxels.raw (uint16 material index, z slowest). It writes scores.raw: float64 volumes dose_to_water,
 // its square summed over batches, dose of primaries, dose x LET of all charged particles, dose x LET of the primaries; and
 // crossings.txt: particles by charge that cross planes at given depths.
 //

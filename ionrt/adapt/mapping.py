@@ -57,19 +57,13 @@ def map_field(
     names = _additive(field)
     _same_images(field, transform)
     grid, there = Grid.of(like, what="like"), Grid.of(field, what="field")
-    if method == "direct":
-        points = move_points(transform, centres(grid))
-        weights = None
-        outside = float(np.isnan(at_points(np.ones((1, *there.shape), np.float32), there, points)).mean())
-    else:
-        points, weights = _pieces(field, transform, mass)
-        outside = float((_transfer(np.zeros((1, *there.shape), np.float32), points, weights, grid)[1] <= 0.0).mean())
 
-    def work(values: np.ndarray) -> np.ndarray:
-        if weights is None:
-            return at_points(values, there, points).reshape(-1, *grid.shape)
-        return _transfer(values, points, weights, grid)[0].astype(values.dtype)
+    def work(values: np.ndarray) -> np.ndarray:  # finds the points anew: those of ten days would lie in memory together
+        if method == "direct":
+            return at_points(values, there, move_points(transform, centres(grid))).reshape(-1, *grid.shape)
+        return _transfer(values, *_pieces(field, transform, mass), grid)[0].astype(values.dtype)
 
+    outside = float(np.isnan(work(np.ones((1, *there.shape), np.float32))).mean())
     arrays = [field[n].transpose(*DIMS) for n in names]
     if any(a.chunks is not None for a in arrays):
         stack = da.stack([a.data if a.chunks is not None else da.from_array(a.values) for a in arrays])
@@ -80,6 +74,8 @@ def map_field(
     out = xr.Dataset(attrs={**field.attrs, "mapped": method, "outside": outside})
     for k, (name, a) in enumerate(zip(names, arrays, strict=True)):
         carried = {str(key): v for key, v in a.attrs.items() if key not in ("units", "long_name", "ionrt_version")}
+        if carried.pop("frame_of_reference_uid", None) and (frame := transform.attrs.get("fixed_frame")):
+            carried["frame_of_reference_uid"] = frame  # it lies on the planning CT now
         one = xr.DataArray(made[k], dims=DIMS, coords={d: like[d].values for d in DIMS})
         out[name] = stamp(one, name, **carried, outside=outside)
     return out

@@ -12,6 +12,7 @@ from ionrt.adapt.deform import IMAGE_SMOOTHING, STIFFNESS, smooth_displacement
 from ionrt.adapt.images import (
     DIMS,
     SKIN,
+    SPACING,
     averaged,
     body_of,
     coarser,
@@ -44,6 +45,8 @@ FINER = {2: (30, 4.0), 1: (15, 3.0)}  # level: demons' iterations, image smoothi
 VOXELS = 1.5  # of each level: Gaussian of the demons' displacement
 THRESHOLD = 20.0  # HU: smaller differences are noise, after the smoothing
 EDGE = 3.0 * max(IMAGE_SMOOTHING)  # mm from the faces of either CT, or an eighth of it: cut tissue there is no edge to match
+LITTLE = 0.5  # HU: days that differ by less are equal, and a match of them no worse
+FAR = 150.0  # mm; displacements of more than 200 are taken for another unit
 START_STEP, LEAST_STEP, STEPS = 2.0, 1e-3, 100
 
 
@@ -116,10 +119,17 @@ def _matched(
         method.SetOptimizerAsRegularStepGradientDescent(START_STEP * level / 4, LEAST_STEP, STEPS, 0.5, 1e-6)
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetInitialTransform(transform, inPlace=True)
-        method.Execute(*images)
+        try:
+            method.Execute(*images)
+        except RuntimeError as e:
+            sizes = [" x ".join(str(n) for n in image.GetSize()) for image in images]
+            raise IonrtError(
+                f"register_rigid: SimpleITK cannot match images of {sizes[0]} and {sizes[1]} voxels of {level * SPACING:g} mm"
+                f" on {on!r}; give CTs that both show it, at least four slices each ({str(e).strip().splitlines()[-1].strip()})"
+            ) from e
     matrix = _matrix_of(transform)
     before, after = (_mismatch(pair, seen, m) for m in (begin, matrix))
-    if after > 1.01 * before and levels[-1] == LEVELS[-1]:  # a coarse match is a start, not a result
+    if after > 1.01 * before + LITTLE and levels[-1] == LEVELS[-1]:  # a coarse match is a start, not a result
         raise IonrtError(
             f"register_rigid: the match on {on!r} got worse ({before:.1f} to {after:.1f} HU); check that both CTs show it,"
             " or give another start"
@@ -188,6 +198,11 @@ def register_deformable(
     base = common_grid(fixed)
     box = _box_around(resampled(body.astype(np.float32), home, base, outside=0.0) >= 0.5, base)
     placed = move_points(start, centres(box))
+    if (far := float(np.abs(placed - centres(box)).max())) > FAR:
+        raise IonrtError(
+            f"register_deformable: the start moves the patient by {far:.0f} mm; bring the day into the planning frame first"
+            " (place) and register the placed day"
+        )
     coarse = (averaged(values, home), averaged(other, there))
     here = resampled(*coarse[0], box)
     there_too = at_points(coarse[1][0].astype(np.float32)[None], coarse[1][1], placed)[0].reshape(box.shape)
@@ -204,7 +219,7 @@ def register_deformable(
     inside = usable & (resampled(body.astype(np.float32), home, box, outside=0.0) >= 0.5)
     moved = resampled(pair[1], box, box, at + u, outside=window[0])
     before, after = (float(np.abs(pair[0] - b)[inside].mean()) if inside.any() else np.inf for b in (pair[1], moved))
-    if not after < 1.01 * before:  # equal days differ by noise
+    if not after < 1.01 * before + LITTLE:
         raise IonrtError(
             f"register_deformable: the result is worse than its start ({before:.1f} to {after:.1f} HU in the body); check the"
             " two CTs"

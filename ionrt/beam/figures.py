@@ -12,16 +12,25 @@ from ionrt.beam import validation as val
 from ionrt.beam.physics.nuclear import charge_changing, multiplicities, reaction
 from ionrt.beam.physics.stopping import csda_range
 from ionrt.beam.physics.water.broad_beam import transport
-from ionrt.ions import ELEMENTS, IONS, ISOTOPES
+from ionrt.ions import ELEMENTS, IONS, ISOTOPES, in_words
 from ionrt.quantities import LET_DEFINITIONS
 
 Panels = dict[str, dict[str, xr.DataArray]]
 Points = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 
+LET_WORDS = dict(zip(LET_DEFINITIONS, ("primary ions", "all charged", "all charged, with target fragments"), strict=True))
 EXAMPLES = {"p": 150.0, "He": 150.0, "C": 400.0, "O": 300.0, "Ne": 350.0}  # MeV/u, beams that references exist for
 WATER_FROM_CARBON = 1.13  # oxygen over carbon: cross section of a molecule = 2 x hydrogen + 1.13 x carbon
 _NAMES = ("hydrogen", "helium", "lithium", "beryllium", "boron", "carbon", "nitrogen", "oxygen", "fluorine", "neon")
 ELEMENT_NAMES = dict(zip(ELEMENTS, _NAMES, strict=True))
+SUBJECTS: dict[Callable[[], Iterable[val.Line]], str] = {
+    val.stopping_lines: "stopping power and range",
+    val.haettner_lines: "carbon 400 MeV/u, measured (Haettner)",
+    val.monte_carlo_lines: "dose and survival, Geant4",
+    val.let_lines: "LETd",
+    val.numerical_lines: "numerical",
+    val.lateral_lines: "lateral spread",
+}
 NOT_VALIDATED = (
     "Depth dose of He, O and Ne: no open measurement",
     "LETd of C, O and Ne with target fragments: no open reference, only Geant4's share of the dose (two lines above)",
@@ -40,7 +49,8 @@ def example(ion: str, energy: float | None = None, *, behind: float = 60.0, step
 
 def _title(beam: xr.Dataset) -> str:
     unit = "MeV" if beam.attrs["ion"] == "p" else "MeV/u"
-    return f"{beam.attrs['ion']}, {beam.attrs['energy']:.0f} {unit}"
+    name = in_words(beam.attrs["ion"])
+    return f"{name[:1].upper()}{name[1:]}, {beam.attrs['energy']:.0f} {unit}"
 
 
 def origin_panels(beams: Mapping[str, xr.Dataset]) -> Panels:
@@ -67,7 +77,7 @@ def reference_panels() -> tuple[Panels, Points]:
             z, theirs = data["depth"].to_numpy(), val.smooth(data["dose"].to_numpy())
             at, share = z - val.fall(z, theirs, 0.8) + reach, theirs * start / theirs[z < 30].mean() / peak
             seen = (at > 0) & (at < depth[-1])
-            lines[f"Geant4 {model}"] = xr.DataArray(share[seen], coords={"depth": at[seen]}, name="dose")
+            lines[f"Geant4 {model.upper()}"] = xr.DataArray(share[seen], coords={"depth": at[seen]}, name="dose")
         panels[_title(beam)] = lines
         if (ion, energy) == ("C", 400.0):
             data = val.haettner("ionisation")
@@ -136,7 +146,7 @@ def let_panels(beams: Mapping[str, xr.Dataset]) -> Panels:
     for ion, beam in beams.items():
         let = beam["let_d"].sel(depth=slice(None, float(csda_range(ion, beam.attrs["energy"])[0])))
         lines = {d: let.sel(let_definition=d, drop=True).drop_attrs().assign_attrs(let_definition=d) for d in LET_DEFINITIONS}
-        panels[_title(beam)] = {d.replace("_", " "): da for d, da in lines.items()}
+        panels[_title(beam)] = {LET_WORDS[d]: da for d, da in lines.items()}
     return panels
 
 
@@ -164,23 +174,31 @@ def lateral_panels(beams: Mapping[str, xr.Dataset]) -> tuple[Panels, Points]:
 
 
 def verdicts(sections: Iterable[Callable[[], Iterable[val.Line]]] = val.SECTIONS) -> pd.DataFrame:
-    """Every line of the validation with pass or miss, then what is not validated."""
+    """Every line of the validation by subject with pass or miss, then what is not validated."""
     rows: list[dict[str, str]] = []
     for section in sections:
         for line in section():
             rows.append(
                 {
+                    "subject": SUBJECTS[section],
                     "line": line.name,
                     "reference": _number(line.reference),
                     "ours": _number(line.ours),
-                    "difference": f"{line.measured:.2f}\N{NO-BREAK SPACE}{line.unit}",
-                    "target": f"{line.target:g}\N{NO-BREAK SPACE}{line.unit}",
+                    "difference": f"{line.measured:.2f}\N{NO-BREAK SPACE}{line.unit}".strip(),
+                    "target": f"{line.target:g}\N{NO-BREAK SPACE}{line.unit}".strip(),
                     "verdict": "pass" if line.reached else "MISS",
                 }
             )
     blank = dict.fromkeys(("reference", "ours", "difference", "target"), "")
-    rows += [{"line": text} | blank | {"verdict": "not validated"} for text in NOT_VALIDATED]
-    return pd.DataFrame(rows).set_index("line")
+    rows += [{"subject": "no open reference", "line": t} | blank | {"verdict": "not validated"} for t in NOT_VALIDATED]
+    return pd.DataFrame(rows).set_index(["subject", "line"])
+
+
+def tally(table: pd.DataFrame) -> pd.DataFrame:
+    """How many lines of `verdicts` pass, miss or cannot be validated, by subject and in all."""
+    counts = table.groupby("subject", sort=False)["verdict"].value_counts().unstack(fill_value=0)
+    counts = counts.reindex(columns=["pass", "MISS", "not validated"], fill_value=0).reindex(table.index.unique("subject"))
+    return pd.concat([counts, counts.sum().to_frame("all").T]).rename_axis("subject")
 
 
 def _number(value: float) -> str:
@@ -215,9 +233,11 @@ def partial_cross_sections() -> pd.DataFrame:
 
 
 def _with_residual(data: pd.DataFrame, labels: list[str], ours: list[float]) -> pd.DataFrame:
-    columns = {"energy": "MeV/u", "value": "measured", "error": "error"}
-    table = data[[*labels, *columns]].rename(columns=columns).assign(ours=ours)
-    return table.assign(residual=100 * (table["ours"] / table["measured"] - 1)).sort_values([*labels[:3], "MeV/u"])
+    columns = {"energy": "energy [MeV/u]", "value": "measured [mb]", "error": "error [mb]"}
+    table = data[[*labels, *columns]].rename(columns=columns)
+    table["ours [mb]"] = ours
+    table["residual [%]"] = 100 * (table["ours [mb]"] / table["measured [mb]"] - 1)
+    return table.sort_values([*labels[:3], "energy [MeV/u]"])
 
 
 def element_production(ion: str, element: str, energy: float) -> float:
@@ -227,15 +247,17 @@ def element_production(ion: str, element: str, energy: float) -> float:
     return sum(made.values()) * float(reaction(isotope, "H2O", np.array([energy]))[0])
 
 
-def key_numbers() -> str:
+def key_numbers() -> pd.DataFrame:
     """Peak depth, peak to entrance, LETd (charged) at 10 mm, sigma at half of the range; needs no references."""
-    text = ["ion  MeV/u  peak mm  peak/entrance  LETd keV/um  sigma mm"]
+    rows = {}
     for ion, energy in EXAMPLES.items():
         beam = example(ion)
         depth, dose = beam["depth"].values, beam["dose"].values
-        reach = float(csda_range(ion, energy)[0])
-        let = float(beam["let_d"].sel(let_definition="charged").interp(depth=10.0))
-        sigma = float(beam["sigma"].interp(depth=reach / 2))
-        ratio = dose.max() / dose[depth < 10].mean()
-        text.append(f"{ion:<3}{energy:7.0f}{depth[dose.argmax()]:9.1f}{ratio:15.2f}{let:13.2f}{sigma:10.2f}")
-    return "\n".join(text)
+        rows[in_words(ion)] = {
+            "energy [MeV/u]": energy,
+            "peak at [mm]": depth[dose.argmax()],
+            "peak to entrance": dose.max() / dose[depth < 10].mean(),
+            "LETd at 10 mm [keV/µm]": float(beam["let_d"].sel(let_definition="charged").interp(depth=10.0)),
+            "spread (sigma) at half the range [mm]": float(beam["sigma"].interp(depth=float(csda_range(ion, energy)[0]) / 2)),
+        }
+    return pd.DataFrame(rows).T.rename_axis("ion")

@@ -205,7 +205,7 @@ class Comparison:
         found = evaluate.judge(
             self._nominal["rbe_dose"], self.patient, goals, prescription=self.prescription, fractions=self.fractions
         )
-        words = (found["reached"].map("{:.4g}".format) + " " + found["met"]).unstack("case", sort=False)
+        words = (found["reached"].map("{:.2f}".format) + " " + found["met"]).unstack("case", sort=False)
         return words.rename(columns=self._word).rename_axis("goal of the course")
 
     def systems_table(self) -> pd.DataFrame:

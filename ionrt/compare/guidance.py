@@ -32,7 +32,7 @@ from ionrt.plan.setup.objectives import default_objectives
 
 CORRECTIONS = ("no match", "bone match", "tumour match")
 MARGIN = 3.0  # mm of the planned volume around the target
-SMOOTHINGS = (20.0, 30.0)  # mm, of the two registrations whose difference is the band
+SMOOTHINGS = (20.0, 12.0)  # mm, of the two registrations whose difference is the band
 PUBLISHED = {"bone match": "-8.8 ± 8.8", "tumour match": "-5.1 ± 6.2", "replan": "+1.2 ± 3.4 and -0.5 ± 2.1"}
 
 

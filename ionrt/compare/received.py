@@ -20,6 +20,7 @@ from ionrt.patient import regrid
 from ionrt.patient.ionplan import IonPlan
 from ionrt.patient.names import is_external, is_target
 from ionrt.plan import recompute
+from ionrt.plan.recomputation import PROTON_RBE
 from ionrt.plan.setup.geometry import bev_axes
 from ionrt.quantities import IonrtError, one_of, stamp
 from ionrt.rbe import DOSE_SYSTEMS, convert_prescription
@@ -27,7 +28,6 @@ from ionrt.rbe.systems import dose_in_system
 
 WHOLE = ("PLAN", "FRACTION_SESSION")  # of the whole plan: its course, or one session of it
 STOPS = ("missing", "contradiction")
-PROTON_RBE = 1.1
 MODELS = ("nirs_mkm", "lem1", "constant")
 CRITERIA = ((3.0, 3.0), (2.0, 2.0), (1.0, 1.0))  # percent of the maximum, mm
 NEAR = 0.1  # relative: a ratio of doses this close to 1, or to the number of fractions, says which dose is which
@@ -36,8 +36,8 @@ SYSTEMS = {True: ("RBE-1.1",), False: ("NIRS-mMKM", "LEM-I")}  # of protons alon
 
 @dataclass(frozen=True)
 class Received:
-    """A folder that came: `patient` (None without one CT), `ion_plan`, its `fractions` (0: not known), `doses` as they came,
-    `files`, `checklist`, what the receiver `stated`."""
+    """A folder that came: `patient` (None without one CT or a phantom in words), `ion_plan`, its `fractions` (0: not known),
+    `doses` as they came, `files`, `checklist`, what the receiver `stated`."""
 
     patient: xr.Dataset | None
     ion_plan: IonPlan
@@ -65,6 +65,13 @@ class Received:
             "meterset_unit": "unit",
         }  # fmt: skip
         return self.ion_plan.beams[list(names)].rename(columns=names).set_index("beam")
+
+    @property
+    def image(self) -> xr.DataArray:
+        """What lies behind a dose: the CT, or the described phantom in HU of water-like matter."""
+        if self.patient is None:
+            raise IonrtError("no CT came, and no phantom was described")
+        return self.patient["ct"] if "ct" in self.patient else stamp(1000.0 * (self.patient["spr"] - 1.0), "ct")
 
     @property
     def synthetic(self) -> str | None:
@@ -119,7 +126,7 @@ class Received:
     def structures(self, target: str, *, spacing: float = 4.0) -> xr.DataArray:
         """Structures on a coarser grid; raises where the target is none of them."""
         self.require()
-        found = regrid(self.patient.drop_vars("ct"), spacing=spacing)["structures"]  # type: ignore[union-attr]
+        found = regrid(self.patient.drop_vars(["ct", "spr"], errors="ignore"), spacing=spacing)["structures"]  # type: ignore[union-attr]
         one_of(target, tuple(str(s) for s in found["structure"].values), what="target")
         return found
 
@@ -166,9 +173,7 @@ class Received:
         rows: dict[str, list[float | str]] = {}
         scaled = field.attrs["normalisation"].startswith("to the reference")
         for part, theirs in self.physical().items():
-            dose = field["dose"].sum("beam", keep_attrs=True) if part == "plan" else field["dose"].sel(beam=part, drop=True)
-            on_grid = dose.interp({d: theirs[d] for d in "zyx"}).fillna(0.0).astype(np.float32).assign_attrs(dose.attrs)
-            theirs = theirs.astype(np.float32)
+            on_grid, theirs = _on_grid(field, part, theirs)
             rates = [100.0 * float(pass_rate(gamma(theirs, on_grid, dose_percent=p, distance_mm=d))) for p, d in CRITERIA]
             ratio = float((on_grid / theirs).where(theirs > 0.5 * float(theirs.max())).median())
             scope = "ours is scaled to it" if scaled else _scope(ratio, self.fractions, self.stated["dose_scope"])
@@ -176,6 +181,30 @@ class Received:
         columns = [*(f"gamma {p:g} %/{d:g} mm [%]" for p, d in CRITERIA), "ours / theirs", "their dose"]
         none = {"plan": [np.nan] * (len(CRITERIA) + 1) + ["did not come"]}
         return pd.DataFrame.from_dict(rows or none, orient="index", columns=columns).rename_axis("of")
+
+    def gamma_map(self, field: xr.Dataset, *, dose_percent: float = 3.0, distance_mm: float = 3.0) -> xr.DataArray:
+        """Gamma index of our physical dose against theirs per voxel: of the plan, or of the first beam whose dose came.
+
+        Parameters
+        ----------
+        field : of `recomputed`.
+        dose_percent, distance_mm : tolerances [% of their maximum], [mm].
+
+        Returns
+        -------
+        DataArray ``gamma_index`` (z, y, x) on the grid of their dose; NaN below 10 % of its maximum.
+
+        Raises
+        ------
+        IonrtError
+            No physical dose came; as of `ionrt.gamma`.
+        """
+        physical = self.physical()
+        if not physical:
+            raise IonrtError("gamma_map: no dose came that ours could be held against")
+        part = "plan" if "plan" in physical else next(iter(physical))
+        ours, theirs = _on_grid(field, part, physical[part])
+        return gamma(theirs, ours, dose_percent=dose_percent, distance_mm=distance_mm)
 
     def page_to_sign(self, gammas: pd.DataFrame, normalisation: str) -> pd.DataFrame:
         """What was checked, with room for the names of those who judge it; research, no release of a plan.
@@ -280,6 +309,13 @@ class Received:
                 "note": system.note if mean > 0 else note,
             }
         return pd.DataFrame(list(rows.values()), index=pd.Index(rows, name="dose system"))
+
+
+def _on_grid(field: xr.Dataset, part: str, theirs: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Our physical dose of the plan or of a beam on the grid of theirs, and theirs."""
+    dose = field["dose"].sum("beam", keep_attrs=True) if part == "plan" else field["dose"].sel(beam=part, drop=True)
+    ours = dose.interp({d: theirs[d] for d in "zyx"}).fillna(0.0).astype(np.float32).assign_attrs(dose.attrs)
+    return ours, theirs.astype(np.float32)
 
 
 def _scope(ratio: float, fractions: int, stated: str) -> str:

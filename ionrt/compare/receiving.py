@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import xarray as xr
 
 from ionrt.compare.cases import open_patient
+from ionrt.compare.described import described
 from ionrt.compare.received import WHOLE, Received
 from ionrt.files import atomic, cache_folder
 from ionrt.let import let_d
@@ -26,13 +29,20 @@ ASKED = {
     "calibration": "which CT calibration their stopping powers come from",
     "machine": "which beam model their plan was made for, and which one may stand for it here",
     "dose_scope": "whether their doses are of one fraction or of the course",
+    "identity": "why one person has several patient numbers",
 }
 SCOPES = ("fraction", "course")
 SWAPPED = 0.98  # an effective dose this much below the physical one, where both are high, is the physical one
 
 
 def receive(
-    folder: str | Path | None = None, *, fractions: int | None = None, series: str | None = None, **stated: str
+    folder: str | Path | None = None,
+    *,
+    fractions: int | None = None,
+    series: str | None = None,
+    phantom: Mapping[str, Any] | None = None,
+    gantry: Mapping[int, float] | None = None,
+    **stated: str,
 ) -> Received:
     """Read a received folder and say what came, what the user states, and what is missing.
 
@@ -41,8 +51,11 @@ def receive(
     folder : CT, structure set, RT Ion Plan and doses of one patient; None: a SYNTHETIC sample, with what its sender states.
     fractions : planned, where the plan does not say.
     series : UID of the planning CT where several came.
+    phantom : what the plan was computed on, where no CT came: {structure that came: stopping-power ratio}, or {name: {"spr",
+        "size": mm x, y, z of a box, "at": its middle (the isocentre)}}.
+    gantry : {beam number: degrees} their doses were computed with, where the beams were turned afterwards.
     stated : what the files do not say and the sender did: `dose_system`, `let_definition`, `calibration`, `machine`,
-        `dose_scope` ("fraction" or "course").
+        `dose_scope` ("fraction" or "course"), `identity` (of objects with several patient numbers).
 
     Returns
     -------
@@ -52,8 +65,8 @@ def receive(
     Raises
     ------
     IonrtError
-        A folder without one RT Ion Plan, a plan without spots, a CT that cannot be read, an unknown statement. Everything else
-        that is wrong stands in the checklist.
+        A folder without one RT Ion Plan, a plan without spots, a CT that cannot be read, an unknown statement, a phantom that
+        cannot be drawn or beside a CT. Everything else that is wrong stands in the checklist.
     """
     if folder is None:
         folder, said = _sample()
@@ -70,17 +83,22 @@ def receive(
     number = ion_plan.fractions or fractions or 0
     rows = files[files["kind"] == "RTDOSE"].sort_values("summation", ascending=False)
     doses = tuple(read_dose(path).assign_attrs(beam=beam) for path, beam in zip(rows["path"], rows["beam"], strict=True))
-    patient, place = _place(folder, files, ion_plan, series)
+    turned: Rows = {}
+    if gantry:
+        ion_plan, turned = _turned(ion_plan, gantry)
+    patient, place = _phantom(phantom, ion_plan, files) if phantom else _place(folder, files, ion_plan, series)
     listed = (
         {"plan": (f"{ion_plan.label}: {len(ion_plan.beams)} beams, {len(ion_plan.spots)} spots", "ok")}
-        | _people(files)
+        | turned
+        | _people(files, stated)
         | place
         | {"fractions": (str(number), "ok") if number else ("not in the plan; state fractions=", "missing")}
         | _doses(ion_plan, plan, rows, doses, stated)
     )
     named = ", ".join(sorted(set(ion_plan.beams["machine"]) - {""}))
     unknown = f"the plan names {named or 'none'}, of which there are no beams here: {ASKED['machine']}"
-    listed |= {"calibration": _item("calibration", "", stated), "machine": _item("machine", "", stated, unknown)}
+    ratios = "not needed: the phantom is described by stopping-power ratios" if phantom else ""
+    listed |= {"calibration": _item("calibration", ratios, stated), "machine": _item("machine", "", stated, unknown)}
     table = pd.DataFrame([(k, *v) for k, v in listed.items()], columns=["item", "found", "status"]).set_index("item")
     table = table[["status", "found"]]
     return Received(patient, ion_plan, number, doses, files, table, stated)
@@ -95,12 +113,43 @@ def _item(key: str, found: str, stated: Mapping[str, str], missing: str = "") ->
     return (found, "ok") if found else (missing or f"not in the files: {ASKED[key]}", "missing")
 
 
-def _people(files: pd.DataFrame) -> Rows:
+def _turned(ion_plan: IonPlan, gantry: Mapping[int, float]) -> tuple[IonPlan, Rows]:
+    """The plan with the gantry angles that the receiver states, and the row that says so."""
+    beams = ion_plan.beams.copy()
+    for number, angle in gantry.items():
+        one_of(str(number), tuple(beams["beam"].astype(str)), what="receive: gantry: beam")
+        if not isinstance(angle, (int, float)) or not -360.0 <= angle <= 360.0:
+            raise IonrtError(f"receive: gantry: expected degrees for beam {number}, got {angle!r}")
+    said = {str(k): float(v) for k, v in gantry.items()}
+    before = beams["gantry_angle"]
+    beams["gantry_angle"] = [said.get(str(n), a) for n, a in zip(beams["beam"], before, strict=True)]
+    pairs = zip(beams["beam"], beams["gantry_angle"], before, strict=True)
+    words = "; ".join(f"beam {n} from {a:g} degrees, {b:g} in the file" for n, a, b in pairs if str(n) in said)
+    return replace(ion_plan, beams=beams), {"gantry": (f"{words} (stated by the receiver)", "stated")}
+
+
+def _phantom(parts: Mapping[str, Any], ion_plan: IonPlan, files: pd.DataFrame) -> tuple[xr.Dataset | None, Rows]:
+    """The phantom in words, drawn, and the rows that say so."""
+    if (files["kind"] == "CT").any():
+        raise IonrtError("receive: a CT came; a phantom in words is for folders without one")
+    patient = described(parts, ion_plan, files)
+    made = ", ".join(f"{k} {v['spr'] if isinstance(v, Mapping) else v:g}" for k, v in parts.items()
+                     if not isinstance(v, Mapping) or v.get("spr") is not None)  # fmt: skip
+    ct = (
+        f"none came; computed on a phantom in words, stopping-power ratio {made}, else air (stated by the receiver)",
+        "stated",
+    )
+    return patient, {"CT": ct, "structures": (str(patient.sizes["structure"]), "ok")}
+
+
+def _people(files: pd.DataFrame, stated: Mapping[str, str]) -> Rows:
     """Objects of several patients, by their kinds: the table stands on a page that shows no patient numbers."""
     people = [" and ".join(sorted(set(part["kind"]))) for _, part in files.groupby("patient")]
     if len(people) == 1:
         return {}
-    why = "separate them, or correct the number if it is one person"
+    if "identity" in stated:
+        return {"patient": (f"{len(people)} patient numbers: {stated['identity']} (stated by the receiver)", "stated")}
+    why = "separate them, or correct the number if it is one person, or state why: identity="
     return {"patient": (f"objects of {len(people)} patients ({'; '.join(people)}): {why}", "contradiction")}
 
 

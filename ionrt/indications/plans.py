@@ -19,14 +19,16 @@ from ionrt import adapt, evaluate, plan
 from ionrt.adapt.course import weighted
 from ionrt.adapt.daily import deliver
 from ionrt.compare import Comparison, compare_options, open_patient
+from ionrt.compare.received import Received
 from ionrt.files import DiskError, cache_folder, content_hash, read_sealed, sources, write_sealed
 from ionrt.indications.facts import Indications
-from ionrt.indications.limits import check_limits
+from ionrt.indications.limits import check_limits, limits_received
 from ionrt.indications.page import against, fractions_of
 from ionrt.patient import add_ellipsoid
 from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
 from ionrt.plan import beam_set
+from ionrt.quantities import IonrtError
 from ionrt.rbe import DOSE_SYSTEMS
 
 COARSE: dict[str, Any] = {"spacing": 5.0, "spot_spacing": 6.0, "iterations": 50}
@@ -82,14 +84,24 @@ def _outside(patient: xr.Dataset, target: str, organs: Sequence[str]) -> xr.Data
     return patient.assign(structures=cut.astype(whole.dtype).assign_attrs(whole.attrs))
 
 
-def limits_of(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
-    """The constraints that some plan of a page meets in its own dose system and fractionation.
+def limits_of(
+    facts: Indications,
+    page: str,
+    made: Comparison | Received,
+    *,
+    fields: Sequence[xr.Dataset] = (),
+    structures: xr.DataArray | None = None,
+) -> pd.DataFrame:
+    """The constraints that some plan of a page meets in its own dose system and fractionation; of a received plan all of them,
+    against its sender's dose in the sender's system and the recomputed field in the system of each.
 
     Parameters
     ----------
     facts : of `load`.
     page : name.
-    made : of `plan_page`.
+    made : of `plan_page`, or of `ionrt.compare.receive`.
+    fields : of `Received.recomputed` without ``beam``, with different parameter sets, for a received plan.
+    structures : fractions (structure, z, y, x) on their grid, for a received plan.
 
     Returns
     -------
@@ -101,8 +113,12 @@ def limits_of(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
     IonrtError
         As `check_limits`.
     """
-    rows, held = facts.of("constraints", page), against(facts, page)
-    columns = {}
+    rows = facts.of("constraints", page)
+    if isinstance(made, Received):
+        if structures is None or not fields:
+            raise IonrtError("limits_of: a received plan needs its recomputed fields and structures on their grid")
+        return limits_received(rows, made, fields, structures)
+    held, columns = against(facts, page), {}
     for name in made.plans:
         maps = made.maps.sel(case=name, drop=True)
         found = check_limits(
@@ -128,9 +144,7 @@ def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFram
 
     Parameters
     ----------
-    facts : of `load`.
-    page : name.
-    made : of `plan_page`.
+    facts, page, made : as of `limits_of`.
 
     Returns
     -------

@@ -37,6 +37,8 @@ class IonPlan:
     `beams`: one row per treatment beam: `beam` (number), `name`, `machine` (empty where not stated), `ion` ("p", "C", ...;
     empty for one that ionrt does not know), `z`, `a`, `q`, `meterset_unit` ("NP" particles or "MU"), `final_weight`, `meterset`
     (per fraction), `fractions` (planned of this beam; 0 where not stated), `beam_dose` (Gy; NaN where not stated),
+    `beam_dose_type` ("PHYSICAL", "EFFECTIVE"; empty where not stated), `dose_point_x`, `_y`, `_z` (mm, where that dose is
+    meant; NaN where not stated),
     `gantry_angle`, `couch_angle` (degrees, IEC 61217), `patient_position` ("HFS", ...; empty where not stated),
     `table_pitch`, `table_roll`, `table_eccentric`, `gantry_pitch` (degrees, the largest of the control points; 0 where not
     stated), `angle_change` (degrees by which gantry or table turn during the beam), `isocentre_x`, `_y`, `_z` (mm, LPS),
@@ -152,9 +154,9 @@ def _is_plan(path: Path) -> bool:
     return header is not None and header.code("SOPClassUID") == ION_PLAN
 
 
-def _groups(data: Fields) -> dict[int, tuple[float, float, int]]:
-    """Beam number to (meterset, dose, number of fractions) of its fraction group."""
-    found: dict[int, tuple[float, float, int]] = {}
+def _groups(data: Fields) -> dict[int, dict[str, Any]]:
+    """Beam number to what its fraction group says of it."""
+    found: dict[int, dict[str, Any]] = {}
     for group in data.items("FractionGroupSequence"):
         fractions = group.integer("NumberOfFractionsPlanned", 0, low=0, high=MOST_FRACTIONS)
         for beam in group.items("ReferencedBeamSequence"):
@@ -164,8 +166,14 @@ def _groups(data: Fields) -> dict[int, tuple[float, float, int]]:
                     f"{data.where}: beam {number} stands in more than one fraction group, or twice in one; its meterset and"
                     " number of fractions are not one: split the plan into one per fraction group"
                 )
-            dose = beam.number("BeamDose", np.nan, low=0.0, high=1e5)
-            found[number] = (beam.number("BeamMeterset", np.nan, low=0.0, high=1e15), dose, fractions)
+            point = beam.numbers("BeamDoseSpecificationPoint", 3, default=np.full(3, np.nan), low=-FAR, high=FAR)
+            found[number] = {
+                "meterset": beam.number("BeamMeterset", np.nan, low=0.0, high=1e15),
+                "fractions": fractions,
+                "beam_dose": beam.number("BeamDose", np.nan, low=0.0, high=1e5),
+                "beam_dose_type": beam.code("BeamDoseType"),
+                **{f"dose_point_{axis}": float(value) for axis, value in zip("xyz", point, strict=True)},
+            }
     return found
 
 
@@ -214,7 +222,7 @@ def _check_energies(points: list[Fields], number: int, notes: Notes) -> None:
 
 
 def _beam(
-    beam: Fields, number: int, layers: list[dict[str, Any]], group: tuple[float, float, int] | None, notes: Notes
+    beam: Fields, number: int, layers: list[dict[str, Any]], group: dict[str, Any] | None, notes: Notes
 ) -> dict[str, Any]:
     """One row of the table of beams."""
     first = beam.items("IonControlPointSequence")[0]
@@ -223,19 +231,22 @@ def _beam(
         raise beam.error("FinalCumulativeMetersetWeight", f"is {final:g} for spots that weigh {total:g}; the plan is damaged")
     if not np.isclose(final, total, rtol=1e-4):
         notes.assume(f"beam {number}: spot weights add up to {total:g}, the final cumulative weight is {final:g}")
-    if layers and (group is None or np.isnan(group[0])):
+    if layers and (group is None or np.isnan(group["meterset"])):
         raise IonrtError(
             f"{beam.where}: beam {number} has no meterset in a fraction group; the number of particles is not known"
         )
-    meterset, dose, fractions = group or (np.nan, np.nan, 0)
+    group = group or dict.fromkeys(("meterset", "beam_dose", *(f"dose_point_{a}" for a in "xyz")), np.nan) | {
+        "fractions": 0,
+        "beam_dose_type": "",
+    }
     z, a, q = _species(beam, number)
     isocentre = first.numbers("IsocenterPosition", 3, low=-FAR, high=FAR)
     source = beam.numbers("VirtualSourceAxisDistances", 2, default=np.full(2, np.nan), low=0.0, high=1e6)
     for what, missing in (
         ("spot size", any(np.isnan(row["size_x"]) for row in layers)),
         ("virtual source distance", np.isnan(source).any()),
-        ("number of fractions", not fractions),
-        ("beam dose", np.isnan(dose)),
+        ("number of fractions", not group["fractions"]),
+        ("beam dose", np.isnan(group["beam_dose"])),
     ):
         if missing:
             notes.assume(f"beam {number}: no {what} stated", quiet=True)
@@ -244,7 +255,7 @@ def _beam(
         notes.assume(f"beam {number}: {', '.join(hindered)}; the tables do not hold it, and no dose is computed from them")
     if widening := [word for keyword, word in WIDENING.items() if beam.integer(keyword, 0)]:
         notes.assume(f"beam {number}: {', '.join(widening)} in the beam; taken as part of the machine's base data", quiet=True)
-    _check_metersets(beam, number, layers, total, meterset, notes)
+    _check_metersets(beam, number, layers, total, group["meterset"], notes)
     snouts = [s.text("SnoutID") for s in beam.items("SnoutSequence")]
     gantry, couch = (first.number(k, low=-360.0, high=360.0) for k in ("GantryAngle", "PatientSupportAngle"))
     return {
@@ -257,9 +268,7 @@ def _beam(
         "q": q,
         "meterset_unit": beam.code("PrimaryDosimeterUnit"),
         "final_weight": final,
-        "meterset": meterset,
-        "fractions": fractions,
-        "beam_dose": dose,
+        **group,
         "gantry_angle": gantry,
         "couch_angle": couch,
         "table_pitch": _tilt(beam, "TableTopPitchAngle"),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import re
+from functools import cache
+from importlib import resources
+
 EXTERNAL_NAMES = ("body", "external", "skin", "outline", "patient")
 TARGET_NAMES = ("gtv", "ctv", "itv", "ptv")
 SUBTRACTED = ("bladder", "bowel", "brain", "heart", "kidney", "liver", "lung", "pancreas", "rectum", "stomach", *EXTERNAL_NAMES)
@@ -24,3 +29,21 @@ def is_target(name: str) -> bool:
 def is_margin_of(name: str, target: str) -> bool:
     """Whether a structure is a target expanded by a margin, such as ``Tumour_1 + 5.0 mm``, by its name."""
     return name.strip().lower().startswith(f"{target.strip().lower()} +")
+
+
+def nomenclature(name: str) -> str:
+    """The name of TG-263 that a spelling stands for (``tables/roi_names.csv``), without regard to case, blanks, underscores and
+    hyphens; empty where it is none."""
+    return _nomenclature().get(_plain(name), "")
+
+
+@cache
+def _nomenclature() -> dict[str, str]:
+    """Plain spelling to name of the nomenclature."""
+    with (resources.files("ionrt.patient") / "tables" / "roi_names.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(line for line in file if not line.startswith("#")))[1:]
+    return {_plain(spelling): name for name, also in rows for spelling in (name, *also.split(";")) if spelling}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_\0-]+", "", name).casefold()

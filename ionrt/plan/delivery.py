@@ -141,7 +141,8 @@ def _tables(
     total = float(spots["weight"].sum())
     row = {
         "beam": number, "name": beam.name, "ion": beam.ion, "z": isotope.charge, "a": isotope.mass_number, "q": isotope.charge,
-        "meterset_unit": "NP", "final_weight": total, "meterset": total, "beam_dose": np.nan, "gantry_angle": beam.gantry,
+        "meterset_unit": "NP", "final_weight": total, "meterset": total, "beam_dose": np.nan, "beam_dose_type": "",
+        **dict.fromkeys(("dose_point_x", "dose_point_y", "dose_point_z"), np.nan), "gantry_angle": beam.gantry,
         "couch_angle": beam.couch, "patient_position": beam.position, "table_pitch": beam.pitch, "table_roll": beam.roll,
         "table_eccentric": 0.0, "gantry_pitch": 0.0, "angle_change": 0.0,
         **dict(zip(("isocentre_x", "isocentre_y", "isocentre_z"), one.isocentre, strict=True)),

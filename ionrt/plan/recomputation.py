@@ -25,7 +25,9 @@ from ionrt.plan.setup.spots import given_spots, make_view
 from ionrt.quantities import IonrtError, check, one_of
 
 LEAST_SIGMA = 1.0  # mm in vacuum, where the stated spot size leaves nothing beside the range shifter
-NEAR_ISOCENTRE = 6.0  # mm: the mean dose there is compared with the stated beam dose
+NEAR_POINT = 6.0  # mm: the mean dose there is compared with the stated beam dose
+PROTON_RBE = 1.1
+BETTER = "give reference= (a physical dose) or particles_per_mu="
 LEVEL = 0.01  # degrees: a gantry that leans, or angles that change during a beam, by less stand still
 HIGH_DOSE = 0.5  # of the largest reference dose: voxels that set the factor
 
@@ -49,7 +51,8 @@ def recompute(
     D = sum_spots N_s D_s; N_s is the meterset where that is a number of particles, else N_s = k MU_s S(E_ref)/S(E_s), E_ref the
     plan's highest energy of that ion: a monitor chamber counts ionisation, so a monitor unit holds particles in inverse
     proportion to their stopping power. k is not in the file; it comes from `particles_per_mu`, or from `reference`, or from the
-    beam doses stated at the isocentre, in this order.
+    beam doses stated at their point (the isocentre where none is), in this order. A beam dose that does not say its type is
+    taken as RBE-weighted (1.1) for protons, as their planning systems state it, and refused for other ions.
 
     Validity: scanned beams, one direction each; any patient position (HFS with a warning where the plan does not say), table
     angle and tilt, an isocentre per beam. The stated spot size is taken as that in air at the isocentre, behind the range
@@ -265,7 +268,7 @@ def _normalised(
             f"to the reference dose where that is above {HIGH_DOSE:.0%} of its maximum",
         )
     else:
-        factor, why = _to_beam_dose(dose, ion_plan, beams), "to the beam doses that the plan states, at the isocentre"
+        factor, why = _to_beam_dose(dose, ion_plan, beams)
     inputs = {"inputs_hash": content_hash(found.attrs["inputs_hash"], float(factor))}
     out = found.map(lambda da: (da * np.float32(factor)).assign_attrs({**da.attrs, **inputs}), keep_attrs=True)
     out.attrs = {**found.attrs, **inputs, "normalisation": why, "plan": ion_plan.label}
@@ -287,12 +290,30 @@ def factor_to_reference(dose: xr.DataArray, reference: xr.DataArray) -> float:
     return float((mine[use] * theirs[use]).sum(dtype=float) / (mine[use] ** 2).sum(dtype=float))
 
 
-def _to_beam_dose(dose: xr.DataArray, ion_plan: IonPlan, beams: Sequence[Beam]) -> float:
-    """Sum of the stated beam doses over the mean dose around the isocentre."""
-    stated = float(ion_plan.beams["beam_dose"].sum(min_count=len(beams)))
-    x, y, z = beams[0].isocentre or (0.0, 0.0, 0.0)
-    near = (dose["x"] - x) ** 2 + (dose["y"] - y) ** 2 + (dose["z"] - z) ** 2 <= NEAR_ISOCENTRE**2
+def _to_beam_dose(dose: xr.DataArray, ion_plan: IonPlan, beams: Sequence[Beam]) -> tuple[float, str]:
+    """Sum of the stated beam doses, made physical, over the mean dose around their point; and what that rests on."""
+    rows = ion_plan.beams
+    stated, protons = float(rows["beam_dose"].sum(min_count=len(beams))), set(rows["ion"]) == {"p"}
+    if not (np.isfinite(stated) and stated > 0.0):
+        raise IonrtError(f"the plan is in monitor units and states no beam dose: {BETTER}")
+    kinds = set(rows["beam_dose_type"]) if "beam_dose_type" in rows else {""}
+    if kinds != {"PHYSICAL"} and not protons:
+        raise IonrtError(f"the plan is in monitor units and its beam doses are RBE-weighted, or do not say: {BETTER}")
+    points = {_dose_point(beam, row) for beam, (_, row) in zip(beams, rows.iterrows(), strict=True)}
+    if len(points) > 1:
+        raise IonrtError(f"the plan is in monitor units and states its beam doses at several points: {BETTER}")
+    x, y, z = points.pop()
+    near = (dose["x"] - x) ** 2 + (dose["y"] - y) ** 2 + (dose["z"] - z) ** 2 <= NEAR_POINT**2
     mean = float(dose.where(near).mean())
-    if not (np.isfinite(stated) and stated > 0.0 and mean > 0.0):
-        raise IonrtError("the plan is in monitor units and states no beam dose: give reference= (a dose) or particles_per_mu=")
-    return stated / mean
+    if not mean > 0.0:
+        raise IonrtError(f"the plan states its beam doses at ({x:g}, {y:g}, {z:g}) mm, where no dose of it is: {BETTER}")
+    if kinds == {"PHYSICAL"}:
+        return stated / mean, "to the beam doses that the plan states, physical"
+    said = "stated as RBE-weighted" if kinds == {"EFFECTIVE"} else "taken as RBE-weighted, which the plan leaves open"
+    return stated / PROTON_RBE / mean, f"to the beam doses that the plan states, {said}, over {PROTON_RBE:g}"
+
+
+def _dose_point(beam: Beam, row: pd.Series) -> tuple[float, ...]:
+    """Where a beam's dose is stated; its isocentre where that is left open."""
+    stated = tuple(float(row.get(f"dose_point_{axis}", np.nan)) for axis in "xyz")
+    return stated if np.isfinite(stated).all() else (beam.isocentre or (0.0, 0.0, 0.0))

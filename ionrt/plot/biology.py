@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.ions import in_words
-from ionrt.plot.style import SHADE, Figure, in_columns, label, looks, panel, provenance, sized
+from ionrt.plot.style import SHADE, Figure, in_columns, label, looks, panel, provenance, sized, ticks
 from ionrt.quantities import IonrtError
 
 Points = Mapping[str, tuple[Any, Any]]
@@ -80,8 +80,8 @@ def curves(
                     ylim=up,
                     logx=logx,
                     logy=logy,
-                    **({"xticks": _ticks(*across)} if logx else {}),
-                    **({"yticks": _ticks(*up)} if logy else {}),
+                    **({"xticks": ticks(*across)} if logx else {}),
+                    **({"yticks": ticks(*up)} if logy else {}),
                     **sized(width, n),
                 )
             )
@@ -112,13 +112,6 @@ def _band(da: xr.DataArray, colour: str) -> hv.Area:
     x, low, high = da[da.dims[-1]].values, da.isel(quantile=0).values, da.isel(quantile=-1).values
     area = hv.Area((x.astype(np.float32), low.astype(np.float32), high.astype(np.float32)), vdims=["low", "high"])
     return area.opts(color=colour, alpha=0.22, line_alpha=0)
-
-
-def _ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Of a logarithmic axis: 1, 2 and 5 of each decade, powers of ten alone where that would be more than ten."""
-    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    found = [[m * 10.0**k for k in decades for m in kinds if low <= m * 10.0**k <= high] for kinds in ((1, 2, 5), (1,))]
-    return [(v, f"{v:g}") for v in (found[0] if len(found[0]) <= 10 else found[1])]
 
 
 def _span(lines: Mapping[str, xr.DataArray], log: bool) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import LINE_DASHES, PANEL_COLOURS, Figure, panel
+from ionrt.plot.style import BARS, LINE_DASHES, PANEL_COLOURS, Figure, panel, ticks
 
 
 def _origin(origin: str) -> str:
@@ -48,14 +48,16 @@ def lines(
     Figure, shares in per cent.
     """
     drawn: list[Any] = []
+    key: list[tuple[str, str, str]] = []
     for i, (level, part) in enumerate(table.groupby(by, sort=False, observed=True)):
-        style = {"color": PANEL_COLOURS[1 + i % 7], "line_dash": LINE_DASHES[i % 4], "line_width": 2.2}
+        style: dict[str, Any] = {"color": PANEL_COLOURS[1 + i % 7], "line_dash": LINE_DASHES[i % 4], "line_width": 2.2}
         at, value = part[x].to_numpy(float), 100 * part[y].to_numpy(float)
         if {"lower", "upper"} <= set(part):
             low, high = (100 * part[c].fillna(part[y]).to_numpy(float) for c in ("lower", "upper"))
             band = hv.Area((at, low, high), vdims=["low", "high"])
             drawn.append(band.opts(color=style["color"], alpha=0.12, line_alpha=0))
-        drawn.append(hv.Curve((at, value), label=str(level)).opts(**style))
+        drawn.append(hv.Curve((at, value)).opts(**style))
+        key.append((str(level), style["color"], style["line_dash"]))
         if marks:
             drawn.append(hv.Scatter((at, value)).opts(color=style["color"], size=6))
     layout = panel(
@@ -64,9 +66,8 @@ def lines(
         ylim=(0, top),
         xlabel=xlabel,
         ylabel=f"{ylabel} [%]",
-        legend_position="right",
     )
-    return Figure(hv.Overlay(drawn).opts(layout), f"{caption} {_origin(origin)}".strip())
+    return Figure(hv.Overlay(drawn).opts(layout), f"{caption} {_origin(origin)}".strip(), key=tuple(key))
 
 
 def counts(table: pd.DataFrame, *, xlabel: str, origin: str, width: int = 760, caption: str = "") -> Figure:
@@ -90,7 +91,7 @@ def counts(table: pd.DataFrame, *, xlabel: str, origin: str, width: int = 760, c
         for i, value in enumerate(shown[name].to_numpy(float)[::-1]):
             low = i - 0.4 + 0.8 * (n - 1 - j) / n
             boxes += [(0.0, low, value, low + 0.72 / n)] if np.isfinite(value) else []
-        drawn.append(hv.Rectangles(boxes, label=str(name)).opts(color=PANEL_COLOURS[1 + j % 7], line_alpha=0))
+        drawn.append(hv.Rectangles(boxes).opts(color=BARS[j % 6], line_color="#333333", line_width=0.6))
     layout = panel(
         frame_width=width - 240,
         frame_height=20 + 26 * len(shown),
@@ -98,9 +99,10 @@ def counts(table: pd.DataFrame, *, xlabel: str, origin: str, width: int = 760, c
         ylim=(-0.6, len(shown) - 0.4),
         xlabel=xlabel,
         ylabel="",
-        legend_position="right",
     )
-    return Figure(hv.Overlay(drawn).opts(layout), f"{caption} Without a bar: not shown. {_origin(origin)}".strip())
+    key = tuple((str(name), BARS[j % 6], "square") for j, name in enumerate(shown.columns))
+    order = f"Bars from top to bottom: {', '.join(name for name, *_ in key)}; without a bar: not shown."
+    return Figure(hv.Overlay(drawn).opts(layout), f"{caption} {order} {_origin(origin)}".strip(), key=key)
 
 
 def forest(
@@ -125,23 +127,25 @@ def forest(
     ratio, low, high = (table[c].to_numpy(float) for c in ("hazard_ratio", "lower", "upper"))
     drawn: list[Any] = [hv.VLine(1.0).opts(color="#777777", line_width=1, line_dash="dotted")]
     drawn.append(hv.Segments(list(zip(low, rows, high, rows, strict=True))).opts(color=PANEL_COLOURS[1], line_width=2.2))
-    drawn.append(hv.Scatter((ratio, rows), label="estimate").opts(color=PANEL_COLOURS[1], size=9, marker="square"))
+    drawn.append(hv.Scatter((ratio, rows)).opts(color=PANEL_COLOURS[1], size=9, marker="square"))
     if truth:
-        planted = hv.Scatter((table[truth].to_numpy(float), rows), label="planted")
-        drawn.append(planted.opts(color=PANEL_COLOURS[2], size=11, marker="x", line_width=2.5))
-    ticks = list(zip(rows, table[label].astype(str), strict=True))
+        planted = table[truth].to_numpy(float)
+        drawn.append(hv.Scatter((planted, rows)).opts(color=PANEL_COLOURS[2], size=11, marker="diamond", line_color="white"))
+        low, high = np.minimum(low, planted), np.maximum(high, planted)
+    across = 0.95 * min(1.0, float(np.nanmin(low))), 1.05 * max(1.0, float(np.nanmax(high)))
     layout = panel(
         frame_width=width - 260,
         frame_height=60 + 34 * len(table),
         logx=True,
-        yticks=ticks,
+        xlim=across,
+        xticks=ticks(*across),
+        yticks=list(zip(rows, table[label].astype(str), strict=True)),
         ylim=(-0.7, len(table) - 0.3),
         xlabel=xlabel,
         ylabel="",
-        legend_position="top_right",
-        show_legend=bool(truth),
     )
-    return Figure(hv.Overlay(drawn).opts(layout), f"{caption} Bars: 95 % limits. {_origin(origin)}".strip())
+    key = (("estimate", PANEL_COLOURS[1], "square"), ("planted", PANEL_COLOURS[2], "diamond")) if truth else ()
+    return Figure(hv.Overlay(drawn).opts(layout), f"{caption} Bars: 95 % limits. {_origin(origin)}".strip(), key=key)
 
 
 def coverage(table: pd.DataFrame, *, label: str, width: int = 640, caption: str = "") -> Figure:
@@ -170,7 +174,6 @@ def coverage(table: pd.DataFrame, *, label: str, width: int = 640, caption: str 
         xlim=(min(50.0, float((share - error).min()) - 2), 100),
         xlabel="Limits that hold the planted value [%]",
         ylabel="",
-        show_legend=False,
     )
     return Figure(hv.Overlay(drawn).opts(layout), f"{caption} Grey: 93 to 97 %. {_origin('SYNTHETIC')}".strip())
 
@@ -202,7 +205,6 @@ def calibration(table: pd.DataFrame, *, label: str, origin: str, width: int = 46
         ylim=(0, top),
         xlabel=f"Predicted {label} [%]",
         ylabel=f"Observed {label} [%]",
-        show_legend=False,
     )
     a = table.attrs
     scores = f"Brier score {a['brier']:.3f} ({a['brier_null']:.3f} with one risk for all), AUC {a['auc']:.2f}."

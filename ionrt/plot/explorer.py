@@ -200,7 +200,11 @@ class Explorer:
         return made
 
     def update(self) -> None:
-        """Everything as the widgets stand."""
+        """Everything as the widgets stand, told the page at once: it paints one time."""
+        with self.pn.io.hold():
+            self._update()
+
+    def _update(self) -> None:
         takes = rbe.MODELS[self.model.value].defaults
         self.ratio.visible, self.factor.visible = "alpha_beta" in takes, self.model.value == "constant"
         cut = {name: self.values(self.quantity.value, {PLANES[name][0]: self.index[PLANES[name][0]]}) for name in PLANES}
@@ -263,6 +267,7 @@ class _Plane:
         self.figure.image("image", source=self.wash, color_mapper=self.mapper, alpha=0.72, name="wash", **self.frame)
         self.figure.multi_line("xs", "ys", source=self.paths, line_color="colour", line_width=1.6)
         self.figure.multi_line("xs", "ys", source=self.iso, line_color="#FFFFFF", line_width=1.1, line_dash="4 2")
+        self.drawn: tuple[Any, ...] = ()  # CT and contours as they stand in the page
         self.cross = [models.Span(dimension=d, line_color="#00E0FF", line_width=1) for d in ("height", "width")]
         for span in self.cross:
             self.figure.add_layout(span)
@@ -282,9 +287,10 @@ class _Plane:
     def update(self, values: np.ndarray, top: float) -> None:
         """The slice under the cross-hair; `top` ends the colour scale of all planes."""
         of, index = self.of, self.of.index
-        where = tuple(index[d] if d == self.normal else slice(None) for d in GRID)
-        if of.scene.ct is not None:
-            self.grey.data = {"image": [of.scene.ct[where]]}
+        now = (index[self.normal], *of.chosen.value)
+        if now != self.drawn:
+            self._anatomy(tuple(index[d] if d == self.normal else slice(None) for d in GRID))
+            self.drawn = now
         quantity, difference = of.quantity.value, bool(of.less.value)
         colours = "coolwarm" if difference else COLOURMAPS.get(quantity, "viridis")
         if quantity == "ct":
@@ -293,14 +299,6 @@ class _Plane:
             shown = np.where(np.abs(values) >= 0.02 * top, values, np.nan).astype(np.float32)
         self.mapper.update(palette=whole_palette(colours), low=-top if difference else 0.0, high=top)
         self.wash.data = {"image": [shown]}
-        xs, ys, tint = [], [], []
-        for k, name in enumerate(of.scene.structures):
-            if name in of.chosen.value:
-                for path in self._paths(of.scene.structures[name][where], 0.5):
-                    xs.append(path[:, 0])
-                    ys.append(path[:, 1])
-                    tint.append(STRUCTURE_COLOURS[k % len(STRUCTURE_COLOURS)])
-        self.paths.data = {"xs": xs, "ys": ys, "colour": tint}
         lines: list[np.ndarray] = []
         if of.lines.value:
             dose = (
@@ -313,6 +311,18 @@ class _Plane:
         for span, dim in zip(self.cross, (self.across, self.down), strict=True):
             span.location = float(of.scene.axes[dim][index[dim]])
         self.figure.title.text = f"{self.name}, {self.normal} = {of.scene.axes[self.normal][index[self.normal]]:.1f} mm"
+
+    def _anatomy(self, where: tuple[Any, ...]) -> None:
+        """CT and contours of another slice, or of other structures."""
+        scene, xs, ys, tint = self.of.scene, [], [], []
+        if scene.ct is not None:
+            self.grey.data = {"image": [scene.ct[where]]}
+        for k, name in enumerate(scene.structures):
+            for path in self._paths(scene.structures[name][where], 0.5) if name in self.of.chosen.value else ():
+                xs.append(path[:, 0])
+                ys.append(path[:, 1])
+                tint.append(STRUCTURE_COLOURS[k % len(STRUCTURE_COLOURS)])
+        self.paths.data = {"xs": xs, "ys": ys, "colour": tint}
 
 
 class _Histogram:
@@ -330,5 +340,5 @@ class _Histogram:
     def update(self, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, order: list[str]) -> None:
         self.figure.xaxis.axis_label = xlabel
         tint = [PANEL_COLOURS[order.index(n) % len(PANEL_COLOURS)] for n in curves]
-        xs, ys = [list(c[0]) for c in curves.values()], [list(c[1]) for c in curves.values()]
+        xs, ys = ([c[k].astype(np.float32) for c in curves.values()] for k in (0, 1))  # arrays travel as they are
         self.lines.data = {"xs": xs, "ys": ys, "colour": tint, "name": list(curves)}

@@ -13,6 +13,7 @@ from typing import Any
 
 import holoviews as hv
 import holoviews.plotting.bokeh  # registers the backend, so that figures can be built before setup()
+import numpy as np
 import xarray as xr
 from bokeh.core.types import ID
 from bokeh.embed import json_item
@@ -30,9 +31,10 @@ LINE_DASHES = ("solid", "dashed", "dotdash", "dotted")
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
 STRUCTURE_COLOURS = ("#FFFFFF", "#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
 PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
-ELEMENT_COLOURS = {
-    "H": ION_COLOURS["p"], "He": ION_COLOURS["He"], "Li": "#56B4E9", "Be": "#E69F00", "B": "#999999", "C": ION_COLOURS["C"],
-    "N": "#000000", "O": ION_COLOURS["O"], "F": "#CC79A7", "Ne": ION_COLOURS["Ne"],
+BARS = ("#0072B2", "#E69F00", "#F0E442", "#56B4E9", "#D55E00", "#FFFFFF")  # with a dark rim; the first three part in grey
+ELEMENTS = {  # colour and dash of those that are no ions of ours; the dash tells in grey
+    "hydrogen": (ION_COLOURS["p"], "1 3"), "lithium": ("#56B4E9", "10 4"), "beryllium": ("#E69F00", "5 3 1 3"),
+    "boron": ("#999999", "3 2"), "nitrogen": ("#4B0082", "12 3 3 3"), "fluorine": ("#CC79A7", "6 2 1 2 1 2"),
 }  # fmt: skip
 SHADE: dict[str, Any] = {"color": "#999999", "alpha": 0.22, "line_alpha": 0}
 COLOURMAPS = {"dose": "inferno", "rbe_dose": "inferno", "let_d": "viridis", "rbe": "cividis", "ct": "gray"}
@@ -111,12 +113,13 @@ def label(name: str, of: xr.DataArray | None = None) -> str:
 def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and dash of each name, the same everywhere for an ion or element, in order of appearance for others."""
     names, symbols = list(dict.fromkeys(names)), {word: ion for ion, word in ION_NAMES.items()}
-    known = {n: ELEMENT_COLOURS[n] for n in names if n in ELEMENT_COLOURS}
-    known |= {n: ION_COLOURS[symbols.get(n, n)] for n in names if symbols.get(n, n) in ION_COLOURS}
-    spare, found = [c for c in PANEL_COLOURS if c not in known.values()], {}
-    for i, name in enumerate(n for n in names if n not in known):
-        found[name] = (spare[i % len(spare)], LINE_DASHES[(i + i // len(spare)) % 4])
-    return {n: (known[n], ION_DASHES.get(symbols.get(n, n), "solid")) if n in known else found[n] for n in names}
+    found = {n: ELEMENTS[n] for n in names if n in ELEMENTS}
+    found |= {n: (ION_COLOURS[ion], ION_DASHES[ion]) for n in names if (ion := symbols.get(n, n)) in ION_COLOURS}
+    taken = {colour for colour, _ in found.values()}
+    spare = [c for c in PANEL_COLOURS if c not in taken]  # black is in no element: one always is
+    for i, name in enumerate(n for n in names if n not in found):
+        found[name] = (spare[i % len(spare)], LINE_DASHES[(i + (i // len(spare)) * (len(spare) % 4 == 0)) % 4])
+    return {n: found[n] for n in names}
 
 
 def by_case(da: xr.DataArray) -> xr.DataArray:
@@ -145,6 +148,7 @@ def whole_palette(name: str) -> list[str]:
 def provenance(arrays: Iterable[xr.DataArray]) -> str:
     """Whose patient, which ions, LET definition and dose system: the sentences that no figure goes without."""
     parts: dict[str, list[str]] = {}
+    counted: dict[str, None] = {}
     arrays, first = list(arrays), ""
     for da in arrays:
         if (name := str(da.attrs.get("quantity", da.name))) in QUANTITIES:
@@ -154,16 +158,17 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         for name in filter(None, dict.fromkeys(shown)):
             parts.setdefault("Ions" if name in ION_NAMES else "Compared", []).append(in_words(name))
         if (definition := da.attrs.get("let_definition")) and _rests_on_let(da):
-            parts.setdefault("LETd", []).append(
-                f"dose average over {LET_LABELS.get(definition, definition)}, unrestricted, in water"
-                + " (assumed: the field does not say)" * str(da.attrs.get("assumed", "")).startswith("let_definition")
-            )
+            assumed = " (assumed: the field does not say)" * str(da.attrs.get("assumed", "")).startswith("let_definition")
+            counted[LET_LABELS.get(definition, definition) + assumed] = None
+            parts.setdefault("LETd", [])
         if above := da.attrs.get("above"):
             parts.setdefault("LETd", []).append(str(above))
         if model := da.attrs.get("rbe_model"):
             parts.setdefault("Dose system", []).append(_system(str(model)))
         if kind := da.attrs.get("synthetic"):
             first = f"SYNTHETIC patient ({kind} phantom). "
+    if counted:
+        parts["LETd"].insert(0, f"dose average over {'; over '.join(counted)}, unrestricted, in water")
     return first + " ".join(f"{key}: {', '.join(dict.fromkeys(values))}." for key, values in parts.items())
 
 
@@ -178,7 +183,9 @@ def _system(model: str) -> str:
     words = []
     for part in model.split("; "):
         name, _, who = part.partition(" (")
-        words.append(f"{RBE_MODELS[name]} ({name}{f'; {who[:-1]}' if who else ''})" if name in RBE_MODELS else part)
+        model, _, more = name.partition(", ")  # "nirs_mkm, oxygen: antonovic"
+        more = f", {more}" if more else ""
+        words.append(f"{RBE_MODELS[model]}{more} ({model}{f'; {who[:-1]}' if who else ''})" if model in RBE_MODELS else part)
     return "; ".join(words)
 
 
@@ -231,7 +238,9 @@ class Figure:
         """
         place = f"plot-{uuid.uuid4().hex}"
         item = self.item(place)
-        show = f"window.Bokeh && Bokeh.embed ? Bokeh.embed.embed_item({item}) : setTimeout(show, 50)"
+        # how wide it came out: paper shows it smaller (report.css)
+        wide = f'const e = document.getElementById("{place}"); e.style.setProperty("--wide", e.firstElementChild.offsetWidth)'
+        show = f"window.Bokeh && Bokeh.embed ? Bokeh.embed.embed_item({item}).then(() => {{ {wide} }}) : setTimeout(show, 50)"
         about = html.escape(self.caption or "figure", quote=True)
         holder = f'<div id="{place}" class="plot" role="img" aria-label="{about}"></div>'
         return f"{holder}\n<script>(function show() {{ {show}; }})();</script>"
@@ -252,20 +261,15 @@ def tidy(plot: Any, _: Any) -> None:
     figure.output_backend = "canvas"
     figure.sizing_mode = None
     figure.outline_line_color = None
+    figure.min_border_right = 18  # for the half of the last tick's label that lies outside the frame
     figure.axis.axis_line_color = "#444444"
     figure.axis.major_tick_line_color = "#444444"
     figure.axis.minor_tick_line_color = None
     figure.axis.axis_label_text_font_style = "normal"
     figure.title.text_font_style = "bold"
-    for item in (figure.title, *figure.legend):
-        setattr(item, "text_font" if item is figure.title else "label_text_font", FONT)
+    figure.title.text_font = FONT
     figure.axis.axis_label_text_font = FONT
     figure.axis.major_label_text_font = FONT
-    for legend in figure.legend:
-        legend.background_fill_alpha = 0.85
-        legend.border_line_color = None
-        legend.padding = legend.margin = 4
-        legend.spacing = 0
 
 
 LOOK: dict[str, Any] = {
@@ -278,8 +282,17 @@ LOOK: dict[str, Any] = {
 
 
 def panel(**more: Any) -> hv.Options:
-    """The look that the panels of all figures share, and what is particular to one; a legend where its position is given."""
-    return hv.opts.Overlay(**({"show_legend": "legend_position" in more} | LOOK | more))
+    """The look that the panels of all figures share, and what is particular to one; the key stands under the figure."""
+    return hv.opts.Overlay(**({"show_legend": False} | LOOK | more))
+
+
+def ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Of a logarithmic axis: 1, 2 and 5 of each decade; more of them where that would be less than three, or powers of ten."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    kinds = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
+    found = [[m * 10.0**k for k in decades for m in kind if low <= m * 10.0**k <= high] for kind in kinds]
+    few = next((f for f in found[1:] if len(f) > 2), found[-1])
+    return [(v, f"{v:.10g}") for v in (few if len(few) <= 10 else found[0])]
 
 
 def in_columns(drawn: list, columns: int) -> hv.Layout:

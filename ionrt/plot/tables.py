@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import math
+import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +14,10 @@ import pandas as pd
 from ionrt.plot.style import Figure
 
 GREY = " style='color: #697176; background: #f3f4f5'"  # 4.5 to 1 against its ground
+SHORT = " class='short'"  # stays in one line
+LIMIT = re.compile(r"\b(lower|upper)\b")  # limits are read beside their estimate, with its decimals
+NUMERAL = re.compile(r"([<>≤≥]?\s?[-+−]?\d[\d.]*(\s?%|\smm)?|–)?")
+HEADING = 18, 110  # letters of a line in the head of a column, and of all columns together
 
 
 class Html:
@@ -35,36 +41,78 @@ def _decimals(values: pd.Series, digits: int) -> int:
     return min(max(digits - 1 - math.floor(math.log10(sizes[len(sizes) // 2])), 0), 3)
 
 
-def _shown(value: Any, decimals: int) -> str:
-    """Text as it is, a dash for nothing."""
+def _places(frame: pd.DataFrame, digits: int) -> dict[Any, int]:
+    """Decimals of each column; limits take those of the estimate in front, a column ``p`` has three."""
+    places: dict[Any, int] = {}
+    before = None
+    for name in frame.columns:
+        if before is not None and LIMIT.search(str(name)):
+            places[name] = places[before]
+        else:
+            places[name], before = 3 if _is_p(name) else _decimals(frame[name], digits), name
+    return places
+
+
+def _is_p(name: Any) -> bool:
+    return str(name) == "p" or str(name).endswith(" p")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not NUMERAL.fullmatch(value)
+
+
+def _shown(value: Any, decimals: int, name: Any = "") -> str:
+    """Text as it is, a dash for nothing, no zero below zero, a p that would round to nothing as less than its last digit."""
     if isinstance(value, str):
         return value
-    return f"{float(value):.{decimals}f}" if pd.notna(value) else "–"
+    if pd.isna(value):
+        return "–"
+    text = f"{float(value):.{decimals}f}"
+    if float(text) == 0.0:
+        text = f"< {10.0**-decimals:.{decimals}f}" if _is_p(name) else text.lstrip("-")
+    return text
 
 
-def _row_heads(keys: list[Any], names: list[str]) -> tuple[str, list[str]]:
+def _head(name: Any, columns: int) -> str:
+    """The head of a column in short lines, a unit in one piece."""
+    whole = re.sub(r"\[.*?\]|\(.*?\)", lambda unit: unit[0].replace(" ", "\N{NO-BREAK SPACE}"), str(name))
+    return "<br>".join(
+        html.escape(line)
+        for line in textwrap.wrap(
+            whole, max(8, min(HEADING[0], HEADING[1] // columns)), break_long_words=False, break_on_hyphens=False
+        )
+    )
+
+
+def _row_heads(keys: list[Any]) -> list[str]:
     """Header cells of the index; of several levels, each in a column, repeated names left out."""
     split = [k if isinstance(k, tuple) else (k,) for k in keys]
-    corner = "".join(f"<th>{html.escape(str(n or ''))}</th>" for n in names)
     cells = []
     for i, key in enumerate(split):
         same = [i > 0 and split[i - 1][: level + 1] == key[: level + 1] for level in range(len(key))]
-        cells.append(
-            "".join(f"<th scope='row'>{'' if s else html.escape(str(k))}</th>" for k, s in zip(key, same, strict=True))
-        )
-    return corner, cells
+        words = ["" if s else str(k) for k, s in zip(key, same, strict=True)]
+        cells.append("".join(f"<th scope='row'{SHORT * (len(w) < 25)}>{html.escape(w)}</th>" for w in words))
+    return cells
 
 
 def table(
-    frame: pd.DataFrame, *, digits: int = 3, by_row: bool = False, quiet: Iterable[bool] | None = None, caption: str = ""
+    frame: pd.DataFrame,
+    *,
+    digits: int = 3,
+    by_row: bool = False,
+    decimals: int | None = None,
+    quiet: Iterable[bool] | None = None,
+    caption: str = "",
 ) -> Figure:
     """A table with one caption sentence.
 
     Parameters
     ----------
     frame : units in the names, an unnamed 0, 1, 2, ... is not shown.
-    digits : significant digits, with the same number of decimals along each column.
+    digits : significant digits, with the same number of decimals along each column; columns of limits ("lower", "upper") take
+        those of their estimate, and one named ``p`` has three decimals.
     by_row : along each row instead.
+    decimals : the same in all columns of numbers that are not whole.
     quiet : per row, True for one in grey.
     caption : sentence.
 
@@ -80,20 +128,22 @@ def table(
     ('table', 'Target coverage; SYNTHETIC.')
     """
     counted = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
-    corner, heads = ("", [""] * len(frame)) if counted else _row_heads(list(frame.index), list(frame.index.names))
-    words = {c for c in frame.columns if all(isinstance(v, str) for v in frame[c])}
-    top = corner + "".join(
-        f"<th scope='col' class='{'text' if c in words else ''}'>{html.escape(str(c))}</th>" for c in frame.columns
-    )
-    decimals = {c: _decimals(frame[c], digits) for c in frame.columns}
+    heads = [""] * len(frame) if counted else _row_heads(list(frame.index))
+    first = [] if counted else [str(n or "") for n in frame.index.names]
+    n = len(first) + len(frame.columns)
+    words = {c for c in frame.columns if all(isinstance(v, str) for v in frame[c]) and any(map(_is_text, frame[c]))}
+    top = "".join(f"<th>{_head(name, n)}</th>" for name in first)
+    top += "".join(f"<th scope='col' class='{'text' if c in words else ''}'>{_head(c, n)}</th>" for c in frame.columns)
+    columns = _places(frame, digits)
+    if decimals is not None:
+        columns = {c: decimals if some else 0 for c, some in columns.items()}
     rows = []
     shades = [GREY if grey else "" for grey in ([False] * len(frame) if quiet is None else quiet)]
     for head, shade, (_, row) in zip(heads, shades, frame.iterrows(), strict=True):
-        places = dict.fromkeys(frame.columns, _decimals(row, digits)) if by_row else decimals
-        kinds = {c: "text" if isinstance(v, str) else "number" for c, v in row.items()}
-        cells = "".join(f"<td class='{kinds[c]}'>{html.escape(_shown(v, places[c]))}</td>" for c, v in row.items())
+        places = dict.fromkeys(frame.columns, _decimals(row, digits)) if by_row else columns
+        kinds = {c: "text" if c in words or _is_text(v) else "number" for c, v in row.items()}
+        cells = "".join(f"<td class='{kinds[c]}'>{html.escape(_shown(v, places[c], c))}</td>" for c, v in row.items())
         rows.append(f"<tr{shade}>{head}{cells}</tr>")
-    names = [*frame.index.names, *frame.columns]
-    head = f"<thead><tr>{top}</tr></thead>" if any(str(n) for n in names if n) else ""
+    head = f"<thead><tr>{top}</tr></thead>" if any([*first, *map(str, frame.columns)]) else ""
     body = f"<table class='ionrt'>{head}<tbody>{''.join(rows)}</tbody></table>"
     return Figure(Html(body, frame.to_string()), caption, kind="table")

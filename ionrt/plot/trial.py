@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import LINE_DASHES, PANEL_COLOURS, Figure, in_columns, panel, sized
+from ionrt.plot.style import BARS, LINE_DASHES, MARKERS, PANEL_COLOURS, Figure, in_columns, panel, sized, tidy
 
 BAR_COLOURS = PANEL_COLOURS[1:]
 NOT_DATA = "SYNTHETIC: simulated, no patients."
@@ -40,7 +40,7 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
             left = np.arange(len(ticks)) - 0.4 + 0.8 * j / len(designs)
             high = 100.0 * part.loc[design, "selected"].to_numpy()
             boxes = [(x, 0.0, x + 0.72 / len(designs), y) for x, y in zip(left, high, strict=True)]
-            bars.append(hv.Rectangles(boxes, label=design).opts(color=BAR_COLOURS[j], line_alpha=0, show_legend=k == 0))
+            bars.append(hv.Rectangles(boxes).opts(color=BARS[j % 6], line_color="#333333", line_width=0.6))
         layout = panel(
             title=scenario,
             **frame,
@@ -49,13 +49,12 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
             xticks=ticks,
             xlabel=axis if k >= len(scenarios) - columns else "",
             ylabel="Trials [%]" if k % columns == 0 else "",
-            legend_position="top_left",
-            show_legend=k == 0,
         )
         drawn.append(hv.Overlay(bars).opts(layout))
     grid = in_columns(drawn, columns)
-    text = f"{caption} Recommended level by design ({', '.join(designs)}); below each level its true toxicity. {NOT_DATA}"
-    return Figure(grid, text.strip())
+    text = f"{caption} Recommended level; bars from left to right: {', '.join(designs)}. Below each level its true toxicity."
+    key = tuple((design, colour, "square") for design, colour in zip(designs, BARS, strict=False))
+    return Figure(grid, f"{text} {NOT_DATA}".strip(), key=key)
 
 
 def power_curve(
@@ -75,12 +74,10 @@ def power_curve(
     Figure, shares in per cent.
     """
     n, lines = curve.index.to_numpy(float), []
-    for name, text, colour, dash in (
-        ("power", "power", BAR_COLOURS[0], "solid"),
-        ("type1", "type I error", BAR_COLOURS[1], "dashed"),
-    ):
+    key = (("power", BAR_COLOURS[0], "solid"), ("type I error", BAR_COLOURS[1], "dashed"))
+    for name, (_, colour, dash) in zip(("power", "type1"), key, strict=True):
         points = (n, 100 * curve[name].to_numpy())
-        lines.append(hv.Curve(points, label=text).opts(color=colour, line_dash=dash, line_width=2.2))
+        lines.append(hv.Curve(points).opts(color=colour, line_dash=dash, line_width=2.2))
         lines.append(hv.ErrorBars((*points, 196 * curve[f"{name}_se"].to_numpy())).opts(line_color=colour))
     marks = [hv.VLine(planned), hv.HLine(100 * power), hv.HLine(100 * alpha)]
     lines += [mark.opts(color="#777777", line_width=1, line_dash="dotted") for mark in marks]
@@ -91,10 +88,9 @@ def power_curve(
         xlim=(0, 1.03 * planned),
         xlabel="Patients when accrual stopped",
         ylabel="Trials that reject [%]",
-        legend_position="top_left",
     )
     text = f"{caption} Dotted: planned number of patients, power and type I error. {NOT_DATA}"
-    return Figure(hv.Overlay(lines).opts(layout), text.strip())
+    return Figure(hv.Overlay(lines).opts(layout), text.strip(), key=key)
 
 
 def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: str = "") -> Figure:
@@ -110,11 +106,12 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
     Figure, bounds on the Z scale.
     """
     lines: list[Any] = []
-    for (name, table), colour, dash in zip(tables.items(), BAR_COLOURS, LINE_DASHES * 2, strict=False):
-        style = {"color": colour, "line_dash": dash, "line_width": 2.2}
+    key = tuple(zip(tables, BAR_COLOURS, LINE_DASHES * 2, strict=False))
+    for (name, colour, dash), marker in zip(key, MARKERS, strict=False):
+        table, style = tables[name], {"color": colour, "line_dash": dash, "line_width": 2.2}
         x = 100 * table["information"].to_numpy()
-        lines.append(hv.Curve((x, table["z_efficacy"].to_numpy()), label=name).opts(**style))
-        lines.append(hv.Scatter((x, table["z_efficacy"].to_numpy())).opts(color=colour, size=7))
+        lines.append(hv.Curve((x, table["z_efficacy"].to_numpy())).opts(**style))
+        lines.append(hv.Scatter((x, table["z_efficacy"].to_numpy())).opts(color=colour, size=9, marker=marker, fill_alpha=0.6))
         if "z_futility" in table and np.isfinite(table["z_futility"]).any():
             lines.append(hv.Curve((x, table["z_futility"].to_numpy())).opts(**style))
     layout = panel(
@@ -123,9 +120,9 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
         xlim=(0, 103),
         xlabel="Information [% of the planned events]",
         ylabel="Bound on the Z scale",
-        legend_position="top_right",
     )
-    return Figure(hv.Overlay(lines).opts(layout), f"{caption} Above the upper line the trial stops for efficacy.".strip())
+    stops = "Above the upper line the trial stops for efficacy, below a lower one for futility."
+    return Figure(hv.Overlay(lines).opts(layout), f"{caption} {stops}".strip(), key=key)
 
 
 def survival_steps(
@@ -173,22 +170,28 @@ def survival_steps(
         known = np.isfinite(low) & np.isfinite(high)
         band = hv.Area((x[known], low[known], high[known]), vdims=["low", "high"])
         lines.append(band.opts(color=style["color"], alpha=0.15, line_alpha=0))
-        lines.append(hv.Curve((x, curve), label=str(stratum)).opts(line_width=2.2, **style))
-    shape = {"frame_width": width - 170, "xlim": (-0.03 * reach, 1.03 * reach)}
+        lines.append(hv.Curve((x, curve)).opts(line_width=2.2, **style))
+    names = 7 * max((len(str(s)) for s in strata), default=0) if at_risk is not None else 0
+
+    def aligned(plot: Any, _: Any) -> None:
+        """Room for the names of the strata beside both axes, which else are cut at the right to stand below one another."""
+        plot.state.min_border_left = max(60, names + 24)
+
+    shape = {"frame_width": width - 170, "xlim": (-0.05 * reach, 1.03 * reach), "hooks": [tidy, aligned]}
     layout = panel(
         **shape,
         frame_height=300,
         ylim=(0, top),
         xlabel=f"Time since {since} [{unit}]",
         ylabel=f"{label} [%]",
-        legend_position="top_right" if y == "survival" else "top_left",
     )
     drawn: Any = hv.Overlay(lines).opts(layout)
     if at_risk is not None:
         drawn = in_columns([drawn, _numbers_at_risk(at_risk, strata, shape)], 1)
     text = "At risk: patients just before the time." if at_risk is not None else ""
     said = f"{caption} Shaded: pointwise 95 % limits. {text} {NOT_DATA if origin == 'SYNTHETIC' else ''}"
-    return Figure(drawn, " ".join(said.split()))
+    key = tuple((str(stratum), BAR_COLOURS[k % 7], LINE_DASHES[k % 4]) for k, stratum in enumerate(strata))
+    return Figure(drawn, " ".join(said.split()), key=key)
 
 
 def _numbers_at_risk(at_risk: pd.DataFrame, strata: list, shape: dict[str, Any]) -> hv.Overlay:
@@ -201,8 +204,12 @@ def _numbers_at_risk(at_risk: pd.DataFrame, strata: list, shape: dict[str, Any])
         rows.append(
             hv.Labels((part["time"].to_numpy(float), place, texts)).opts(text_color=BAR_COLOURS[k % 7], text_font_size="9pt")
         )
+
+    def bare(plot: Any, _: Any) -> None:
+        plot.state.yaxis.axis_line_color = plot.state.yaxis.major_tick_line_color = None
+
     layout = panel(
-        **shape,
+        **(shape | {"hooks": [*shape["hooks"], bare]}),
         title="At risk",
         frame_height=24 * len(strata),
         ylim=(-0.6, len(strata) - 0.4),

@@ -130,7 +130,7 @@ def _value_faults(where: str, value: Any, rule: Mapping[str, Any]) -> list[str]:
         for inner, entry in value.items():
             kind = known.get(inner) if known else rule.get("items")
             if kind:
-                faults += _value_faults(f"{where}.{inner}", entry, {"type": kind})
+                faults += _value_faults(f"{where}.{inner}", entry, kind if isinstance(kind, Mapping) else {"type": kind})
     elif isinstance(value, (list, tuple)) and "items" in rule:
         for i, entry in enumerate(value, 1):
             faults += _value_faults(f"{where}[{i}]", entry, rule["items"])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import hmac
 import re
 import uuid
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
 from typing import cast
 
 import numpy as np
@@ -36,6 +34,7 @@ from ionrt.patient.deid.allowlist import (
 )
 from ionrt.patient.deid.identifiers import Identifiers
 from ionrt.patient.dicom_dose import COMMENTS
+from ionrt.patient.names import nomenclature
 from ionrt.quantities import LET_DEFINITIONS, IonrtError
 
 TARGET = re.compile(r"(i?(?:GTV|CTV)|ITV|PTV)([pn]?\d{0,2})((?:_(?:Low|Mid|High|\d{3,5}))?)", re.IGNORECASE)
@@ -296,7 +295,7 @@ def roi_name(name: str, number: int) -> str:
     if target and not (target[3][1:].isdigit() and (int(target[3][1:]) % 5 or not 100 <= int(target[3][1:]) <= 10000)):
         head = target[1].upper().replace("IGTV", "iGTV").replace("ICTV", "iCTV")
         return head + target[2].lower() + target[3].title()  # a number behind the underscore is a dose in cGy
-    return _roi_names().get(_plain(name), f"ROI_{number}")
+    return nomenclature(name) or f"ROI_{number}"
 
 
 def is_known_comment(comment: str) -> bool:
@@ -314,18 +313,6 @@ def moved(value: str, days: int) -> str:
         return (date - datetime.timedelta(days=days)).strftime("%Y%m%d") if date else ""
     except (ValueError, OverflowError):
         return ""
-
-
-@cache
-def _roi_names() -> dict[str, str]:
-    """Plain spelling to name of the nomenclature."""
-    with (resources.files("ionrt.patient") / "tables" / "roi_names.csv").open(encoding="utf-8") as file:
-        rows = list(csv.reader(line for line in file if not line.startswith("#")))[1:]
-    return {_plain(spelling): name for name, also in rows for spelling in (name, *also.split(";")) if spelling}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_\0-]+", "", name).casefold()
 
 
 @cache

@@ -143,6 +143,11 @@ def _fractions(ion_plan: IonPlan, rows: list[pd.Series]) -> Dataset:
         beams.append(item(ReferencedBeamNumber=int(row["beam"]), BeamMeterset=decimal(row["meterset"])))
         if np.isfinite(dose := _float(row, "beam_dose", np.nan)):
             beams[-1].BeamDose = decimal(dose)
+            if row.get("beam_dose_type"):
+                beams[-1].BeamDoseType = row["beam_dose_type"]
+            point = [_float(row, f"dose_point_{a}", np.nan) for a in "xyz"]
+            if np.isfinite(point).all():
+                beams[-1].BeamDoseSpecificationPoint = [decimal(p) for p in point]
     return item(
         FractionGroupNumber=1,
         NumberOfFractionsPlanned=ion_plan.fractions or None,
