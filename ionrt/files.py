@@ -58,7 +58,7 @@ def atomic(path: str | os.PathLike[str], *, folder: bool = False, new: bool = Fa
         else:
             os.replace(place, target)
     except OSError as error:
-        if new and isinstance(error, FileExistsError):
+        if isinstance(error, FileExistsError) and error.filename2 is not None:  # of the link
             raise
         about = place if error.filename is None else Path(os.fsdecode(error.filename))
         if about not in (target, *target.parents) and place not in (about, *about.parents):

@@ -15,6 +15,8 @@ import lazy_loader
 class IonrtError(ValueError):
     """Bad input: the message says what was expected, what came and what to do."""
 
+    __module__ = "ionrt"  # as users know it
+
 
 def one_of(value: str, allowed: Sequence[str], *, what: str) -> str:
     """Return `value` if it is allowed; raise with the allowed ones, nearest first."""

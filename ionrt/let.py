@@ -23,13 +23,13 @@ def _variable(field: xr.Dataset, name: str, let_definition: str | None) -> xr.Da
 
 
 def definition_of(moment: xr.DataArray, stated: str | None = None, *, default: str = "charged") -> dict[str, str]:
-    """What a numerator says, else what the caller says, as attributes of the result.
+    """What a numerator says, with what it was assumed to be, else what the caller says, as attributes of the result.
 
     A numerator of another's making that says nothing is taken as the default, and the result says so. One that this package
     stamped and that says nothing any more was combined from two definitions, and is refused.
     """
     if said := moment.attrs.get("let_definition") or stated:
-        return {"let_definition": said}
+        return {"let_definition": said} | {k: moment.attrs[k] for k in ("assumed",) if k in moment.attrs}
     if "ionrt_version" in moment.attrs:
         raise IonrtError(
             f"{moment.name} without let_definition: arithmetic of two definitions drops it; combine fields of one definition,"

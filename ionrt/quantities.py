@@ -146,7 +146,7 @@ def check(
     >>> let = xr.DataArray([25.0], dims="x", attrs={"units": "MeV/cm"})
     >>> ionrt.quantities.check(let, "let_d")
     Traceback (most recent call last):
-    ionrt.lazy.IonrtError: let_d: expected dose-averaged LET in keV/um, got units='MeV/cm'; convert it first
+    ionrt.IonrtError: let_d: expected dose-averaged LET in keV/um, got units='MeV/cm'; convert it first
     """
     quantity, label = QUANTITIES[name], what or getattr(da, "name", None) or name
     if not isinstance(da, xr.DataArray):
@@ -221,7 +221,7 @@ def check_same_grid(a: Labelled, b: Labelled, *, what: str = "grids") -> None:
     >>> fine, coarse = (xr.DataArray(np.zeros(n), {"x": np.arange(n) * d}, ["x"]) for n, d in ((6, 2.0), (4, 3.0)))  # mm
     >>> ionrt.quantities.check_same_grid(fine, coarse)
     Traceback (most recent call last):
-    ionrt.lazy.IonrtError: grids: 6 against 4 voxels along x; resample one onto the other
+    ionrt.IonrtError: grids: 6 against 4 voxels along x; resample one onto the other
     """
     for dim in ("z", "y", "x"):
         if (dim in a.dims) != (dim in b.dims):

@@ -430,7 +430,7 @@ def mutate_dicom(
         parts[rng.integers(len(parts))] = bad_text.encode("utf-8")
         raw(b"\\".join(parts))
         kind = f"bad {bad_text!r}"
-    return data, f"{name} {kind}", vr not in ("DS", "IS", "FL", "FD", "UI") or kind in ("one", "stretch", "noise")
+    return data, f"{name} {kind}", vr not in ("DS", "IS", "FL", "FD", "UI") or kind in ("one", "stretch", "noise", "bad '-0'")
 
 
 def _elements(data: Any) -> Iterator[tuple[Any, Any]]:

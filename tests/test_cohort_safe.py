@@ -442,8 +442,11 @@ def test_a_register_with_a_gap_or_damage_stops_exports(tmp_path):
         cohort.summary(tables, site="s", register=tmp_path)
     first.write_bytes(content)
     assert cohort.summary(tables, site="s", register=tmp_path)["rates"]
+    (tmp_path / "export.key").unlink()
+    with pytest.raises(ionrt.IonrtError, match=r"export.key of the register of exports is gone"):
+        cohort.summary(tables, site="s", register=tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ionrt.IonrtError, match="name another folder"):
+    with pytest.raises(ionrt.IonrtError, match="could not be written"):
         cohort.summary(tables, site="s", register=tmp_path / "file")
 
 

@@ -20,8 +20,8 @@ from dicom_small import FRAME, Z, contour, item
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ExplicitVRLittleEndian
 
-from ionrt import dose_at_volume, evaluate, regrid
-from ionrt.patient import IncompleteWarning, read_dicom, read_dose, read_ion_plan, volumes
+from ionrt import dose_at_volume, evaluate, gamma, regrid
+from ionrt.patient import IncompleteWarning, read_dicom, read_dose, read_ion_plan, volumes, write_rtdose
 from ionrt.patient.geometry.grid import layout
 from ionrt.patient.reading.charset import decode
 from ionrt.patient.reading.dicom_files import read_pixels
@@ -66,6 +66,28 @@ def test_dose_of_another_frame_is_not_taken_and_one_without_is_said(tmp_path):
     del objects["RD.dcm"].FrameOfReferenceUID
     with pytest.warns(IncompleteWarning, match=r"RD\.dcm: no frame of reference"):
         assert "dose" in read(objects, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda d, p: evaluate.statistics(d, p),
+        lambda d, p: evaluate.dvh(d, p.structures, at=[1.0]),
+        lambda d, p: dose_at_volume(d, p, cc=0.5),
+        lambda d, p: gamma(p.dose, d, dose_percent=3.0, distance_mm=3.0),
+        lambda d, p: evaluate.integral_dose(d, p),
+        lambda d, p: evaluate.plan_quality(d, p, target="CTV", prescription=2.0),
+        lambda d, p: write_rtdose(d, p, "never.dcm"),
+    ],
+)
+def test_a_dose_of_another_frame_is_refused_wherever_it_meets_the_patient(use, tmp_path):
+    """The same numbers of the same grid, of another frame of reference."""
+    p = read(small.study(), tmp_path / "ct")
+    other = small.dose()
+    other.FrameOfReferenceUID = "1.2.99"
+    d = read_dose(small.save({"RD.dcm": other}, tmp_path / "other") / "RD.dcm")
+    with pytest.raises(IonrtError, match=r"another frame of reference \(1\.2\.(99|3\.1)\)"):
+        use(d, p)
 
 
 def test_one_function_places_what_others_bring(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import errno
 import os
 import shutil
@@ -35,6 +36,7 @@ from ionrt.quantities import IonrtError
 from ionrt.report import report
 
 BASE = {"C": synthetic_base("C")}
+SITE = cohort.synthetic(60, 1, indication="lung")
 CASE = water_box((9, 21, 9), target_radius=6.0), simple_plan()
 
 
@@ -77,6 +79,9 @@ DOORS = {
     "report": Door(lambda given, out: report(given / "page.ipynb", out / "r" / "page.html"), lambda out: _texts(out / "r")),
     "de-identification": Door(lambda given, out: deidentify(given / "deid", out / "d", key=attacks.KEY), _tree),
     "features": Door(_features, _tree),
+    "exports": Door(
+        lambda given, out: cohort.summary(SITE, site="s", register=out / "x"), lambda out: sorted(_tree(out / "x")) * 2
+    ),
 }
 QUICK = [name for name in DOORS if name != "report"]  # a notebook takes seconds
 
@@ -130,7 +135,7 @@ def interrupted() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    replaced = SimpleNamespace(**{**vars(os), "replace": stop})
+    replaced = SimpleNamespace(**{**vars(os), "replace": stop, "link": stop})
     original, files.os = files.os, replaced
     try:
         yield
@@ -160,7 +165,7 @@ def test_full_disk(name, given, right, tmp_path):
     expected = right(name)  # and what numba compiles is in its own cache
     with dask.config.set(scheduler="synchronous"), full_disk():  # else a second course may end when the disk has room again
         refuses(DOORS[name], given, tmp_path / "out")
-    assert not [n for n in visible(tmp_path / "out") if not n.endswith("failures.csv")]
+    assert not [n for n in visible(tmp_path / "out") if not n.endswith(("failures.csv", "export.key"))]  # 32 bytes fit
     DOORS[name].run(given, tmp_path / "out")
     assert DOORS[name].result(tmp_path / "out") == expected
 
@@ -202,6 +207,62 @@ def test_two_at_once(name, given, right, tmp_path):
     assert DOORS[name].result(tmp_path / "out") == right(name)
 
 
+TWO = """
+import os, sys, traceback
+from pathlib import Path
+import test_faults
+test_faults.basedata.build = lambda *_, **__: test_faults.BASE["C"].drop_attrs().copy()
+test_faults.basedata.store.check_base_data = lambda ds: ds
+for name in sys.argv[2:]:
+    start, go = os.pipe()
+    children = []
+    for _ in range(2):
+        children.append(os.fork())
+        if not children[-1]:
+            os.close(go)
+            os.read(start, 1)  # ends when the parent closes: both at once
+            try:
+                test_faults.DOORS[name].run(Path(sys.argv[1]), Path(name))
+            except test_faults.IonrtError as error:
+                os._exit(3 if "\\n" not in str(error) else 4)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(5)
+            os._exit(0)
+    os.close(go)
+    print(*sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.parametrize("name", DOORS)
+def test_two_processes_at_once(name, given, right, tmp_path):
+    """As two threads, but with nothing in common except the disk: both end well, or one is told that the folder is taken."""
+    command = [sys.executable, "-W", "ignore", "-c", TWO, str(given), name]
+    done = subprocess.run(command, env=_paths(), cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.split() in ([["0", "0"], ["0", "3"]] if name == "de-identification" else [["0", "0"]]), done.stderr
+    assert DOORS[name].result(tmp_path / name) == right(name)
+    assert not list((tmp_path / name).rglob(".*"))  # nothing half-written
+
+
+def test_a_clock_set_back_between_two_reports(given, tmp_path, monkeypatch):
+    """The page says the day that the clock says; the earlier page, which is of the future then, and the index stay right."""
+    out = tmp_path / "r"
+    report(given / "page.ipynb", out / "first.html")
+    day = datetime.date(1996, 2, 29)
+    monkeypatch.setattr("ionrt.report.datetime", SimpleNamespace(date=SimpleNamespace(today=lambda: day)))
+    for path in out.iterdir():
+        os.utime(path, (4e9,) * 2)
+    for _ in range(2):
+        made = report(given / "page.ipynb", out / "second.html")
+        os.utime(made.html, (8.2e8,) * 2)
+    pages = _texts(out)
+    assert set(pages) == {"first.html", "second.html", "index.html"} and "1996" in pages["second.html"]
+    assert "1996" not in pages["first.html"] and pages["index.html"].count("second.html") == 1
+    assert pages["index.html"].index("first.html") < pages["index.html"].index("second.html")
+
+
 @pytest.mark.parametrize("years", [-30, 30])
 @pytest.mark.parametrize("name", ["base data", "influence", "features"])
 def test_a_clock_that_was_set_changes_nothing(name, years, given, right, tmp_path):
@@ -222,7 +283,8 @@ from pathlib import Path
 import test_faults
 from ionrt import files
 test_faults.basedata.build = lambda *_, **__: test_faults.BASE["C"].drop_attrs().copy()
-files.os = test_faults.SimpleNamespace(**{**vars(os), "replace": lambda *_: os.kill(os.getpid(), signal.SIGKILL)})
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+files.os = test_faults.SimpleNamespace(**{**vars(os), "replace": kill, "link": kill})
 for name in sys.argv[2:]:
     child = os.fork()
     if not child:

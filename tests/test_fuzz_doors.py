@@ -37,7 +37,7 @@ SEEDS = (31, 32)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_damaged_store_of_an_influence(tmp_path, seed):
     """What does not fit its checksum is made again, to the last bit."""
-    case, plan, base = water_box((9, 21, 9), target_radius=5.0), simple_plan(), {"C": synthetic_base("C")}
+    case, plan, base = water_box((7, 15, 7), target_radius=4.0), simple_plan(), {"C": synthetic_base("C")}
     expected = influence(case, plan, base=base, store=tmp_path)
     files = sorted(p for p in tmp_path.rglob("*") if p.is_file())
 

@@ -13,6 +13,7 @@ import fuzz
 import numpy as np
 import pydicom
 import pytest
+from dicom_small import item
 from identifiers import walk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_fragments
@@ -32,13 +33,6 @@ WIDE = [w.encode(c) for w in ("김철수", "철수", "金哲洙", "哲洙") for 
         if w.encode(c, "ignore").decode(c) == w]  # fmt: skip
 NEEDLES = [w.encode() for w in PLAIN] + WIDE
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # of what is planted
-
-
-def item(**elements) -> Dataset:
-    data = Dataset()
-    for keyword, value in elements.items():
-        setattr(data, keyword, value)
-    return data
 
 
 def common(kind: str, sop_class: str, n: int) -> Dataset:

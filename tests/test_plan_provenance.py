@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
+from ionrt.let import let_d
 from ionrt.plan import Beam, Scenario, field, influence
 from ionrt.plan.fields import scenario_field
 
@@ -101,6 +102,10 @@ def test_hash_changes_with_every_input(patient, made):
         "by": of(made, by="beam"),
     }
     assert len(set(hashes.values())) == len(hashes)
+    weights = np.full(made.n_spots, 1e6)
+    for definition, words in (("primary", "weighted with the dose of all particles"), ("charged", "")):
+        found = field(made, weights, models=("constant",), let_definition=definition)
+        assert words in let_d(found).attrs.get("assumed", "") and bool(words) == ("assumed" in found.let_x_dose.attrs)
     asked = {"models": ("wedenberg",), "parameters": {"wedenberg": {"alpha_beta": 3.0}}}
     assert of(made, **asked) == of(made)  # LET x dose is there anyway
 

@@ -71,6 +71,8 @@ def test_let_definition_travels(base):
     weights = sobp.fluence(base, interval=INTERVAL, prescription=1.0)
     field = sobp.depth_field(base, weights, moments=("let_x_dose",), let_definition="primary")
     assert let.let_d(field).attrs["let_definition"] == "primary"
+    assert "dose of all particles" in let.let_d(field).attrs["assumed"]  # energies meet: not the primaries' own mean
+    assert "assumed" not in let.let_d(sobp.depth_field(base, weights, moments=("let_x_dose",))).attrs
     with pytest.raises(IonrtError, match="let_definition"):
         let.let_d(field, let_definition="charged")
 

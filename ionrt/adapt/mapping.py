@@ -74,6 +74,8 @@ def map_field(
     out = xr.Dataset(attrs={**field.attrs, "mapped": method, "outside": outside})
     for k, (name, a) in enumerate(zip(names, arrays, strict=True)):
         carried = {str(key): v for key, v in a.attrs.items() if key not in ("units", "long_name", "ionrt_version")}
+        if carried.pop("frame_of_reference_uid", None) and (frame := transform.attrs.get("fixed_frame")):
+            carried["frame_of_reference_uid"] = frame  # it lies on the planning CT now
         one = xr.DataArray(made[k], dims=DIMS, coords={d: like[d].values for d in DIMS})
         out[name] = stamp(one, name, **carried, outside=outside)
     return out

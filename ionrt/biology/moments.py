@@ -238,6 +238,12 @@ def _from_kernel(base: xr.Dataset, name: str, tissue: Kernel) -> xr.DataArray:
     return picked.astype(np.float32)
 
 
+def let_attrs(definition: str | None) -> dict[str, str]:
+    """Attributes of a LET numerator made of base data; what its weights rest on under the definition that has own ones."""
+    said = {"let_definition": definition} if definition else {}
+    return said | ({"assumed": "primaries' LET weighted with the dose of all particles"} if definition == "primary" else {})
+
+
 def _from_let(base: xr.Dataset, name: str, definition: str) -> xr.DataArray:
     """LETd, or 1 / LETt, of the base data under one definition."""
     source = base["let_d" if name == "let_x_dose" else "let_t"]
@@ -246,5 +252,5 @@ def _from_let(base: xr.Dataset, name: str, definition: str) -> xr.DataArray:
     if name == "dose_per_let":
         picked = xr.where(picked > 0, 1.0 / picked.where(picked > 0), 0.0).astype(picked.dtype)
     picked = picked.copy().rename(name)
-    picked.attrs = {"let_definition": definition, "per": "Gy"}
+    picked.attrs = {**let_attrs(definition), "per": "Gy"}
     return picked

@@ -108,14 +108,8 @@ def patient_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def metric_table(tables: Mapping[str, pd.DataFrame], *, wide: bool = True) -> pd.DataFrame:
     """Dose and LET metrics, one row per course.
 
-    Parameters
-    ----------
-    tables : as from `load`.
-    wide : one column per ``structure:metric:quantity:definition`` (else the long table).
-
-    Returns
-    -------
-    DataFrame: cid and the metrics in their own units; a column never mixes two dose systems or LET definitions.
+    `wide`: cid and one column per ``structure:metric:quantity:definition``, each in its own unit, so that a column never mixes
+    two dose systems or LET definitions (else the long table).
     """
     metric = tables["dose_metric"]
     if not wide:

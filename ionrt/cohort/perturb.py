@@ -9,11 +9,13 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 
+from ionrt.files import atomic
 from ionrt.quantities import IonrtError
 
 
@@ -52,19 +54,16 @@ def secret(key: str | bytes | None = None, folder: Path | None = None) -> bytes:
             raise IonrtError("key: expected at least 16 characters, 8 of them different; it is the secret of the site")
         return hashlib.sha256(raw).digest()
     place = (folder or Path(platformdirs.user_data_dir("ionrt"))) / "export.key"
-    where = "pass key= with a secret of the site" if folder is None else "name another folder"
-    try:
+    with suppress(OSError):  # said below
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raw = place.read_bytes()
-        else:
-            raw = os.urandom(32)
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(raw)
+    if not place.exists():
+        with suppress(FileExistsError), atomic(place, new=True) as new:
+            new.touch(mode=0o600)
+            new.write_bytes(os.urandom(32))
+    try:
+        raw = place.read_bytes()
     except OSError as error:
-        raise IonrtError(f"export.key cannot be kept ({error.strerror}); {where}") from None
+        raise IonrtError(f"{place.name} in {place.parent} cannot be read ({error.strerror})") from None
     if len(raw) < 32:
-        raise IonrtError(f"{place.name} in {place.parent} is damaged; {where}")
+        raise IonrtError(f"{place.name} in {place.parent} is damaged; put it back from a copy")
     return raw

@@ -34,12 +34,16 @@ class Register:
 
     def __init__(self, folder: str | Path | None, min_cell: int) -> None:
         self.folder = Path(folder or Path(platformdirs.user_data_dir("ionrt")) / "exports")
-        self.key = secret(folder=self.folder)
         self.parts: list[dict[str, Any]] = []  # of earlier exports, with their number
         try:
             there = {f.name for f in self.folder.glob("*.export")}
         except OSError as error:
             raise IonrtError(f"the register of exports cannot be read ({error.strerror})") from None
+        if there and not (self.folder / "export.key").is_file():
+            raise IonrtError(
+                "export.key of the register of exports is gone: put it back from a copy; a new one knows no patient"
+            )
+        self.key = secret(folder=self.folder)
         for number in count(1):
             if not there:
                 break

@@ -10,6 +10,7 @@ import xarray as xr
 
 from ionrt.evaluate.sampling import GRID, kept_attrs, quantity_of, trilinear
 from ionrt.parallel import each, slabs
+from ionrt.patient.reading.frames import check_frame
 from ionrt.quantities import IonrtError, check, one_of, shared_attr, stamp
 
 SEARCHED = 4096  # voxels per piece: their searches differ in length
@@ -139,6 +140,7 @@ def gamma(
     reference, name = quantity_of(reference)
     evaluation, other = quantity_of(evaluation)
     one_of(other, [name], what="gamma: quantity of the evaluation")
+    check_frame(reference, evaluation, what="gamma: the evaluation", quiet=True)
     for carried in ("let_definition", "rbe_model"):
         shared_attr((reference, evaluation), carried)
     settings = {

@@ -6,6 +6,7 @@ import xarray as xr
 
 from ionrt.evaluate.histograms import dose_at_volume, mean_value
 from ionrt.evaluate.sampling import GRID, kept_attrs, labelled_structures, quantity_of, voxel_volume
+from ionrt.patient.reading.frames import check_frame
 from ionrt.quantities import IonrtError, check_same_grid, one_of, stamp
 
 
@@ -57,6 +58,7 @@ def conformity(da: xr.DataArray, target: xr.DataArray, *, prescription: float, p
         )
     target = labelled_structures(target)
     check_same_grid(da, target, what="dose and target")
+    check_frame(target, da, what="the dose", quiet=True)
     volume = xr.DataArray(voxel_volume(da), dims=GRID)
     covered = da >= prescription * percent / 100.0
     both = (target * covered * volume).sum(GRID, dtype=float)

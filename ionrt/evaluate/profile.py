@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.evaluate.sampling import GRID, kept_attrs, labelled_structures, quantity_of, voxel_volume
+from ionrt.patient.reading.frames import check_frame
 from ionrt.quantities import IonrtError, check_same_grid, one_of, stamp
 
 Vector = Sequence[float] | np.ndarray
@@ -82,6 +83,7 @@ def _one(structure: xr.DataArray, da: xr.DataArray, what: str) -> xr.DataArray:
     if one.sizes["structure"] != 1:
         raise IonrtError(f"{what}: expected one structure, got {one.sizes['structure']}; select it by name first")
     check_same_grid(da, one, what=f"dose and {what}")
+    check_frame(one, da, what="the dose", quiet=True)
     return one.isel(structure=0, drop=True).astype(float).rename("structures")
 
 

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import xarray as xr
 
+from ionrt.patient.reading.frames import check_frame
 from ionrt.quantities import QUANTITIES, IonrtError, check, defined, stamp
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class Sampler:
     """Knows both grids and turns plain arrays (values, fractions) into `Samples`."""
 
     def __init__(self, da: xr.DataArray, structures: xr.DataArray) -> None:
+        check_frame(structures, da, what=f"the {da.name}", quiet=True)
         self.volume = voxel_volume(structures)
         self.centres = [da[d].values.astype(float) for d in GRID]
         self.points = [structures[d].values.astype(float) for d in GRID]

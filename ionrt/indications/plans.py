@@ -144,9 +144,7 @@ def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFram
 
     Parameters
     ----------
-    facts : of `load`.
-    page : name.
-    made : of `plan_page`.
+    facts, page, made : as of `limits_of`.
 
     Returns
     -------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,12 @@ from scipy.ndimage import binary_dilation
 from tqdm.auto import tqdm
 
 from ionrt.files import content_hash
-from ionrt.parallel import each
+from ionrt.parallel import each, slabs
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.moments import Moment, merge, moment_values, moments_of
 from ionrt.plan.setup.scenarios import Scenario, check_scenarios
 from ionrt.plan.setup.scene import make_scene, on_dose_grid, structure_fractions
+from ionrt.plan.solve import kernels
 from ionrt.plan.solve.assemble import check_nominal, in_scenario
 from ionrt.plan.solve.products import whole
 from ionrt.quantities import IonrtError, one_of, stamp
@@ -226,12 +226,8 @@ def _accumulate(
         if chosen:
             mine = [(columns, w[spots]) for columns in whole(beam, values[beam.beam.ion])]
             for part in each(lambda pair: pair[0].forward(pair[1]), mine):
-                each(partial(_add, out, beam.voxel, part), range(len(out)))
+                each(lambda one: kernels.add(out, *one), [(beam.voxel[s], part[s]) for s in slabs(beam.voxel.size)])
     return out
-
-
-def _add(out: np.ndarray, voxel: np.ndarray, part: np.ndarray, k: int) -> None:
-    out[k, voxel] += part[:, k]
 
 
 def _dataset(

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.patient.names import is_external, is_target
+from ionrt.patient.reading.frames import check_frame
 from ionrt.plot.style import (
     COLOURMAPS,
     FONT_SIZES,
@@ -65,21 +66,25 @@ def _box(
     return out
 
 
-def _contour_paths(fractions: xr.DataArray, rows: str, columns: str, level: float = 0.5) -> list[np.ndarray]:
+def _lines(fractions: xr.DataArray, rows: str, columns: str, *levels: float) -> Any:
+    """The lines of all levels as one curve with gaps, which is drawn several times faster than one path each."""
     values = np.pad(np.asarray(fractions.values, dtype=float), 1)
     x, y = (np.pad(fractions[d].values, 1, mode="reflect", reflect_type="odd") for d in (columns, rows))
-    return list(contourpy.contour_generator(x, y, values, line_type="Separate").lines(level))  # type: ignore[arg-type]
+    made = contourpy.contour_generator(x, y, values, line_type="Separate")
+    gap = np.full((1, 2), np.nan)
+    parts = [part for level in levels for line in made.lines(level) for part in (line, gap)]
+    return hv.Curve(np.concatenate(parts[:-1] or [np.empty((0, 2))]), kdims=[columns], vdims=[rows])  # type: ignore[arg-type]
 
 
 def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
-    """One path element per structure that the slice meets."""
+    """One curve per structure that the slice meets, on a dark rim."""
     out = []
     for i, name in enumerate(structures["structure"].values):
-        paths = _contour_paths(structures.sel(structure=name), rows, columns)
-        if paths:
+        lines = _lines(structures.sel(structure=name), rows, columns, 0.5)
+        if len(lines):
             width, dash = (1.4 if i else 2.4), ("solid" if i < len(STRUCTURE_COLOURS) else "6 3")
-            rim = hv.Path(paths, kdims=[columns, rows]).opts(color="#000000", alpha=0.55, line_width=width + 1.6)
-            out += [rim, hv.Path(paths, kdims=[columns, rows]).opts(color=_colour(i), line_width=width, line_dash=dash)]
+            out.append(lines.clone().opts(color="#000000", alpha=0.55, line_width=width + 1.6))  # a rim
+            out.append(lines.opts(color=_colour(i), line_width=width, line_dash=dash))
     return out
 
 
@@ -87,8 +92,8 @@ def _isodoses(one: xr.DataArray, of: float) -> Any:
     """Thin white lines on a slice."""
     filled = one.fillna(0.0)
     down, across = map(str, one.dims)
-    paths = [path for share in ISODOSES for path in _contour_paths(filled, down, across, 0.01 * share * of)]
-    return hv.Path(paths, kdims=[across, down]).opts(color="#FFFFFF", line_width=0.9, line_dash="3 2")
+    lines = _lines(filled, down, across, *(0.01 * share * of for share in ISODOSES))
+    return lines.opts(color="#FFFFFF", line_width=0.9, line_dash="3 2")
 
 
 def _bounds(da: xr.DataArray) -> tuple[float, float, float, float]:
@@ -155,6 +160,7 @@ def slices(
     name = str(da.name)
     if name not in QUANTITIES:
         raise IonrtError(f"slices: {name!r} is not a known quantity; rename it to one of {', '.join(COLOURMAPS)}")
+    check_frame(ct, da, what="slices: the dose", quiet=True)
     at = _middle(structures, normal) if at is None else at
     cut, grey, outline = (_cut(one, normal, at, down, across).compute() for one in (da, ct, structures))
     place = float(cut[normal])

@@ -272,9 +272,7 @@ def carabe(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
 
     Parameters
     ----------
-    field : Dataset with ``dose`` [Gy per fraction], ``let_x_dose`` [Gy keV/um] of all charged particles without target
-        fragments
-    alpha_beta : [Gy] of photons, a number or a map.
+    field, alpha_beta : as for `wedenberg`.
 
     Returns
     -------
@@ -283,7 +281,7 @@ def carabe(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
     Raises
     ------
     IonrtError
-        As in `apply_model`; alpha_beta <= 0.
+        As `wedenberg`.
 
     References
     ----------
@@ -301,9 +299,7 @@ def mcnamara(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
 
     Parameters
     ----------
-    field : Dataset with ``dose`` [Gy per fraction], ``let_x_dose`` [Gy keV/um] of all charged particles without target
-        fragments
-    alpha_beta : [Gy] of photons, a number or a map.
+    field, alpha_beta : as for `wedenberg`.
 
     Returns
     -------
@@ -312,7 +308,7 @@ def mcnamara(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
     Raises
     ------
     IonrtError
-        As in `apply_model`; alpha_beta <= 0.
+        As `wedenberg`.
 
     References
     ----------
@@ -374,9 +370,7 @@ def mairani_helium(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
 
     Parameters
     ----------
-    field : Dataset with ``dose`` [Gy per fraction], ``let_x_dose`` [Gy keV/um] of all charged particles without target
-        fragments
-    alpha_beta : [Gy] of photons, a number or a map.
+    field, alpha_beta : as for `wedenberg`.
 
     Returns
     -------
@@ -385,7 +379,7 @@ def mairani_helium(field: xr.Dataset, *, alpha_beta: Number) -> xr.DataArray:
     Raises
     ------
     IonrtError
-        As in `apply_model`; alpha_beta <= 0.
+        As `wedenberg`.
 
     References
     ----------

@@ -30,26 +30,7 @@ def _fraction_dose(dose: xr.DataArray, fractions: int, alpha_beta: Any, what: st
 def bed(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataArray:
     """Biologically effective dose n d (1 + d / (alpha/beta)).
 
-    Validity: linear-quadratic range, complete repair between fractions, no repopulation.
-
-    Parameters
-    ----------
-    dose : d per fraction [Gy or Gy (RBE)], any shape
-    fractions : n
-    alpha_beta : [Gy] of photons, a number or a map.
-
-    Returns
-    -------
-    ``bed`` [Gy] of the shape of `dose`.
-
-    Raises
-    ------
-    IonrtError
-        Other units, fractions < 1, alpha_beta <= 0.
-
-    References
-    ----------
-    Fowler 1989, Br J Radiol 62 (740), 679-694, doi 10.1259/0007-1285-62-740-679.
+    Parameters, validity, errors and reference as of `eqd2`; returns ``bed`` [Gy] of the shape of `dose`.
     """
     d = _fraction_dose(dose, fractions, alpha_beta, "bed")
     return stamp(d * fractions * (1.0 + d / alpha_beta), "bed", rbe_model=d.attrs.get("rbe_model"), fractions=int(fractions))
@@ -58,18 +39,7 @@ def bed(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataArr
 def eqdx(dose: xr.DataArray, *, fractions: int, alpha_beta: Number, fraction_size: float) -> xr.DataArray:
     """Equieffective total dose in fractions of x Gy, n d (d + alpha/beta) / (x + alpha/beta).
 
-    Parameters
-    ----------
-    dose, fractions, alpha_beta : as `bed`
-    fraction_size : x [Gy].
-
-    Returns
-    -------
-    ``eqd`` [Gy] of the shape of `dose`. Validity, errors: as `bed`.
-
-    References
-    ----------
-    the total dose with the `bed` of Fowler 1989 in fractions of x, doi 10.1259/0007-1285-62-740-679.
+    `fraction_size` x [Gy]; the rest as of `eqd2`.
     """
     if not fraction_size > 0:
         raise IonrtError(f"eqdx: expected fraction_size > 0 Gy, got {fraction_size!r}")
@@ -82,7 +52,7 @@ def eqdx(dose: xr.DataArray, *, fractions: int, alpha_beta: Number, fraction_siz
 def eqd2(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataArray:
     """Equieffective total dose in 2 Gy fractions, n d (d + alpha/beta) / (2 + alpha/beta).
 
-    Validity: as `bed`.
+    Validity: linear-quadratic range, complete repair between fractions, no repopulation.
 
     Parameters
     ----------
@@ -101,7 +71,7 @@ def eqd2(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataAr
 
     References
     ----------
-    Fowler 1989, doi 10.1259/0007-1285-62-740-679.
+    Fowler 1989, Br J Radiol 62 (740), 679-694, doi 10.1259/0007-1285-62-740-679.
 
     Examples
     --------

@@ -23,24 +23,24 @@ STAGE = 512  # voxels that go through a long formula stage by stage: short loops
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
-def _at(p, i):
+def at(p, i):
     """The parameter of voxel i."""
     return p[i] if isinstance(p, np.ndarray) else p
 
 
-@overload(_at, inline="always")
+@overload(at, inline="always")
 def _at_overload(p, i):
     if isinstance(p, types.Array):
         return lambda p, i: p[i]
     return lambda p, i: p
 
 
-def _from(p, start):
+def onward(p, start):
     """The parameters of the voxels from `start` on."""
     return p[start:] if isinstance(p, np.ndarray) else p
 
 
-@overload(_from, inline="always")
+@overload(onward, inline="always")
 def _from_overload(p, start):
     if isinstance(p, types.Array):
         return lambda p, start: p[start:]
@@ -48,14 +48,14 @@ def _from_overload(p, start):
 
 
 @njit(inline="always")
-def _bad(x):
+def unusable(x):
     T = type(x)
     return not ((x >= T(0.0)) & (x <= T(BIG)))
 
 
 @njit(inline="always")
 def _any_bad(x, y, z, w):
-    """`_bad` of any by the bits: as unsigned integers, negative values, infinity and NaN are the largest; so is -0, which
+    """`unusable` of any by the bits: as unsigned integers, negative values, infinity and NaN are the largest; so is -0, which
     passes when the voxel is looked for.
     """
     a, b, c, d = to_bits(x), to_bits(y), to_bits(z), to_bits(w)
@@ -63,13 +63,13 @@ def _any_bad(x, y, z, w):
 
 
 @njit(inline="always")
-def _plus(count, one_more):
+def counted(count, one_more):
     """Counts of 32 bits keep the lanes of single precision whole."""
     return np.int32(count + one_more)
 
 
 @njit(inline="always")
-def _isoeffective(effect, alpha, beta):
+def isoeffective(effect, alpha, beta):
     """Dose of the reference radiation with this effect, and its slope; the form without cancellation at small effect."""
     T = type(effect)
     effect = max(effect, T(0.0))
@@ -82,15 +82,15 @@ def constant_value(out, d, rbe, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     for i in range(d.size):
         x = d[i]
-        out[i] = _at(rbe, i) * x
-        bad, outside = _plus(bad, _bad(x)), _plus(outside, x > dose_max)
+        out[i] = at(rbe, i) * x
+        bad, outside = counted(bad, unusable(x)), counted(outside, x > dose_max)
     return bad, outside
 
 
 @njit(**OPTIONS)
 def constant_slopes(out_d, d, rbe):
     for i in range(d.size):
-        out_d[i] = _at(rbe, i)
+        out_d[i] = at(rbe, i)
 
 
 @njit(**OPTIONS)
@@ -98,9 +98,9 @@ def mkm_value(out, d, z, a0, b0, ar, br, scale, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     for i in range(d.size):
         x, y = d[i], z[i]
-        equivalent, _ = _isoeffective(a0 * x + b0 * y + b0 * x * x, ar, br)
+        equivalent, _ = isoeffective(a0 * x + b0 * y + b0 * x * x, ar, br)
         out[i] = scale * equivalent
-        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, x > dose_max)
+        bad, outside = counted(bad, unusable(x) | unusable(y)), counted(outside, x > dose_max)
     return bad, outside
 
 
@@ -108,7 +108,7 @@ def mkm_value(out, d, z, a0, b0, ar, br, scale, dose_max):
 def mkm_slopes(out_d, out_z, d, z, a0, b0, ar, br, scale):
     for i in range(d.size):
         x, y = np.float64(d[i]), np.float64(z[i])
-        _, slope = _isoeffective(a0 * x + b0 * y + b0 * x * x, ar, br)
+        _, slope = isoeffective(a0 * x + b0 * y + b0 * x * x, ar, br)
         out_d[i] = scale * slope * (a0 + 2.0 * b0 * x)
         out_z[i] = scale * slope * b0
 
@@ -130,7 +130,7 @@ def _lem_dose(effect, ax, bx, threshold, s_max):
     T = type(effect)
     at_threshold = ax * threshold + bx * threshold * threshold
     beyond = effect > at_threshold
-    dose, slope = _isoeffective(effect, ax, bx)
+    dose, slope = isoeffective(effect, ax, bx)
     linear = threshold + (effect - at_threshold) * (T(1.0) / s_max)
     return (linear if beyond else dose), (T(1.0) / s_max if beyond else slope)
 
@@ -142,7 +142,7 @@ def lem_value(out, d, a, b, ax, bx, threshold, s_max, dose_max):
         x, y, z = d[i], a[i], b[i]
         effect = _lem_effect(x, y, z, threshold, s_max)[0]
         out[i] = _lem_dose(effect, ax, bx, threshold, s_max)[0]
-        bad, outside = _plus(bad, _bad(x) | _bad(y) | _bad(z)), _plus(outside, x > dose_max)
+        bad, outside = counted(bad, unusable(x) | unusable(y) | unusable(z)), counted(outside, x > dose_max)
     return bad, outside
 
 
@@ -200,10 +200,10 @@ def smk_value(out, d, s, t, n, a0, b0, ar, br, scale, correction_max, dose_max):
             x, y, z, w = ds[i], ss[i], ts[i], ns[i]
             _, zn, _, alpha, beta, _, second = _smk_terms(x, y, z, w, T(1.0), a0, T(0.0), b0)
             o[i] = alpha * x + beta * x * x - log1p(second)
-            bad = _plus(bad, _any_bad(x, y, z, w))
-            outside = _plus(outside, _beyond_expansion(second, zn, alpha, beta, correction_max) | (x > dose_max))
+            bad = counted(bad, _any_bad(x, y, z, w))
+            outside = counted(outside, _beyond_expansion(second, zn, alpha, beta, correction_max) | (x > dose_max))
         for i in range(o.size):
-            o[i] = scale * _isoeffective(o[i], ar, br)[0]
+            o[i] = scale * isoeffective(o[i], ar, br)[0]
     return bad, outside
 
 
@@ -217,17 +217,17 @@ def osmk_value(out, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scal
             x = ds[i]
             zd = ts[i] / x if x > T(0.0) else T(0.0)
             o[i] = log(zd * (T(1.0) / z_r) + T(1e-30))
-        ps = _from(p, a)
+        ps = onward(p, a)
         for i in range(o.size):
-            o[i] = _resistance(exp(gamma * o[i]), _at(ps, i), r_m, k)
+            o[i] = _resistance(exp(gamma * o[i]), at(ps, i), r_m, k)
         for i in range(o.size):
             x, y, z, w = ds[i], ss[i], ts[i], ns[i]
             _, zn, _, alpha, beta, _, second = _smk_terms(x, y, z, w, o[i], al, a_s, b0)
             o[i] = alpha * x + beta * x * x - log1p(second)
-            bad = _plus(bad, _any_bad(x, y, z, w))
-            outside = _plus(outside, _beyond_expansion(second, zn, alpha, beta, correction_max) | (x > dose_max))
+            bad = counted(bad, _any_bad(x, y, z, w))
+            outside = counted(outside, _beyond_expansion(second, zn, alpha, beta, correction_max) | (x > dose_max))
         for i in range(o.size):
-            o[i] = scale * _isoeffective(o[i], ar, br)[0]
+            o[i] = scale * isoeffective(o[i], ar, br)[0]
     return bad, outside
 
 
@@ -265,7 +265,7 @@ def smk_slopes(out_d, out_s, out_t, out_n, d, s, t, n, a0, b0, ar, br, scale):
     for i in range(d.size):
         x, y, z, w = np.float64(d[i]), np.float64(s[i]), np.float64(t[i]), np.float64(n[i])
         effect, by_d, by_s, by_t, by_n = _smk_slopes(x, y, z, w, 1.0, 0.0, a0, 0.0, b0)
-        f = scale * _isoeffective(effect, ar, br)[1]
+        f = scale * isoeffective(effect, ar, br)[1]
         out_d[i], out_s[i], out_t[i], out_n[i] = f * by_d, f * by_s, f * by_t, f * by_n
 
 
@@ -273,7 +273,7 @@ def smk_slopes(out_d, out_s, out_t, out_n, d, s, t, n, a0, b0, ar, br, scale):
 def osmk_slopes(out_d, out_s, out_t, out_n, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scale):
     for i in range(d.size):
         x, y, z, w = np.float64(d[i]), np.float64(s[i]), np.float64(t[i]), np.float64(n[i])
-        g, gz = _radioresistance(z / x if x > 0.0 else 0.0, np.float64(_at(p, i)), z_r, gamma, r_m, k)
+        g, gz = _radioresistance(z / x if x > 0.0 else 0.0, np.float64(at(p, i)), z_r, gamma, r_m, k)
         effect, by_d, by_s, by_t, by_n = _smk_slopes(x, y, z, w, g, gz, al, a_s, b0)
-        f = scale * _isoeffective(effect, ar, br)[1]
+        f = scale * isoeffective(effect, ar, br)[1]
         out_d[i], out_s[i], out_t[i], out_n[i] = f * by_d, f * by_s, f * by_t, f * by_n

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from ionrt.rbe.elementary import exp, expm1
-from ionrt.rbe.kernels import OPTIONS, STAGE, _at, _bad, _from, _isoeffective, _plus
+from ionrt.rbe.kernels import OPTIONS, STAGE, at, counted, isoeffective, onward, unusable
 
 
 @njit(**OPTIONS)
@@ -17,22 +17,22 @@ def let_value(out, d, m, ab, a0, a1, a2, b0, b1, b2, let_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     T = type(d[0])
     for i in range(d.size):
-        x, y, r = d[i], m[i], _at(ab, i)
+        x, y, r = d[i], m[i], at(ab, i)
         low = max(b0 * x + (b1 / r + b2 * sqrt(r)) * y, T(0.0))
         effect = a0 * x + (a1 / r + a2) * y + low * low * (T(1.0) / r)
-        out[i] = _isoeffective(effect, T(1.0), T(1.0) / r)[0]
-        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
+        out[i] = isoeffective(effect, T(1.0), T(1.0) / r)[0]
+        bad, outside = counted(bad, unusable(x) | unusable(y)), counted(outside, (y > let_max * x) | (x > dose_max))
     return bad, outside
 
 
 @njit(**OPTIONS)
 def let_slopes(out_d, out_m, d, m, ab, a0, a1, a2, b0, b1, b2):
     for i in range(d.size):
-        x, y, r = np.float64(d[i]), np.float64(m[i]), np.float64(_at(ab, i))
+        x, y, r = np.float64(d[i]), np.float64(m[i]), np.float64(at(ab, i))
         c = b1 / r + b2 * sqrt(r)
         low = max(b0 * x + c * y, 0.0)
         a = a1 / r + a2
-        slope = _isoeffective(a0 * x + a * y + low * low / r, 1.0, 1.0 / r)[1]
+        slope = isoeffective(a0 * x + a * y + low * low / r, 1.0, 1.0 / r)[1]
         out_d[i] = slope * (a0 + 2.0 * low * b0 / r)
         out_m[i] = slope * (a + 2.0 * low * c / r)
 
@@ -43,7 +43,7 @@ def linear_value(out, d, m, intercept, slope, let_max, dose_max):
     for i in range(d.size):
         x, y = d[i], m[i]
         out[i] = intercept * x + slope * y
-        bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
+        bad, outside = counted(bad, unusable(x) | unusable(y)), counted(outside, (y > let_max * x) | (x > dose_max))
     return bad, outside
 
 
@@ -75,22 +75,22 @@ def chen_value(out, d, m, ab, alpha_x, p0, p1, p2, let_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     T = type(d[0])
     for a in range(0, d.size, STAGE):
-        o, ds, ms, rs = out[a : a + STAGE], d[a : a + STAGE], m[a : a + STAGE], _from(ab, a)
+        o, ds, ms, rs = out[a : a + STAGE], d[a : a + STAGE], m[a : a + STAGE], onward(ab, a)
         for i in range(o.size):
             x, y = ds[i], ms[i]
-            o[i] = _chen_effect(x, y, _at(rs, i), alpha_x, p0, p1, p2)[0]
-            bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
+            o[i] = _chen_effect(x, y, at(rs, i), alpha_x, p0, p1, p2)[0]
+            bad, outside = counted(bad, unusable(x) | unusable(y)), counted(outside, (y > let_max * x) | (x > dose_max))
         for i in range(o.size):
-            o[i] = _isoeffective(o[i], T(1.0), T(1.0) / _at(rs, i))[0]
+            o[i] = isoeffective(o[i], T(1.0), T(1.0) / at(rs, i))[0]
     return bad, outside
 
 
 @njit(**OPTIONS)
 def chen_slopes(out_d, out_m, d, m, ab, alpha_x, p0, p1, p2):
     for i in range(d.size):
-        r = np.float64(_at(ab, i))
+        r = np.float64(at(ab, i))
         effect, by_d, by_m = _chen_effect(np.float64(d[i]), np.float64(m[i]), r, alpha_x, p0, p1, p2)
-        slope = _isoeffective(effect, 1.0, 1.0 / r)[1]
+        slope = isoeffective(effect, 1.0, 1.0 / r)[1]
         out_d[i], out_m[i] = slope * by_d, slope * by_m
 
 
@@ -110,20 +110,20 @@ def helium_value(out, d, m, ab, c0, c1, c2, let_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     T = type(d[0])
     for a in range(0, d.size, STAGE):
-        o, ds, ms, rs = out[a : a + STAGE], d[a : a + STAGE], m[a : a + STAGE], _from(ab, a)
+        o, ds, ms, rs = out[a : a + STAGE], d[a : a + STAGE], m[a : a + STAGE], onward(ab, a)
         for i in range(o.size):
             x, y = ds[i], ms[i]
-            o[i] = _helium_effect(x, y, _at(rs, i), c0, c1, c2)[0]
-            bad, outside = _plus(bad, _bad(x) | _bad(y)), _plus(outside, (y > let_max * x) | (x > dose_max))
+            o[i] = _helium_effect(x, y, at(rs, i), c0, c1, c2)[0]
+            bad, outside = counted(bad, unusable(x) | unusable(y)), counted(outside, (y > let_max * x) | (x > dose_max))
         for i in range(o.size):
-            o[i] = _isoeffective(o[i], T(1.0), T(1.0) / _at(rs, i))[0]
+            o[i] = isoeffective(o[i], T(1.0), T(1.0) / at(rs, i))[0]
     return bad, outside
 
 
 @njit(**OPTIONS)
 def helium_slopes(out_d, out_m, d, m, ab, c0, c1, c2):
     for i in range(d.size):
-        r = np.float64(_at(ab, i))
+        r = np.float64(at(ab, i))
         effect, by_d, by_m = _helium_effect(np.float64(d[i]), np.float64(m[i]), r, c0, c1, c2)
-        slope = _isoeffective(effect, 1.0, 1.0 / r)[1]
+        slope = isoeffective(effect, 1.0, 1.0 / r)[1]
         out_d[i], out_m[i] = slope * by_d, slope * by_m

@@ -16,6 +16,7 @@ from ionrt.patient.ct import CT_IMAGE
 from ionrt.patient.dicom_dose import COMMENTS, PER_FRACTION
 from ionrt.patient.geometry.coverage import Contours, spacing
 from ionrt.patient.geometry.grid import DIMS
+from ionrt.patient.reading.frames import check_frame
 from ionrt.patient.writing.objects import add_pixels, decimal, item, new_object, save, series_of, uid
 from ionrt.quantities import QUANTITIES, IonrtError, check, defined, one_of
 
@@ -86,6 +87,7 @@ def write_rtdose(
         if isinstance(fractions, bool) or fractions != int(fractions) or fractions < 1:
             raise IonrtError(f"write_rtdose: fractions: expected a whole number of at least 1, got {fractions!r}")
         values = values * int(fractions)
+    check_frame(patient, dose, what="write_rtdose: the dose", quiet=True)
     template, _ = series_of(patient, source, what="write_rtdose")
     data = _dose_object(name, dose, values, template, fractions)
     return save(data, Path(path))

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ionrt.ions import IONS
 from ionrt.parallel import whole_cluster
 from ionrt.plan.setup.geometry import Grid, bev_axes
+from ionrt.plan.setup.machine import base_of
 from ionrt.plan.setup.raytrace import trace
 from ionrt.plan.setup.room import GANTRY_1, Room
 from ionrt.plan.setup.scene import AIR, spr_of, structure_fractions
@@ -123,9 +124,7 @@ def reach(
 
 def deepest_peak(ion: str, room: Room, base: Mapping[str, xr.Dataset] | None = None) -> float:
     """Depth of the deepest Bragg peak [mm of water] of an ion in a room, within its energies and those of the base data."""
-    from ionrt.plan.engine.influence import _base_data
-
-    data = _base_data(ion, base)
+    data = base_of(ion, base)
     lowest, highest = room.energy_range(ion)
     energy = np.asarray(data["energy"].values, float)
     usable = np.flatnonzero((energy >= lowest - 1e-6) & (energy <= highest + 1e-6))

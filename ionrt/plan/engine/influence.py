@@ -25,7 +25,7 @@ from ionrt.plan.engine.rows import dosed_rows
 from ionrt.plan.engine.store import Chunk, Keeper
 from ionrt.plan.setup.beams import Beam, Plan
 from ionrt.plan.setup.geometry import Grid
-from ionrt.plan.setup.machine import Machine, make_machine
+from ionrt.plan.setup.machine import Machine, base_of, make_machine
 from ionrt.plan.setup.provenance import of_base, of_patient
 from ionrt.plan.setup.scenarios import NOMINAL, Scenario
 from ionrt.plan.setup.scene import Scene, make_scene
@@ -173,7 +173,7 @@ def influence(
     """
     one_of(kernel, KERNELS, what="kernel")
     scene = make_scene(patient, plan)
-    data = {ion: _base_data(ion, base) for ion in dict.fromkeys(b.ion for b in plan.beams)}
+    data = {ion: base_of(ion, base) for ion in dict.fromkeys(b.ion for b in plan.beams)}
     with tqdm(total=len(plan.beams), desc=f"influence {', '.join(data)}", unit="beam", disable=None, leave=False) as bar:
 
         def prepare(i: int) -> Prepared:
@@ -193,16 +193,6 @@ def influence(
     if not scenario.is_nominal:
         attrs |= {"scenario": scenario.label, "scenario_hash": content_hash(scenario.range_shift, scenario.setup)}
     return Influence(plan, scene.grid, beams, data, attrs)
-
-
-def _base_data(ion: str, base: Mapping[str, xr.Dataset] | None) -> xr.Dataset:
-    if base is None:
-        from ionrt.beam import base_data
-
-        return base_data(ion)
-    if ion not in base:
-        raise IonrtError(f"base: expected base data of {ion!r}, got those of {', '.join(base) or 'no ion'}")
-    return base[ion]
 
 
 def beam_influence(

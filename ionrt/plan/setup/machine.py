@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from numba import njit
 
+from ionrt.beam import base_data
 from ionrt.parallel import each, slabs
 from ionrt.plan.setup.beams import Beam
 from ionrt.quantities import IonrtError
@@ -16,6 +18,15 @@ SLAB = 1.0  # mm: a voxel's dose is the mean over slabs that are no thicker alon
 WIDEST = 40.0  # mm: the halo of the last thousandth of the dose is extrapolated in base data, and no wider than this here
 DEPTHS = 1024  # rows of a table in one piece of work
 NEEDED = ("dose", "sigma", "halo_weight", "halo_sigma")
+
+
+def base_of(ion: str, base: Mapping[str, xr.Dataset] | None) -> xr.Dataset:
+    """Base data of the user's own {ion: Dataset}, or where there are none those of `ionrt.beam.base_data`."""
+    if base is None:
+        return base_data(ion)
+    if ion not in base:
+        raise IonrtError(f"base: expected base data of {ion!r}, got those of {', '.join(base) or 'no ion'}")
+    return base[ion]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ class Moment:
         """Attributes of the field variable."""
         if self.name == "high_let_dose":
             return {"let_definition": "charged", "let_threshold": self.let_threshold}
-        return {"let_definition": self.let_definition} if self.name in LET_MOMENTS else {"parameter_set": self.label}
+        from ionrt.biology.moments import let_attrs
+
+        return let_attrs(self.let_definition) if self.name in LET_MOMENTS else {"parameter_set": self.label}
 
 
 def moments_of(model: Any, parameters: Mapping[str, Any], *, let_definition: str) -> tuple[Moment, ...]:

@@ -131,7 +131,7 @@ def highland(ion: str, energy: float, radiation_lengths: float) -> float:
     return 13.6 * isotope.charge / momentum_beta * math.sqrt(radiation_lengths) * (1.0 + 0.038 * math.log(radiation_lengths))
 
 
-GANTRY_1 = Room("gantry 1")
-GANTRY_2 = Room("gantry 2")
-FIXED_ROOM = Room("fixed beam", gantry_angles=(90.0,))
+GANTRY_1: Room = Room("gantry 1")
+GANTRY_2: Room = Room("gantry 2")
+FIXED_ROOM: Room = Room("fixed beam", gantry_angles=(90.0,))
 REFERENCE_FACILITY: tuple[Room, ...] = (GANTRY_1, GANTRY_2, FIXED_ROOM)

@@ -104,6 +104,14 @@ def backward(first, count, spot, row_start, entry_start, rows, dose, spans, bins
 
 
 @njit(nogil=True, cache=True)
+def add(out, voxel, part):
+    """out[k, voxel] += part[row, k] (float64) of every row; a voxel has one row."""
+    for i in range(voxel.size):
+        for k in range(part.shape[1]):
+            out[k, voxel[i]] += part[i, k]
+
+
+@njit(nogil=True, cache=True)
 def extents(begin, first, count, row_start, entry_start, rows, dose, bins, lowest, new_row, new_bins, n_rows, n_entries):
     """Rows and entries of every group of blocks (from `begin` on, one after another in energy) that `pack` will copy."""
     size = new_bins.size
