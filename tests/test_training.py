@@ -218,14 +218,13 @@ def test_zero_dimensional_arrays_are_numbers(capsys):
 
 
 @pytest.fixture
-def cell(capsys):
+def cell(capsys, monkeypatch):
     """Run a cell as a notebook does; what it prints."""
+    from IPython.core.history import HistoryManager
     from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
 
-    shell = InteractiveShell.instance(
-        config=Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"colors": "nocolor"}})
-    )
+    monkeypatch.setattr(HistoryManager, "enabled", False)  # a test writes nothing into the home
+    shell = InteractiveShell.instance(colors="nocolor")
     shell.run_cell("import ionrt\nfrom ionrt import training\ntraining.check('T03.1')", store_history=True)
     capsys.readouterr()
 
