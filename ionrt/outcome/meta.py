@@ -61,6 +61,8 @@ def meta_analysis(
     if method == "REML":
         tau2 = _reml(y, v, tau2)
     w = 1 / (v + tau2)
+    if not w.sum() > 0:
+        raise IonrtError("sites: estimates so far apart that no variance between them can be computed; are they logarithms?")
     mean, error = float(np.average(y, weights=w)), float(w.sum() ** -0.5)
     reference = stats.norm
     if knapp_hartung:
