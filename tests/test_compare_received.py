@@ -221,7 +221,10 @@ def test_without_ct_on_a_phantom_in_words(copy, shared):
         ({"a": {"size": [9, 9, 9]}}, "no part has a stopping-power ratio"),
         ({"a": {"size": [9, 9], "spr": 1.0}}, "expected three numbers"),
         ({"a": {"size": [9, 9, 9], "spr": "water"}}, "expected a number from 0 to 4, got 'water'"),
+        ({7: {"size": [9, 9, 9], "spr": 1.0}}, "expected names of structures, got 7"),
         ({"a": {"side": 3}}, "side; expected spr, size, at"),
+        ({"a": {"size": [[9], 9, 9], "spr": 1.0}}, r"size of a \[mm\]: expected a number from 1 to 2000, got \[9\]"),
+        ({"a": {"size": [1500, 1500, 1500], "spr": 1.0}}, "1500 x 1500 x 1500 mm .* are too large"),
     ):
         with pytest.raises(IonrtError, match=why):
             receive(copy, phantom=bad, **stated)

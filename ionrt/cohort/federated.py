@@ -126,7 +126,7 @@ def _summary(
     told |= {f"effect {row['term']}" for row, e in zip(asked, shown, strict=True) if e}
     of = {i: {"indication": i} for i in words["indication"]}
     listed = list(zip(of.values(), parts, strict=True))
-    made = {
+    made: dict[str, Any] = {
         "format": FORMATS[-1],
         "ionrt_version": __version__,
         "site": site,

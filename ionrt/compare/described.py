@@ -22,6 +22,7 @@ from ionrt.quantities import IonrtError, stamp
 VOXEL = 2.5  # mm, about
 AIR = 0.001
 MOST = 4.0  # stopping-power ratio of what a phantom is made of
+MOST_VOXELS = 4e7
 WORDS = ("spr", "size", "at")
 
 
@@ -55,6 +56,8 @@ def described(parts: Mapping[str, Any], ion_plan: IonPlan, files: pd.DataFrame) 
     middle = ion_plan.beams[["isocentre_x", "isocentre_y", "isocentre_z"]].iloc[0].to_numpy(float)
     ratio: dict[str, float] = {}
     for name, said in parts.items():
+        if not isinstance(name, str) or not name.strip():
+            raise IonrtError(f"phantom: expected names of structures, got {name!r}")
         word = dict(said) if isinstance(said, Mapping) else {"spr": said}
         if unknown := set(word) - set(WORDS):
             raise IonrtError(f"phantom: {name}: {', '.join(sorted(unknown))}; expected {', '.join(WORDS)}")
@@ -88,7 +91,7 @@ def _number(value: Any, what: str, low: float, high: float) -> float:
 
 
 def _three(value: Any, name: str) -> list[Any]:
-    if isinstance(value, str) or np.shape(value) != (3,):
+    if not isinstance(value, (list, tuple, np.ndarray)) or len(value) != 3:
         raise IonrtError(f"phantom: {name}: expected three numbers (x, y, z in mm), got {value!r}")
     return list(value)
 
@@ -114,6 +117,10 @@ def _drawn(found: list[Contours], types: list[str], ratio: dict[str, float], ion
         low[axis], high[axis] = bounds.min(), bounds.max()
     low, high = np.min([e[0] for e in ends], axis=0), np.max([e[1] for e in ends], axis=0)
     count = np.maximum(np.ceil((high - low) / VOXEL).astype(int), 2)
+    if float(count.prod()) > MOST_VOXELS:
+        raise IonrtError(
+            f"phantom: {' x '.join(f'{e:.0f}' for e in high - low)} mm (x, y, z) are too large for {VOXEL:g} mm voxels"
+        )
     step = (high - low) / count
     coords = {d: low[k] + step[k] * (np.arange(count[k]) + 0.5) for d, k in (("z", 2), ("y", 1), ("x", 0))}
     patient = add_structures(xr.Dataset(coords=coords), found, types)
