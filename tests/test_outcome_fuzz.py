@@ -77,7 +77,7 @@ def spoiled(rng: np.random.Generator) -> pd.DataFrame:
         elif what < 0.85:
             try:
                 df[column] = WHOLE[rng.integers(len(WHOLE))](df[column])
-            except (TypeError, ValueError, OverflowError, pd.errors.OutOfBoundsDatetime):
+            except (TypeError, ValueError, OverflowError, NotImplementedError, pd.errors.OutOfBoundsDatetime):
                 continue  # pandas itself has no such column
         elif len(df.columns) > 1:
             df = df.drop(columns=column)

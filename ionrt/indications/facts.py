@@ -125,12 +125,15 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     return table.fillna("")
 
 
+LARGEST = 1e6  # of any number of these tables
+
+
 def _number(text: str) -> float | None:
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if np.isfinite(value) and value >= 0 else None
+    return value if 0 <= value <= LARGEST else None
 
 
 def _table_faults(tables: dict[str, pd.DataFrame], pages: set[str]) -> Iterator[str]:
@@ -210,6 +213,18 @@ def _percent_faults(row: dict[str, str]) -> Iterator[str]:
         yield f"events: {row['events']} of {row['n']} is not {row['percent']} %"
 
 
+def _is_page(entry: dict[str, Any]) -> bool:
+    """Whether the parts of a page are of the kinds into which the checks look."""
+    outcomes, *parts = (entry[name] for name in ("outcomes", "beams", "why", "gaps"))
+    if not all(isinstance(one, list) for one in (outcomes, *parts)):
+        return False
+    items = [item for part in parts for item in part]
+    if not all(isinstance(item, dict) for item in items) or not all("text" in gap for gap in entry["gaps"]):
+        return False
+    texts = [item.get(name) or "" for item in items for name in ("text", "source", "read")]
+    return all(isinstance(one, str) for one in (*outcomes, entry["schedule"] or "", *texts))
+
+
 def _page_faults(pages: dict[str, dict[str, Any]], tables: dict[str, pd.DataFrame]) -> Iterator[str]:
     schedules, sources = tables["schedules"].drop_duplicates("id").set_index("id"), set(tables["sources"]["id"])
     for page, entry in pages.items():
@@ -218,6 +233,9 @@ def _page_faults(pages: dict[str, dict[str, Any]], tables: dict[str, pd.DataFram
             k for k in ("title", "outcomes", "schedule", "planned_in", "beams", "why", "plan", "gaps") if k not in entry
         ]:
             yield f"{where} expected {', '.join(missing)}"
+            continue
+        if not _is_page(entry):
+            yield f"{where} expected ids in outcomes and schedule; in beams, why and gaps lists of texts with read and source"
             continue
         for study in entry["outcomes"]:
             if study not in set(tables["outcomes"].loc[tables["outcomes"]["page"] == page, "id"]):

@@ -205,9 +205,11 @@ def _shaped(data: bytes | str, kind: np.dtype, sizes: list[int], file: Path, *, 
 
 def _upright(values: np.ndarray, directions: np.ndarray, origin: np.ndarray, file: Path) -> xr.DataArray:
     """Axes of the file turned into ascending z, y, x."""
+    if directions.shape != (3, 3) or origin.shape != (3,):
+        raise IonrtError(f"{file.name}: expected three directions and a first voxel of three numbers each; the file is damaged")
     length = np.linalg.norm(directions, axis=1)
     ends = np.abs(origin) + length * np.array(values.shape[::-1])
-    if not (directions.shape == (3, 3) and (length > 0).all() and np.isfinite(ends).all() and ends.max() <= FARTHEST):
+    if not ((length > 0).all() and np.isfinite(ends).all() and ends.max() <= FARTHEST):
         raise IonrtError(f"{file.name}: expected positions within {FARTHEST:g} mm and voxels of some size; the file is damaged")
     cosines = directions / length[:, None]
     along = np.abs(cosines).argmax(axis=1)
