@@ -103,6 +103,9 @@ CURVE = re.compile(
 )
 
 
+CODES = {"overall survival": "OS", "local control": "LC"}
+
+
 def numbers(text):
     return np.frombuffer(gzip.decompress(base64.b64decode(text)))
 
@@ -129,7 +132,7 @@ def test_no_two_points_of_a_curve_are_fewer_than_ten_events_apart(page):
     name = endpoint = ""
     for row in next(t for t in read_tables(page) if t[0][:3] == ["indication", "endpoint", "years"])[1:]:
         name, endpoint = row[0] or name, row[1] or endpoint
-        points.setdefault((name, endpoint), {0.0}).add(float(row[2]))
+        points.setdefault((name, CODES[endpoint]), {0.0}).add(float(row[2]))
     for (name, endpoint), times in points.items():
         rows = ends[endpoint][ends[endpoint]["indication"].eq(name.replace(" ", "_"))]
         count, _ = np.histogram(rows.loc[rows["event"].eq(1), "time"], bins=[*sorted(times)])

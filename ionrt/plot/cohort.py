@@ -56,7 +56,7 @@ def lines(
             low, high = (100 * part[c].fillna(part[y]).to_numpy(float) for c in ("lower", "upper"))
             band = hv.Area((at, low, high), vdims=["low", "high"])
             drawn.append(band.opts(color=style["color"], alpha=0.12, line_alpha=0))
-        drawn.append(hv.Curve((at, value)).opts(**style))
+        drawn.append(hv.Curve((at, value), label=str(level)).opts(**style))
         key.append((str(level), style["color"], style["line_dash"]))
         if marks:
             drawn.append(hv.Scatter((at, value)).opts(color=style["color"], size=6))
@@ -66,6 +66,7 @@ def lines(
         ylim=(0, top),
         xlabel=xlabel,
         ylabel=f"{ylabel} [%]",
+        show_legend=False,
     )
     return Figure(hv.Overlay(drawn).opts(layout), f"{caption} {_origin(origin)}".strip(), key=tuple(key))
 
