@@ -53,7 +53,7 @@ def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design
         check_labels(df[name], name)
         if (empty := df[name].isna().to_numpy()).any():  # patsy would make a level of its own of them
             raise IonrtError(
-                f"formula {formula!r}: {rows(df, empty)} missing or absurdly large; impute them (ionrt.outcome.impute) or exclude those openly"
+                f"formula {formula!r}: {rows(df, empty)} missing; impute them (ionrt.outcome.impute) or exclude those openly"
             )
     try:
         matrix = patsy.dmatrix(parsed, df, NA_action=patsy.NAAction(NA_types=[]), return_type="matrix")
@@ -61,10 +61,13 @@ def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design
         raise IonrtError(f"formula {formula!r}: {str(error).splitlines()[0]}") from None
     info = matrix.design_info
     x = np.asarray(matrix, dtype=float)
-    empty = ~(np.abs(x) <= LARGEST).all(axis=1)
+    large = (np.abs(x) > LARGEST).any(axis=1)
+    if large.any():
+        raise IonrtError(f"formula {formula!r}: {rows(df, large)} above {LARGEST:g}")
+    empty = ~np.isfinite(x).all(axis=1)
     if empty.any():
         raise IonrtError(
-            f"formula {formula!r}: {rows(df, empty)} missing or absurdly large; impute them (ionrt.outcome.impute) or exclude those openly"
+            f"formula {formula!r}: {rows(df, empty)} missing; impute them (ionrt.outcome.impute) or exclude those openly"
         )
     keep = [i for i, name in enumerate(info.column_names) if intercept or name != "Intercept"]
     if not keep:
