@@ -81,6 +81,9 @@ def rows(df: pd.DataFrame, mask: np.ndarray) -> str:
     return f"{int(mask.sum())} value{'s' if mask.sum() != 1 else ''} (row {', '.join(where)}{more})"
 
 
+LARGEST = 1e100  # squares and their sums stay finite
+
+
 def numbers(values: Sequence | np.ndarray | pd.Series, label: str) -> np.ndarray:
     """`values` as float64; missing ones become NaN. What would need a guess (durations, dates, text, complex) raises."""
     column = values if isinstance(values, pd.Series) else pd.Series(values, dtype=None if len(values) else float)
@@ -112,6 +115,8 @@ def number(df: pd.DataFrame, name: str, *, minimum: float | None = None, reason:
     values = numbers(df[name], f"column {name!r}")
     if not np.isfinite(values).all():
         raise IonrtError(f"column {name!r}: {rows(df, ~np.isfinite(values))} not finite")
+    if (large := np.abs(values) > LARGEST).any():
+        raise IonrtError(f"column {name!r}: {rows(df, large)} above {LARGEST:g}")
     if minimum is not None and (values < minimum).any():
         raise IonrtError(f"column {name!r}: {rows(df, values < minimum)} below {minimum:g}{reason}")
     return values

@@ -13,6 +13,7 @@ from scipy import stats
 
 from ionrt.outcome import hazards
 from ionrt.outcome.columns import (
+    LARGEST,
     Names,
     SurvivalColumns,
     check_labels,
@@ -60,6 +61,9 @@ def design(df: pd.DataFrame, formula: str, *, intercept: bool = False) -> Design
         raise IonrtError(f"formula {formula!r}: {str(error).splitlines()[0]}") from None
     info = matrix.design_info
     x = np.asarray(matrix, dtype=float)
+    large = (np.abs(x) > LARGEST).any(axis=1)
+    if large.any():
+        raise IonrtError(f"formula {formula!r}: {rows(df, large)} above {LARGEST:g}")
     empty = ~np.isfinite(x).all(axis=1)
     if empty.any():
         raise IonrtError(

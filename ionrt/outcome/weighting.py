@@ -58,7 +58,10 @@ def iptw(
     from statsmodels.genmod.families import Binomial
     from statsmodels.genmod.generalized_linear_model import GLM
 
-    e = np.asarray(GLM(z, d.x / np.sqrt(np.average(d.x**2, axis=0)), family=Binomial()).fit(tol=1e-13).fittedvalues)
+    size = np.sqrt(np.average(d.x**2, axis=0))
+    if not (size > 0).all():
+        raise IonrtError(f"formula {formula!r}: {d.names[int(np.argmin(size))]} is 0 for everybody; leave it out")
+    e = np.asarray(GLM(z, d.x / size, family=Binomial()).fit(tol=1e-13).fittedvalues)
     if estimand == "ATE":
         w = z / e + (1 - z) / (1 - e)
         w = w * np.where(z == 1, z.mean(), 1 - z.mean()) if stabilised else w
