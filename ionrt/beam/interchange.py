@@ -26,6 +26,7 @@ SPOT_SIGMA = 3.0  # mm at the isocentre; the beam in air is the room's matter, a
 DEPTH_STEP = 0.1  # mm, of base data that are read
 _NEGLIGIBLE = 1e-6  # weight of a halo that is none
 _DEEPEST = 2000.0  # mm of water
+_MOST = {"energy": (1000.0, "MeV/u"), "range": (_DEEPEST, "mm"), "peakPos": (_DEEPEST, "mm")}
 
 
 def export_netcdf(base: xr.Dataset, path: str | os.PathLike[str]) -> Path:
@@ -275,6 +276,9 @@ def _number(entry: dict[str, Any], *names: str) -> float:
     for name in names:
         value = np.ravel(_numbers(entry.get(name)))
         if value.size == 1 and np.isfinite(value[0]) and value[0] > 0:
+            most, unit = _MOST.get(name, (np.inf, ""))
+            if value[0] > most:
+                raise IonrtError(f"machine.data: {name} {value[0]:g}; expected {unit} up to {most:g}")
             return float(value[0])
         if name in entry and np.size(entry[name]):
             raise IonrtError(f"machine.data: {name} is not a positive number")
