@@ -9,7 +9,7 @@ from __future__ import annotations
 MOVED = {
     "beam": {
         "beam.physics.nuclear": "cross_section",
-        "beam.interchange": "export_matrad export_netcdf",
+        "beam.writing": "export_matrad export_netcdf",
         "beam.physics.water.machine": "machine_energies",
     },
     "biology": {

@@ -35,6 +35,7 @@ JQUERY = re.compile(r"var element = \$\('#([\w-]+)'\);")  # written by nbconvert
 NOTEBOOK = re.compile(r"<a\b[^>]*href=\"[^\":]*\.ipynb\"[^>]*>(.*?)</a>", re.DOTALL)  # does not travel with the page
 SCRIPT = re.compile(r"(<script\b[^>]*>)(.*?)(</script>)", re.DOTALL | re.IGNORECASE)
 FOLDERS = ("store", "patient", "cohort", "participants", "folder", "path")  # endings of parameters that hold a path
+TABLES = (".yaml", ".yml", ".csv")  # endings of files that a parameter may name without a folder
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # what makes a browser ask another machine: attributes of tags, style sheets, script imports
@@ -202,7 +203,7 @@ def _from_here(value: Any, name: str, source: Path) -> Any:
         return [_from_here(one, name, source) for one in value]
     if not isinstance(value, str) or not value or (source.parent / value).exists():
         return value
-    named = name.endswith(FOLDERS) or "/" in value or "\\" in value or Path(value).suffix in (".yaml", ".yml", ".csv")
+    named = name.endswith(FOLDERS) or Path(value).suffix in TABLES or _is_path(value, name, source)
     return os.path.abspath(value) if named and Path(value).exists() else value
 
 

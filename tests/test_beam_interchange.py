@@ -15,7 +15,7 @@ from scipy.io import loadmat, savemat
 import ionrt
 from ionrt.__main__ import main
 from ionrt.beam import base_data, basedata, check_base_data, export, read_matrad, store
-from ionrt.beam.interchange import export_matrad
+from ionrt.beam.writing import export_matrad
 
 
 @pytest.fixture(scope="module")

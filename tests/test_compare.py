@@ -234,3 +234,5 @@ def test_let_of_a_structure_that_hardly_has_dose_is_not_given(result):
     assert float(mean_let(result.maps, result.structures, where).sel(structure="CTV").min()) > 10
     few = where & (where.cumsum("z").cumsum("y").cumsum("x") <= 1)
     assert np.isnan(mean_let(result.maps, result.structures, few)).all()
+    drawn, given = result.histogram("let_d"), mean_let(result.maps, result.structures, where)
+    np.testing.assert_array_equal(drawn.notnull().any("let_d").values, given.notnull().values)  # a curve for what has a mean

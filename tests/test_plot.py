@@ -107,6 +107,18 @@ def test_panels_and_axes_say_the_dose_system(scene, model, heads, axis):
     assert {child.below[0].axis_label for child, *_ in curves.children} == {axis}
 
 
+def test_profiles_side_by_side_have_heads_of_equal_height(scene):
+    import holoviews as hv
+
+    *_, dose, _, rbe = scene
+    along = [da.mean(["z", "x"], keep_attrs=True).rename(y="distance") for da in (dose, rbe.assign_attrs(rbe_model="smk"))]
+    plot.setup()
+    drawn = [child for child, *_ in hv.render(plot.depth_profiles(along).element, backend="bokeh").children]
+    assert [p.title.text.split("\n")[-1] for p in drawn] == ["Dose [Gy]", "[Gy (RBE; SMK)]"]
+    assert len({p.title.text.count("\n") for p in drawn}) == 1
+    assert [p.left[0].axis_label for p in drawn] == ["[Gy]", "[Gy (RBE)]"]
+
+
 def test_slices_share_one_colour_scale_and_lie_the_radiological_way(scene):
     import holoviews as hv
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from scipy.sparse.linalg import LinearOperator, cg
 
 from ionrt.adapt.images import coarser, resampled, smoothed
 from ionrt.adapt.sampling import at_points, centres
@@ -55,7 +54,14 @@ def smooth_displacement(fixed: np.ndarray, moving: np.ndarray, seen: np.ndarray,
         weight = np.where(there, 1.0 / (1.0 + (off / OUTLIER) ** 2) / NOISE**2, 0.0)
         pull = _blocks([weight * both[k] * off for k in range(3)])
         square = _blocks([weight * both[i] * both[j] for i, j in PAIRS])
-        z = _solved(z, spread(_times(square, u) - pull), lambda x: spread(_times(square, spread(x))) + STIFFNESS * x)  # noqa: B023
+
+        def normal(flat: np.ndarray, square: np.ndarray = square) -> np.ndarray:
+            x = flat.reshape(3, *lattice.shape)
+            return (spread(_times(square, spread(x))) + STIFFNESS * x).ravel()
+
+        right = spread(_times(square, u) - pull).ravel()
+        found, _ = cg(LinearOperator((z.size, z.size), normal, dtype=float), right, z.ravel(), rtol=CLOSE, maxiter=ROUNDS)
+        z = found.reshape(z.shape)
         u = spread(z)
     return _finer(u, lattice, grid)
 
@@ -80,18 +86,3 @@ def _times(square: np.ndarray, x: np.ndarray) -> np.ndarray:
         if i != j:
             out[j] += values * x[i]
     return out
-
-
-def _solved(x: np.ndarray, right: np.ndarray, times: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Conjugate gradients from `x` on."""
-    rest = right - times(x)
-    way, size, enough = rest.copy(), float((rest**2).sum()), CLOSE**2 * float((right**2).sum())
-    for _ in range(ROUNDS):
-        if size <= enough:
-            break
-        onto = times(way)
-        step = size / float((way * onto).sum())
-        x, rest = x + step * way, rest - step * onto
-        size, before = float((rest**2).sum()), size
-        way = rest + size / before * way
-    return x

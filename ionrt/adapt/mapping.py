@@ -63,14 +63,16 @@ def map_field(
             return at_points(values, there, move_points(transform, centres(grid))).reshape(-1, *grid.shape)
         return _transfer(values, *_pieces(field, transform, mass), grid)[0].astype(values.dtype)
 
-    outside = float(np.isnan(work(np.ones((1, *there.shape), np.float32))).mean())
+    whole = np.ones((1, *there.shape), np.float32)  # tells what the day does not hold
     arrays = [field[n].transpose(*DIMS) for n in names]
     if any(a.chunks is not None for a in arrays):
         stack = da.stack([a.data if a.chunks is not None else da.from_array(a.values) for a in arrays])
         chunks = ((len(names),), *((n,) for n in grid.shape))
         made = da.map_blocks(work, stack.rechunk(-1), chunks=chunks, dtype=stack.dtype, meta=np.empty((0,) * 4, stack.dtype))
+        outside = float(np.isnan(work(whole)).mean())
     else:
-        made = work(np.stack([a.values for a in arrays]))
+        made = work(np.concatenate([np.stack([a.values for a in arrays]), whole]))
+        outside = float(np.isnan(made[-1]).mean())
     out = xr.Dataset(attrs={**field.attrs, "mapped": method, "outside": outside})
     for k, (name, a) in enumerate(zip(names, arrays, strict=True)):
         carried = {str(key): v for key, v in a.attrs.items() if key not in ("units", "long_name", "ionrt_version")}

@@ -1,6 +1,5 @@
 from .basedata import base_data as base_data
 from .check import check_base_data as check_base_data
-from .interchange import export as export
 from .interchange import read_matrad as read_matrad
 from .physics.stopping import csda_range as csda_range
 from .physics.stopping import energy_for_range as energy_for_range
@@ -8,3 +7,4 @@ from .physics.stopping import stopping_power as stopping_power
 from .physics.water.broad_beam import LET_DEFINITIONS as LET_DEFINITIONS
 from .physics.water.broad_beam import transport as transport
 from .store import clear as clear
+from .writing import export as export

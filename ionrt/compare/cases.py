@@ -25,9 +25,11 @@ from ionrt.patient.calibration import GENERIC
 from ionrt.patient.names import is_external, is_margin_of, is_target
 from ionrt.patient.phantom import recipe
 from ionrt.plan.engine.influence import Influence
+from ionrt.plan.setup.machine import base_of as base_of_ion
 from ionrt.quantities import IonrtError, one_of, stamp
 
 AT_ONCE = 2
+LEAST = 0.002  # of a structure that has dose, where its LET counts
 LET_ABOVE = 0.02  # LETd counts where the physical dose [Gy] is at least this share of the prescription [Gy (RBE)]
 CARBON_CLINIC = ("nirs_mkm",)  # clinical doses relative to a carbon beam: their ratio to physical dose is no RBE
 GY, KEV = "[Gy (RBE)]", "[keV/µm]"
@@ -132,8 +134,12 @@ def mean_let(maps: xr.Dataset, structures: xr.DataArray | xr.Dataset, where: xr.
     dose = maps["dose"].where(where, 0.0).drop_attrs()
     moment = (dose * maps["let_d"].drop_attrs().fillna(0.0)).rename("dose")
     below = mean_value(dose.rename("dose"), structures).compute()
-    share = mean_value(where.drop_attrs().astype(np.float32).rename("dose"), structures).compute()
-    return mean_value(moment, structures).compute() / below.where((below > 0) & (share.values >= 0.002))
+    return mean_value(moment, structures).compute() / below.where((below > 0) & has_dose(where, structures).values)
+
+
+def has_dose(where: xr.DataArray, structures: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """Whether a structure has at least 0.2 % of its voxels in `where`; less say nothing of the LET in it."""
+    return mean_value(where.drop_attrs().astype(np.float32).rename("dose"), structures).compute() >= LEAST
 
 
 def how_made(plans: Iterable[plan.Plan], base: Mapping[str, xr.Dataset], spr: xr.DataArray, iterations: int) -> dict[str, str]:
@@ -229,7 +235,7 @@ def side_by_side(work: Callable[[Any], Any], items: Iterable[Any], what: str) ->
 
 def base_of(ions: Iterable[str], base: Mapping[str, xr.Dataset] | None) -> dict[str, xr.Dataset]:
     """The base data of a comparison, read once: those given, else ours."""
-    return dict(base) if base is not None else {ion: base_data(ion) for ion in dict.fromkeys(ions)}
+    return {ion: base_of_ion(ion, base) for ion in dict.fromkeys(ions)}
 
 
 def open_machine(files: Mapping[str, str], ions: Iterable[str]) -> dict[str, xr.Dataset] | None:

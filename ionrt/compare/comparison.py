@@ -89,10 +89,11 @@ class Comparison:
     def histogram(self, quantity: str) -> xr.DataArray:
         """Volume histogram of ``dose``, ``rbe_dose``, ``let_d`` or ``rbe`` per case and structure; of scenarios their band.
 
-        LETd and RBE: of the part of each structure that has dose (`dosed`).
+        LETd and RBE: of the part of each structure that has dose (`dosed`), where that is as much as a mean needs.
         """
         masked = quantity in ("let_d", "rbe")
         curves = evaluate.dvh(self.maps[quantity].where(self.dosed()) if masked else self.maps[quantity], self.structures)
+        curves = curves.where(cases.has_dose(self.dosed(), self.structures)) if masked else curves
         curves = evaluate.band(curves.compute()) if "scenario" in curves.dims else curves.compute()
         return curves.assign_attrs(above=self.above) if masked else curves
 

@@ -24,7 +24,7 @@ from ionrt.plan.recomputation import PROTON_RBE
 from ionrt.plan.setup.geometry import bev_axes
 from ionrt.quantities import IonrtError, one_of, stamp
 from ionrt.rbe import DOSE_SYSTEMS, convert_prescription
-from ionrt.rbe.systems import dose_in_system
+from ionrt.rbe.systems import dose_in_system, first_in_system
 
 WHOLE = ("PLAN", "FRACTION_SESSION")  # of the whole plan: its course, or one session of it
 STOPS = ("missing", "contradiction")
@@ -293,10 +293,9 @@ class Received:
         part, rows = structures.sel(structure=[target]), {}
         for name, system in DOSE_SYSTEMS.items():
             mean, note = np.nan, system.note
-            for one in fields if system.model else ():
+            if system.model:
                 try:
-                    mean = float(mean_value(dose_in_system(one, name), part)[0])
-                    break
+                    mean = float(mean_value(first_in_system(fields, name), part)[0])
                 except IonrtError as error:
                     note = str(error)
             try:

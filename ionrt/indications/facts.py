@@ -38,6 +38,7 @@ COLUMNS = {
     "sources": "id cite read doi pmid pmc registry url",
 }
 WHOLE = ("fractions", "events", "n")
+LARGEST = 1e6  # of any number of these tables
 PER_FRACTION = (1.0, 60.0)  # Gy (RBE); the largest published is 50 in one
 NUMBERS = ("total", "fractions", "limit", "percent", "events", "n", "years", "low", "high")
 NEEDED = {
@@ -123,9 +124,6 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     if list(table) != columns:
         raise IonrtError(f"{path.name}: expected the columns {', '.join(columns)}, got {', '.join(map(str, table))}")
     return table.fillna("")
-
-
-LARGEST = 1e6  # of any number of these tables
 
 
 def _number(text: str) -> float | None:

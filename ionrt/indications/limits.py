@@ -16,8 +16,7 @@ from ionrt.evaluate.histograms import mean_value
 from ionrt.let import let_d as let_of
 from ionrt.patient.names import nomenclature
 from ionrt.quantities import IonrtError
-from ionrt.rbe import DOSE_SYSTEMS
-from ionrt.rbe.systems import dose_in_system
+from ionrt.rbe.systems import first_in_system
 
 METRIC = re.compile(
     r"Dmax|Mean|D(?P<d>[\d.]+)(?P<unit>%|cc)|V(?P<v>[\d.]+)Gy|share D>=(?P<share_d>[\d.]+)Gy LETd>(?P<share_l>[\d.]+)keV/um"
@@ -158,12 +157,10 @@ def _of_structures(constraints: pd.DataFrame, names: Sequence[str]) -> pd.DataFr
 
 def _recalculated(fields: Sequence[xr.Dataset], system: str) -> xr.DataArray | None:
     """Dose per fraction in a dose system, from the first field that has its moments; None without an open formula."""
-    for one in fields if system in DOSE_SYSTEMS and DOSE_SYSTEMS[system].model else ():
-        try:
-            return dose_in_system(one, system)
-        except IonrtError:
-            continue
-    return None
+    try:
+        return first_in_system(fields, system)
+    except IonrtError:
+        return None
 
 
 def why_not(constraint: pd.Series, system: str, fractions: float) -> str:

@@ -18,6 +18,7 @@ import pandas as pd
 from ionrt.quantities import IonrtError
 
 Names = str | Sequence[str] | None
+LARGEST = 1e100  # squares and their sums stay finite
 MOST_CODE = 1000  # of an event: larger ones are times or amounts in the wrong column
 ZERO = "; times count from the patient's time zero"
 SAME_TIME = 2.0**-26  # relative to the mean time; R's `timefix` (square root of the machine's precision) has the same
@@ -79,9 +80,6 @@ def rows(df: pd.DataFrame, mask: np.ndarray) -> str:
     where = [str(i) for i in df.index[mask][:5]]
     more = ", ..." if mask.sum() > 5 else ""
     return f"{int(mask.sum())} value{'s' if mask.sum() != 1 else ''} (row {', '.join(where)}{more})"
-
-
-LARGEST = 1e100  # squares and their sums stay finite
 
 
 def numbers(values: Sequence | np.ndarray | pd.Series, label: str) -> np.ndarray:

@@ -148,9 +148,8 @@ def kaplan_meier(
     DataFrame, one row per stratum and time: `stratum`, `time`, `at_risk` just before it, `events` and `censored` since the
         previous row, `survival`, `se` (Greenwood), `lower`, `upper`; and per stratum, repeated in its rows: `n` patients,
         `n_events`, `median`, `median_lower`, `median_upper`, `follow_up` (median by the reverse Kaplan-Meier estimate). NaN:
-        not
-        estimable (after the last follow-up, limits at 0 and 1). ``attrs["assumed"]`` where late entry leaves nobody at risk for
-        a while: the estimate is 0 from there on, whatever comes later.
+        not estimable (after the last follow-up, limits at 0 and 1). ``attrs["assumed"]`` where late entry leaves nobody at
+        risk for a while: the estimate is 0 from there on, whatever comes later.
 
     Raises
     ------

@@ -127,7 +127,7 @@ def _volumes(scene: Scene, quantities: list[str], names: list[str], box: tuple[s
     about = {
         "cases": list(scene.fields),
         "quantities": {q: label(q, _about(scene)) for q in shown},
-        "units": {q: unit(q, _about(scene)) for q in shown},
+        "units": {q: unit(q) for q in shown},
         "axes": {d: [float(a[0]), float(a[1] - a[0]) if a.size > 1 else 1.0, int(a.size)] for d, a in axes.items()},
         "start": dict(zip(GRID, map(int, start), strict=True)),
         "scales": scales,

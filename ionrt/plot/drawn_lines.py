@@ -130,18 +130,20 @@ def depth_profiles(
     arrays = list(profiles.values()) if isinstance(profiles, Mapping) else list(profiles)
     n = min(columns, len(arrays)) or 1
     kdim, drawn, look = hv.Dimension("distance", label="Depth in the body [mm]"), [], _looks(by_case(arrays[0]))
+    heads = {str(a.name): _in_lines(label(str(a.name), a)) for a in arrays}
+    lines = max((head.count("\n") for head in heads.values()), default=0)  # frames side by side begin at one height
     for da in (by_case(one).compute() for one in arrays):
         name = str(da.name)
         vdim = hv.Dimension(name, label=label(name, da))
         x = da["distance"].values
-        lines = [_curve(x, da.sel(case=c).values, str(c), look[str(c)], kdim, vdim) for c in da["case"].values]
+        curves = [_curve(x, da.sel(case=c).values, str(c), look[str(c)], kdim, vdim) for c in da["case"].values]
         shade = [hv.VSpan(*target).opts(**SHADE)] if target else []
         drawn.append(
-            hv.Overlay([*shade, *lines]).opts(
+            hv.Overlay([*shade, *curves]).opts(
                 panel(
                     xlabel="Depth in the body [mm]",
-                    title=_in_lines(label(name, da)),
-                    ylabel=f"[{unit(name, da)}]" if unit(name) else "",
+                    title="\N{NO-BREAK SPACE}\n" * (lines - heads[name].count("\n")) + heads[name],
+                    ylabel=f"[{unit(name)}]" if unit(name) else "",
                     ylim=(0, 1.08 * float(np.nanmax(da.values, initial=0.0)) or 1.0),
                     xlim=(float(x.min()), float(x.max())),
                     **sized(width, n, ratio=0.8, most=280),

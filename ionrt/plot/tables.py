@@ -17,7 +17,7 @@ GREY = " style='color: #697176; background: #f3f4f5'"  # 4.5 to 1 against its gr
 SHORT = " class='short'"  # stays in one line
 LIMIT = re.compile(r"\b(lower|upper)\b")  # limits are read beside their estimate, with its decimals
 NUMERAL = re.compile(r"([<>≤≥]?\s?[-+−]?\d[\d.]*(\s?%|\smm)?|–)?")
-HEADING = 18, 110  # letters of a line in the head of a column, and of all columns together
+HEADING = 18, 120  # letters of a line in the head of a column, and of all columns together
 
 
 class Html:

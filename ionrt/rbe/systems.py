@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,17 @@ def dose_in_system(field: xr.Dataset, system: str, **params: Any) -> xr.DataArra
     if s.model is None:
         raise IonrtError(f"{s.name}: cannot be computed: {s.note}")
     return MODELS[s.model](field, **params).assign_attrs(dose_system=s.name)
+
+
+def first_in_system(fields: Iterable[xr.Dataset], system: str) -> xr.DataArray:
+    """`dose_in_system` of the first field that has the moments; where none has, the reason of the last."""
+    why = IonrtError(f"{system}: no field")
+    for field in fields:
+        try:
+            return dose_in_system(field, system)
+        except IonrtError as error:
+            why = error
+    raise why
 
 
 def convert(
