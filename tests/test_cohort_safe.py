@@ -548,14 +548,19 @@ def test_one_site_counts_once():
         cohort.combine([a, a | {"site": "b"}])
 
 
-def test_mutated_summaries_are_refused_or_finite():
+def test_mutated_summaries_are_refused_or_finite(tmp_path):
     whole = json.loads(json.dumps([new_site(cohort.synthetic(300, i), i, site=f"s{i}") for i in range(2)]))
     for one in whole:
         one["effects"] = [{"term": "x", "estimate": 0.2, "se": 0.1, "n": 200, "events": 100, "rbe_model": "NIRS_MMKM"}]
         one["survival"], one["rates"], one["patients"] = one["survival"][:3], one["rates"][:3], one["patients"][:2]
 
     def attempt(rng):
-        pooled = cohort.combine(fuzz.mutate_tree(rng, whole)[0])
+        given = fuzz.mutate_tree(rng, whole)[0]
+        if not rng.integers(3):  # as the files of two sites, one of them damaged
+            given = [tmp_path / "a.json", tmp_path / "b.json"]
+            given[0].write_text(json.dumps(whole[0]))
+            given[1].write_bytes(fuzz.mutate_json(rng, json.dumps(whole[1]).encode()))
+        pooled = cohort.combine(given)
         if (pooled["se"] <= 0).any():
             return "se not positive"
         return fuzz.complaint(pooled, nan=("years",))

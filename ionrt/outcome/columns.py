@@ -65,6 +65,8 @@ def require(df: pd.DataFrame, *names: Names) -> None:
     missing = [n for n in wanted if n not in df.columns]
     if missing:
         raise IonrtError(f"column {missing[0]!r} is not in the table; it has {', '.join(map(str, df.columns))}")
+    if twice := [n for n in wanted if (df.columns == n).sum() > 1]:
+        raise IonrtError(f"column {twice[0]!r} stands twice in the table; give each column a name of its own")
     if len(df) == 0:
         raise IonrtError("the table has no rows; at least one patient is needed")
     for name in wanted:

@@ -108,6 +108,8 @@ def consort_from(participants: pd.DataFrame) -> pd.DataFrame:
     absent = [c for c in needed if c not in participants]
     if absent:
         raise IonrtError(f"consort: columns {absent} are missing; expected {needed}")
+    if not participants.columns.is_unique:
+        raise IonrtError("consort: two columns have one name")
     out = participants["excluded"].fillna("").astype(str)
     randomised = participants["arm"].notna()
     for name in ("received", "analysed"):

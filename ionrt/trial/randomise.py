@@ -247,6 +247,8 @@ def _sizes(block_sizes: Sequence[int] | None, unit: int) -> tuple[list[int], np.
     if block_sizes is None:
         chance = 0.5 ** np.arange(1, 41)
         return [unit * (k + 2) for k in range(40)], chance / chance.sum()
+    if isinstance(block_sizes, str) or not isinstance(block_sizes, Sequence):
+        raise IonrtError(f"block_sizes: expected a list of multiples of {unit}, the sum of the ratios, got {block_sizes!r}")
     sizes = [limits.count(s, "block size") for s in block_sizes]
     if not sizes or any(s % unit for s in sizes):
         raise IonrtError(f"block_sizes: expected multiples of {unit}, the sum of the ratios, got {sizes}")
@@ -274,6 +276,8 @@ def _ratio(arms: Mapping[str, int]) -> dict[str, int]:
 
 def _factors(strata: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Factors with their levels; none may be empty."""
+    if not isinstance(strata, Mapping) or not all(isinstance(v, (list, tuple)) for v in strata.values()):
+        raise IonrtError(f"strata: expected the levels of each factor, for instance {{'centre': ['A', 'B']}}, got {strata!r}")
     factors = {}
     for name, levels in strata.items():
         values = [str(v) for v in levels]
@@ -326,6 +330,8 @@ def minimise(
     columns = [one_of(f, list(patients.columns), what="factor") for f in factors]
     if not columns:
         raise IonrtError("factors: expected at least one column to balance")
+    if not patients.columns.is_unique:
+        raise IonrtError("patients: two columns have one name")
     if patients[columns].isna().any().any():
         raise IonrtError(f"patients: missing values in {patients[columns].columns[patients[columns].isna().any()].tolist()}")
     if not 1.0 / len(r) < probability <= 1.0:
