@@ -264,6 +264,14 @@ def test_a_summary_is_json_without_small_counts_or_patients(tmp_path):
     assert new_site(tables, 2, site="centre_B", effects=effects) != made
 
 
+def test_another_key_than_that_of_the_exports_is_refused(tmp_path):
+    """It would hide the same patients behind new noise, and the mean of both exports is nearer to the truth."""
+    tables = cohort.synthetic(60, 3, indication="lung")
+    cohort.summary(tables, site="s", register=key_in(tmp_path))
+    with pytest.raises(ionrt.IonrtError, match="not the one its exports were made with"):
+        cohort.summary(tables, site="s", register=key_in(tmp_path, 1))
+
+
 def test_what_is_there_tells_nobody(monkeypatch):
     """A value that one patient has alone (an indication, a dose system) leaves no trace by being listed."""
     tables = cohort.synthetic(120, 12, indication="lung")

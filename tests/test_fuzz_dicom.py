@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from copy import deepcopy
 
 import dicom_small
 import fuzz
@@ -59,11 +60,11 @@ DOORS = {  # the folder, the file that is damaged, who reads it, what it need no
 def whole(tmp_path_factory):
     study = dicom_small.study()
     one_file = {name: data for name, data in study.items() if not name.startswith("CT")} | {"E.dcm": enhanced()}
-    days = {name: data.copy() for name, data in study.items()}
+    days = deepcopy(study)
     for name, data in study.items():
         days[name].StudyDate = "20260101"
         if name.startswith("CT"):
-            day = days[name.replace("CT", "CT.day")] = data.copy()
+            day = days[name.replace("CT", "CT.day")] = deepcopy(data)
             day.SOPInstanceUID, day.SeriesInstanceUID, day.StudyDate = f"{data.SOPInstanceUID}.7", "1.2.3.7", "20260108"
     sets = {"study": study | {"RN.dcm": dicom_small.ion_plan()}, "enhanced": one_file, "days": days}
     return {name: dicom_small.save(objects, tmp_path_factory.mktemp(name)) for name, objects in sets.items()}

@@ -148,7 +148,7 @@ def stratum_codes(df: pd.DataFrame, by: Names) -> tuple[np.ndarray, list]:
         if len(columns) == 1:
             codes, labels = pd.factorize(df[columns[0]], sort=True)
             return codes.astype(np.int64), list(labels)
-        grouped = df.groupby(columns, sort=True, observed=True)
+        grouped = df[columns].reset_index(drop=True).groupby(columns, sort=True, observed=True)
         labels = [", ".join(map(str, key)) for key in grouped.groups]
         return grouped.ngroup().to_numpy(dtype=np.int64), labels
     except TypeError:

@@ -87,8 +87,10 @@ def calibration_table(table: str | Path | pd.DataFrame = GENERIC) -> pd.DataFram
     except (TypeError, ValueError) as error:
         raise IonrtError(f"calibration: expected numbers in hu and spr ({error})") from error
     hu, spr = numbers["hu"].to_numpy(), numbers["spr"].to_numpy()
-    if len(hu) < 2 or not (np.abs(hu) <= 1e5).all() or not ((spr >= 0.0) & (spr <= 25.0)).all():
-        raise IonrtError("calibration: expected at least two rows of hu within 100000 and spr from 0 to 25 (gold has about 11)")
+    if len(hu) < 2 or not ((hu >= -5000.0) & (hu <= 1e5)).all() or not ((spr >= 0.0) & (spr <= 25.0)).all():
+        raise IonrtError(
+            "calibration: expected at least two rows of finite numbers, hu from -5000 to 100000, spr from 0 to 25 (gold: 11)"
+        )
     for name, values in (("hu", hu), ("spr", spr)):
         fall = np.nonzero(np.diff(values) <= 0.0)[0]
         if fall.size:

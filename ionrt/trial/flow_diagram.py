@@ -124,7 +124,7 @@ def consort_from(participants: pd.DataFrame) -> pd.DataFrame:
         return {str(k): int(v) for k, v in text[text != ""].value_counts().sort_index().items()}
 
     arms: dict[str, Mapping[str, int | Mapping[str, int]]] = {}
-    for arm, part in participants[randomised].groupby("arm", observed=True):
+    for arm, part in participants[randomised].groupby(participants.loc[randomised, "arm"].astype(str).to_numpy()):
         received, analysed = part["received"].astype(bool), part["analysed"].astype(bool)
         arms[str(arm)] = {
             "allocated": len(part),
