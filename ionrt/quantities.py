@@ -36,6 +36,8 @@ class Quantity:
 
 LET = ("let_definition",)
 LET_DEFINITIONS = ("primary", "charged", "charged_with_target")
+OWN_DOSE = ("primary",)  # weighted with the `counted_dose` of their particles; the others with the whole dose
+WHOLE_DOSE = "primaries' LET weighted with the dose of all particles"
 CELL = ("parameter_set",)
 GY_RBE = "Gy (RBE)"
 
@@ -78,6 +80,7 @@ QUANTITIES: dict[str, Quantity] = {
     # the additive field
     "dose": Quantity("Gy", "physical dose", additive=True),
     "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),
+    "counted_dose": Quantity("Gy", "dose of the particles that the LET counts", additive=True, carries=LET),
     "high_let_dose": Quantity("Gy", "dose deposited above an LET threshold", additive=True, carries=LET),
     "dose_per_let": Quantity("Gy um/keV", "dose over LET, proportional to fluence", additive=True, carries=LET),
     "zstar_x_dose": Quantity("Gy2", "saturation-corrected specific energy times dose", additive=True, carries=CELL),
@@ -118,6 +121,7 @@ FIELD = (
     "dose",
     "let_x_dose",
     "dose_per_let",
+    "counted_dose",
     "high_let_dose",
     "zstar_x_dose",
     "zd_x_dose",
@@ -125,6 +129,7 @@ FIELD = (
     "alpha_x_dose",
     "sqrt_beta_x_dose",
 )
+LET_MOMENTS = FIELD[1:4]  # what a definition of LET makes
 
 
 def check(
@@ -211,6 +216,11 @@ def shared_attr(arrays: Iterable[xr.DataArray], key: str) -> str | None:
     if len(seen) > 1:
         raise IonrtError(f"{key} differs: {seen}; quantities of different {key} cannot be combined or compared")
     return next(iter(seen), None)
+
+
+def assumptions(arrays: Iterable[xr.DataArray]) -> str | None:
+    """What any of the arrays was assumed to be, each sentence once; None where nothing was."""
+    return "; ".join(dict.fromkeys(str(a.attrs["assumed"]) for a in arrays if a.attrs.get("assumed"))) or None
 
 
 def check_same_grid(a: Labelled, b: Labelled, *, what: str = "grids") -> None:

@@ -20,7 +20,7 @@ from bokeh.embed import json_item
 
 from ionrt.ions import ION_NAMES, in_words
 from ionrt.plot.picture import glyph, save
-from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError, defined
+from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, WHOLE_DOSE, IonrtError, defined
 
 hv.Store.set_current_backend("bokeh")
 
@@ -158,7 +158,9 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         for name in filter(None, dict.fromkeys(shown)):
             parts.setdefault("Ions" if name in ION_NAMES else "Compared", []).append(in_words(name))
         if (definition := da.attrs.get("let_definition")) and _rests_on_let(da):
-            assumed = " (assumed: the field does not say)" * str(da.attrs.get("assumed", "")).startswith("let_definition")
+            said = str(da.attrs.get("assumed", ""))
+            assumed = " (assumed: the field does not say)" * said.startswith("let_definition")
+            assumed += f" ({WHOLE_DOSE})" * (WHOLE_DOSE in said)
             counted[LET_LABELS.get(definition, definition) + assumed] = None
             parts.setdefault("LETd", [])
         if above := da.attrs.get("above"):
