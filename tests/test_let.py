@@ -10,8 +10,8 @@ import xarray as xr
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
 from ionrt import rbe
-from ionrt.let import high_let_dose, let_d, let_difference, let_t, let_weighted_dose
 from ionrt.adapt import total
+from ionrt.let import high_let_dose, let_d, let_difference, let_t, let_weighted_dose
 from ionrt.plan import Beam, course, influence
 from ionrt.plan import field as plan_field
 from ionrt.quantities import IonrtError, stamp

@@ -13,7 +13,6 @@ from ionrt.plan.setup.machine import Machine, slab_mean
 from ionrt.quantities import LET_MOMENTS, OWN_DOSE, IonrtError
 
 
-
 @dataclass(frozen=True)
 class Moment:
     """A field variable besides dose, with what it must carry: the LET definition or threshold, or the cell's parameter set."""
@@ -53,9 +52,7 @@ def merge(wanted: Sequence[Moment]) -> tuple[Moment, ...]:
     for moment in wanted:
         have = seen.setdefault(moment.name, moment)
         if (one := have.attrs(())) != (other := moment.attrs(())):
-            raise IonrtError(
-                f"{moment.name}: asked for {one} and {other} in one field; call ionrt.field once for each"
-            )
+            raise IonrtError(f"{moment.name}: asked for {one} and {other} in one field; call ionrt.field once for each")
     own = [m for m in seen.values() if m.name in LET_MOMENTS and m.let_definition in OWN_DOSE]
     seen |= {"counted_dose": Moment("counted_dose", let_definition=m.let_definition) for m in own}
     return tuple(seen.values())
