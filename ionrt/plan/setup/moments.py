@@ -53,8 +53,9 @@ def merge(wanted: Sequence[Moment]) -> tuple[Moment, ...]:
         have = seen.setdefault(moment.name, moment)
         if (one := have.attrs(())) != (other := moment.attrs(())):
             raise IonrtError(f"{moment.name}: asked for {one} and {other} in one field; call ionrt.field once for each")
-    own = {m.let_definition for m in seen.values() if m.name in LET_MOMENTS} & set(OWN_DOSE)
-    return (*seen.values(), *(Moment("counted_dose", let_definition=definition) for definition in own))
+    for definition in {m.let_definition for m in seen.values() if m.name in LET_MOMENTS} & set(OWN_DOSE):
+        seen.setdefault("counted_dose", Moment("counted_dose", let_definition=definition))
+    return tuple(seen.values())
 
 
 def moment_values(base: xr.Dataset, moments: Sequence[Moment]) -> list[np.ndarray]:

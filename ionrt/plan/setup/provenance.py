@@ -25,7 +25,7 @@ def of_base(data: Mapping[str, xr.Dataset]) -> str:
             if name in base:
                 values = np.asarray(base[name].values)
                 parts += [name, base[name].dims, values if values.dtype.kind in "fiu" else values.tolist()]
-        if "dose_by_origin" in base:  # weighs LET of the primaries
+        if "dose_by_origin" in base and OWN_DOSE[0] in base["origin"].values:  # weighs LET of the primaries
             parts.append(np.asarray(base["dose_by_origin"].sel(origin=OWN_DOSE[0]).values))
     return content_hash(*parts)
 
