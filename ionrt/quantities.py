@@ -6,6 +6,7 @@ say "Gy": every public function therefore passes its input through `check` and i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,6 +39,35 @@ LET = ("let_definition",)
 LET_DEFINITIONS = ("primary", "charged", "charged_with_target")
 CELL = ("parameter_set",)
 GY_RBE = "Gy (RBE)"
+LET_LABELS = dict(
+    zip(
+        LET_DEFINITIONS,
+        ("primary ions only", "all charged particles without target fragments", "all charged particles with target fragments"),
+        strict=True,
+    )
+)
+RBE_MODELS = {  # how readers know a dose system, and what it is
+    "nirs_mkm": ("NIRS-mMKM", "clinical dose relative to a carbon beam, microdosimetric kinetic model for HSG cells"),
+    "lem1": ("LEM-I", "local effect model I"),
+    "smk": ("SMK", "stochastic microdosimetric kinetic model"),
+    "osmk": ("OSMK", "oxygen-effect stochastic microdosimetric kinetic model"),
+    "osmk23": ("OSMK 2023", "oxygen-effect stochastic microdosimetric kinetic model of 2023"),
+    "lem_kernel": ("LEM tables", "alpha and beta that the base data carry"),
+    "constant": ("constant RBE", "1.1 unless stated"),
+    **{
+        name.partition(" ")[0].lower(): (name, "RBE of protons from LETd and alpha/beta")
+        for name in ("McNamara 2015", "Wedenberg 2013", "Carabe 2012", "Rorvik", "Wilkens 2004", "Chen 2012")
+    },
+    "mairani_helium": ("Mairani 2016", "RBE of helium from LETd and alpha/beta"),
+}
+CODES = {
+    "NIRS_MMKM": "NIRS-mMKM",
+    "NIRS_KANAI": "NIRS-Kanai",
+    "LEM_IV": "LEM-IV",
+    "LEM_I": "LEM-I",
+    "FIXED_1.1": "constant RBE 1.1",
+}
+_SYSTEM, _CODE = (re.compile(rf"\b({'|'.join(map(re.escape, names))})\b") for names in (RBE_MODELS, CODES))
 
 QUANTITIES: dict[str, Quantity] = {
     # patient
@@ -125,6 +155,16 @@ FIELD = (
     "alpha_x_dose",
     "sqrt_beta_x_dose",
 )
+
+
+def system_in_words(text: str) -> str:
+    """A text with each dose system as readers know it: ``constant (p); nirs_mkm (C)`` as constant RBE (p); NIRS-mMKM (C)."""
+    return _SYSTEM.sub(lambda key: RBE_MODELS[key[0]][0], text)
+
+
+def codes_in_words(text: str) -> str:
+    """Any text with the data dictionary's codes of dose systems as readers know them."""
+    return _CODE.sub(lambda code: CODES[code[0]], text)
 
 
 def check(

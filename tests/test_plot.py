@@ -190,7 +190,7 @@ def test_limits_line_up_with_their_estimate_and_heads_keep_their_units():
     assert ">0.6<" in fixed and ">1.8<" in fixed and ">3<" in fixed
     verdicts = pd.DataFrame({"ours": ["0.07 %", "–"], "say": ["pass", "3 of 4"]})
     shown = plot.table(verdicts).element._repr_html_()
-    assert "class='number'>0.07 %<" in shown and "class='text'>3 of 4<" in shown
+    assert "class='number'>0.07 %<" in shown and "class='text short'>3 of 4<" in shown
 
 
 def test_names_beyond_ions_look_apart():
