@@ -367,7 +367,7 @@ def _rows(heading: str, values: Mapping[str, str], notes: Mapping[str, str] | No
 def _page(
     title: str, body: str, parameters: Mapping[str, str], made: Mapping[str, str], notes: Mapping[str, str] | None = None
 ) -> str:
-    css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
+    css, script = (Path(__file__).with_suffix(kind).read_text(encoding="utf-8") for kind in (".css", ".js"))
     day = datetime.date.today()
     today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
     settings = _rows("How it was made", made) + _rows("Settings of this report", parameters, notes)
@@ -383,6 +383,7 @@ def _page(
 <title>{plain}</title>
 <link rel="icon" href="data:,">
 <style>{css}</style>
+<script>{script}</script>
 </head>
 <body>
 <header class="banner"><span>ionrt {ionrt.__version__}</span><span>{today}</span><strong>{NOTICE}</strong></header>
