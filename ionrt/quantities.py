@@ -37,6 +37,8 @@ class Quantity:
 
 LET = ("let_definition",)
 LET_DEFINITIONS = ("primary", "charged", "charged_with_target")
+OWN_DOSE = ("primary",)  # weighted with the `counted_dose` of their particles; the others with the whole dose
+WHOLE_DOSE = "primaries' LET weighted with the dose of all particles"
 CELL = ("parameter_set",)
 GY_RBE = "Gy (RBE)"
 LET_LABELS = dict(
@@ -108,6 +110,7 @@ QUANTITIES: dict[str, Quantity] = {
     # the additive field
     "dose": Quantity("Gy", "physical dose", additive=True),
     "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),
+    "counted_dose": Quantity("Gy", "dose of the particles that the LET counts", additive=True, carries=LET),
     "high_let_dose": Quantity("Gy", "dose deposited above an LET threshold", additive=True, carries=LET),
     "dose_per_let": Quantity("Gy um/keV", "dose over LET, proportional to fluence", additive=True, carries=LET),
     "zstar_x_dose": Quantity("Gy2", "saturation-corrected specific energy times dose", additive=True, carries=CELL),
@@ -144,10 +147,19 @@ QUANTITIES: dict[str, Quantity] = {
     "dose_ratio": Quantity("1", "dose relative to the target"),
 }
 
+
+def number_in(value: Any, what: str, low: float, high: float) -> float:
+    """A number of a person's hand, from `low` to `high`; IonrtError for anything else (a text, True, NaN)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+        raise IonrtError(f"{what}: expected a number from {low:g} to {high:g}, got {value!r:.80}")
+    return float(value)
+
+
 FIELD = (
     "dose",
     "let_x_dose",
     "dose_per_let",
+    "counted_dose",
     "high_let_dose",
     "zstar_x_dose",
     "zd_x_dose",
@@ -155,6 +167,7 @@ FIELD = (
     "alpha_x_dose",
     "sqrt_beta_x_dose",
 )
+LET_MOMENTS = FIELD[1:4]  # what a definition of LET makes
 
 
 def system_in_words(text: str) -> str:
@@ -251,6 +264,11 @@ def shared_attr(arrays: Iterable[xr.DataArray], key: str) -> str | None:
     if len(seen) > 1:
         raise IonrtError(f"{key} differs: {seen}; quantities of different {key} cannot be combined or compared")
     return next(iter(seen), None)
+
+
+def assumptions(arrays: Iterable[xr.DataArray]) -> str | None:
+    """What any of the arrays was assumed to be, each sentence once; None where nothing was."""
+    return "; ".join(dict.fromkeys(str(a.attrs["assumed"]) for a in arrays if a.attrs.get("assumed"))) or None
 
 
 def check_same_grid(a: Labelled, b: Labelled, *, what: str = "grids") -> None:

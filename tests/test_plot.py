@@ -67,6 +67,8 @@ def test_a_caption_says_that_a_definition_was_assumed(scene):
     field = xr.Dataset({"dose": xr.ones_like(let).drop_attrs(), "let_x_dose": let.drop_attrs()})
     assert "assumed: the field does not say" in plot.slices(let_d(field), ct, structures).caption
     assert "assumed" not in plot.slices(let, ct, structures).caption
+    old = field.assign(let_x_dose=field.let_x_dose.assign_attrs(let_definition="primary"))
+    assert "weighted with the dose of all particles" in plot.slices(let_d(old), ct, structures).caption
 
 
 def test_every_caption_names_ions_let_definition_and_rbe_model(scene):

@@ -20,7 +20,16 @@ from bokeh.embed import json_item
 
 from ionrt.ions import ION_NAMES, in_words
 from ionrt.plot.picture import glyph, save
-from ionrt.quantities import LET_LABELS, QUANTITIES, RBE_MODELS, IonrtError, codes_in_words, defined, system_in_words
+from ionrt.quantities import (
+    LET_LABELS,
+    QUANTITIES,
+    RBE_MODELS,
+    WHOLE_DOSE,
+    IonrtError,
+    codes_in_words,
+    defined,
+    system_in_words,
+)
 
 hv.Store.set_current_backend("bokeh")
 
@@ -137,7 +146,9 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         for name in filter(None, dict.fromkeys(shown)):
             parts.setdefault("Ions" if name in ION_NAMES else "Compared", []).append(in_words(name))
         if (definition := da.attrs.get("let_definition")) and _rests_on_let(da):
-            assumed = " (assumed: the field does not say)" * str(da.attrs.get("assumed", "")).startswith("let_definition")
+            said = str(da.attrs.get("assumed", ""))
+            assumed = " (assumed: the field does not say)" * said.startswith("let_definition")
+            assumed += f" ({WHOLE_DOSE})" * (WHOLE_DOSE in said)
             counted[LET_LABELS.get(definition, definition) + assumed] = None
             parts.setdefault("LETd", [])
         if above := da.attrs.get("above"):
