@@ -164,7 +164,7 @@ def row(ion: str, phantom: str, program: Path, model: str, histories: int, seed:
 
     def let_primary(of):
         one = fields["primary"]
-        part = (one["let_x_dose"], one["dose"]) if of == "ours" else (moved["let_primary"], moved["primary"])
+        part = (one["let_x_dose"], one["counted_dose"]) if of == "ours" else (moved["let_primary"], moved["primary"])
         return float(part[0].where(inside).sum() / part[1].where(inside).sum())
 
     asked = {"uncertainty": mc["error"], "dose_percent": 2, "distance_mm": 2, "threshold": 10.0}

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.ions import ISOTOPES, get
-from ionrt.quantities import IonrtError, check, shared_attr, stamp
+from ionrt.quantities import OWN_DOSE, WHOLE_DOSE, IonrtError, assumptions, check, shared_attr, stamp
 
 
 def _variable(field: xr.Dataset, name: str, let_definition: str | None) -> xr.DataArray:
@@ -22,20 +22,39 @@ def _variable(field: xr.Dataset, name: str, let_definition: str | None) -> xr.Da
     return check(field[name], name, let_definition=let_definition)
 
 
-def definition_of(moment: xr.DataArray, stated: str | None = None, *, default: str = "charged") -> dict[str, str]:
-    """What a numerator says, with what it was assumed to be, else what the caller says, as attributes of the result.
+def definition_of(field: xr.Dataset, name: str, stated: str | None = None, *, default: str = "charged") -> dict[str, str]:
+    """What a numerator of a field says, with what it was assumed to be, else what the caller says, as attributes of the result.
 
     A numerator of another's making that says nothing is taken as the default, and the result says so. One that this package
-    stamped and that says nothing any more was combined from two definitions, and is refused.
+    made and that says nothing any more was combined from two definitions, or lost its own, and is refused.
     """
+    moment = field[name]
     if said := moment.attrs.get("let_definition") or stated:
         return {"let_definition": said} | {k: moment.attrs[k] for k in ("assumed",) if k in moment.attrs}
-    if "ionrt_version" in moment.attrs:
+    if "ionrt_version" in moment.attrs or "counted_dose" in field:
         raise IonrtError(
             f"{moment.name} without let_definition: arithmetic of two definitions drops it; combine fields of one definition,"
             " or say which one the value has: .assign_attrs(let_definition=...)"
         )
     return {"let_definition": default, "assumed": f"let_definition: the field does not say; taken as {default}"}
+
+
+def _weight(field: xr.Dataset, moment: xr.DataArray, stated: str | None) -> tuple[xr.DataArray, dict[str, str]]:
+    """The dose that a numerator is weighted with, and what the result says: its definition and what was assumed.
+
+    That of the counted particles where the definition has its own. Numerators made before it did hold the whole dose.
+    """
+    said = definition_of(field, str(moment.name), stated)
+    if said["let_definition"] not in OWN_DOSE:
+        return field["dose"], said
+    if "counted_dose" in field:
+        return check(field["counted_dose"], "counted_dose", let_definition=said["let_definition"]), said
+    if name := moment.attrs.get("weighted_with"):
+        raise IonrtError(
+            f"{moment.name} of definition {said['let_definition']!r} is weighted with {name!r}, which the field has no more;"
+            " take both along"
+        )
+    return field["dose"], said | {"assumed": WHOLE_DOSE}
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -52,11 +71,14 @@ def _divide(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
 def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArray:
     """Dose-averaged LET, sum(D_i L_i) / sum(D_i).
 
-    Validity: unrestricted LET in water.
+    D_i is the dose of all particles; of the definition "primary" that of the primaries, which such a field has along.
+
+    Validity: unrestricted LET in water. A field of definition "primary" without ``counted_dose``, as earlier versions wrote
+    them, is weighted with the dose of all particles, which is up to 10 % off, and the result says so in ``assumed``.
 
     Parameters
     ----------
-    field : Dataset (z, y, x) with ``dose`` [Gy] and ``let_x_dose`` [Gy keV/um]
+    field : Dataset (z, y, x) with ``dose`` [Gy] and ``let_x_dose`` [Gy keV/um], for "primary" also ``counted_dose`` [Gy]
     let_definition : what the numerator holds, where it does not say ("primary", "charged", "charged_with_target"; default
         "charged", noted in the result's ``assumed``); a contradiction raises.
 
@@ -83,10 +105,11 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     ([2.5, 8.0, 0.0], 'keV/um')
     """
     moment = _variable(field, "let_x_dose", let_definition)
+    weight, said = _weight(field, moment, let_definition)
     return stamp(
-        _divide(moment, field["dose"]),
+        _divide(moment, weight),
         "let_d",
-        **definition_of(moment, let_definition),
+        **said,
         averaging="dose",
         medium="water",
         **{k: field["dose"].attrs.get(k) for k in ("ion", "synthetic")},
@@ -98,7 +121,7 @@ def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
 
     Parameters
     ----------
-    field : Dataset with ``dose`` [Gy] and ``dose_per_let`` [Gy um/keV]
+    field : Dataset with ``dose`` [Gy] and ``dose_per_let`` [Gy um/keV], for "primary" also ``counted_dose`` [Gy]
     let_definition : as in `let_d`.
 
     Returns
@@ -119,10 +142,11 @@ def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     [3.2]
     """
     moment = _variable(field, "dose_per_let", let_definition)
+    weight, said = _weight(field, moment, let_definition)
     return stamp(
-        _divide(field["dose"], moment),
+        _divide(weight, moment),
         "let_t",
-        **definition_of(moment, let_definition),
+        **said,
         averaging="track",
         medium="water",
     )
@@ -172,8 +196,11 @@ def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "prod
             UserWarning,
             stacklevel=2,
         )
+    weight, said = _weight(field, moment, None)
+    if weight.name != "dose":
+        moment = _divide(moment, weight) * field["dose"]
     weighted = moment * np.float32(c) if form == "product" else field["dose"] + moment * np.float32(c)
-    return stamp(weighted, "let_weighted_dose", form=form, c=float(c), **definition_of(moment))
+    return stamp(weighted, "let_weighted_dose", form=form, c=float(c), **said)
 
 
 def high_let_dose(field: xr.Dataset) -> xr.DataArray:
@@ -197,7 +224,7 @@ def high_let_dose(field: xr.Dataset) -> xr.DataArray:
     if threshold is None:
         raise IonrtError("high_let_dose: the attribute let_threshold [keV/um] is missing; without it the number means nothing")
     own = moment.copy(deep=False)  # the field keeps its attributes
-    return stamp(own, "high_let_dose", let_threshold=threshold, **definition_of(moment))
+    return stamp(own, "high_let_dose", let_threshold=threshold, **definition_of(field, "high_let_dose"))
 
 
 def let_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
@@ -219,7 +246,8 @@ def let_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     name = "let_t" if a.attrs.get("averaging") == "track" else "let_d"
     definition = shared_attr((a, b), "let_definition")
     averaging = shared_attr((a, b), "averaging")
-    return stamp(check(a, name) - check(b, name), name, let_definition=definition, averaging=averaging)
+    about = {"let_definition": definition, "averaging": averaging, "assumed": assumptions((a, b))}
+    return stamp(check(a, name) - check(b, name), name, **about)
 
 
 def ions_of(field: xr.Dataset) -> tuple[str, ...]:

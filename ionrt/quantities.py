@@ -6,6 +6,7 @@ say "Gy": every public function therefore passes its input through `check` and i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -36,8 +37,39 @@ class Quantity:
 
 LET = ("let_definition",)
 LET_DEFINITIONS = ("primary", "charged", "charged_with_target")
+OWN_DOSE = ("primary",)  # weighted with the `counted_dose` of their particles; the others with the whole dose
+WHOLE_DOSE = "primaries' LET weighted with the dose of all particles"
 CELL = ("parameter_set",)
 GY_RBE = "Gy (RBE)"
+LET_LABELS = dict(
+    zip(
+        LET_DEFINITIONS,
+        ("primary ions only", "all charged particles without target fragments", "all charged particles with target fragments"),
+        strict=True,
+    )
+)
+RBE_MODELS = {  # how readers know a dose system, and what it is
+    "nirs_mkm": ("NIRS-mMKM", "clinical dose relative to a carbon beam, microdosimetric kinetic model for HSG cells"),
+    "lem1": ("LEM-I", "local effect model I"),
+    "smk": ("SMK", "stochastic microdosimetric kinetic model"),
+    "osmk": ("OSMK", "oxygen-effect stochastic microdosimetric kinetic model"),
+    "osmk23": ("OSMK 2023", "oxygen-effect stochastic microdosimetric kinetic model of 2023"),
+    "lem_kernel": ("LEM tables", "alpha and beta that the base data carry"),
+    "constant": ("constant RBE", "1.1 unless stated"),
+    **{
+        name.partition(" ")[0].lower(): (name, "RBE of protons from LETd and alpha/beta")
+        for name in ("McNamara 2015", "Wedenberg 2013", "Carabe 2012", "Rorvik", "Wilkens 2004", "Chen 2012")
+    },
+    "mairani_helium": ("Mairani 2016", "RBE of helium from LETd and alpha/beta"),
+}
+CODES = {
+    "NIRS_MMKM": "NIRS-mMKM",
+    "NIRS_KANAI": "NIRS-Kanai",
+    "LEM_IV": "LEM-IV",
+    "LEM_I": "LEM-I",
+    "FIXED_1.1": "constant RBE 1.1",
+}
+_SYSTEM, _CODE = (re.compile(rf"\b({'|'.join(map(re.escape, names))})\b") for names in (RBE_MODELS, CODES))
 
 QUANTITIES: dict[str, Quantity] = {
     # patient
@@ -78,6 +110,7 @@ QUANTITIES: dict[str, Quantity] = {
     # the additive field
     "dose": Quantity("Gy", "physical dose", additive=True),
     "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),
+    "counted_dose": Quantity("Gy", "dose of the particles that the LET counts", additive=True, carries=LET),
     "high_let_dose": Quantity("Gy", "dose deposited above an LET threshold", additive=True, carries=LET),
     "dose_per_let": Quantity("Gy um/keV", "dose over LET, proportional to fluence", additive=True, carries=LET),
     "zstar_x_dose": Quantity("Gy2", "saturation-corrected specific energy times dose", additive=True, carries=CELL),
@@ -114,10 +147,19 @@ QUANTITIES: dict[str, Quantity] = {
     "dose_ratio": Quantity("1", "dose relative to the target"),
 }
 
+
+def number_in(value: Any, what: str, low: float, high: float) -> float:
+    """A number of a person's hand, from `low` to `high`; IonrtError for anything else (a text, True, NaN)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+        raise IonrtError(f"{what}: expected a number from {low:g} to {high:g}, got {value!r:.80}")
+    return float(value)
+
+
 FIELD = (
     "dose",
     "let_x_dose",
     "dose_per_let",
+    "counted_dose",
     "high_let_dose",
     "zstar_x_dose",
     "zd_x_dose",
@@ -125,6 +167,17 @@ FIELD = (
     "alpha_x_dose",
     "sqrt_beta_x_dose",
 )
+LET_MOMENTS = FIELD[1:4]  # what a definition of LET makes
+
+
+def system_in_words(text: str) -> str:
+    """A text with each dose system as readers know it: ``constant (p); nirs_mkm (C)`` as constant RBE (p); NIRS-mMKM (C)."""
+    return _SYSTEM.sub(lambda key: RBE_MODELS[key[0]][0], text)
+
+
+def codes_in_words(text: str) -> str:
+    """Any text with the data dictionary's codes of dose systems as readers know them."""
+    return _CODE.sub(lambda code: CODES[code[0]], text)
 
 
 def check(
@@ -211,6 +264,11 @@ def shared_attr(arrays: Iterable[xr.DataArray], key: str) -> str | None:
     if len(seen) > 1:
         raise IonrtError(f"{key} differs: {seen}; quantities of different {key} cannot be combined or compared")
     return next(iter(seen), None)
+
+
+def assumptions(arrays: Iterable[xr.DataArray]) -> str | None:
+    """What any of the arrays was assumed to be, each sentence once; None where nothing was."""
+    return "; ".join(dict.fromkeys(str(a.attrs["assumed"]) for a in arrays if a.attrs.get("assumed"))) or None
 
 
 def check_same_grid(a: Labelled, b: Labelled, *, what: str = "grids") -> None:

@@ -23,7 +23,7 @@ import papermill
 
 import ionrt
 from ionrt import resources
-from ionrt.files import DiskError, atomic
+from ionrt.files import DiskError, atomic, read_notebook
 from ionrt.lazy import IonrtError, one_of
 from ionrt.made import how_made, like, notes, parameters_of, plain_value, typed
 
@@ -137,7 +137,7 @@ def write_index(folder: Path) -> Path:
 def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
     # what writes the page loads while the kernel computes
     threading.Thread(target=importlib.import_module, args=("nbconvert",), daemon=True).start()
-    book = nbformat.read(source, as_version=4)
+    book = read_notebook(source)
     if parameters:  # written here, as literals of checked values: a text can not become code
         place = next(i for i, c in enumerate(book.cells) if "parameters" in c.metadata.get("tags", ()))
         lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
@@ -367,7 +367,7 @@ def _rows(heading: str, values: Mapping[str, str], notes: Mapping[str, str] | No
 def _page(
     title: str, body: str, parameters: Mapping[str, str], made: Mapping[str, str], notes: Mapping[str, str] | None = None
 ) -> str:
-    css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
+    css, script = (Path(__file__).with_suffix(kind).read_text(encoding="utf-8") for kind in (".css", ".js"))
     day = datetime.date.today()
     today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
     settings = _rows("How it was made", made) + _rows("Settings of this report", parameters, notes)
@@ -383,6 +383,7 @@ def _page(
 <title>{plain}</title>
 <link rel="icon" href="data:,">
 <style>{css}</style>
+<script>{script}</script>
 </head>
 <body>
 <header class="banner"><span>ionrt {ionrt.__version__}</span><span>{today}</span><strong>{NOTICE}</strong></header>

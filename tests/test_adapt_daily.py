@@ -288,6 +288,10 @@ def test_phases_mix_within_a_fraction(planned):
         np.testing.assert_allclose(mixed["dose"].values, f["dose"].values, rtol=1e-6)
     with pytest.raises(IonrtError, match="together 1"):
         phase_field([f], [still], like=f, shares=[0.5])
+    other = f.assign(let_x_dose=f.let_x_dose.assign_attrs(let_definition="primary"))
+    for wrong, match in ((other, "let_definition differs"), (f.drop_vars("let_x_dose"), "not all fields have let_x_dose")):
+        with pytest.raises(IonrtError, match=match):
+            phase_field([f, wrong], [still] * 2, like=f, shares=[0.5, 0.5])
 
 
 def test_itv_covers_every_phase():

@@ -83,7 +83,8 @@ def test_protons_have_the_dose_system_of_proton_clinics_and_integral_doses_say_w
         ):
             direct = float((found.maps[quantity].sel(case=ion) * outside).sum()) * volume
             assert table.loc[name, column] == pytest.approx(direct, rel=1e-4)
-    assert list(systems.index) == [("protons", "constant (planned)"), ("protons", "nirs_mkm"), ("carbon", "nirs_mkm (planned)")]
+    rows = [("protons", "constant RBE (planned)"), ("protons", "NIRS-mMKM"), ("carbon", "NIRS-mMKM (planned)")]
+    assert list(systems.index) == rows
     assert "clinical factor, not an RBE" in found.caption("x")
     same = compare_ions(
         patient, ions=("p",), gantry_angles=(90.0,), prescription=3.0, spacing=4.0, iterations=2, proton_model="nirs_mkm"

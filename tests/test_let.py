@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
-from plan_fixtures import simple_plan, synthetic_base, water_box
+from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
 from ionrt import rbe
+from ionrt.adapt import total
 from ionrt.let import high_let_dose, let_d, let_difference, let_t, let_weighted_dose
+from ionrt.plan import Beam, course, influence
 from ionrt.plan import field as plan_field
-from ionrt.plan import influence
 from ionrt.quantities import IonrtError, stamp
 
 
@@ -61,7 +64,8 @@ def test_definition_travels_and_contradictions_raise():
     protons = particles(np.array([0.5, 5.0]), DOSE[:2]).sum("particle", keep_attrs=True)
     protons["let_x_dose"] = protons.let_x_dose.drop_attrs()
     assert "does not say" in rbe.wedenberg(protons, alpha_beta=2.0).attrs["assumed"]
-    assert "assumed" not in let_d(f).attrs and "assumed" not in let_d(bare, let_definition="primary").attrs
+    assert "assumed" not in let_d(f).attrs
+    assert "dose of all particles" in let_d(bare, let_definition="primary").attrs["assumed"]  # what `dose` holds
     assert let_d(bare, let_definition="primary").attrs["let_definition"] == "primary"
     with pytest.raises(IonrtError, match="let_definition differs"):
         let_difference(let_d(f), let_d(bare, let_definition="primary"))
@@ -80,6 +84,48 @@ def test_a_numerator_that_lost_its_definition_in_plain_arithmetic_is_refused():
     for average in uses:
         with pytest.raises(IonrtError, match="without let_definition"):
             average(both)
+
+
+def primaries():
+    """A field of definition primary: the first two kinds count, the third deposits dose only; and their sums by hand."""
+    f = particles(LET, DOSE)
+    mine = f.isel(particle=slice(2)).sum("particle")
+    about = {"let_definition": "primary", "weighted_with": "counted_dose"}
+    out = f[["dose"]].sum("particle")
+    for name, values in (("let_x_dose", mine.let_x_dose), ("dose_per_let", mine.dose_per_let), ("counted_dose", mine.dose)):
+        out[name] = stamp(values, name, **about)
+    return out, DOSE[:2], LET[:2, None]
+
+
+def test_let_of_the_primaries_is_weighted_with_their_own_dose():
+    f, dose, let = primaries()
+    own, track = (dose * let).sum(0) / dose.sum(0), dose.sum(0) / (dose / let).sum(0)
+    np.testing.assert_allclose(let_d(f), own, rtol=1e-6)
+    np.testing.assert_allclose(let_t(f), track, rtol=1e-6)
+    weighted = DOSE.sum(0) * (1 + 0.04 * own)  # the dose is that of all
+    np.testing.assert_allclose(let_weighted_dose(f, c=0.04), weighted, rtol=1e-6)
+    assert all("assumed" not in average(f).attrs for average in (let_d, let_t))
+    with xr.set_options(keep_attrs=True):
+        twice = course([f, 2 * f], parts=[1, 3])
+    np.testing.assert_allclose(let_d(total(twice)), own, rtol=1e-6)
+
+
+def test_primaries_without_their_dose_are_told_from_those_of_old_files():
+    f, dose, let = primaries()
+    old = f.drop_vars("counted_dose")
+    with pytest.raises(IonrtError, match="counted_dose"):
+        let_d(old)
+    old["let_x_dose"] = stamp((dose * let).sum(0) / dose.sum(0) * f.dose, "let_x_dose", let_definition="primary")
+    np.testing.assert_allclose(let_d(old), (dose * let).sum(0) / dose.sum(0), rtol=1e-6)
+    assert "dose of all particles" in let_d(old).attrs["assumed"]
+    with pytest.raises(IonrtError, match="counted_dose"):
+        course([f, old], parts=[1, 1])
+    with xr.set_options(keep_attrs=True), pytest.raises(IonrtError, match="counted_dose"):
+        let_d(f + old)  # plain arithmetic drops the variable that one of them lacks
+    with pytest.raises(IonrtError, match="without let_definition"):
+        let_d(f.drop_attrs())
+    with pytest.raises(IonrtError, match="without let_definition"):
+        rbe.wedenberg(f.drop_attrs(), alpha_beta=2.0)
 
 
 def test_weighted_dose():
@@ -126,6 +172,49 @@ def test_planned_field_has_both_averages():
         let_t(plan_field(d, np.ones(d.n_spots), models=("constant",)))
     with pytest.raises(IonrtError, match="moments"):
         plan_field(d, np.ones(d.n_spots), models=("constant",), moments=("let_t",))
+
+
+def test_planned_primaries_of_two_ions_two_beams_and_many_energies_are_those_of_single_energies_summed_by_hand():
+    """Dose of every energy alone, shared out and given its LET by hand at the depth of the voxel: at most 0.5 % apart."""
+    base, box, names = {}, water_box((9, 41, 41), target_radius=12.0), ("energy", "depth")
+    for ion, energies in (("C", np.linspace(130.0, 190.0, 5)), ("p", np.linspace(60.0, 105.0, 5))):
+        data = synthetic_base(ion, energies=energies, depth_end=140.0)
+        # SYNTHETIC: few primaries of the low energies, and LET that hardly cares for 0.1 mm
+        mine = data.dose * np.exp(-data.depth / (0.5 * data.csda_range))
+        let = (data.let_d * 0 + 1) * (80.0 - 0.4 * data.energy) * (1.0 + data.depth / 200.0)
+        data = data.assign(let_d=let, let_t=0.6 * let, dose_by_origin=(("origin", *names), mine.values[None]))
+        base[ion] = data.assign_coords(origin=["primary"])
+    beams = tuple(Beam(ion, g, room=POINT_ROOM) for ion, g in (("C", 0.0), ("p", 90.0)))
+    d = influence(box, replace(simple_plan(spacing=2.0, spot_spacing=5.0), beams=beams), base=base)
+    ions, energies = (d.spots()[name].values for name in ("ion", "energy"))
+    w = np.random.default_rng(1).uniform(0.5, 1.5, d.n_spots) * np.where(ions == "p", 30.0, 1.0)
+    asked = {"models": ("constant",), "let_definition": "primary", "moments": ("dose_per_let",)}
+    whole = plan_field(d, w, **asked)
+    depth = {"C": (whole.y + 41.0).values[None, :, None], "p": (41.0 - whole.x).values[None, None, :]}
+    top, bottom, tracks, wrong = (np.zeros(whole.dose.shape) for _ in range(4))
+    for ion, energy in sorted(set(zip(ions.tolist(), energies.tolist(), strict=True))):
+        one = plan_field(d, np.where((ions == ion) & (energies == energy), w, 0.0), models=("constant",))
+        data = base[ion].sel(energy=energy).sel(let_definition="primary")
+
+        def slab(values, ion=ion, data=data):  # mean over the 2 mm of a voxel
+            sums = np.concatenate([[0.0], np.cumsum(values.astype(float))])
+            first = np.rint((depth[ion] - 1.0) / 0.1).astype(int)
+            return (sums[first + 20] - sums[first]) / 20.0
+
+        given, mine, let = slab(data.dose.values), data.dose_by_origin.values[0], data.let_d.values
+        dose = np.divide(one.dose.values, given, out=np.zeros(whole.dose.shape), where=given > 0.0)
+        top += dose * slab(mine * let)
+        bottom += dose * slab(mine)
+        tracks += dose * slab(mine / (0.6 * let))
+        wrong += dose * slab(data.dose.values * let)
+    inside = (whole.dose > 0.1 * whole.dose.max()).values
+    by_hand = top[inside] / bottom[inside]
+    np.testing.assert_allclose(let_d(whole).values[inside], by_hand, rtol=5e-3)
+    np.testing.assert_allclose(let_t(whole).values[inside], bottom[inside] / tracks[inside], rtol=5e-3)
+    assert np.abs(wrong[inside] / whole.dose.values[inside] / by_hand - 1.0).max() > 0.05  # the whole dose would not do
+    assert "assumed" not in let_d(whole).attrs
+    mixed = plan_field(replace(d, base=base | {"p": base["p"].drop_vars("dose_by_origin")}), w, **asked)
+    assert "dose of all particles" in let_d(mixed).attrs["assumed"]  # one of the ions does not say
 
 
 def test_bad_input():

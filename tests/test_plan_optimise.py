@@ -108,6 +108,23 @@ def test_gradient_of_every_objective_under_every_model(objective, name):
     np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5 * np.abs(numeric).max())
 
 
+def test_gradient_of_let_that_has_its_own_dose():
+    """LETd of the primaries, also where hardly any of them are left: LEAST_DOSE counts there."""
+    problem, w = dense_problem(MODELS["nirs_mkm"], [SquaredDeviation("CTV", level=8.0, quantity="let_d")])
+    columns, rng = problem.deliveries[0].columns[0][0], np.random.default_rng(5)
+    counted = columns.matrices[0] * rng.uniform(0.3, 0.9, 6)
+    counted[:3] *= 1e-4
+    columns.matrices[1 + [m.name for m in problem.moments].index("let_x_dose")] = counted * 12.0 * rng.uniform(0.8, 1.2, 6)
+    columns.matrices.append(counted)
+    problem = replace(problem, moments=(*problem.moments, Moment("counted_dose", let_definition="primary")))
+    found = problem.quantities(problem.deliveries[0].forward(w))["let_d"]
+    assert found[3:].min() > 10.0 and found[:3].max() < 5.0  # the mean of the primaries, whatever their share
+    value, gradient = problem.value_and_gradient(w)
+    numeric = central_difference(problem, w)
+    assert value > 0.0
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5 * np.abs(numeric).max())
+
+
 @pytest.mark.parametrize("quantity", OBJECTIVE_QUANTITIES)
 def test_gradient_of_every_quantity(quantity):
     level = {"rbe_dose": 2.0, "dose": 2.0, "let_d": 8.0, "high_let_dose": 0.3}[quantity]

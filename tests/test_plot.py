@@ -67,6 +67,8 @@ def test_a_caption_says_that_a_definition_was_assumed(scene):
     field = xr.Dataset({"dose": xr.ones_like(let).drop_attrs(), "let_x_dose": let.drop_attrs()})
     assert "assumed: the field does not say" in plot.slices(let_d(field), ct, structures).caption
     assert "assumed" not in plot.slices(let, ct, structures).caption
+    old = field.assign(let_x_dose=field.let_x_dose.assign_attrs(let_definition="primary"))
+    assert "weighted with the dose of all particles" in plot.slices(let_d(old), ct, structures).caption
 
 
 def test_every_caption_names_ions_let_definition_and_rbe_model(scene):
@@ -190,7 +192,7 @@ def test_limits_line_up_with_their_estimate_and_heads_keep_their_units():
     assert ">0.6<" in fixed and ">1.8<" in fixed and ">3<" in fixed
     verdicts = pd.DataFrame({"ours": ["0.07 %", "–"], "say": ["pass", "3 of 4"]})
     shown = plot.table(verdicts).element._repr_html_()
-    assert "class='number'>0.07 %<" in shown and "class='text'>3 of 4<" in shown
+    assert "class='number'>0.07 %<" in shown and "class='text short'>3 of 4<" in shown
 
 
 def test_names_beyond_ions_look_apart():

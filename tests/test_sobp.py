@@ -70,11 +70,29 @@ def test_moments_are_dose_weighted_means_of_single_energies(base):
 def test_let_definition_travels(base):
     weights = sobp.fluence(base, interval=INTERVAL, prescription=1.0)
     field = sobp.depth_field(base, weights, moments=("let_x_dose",), let_definition="primary")
-    assert let.let_d(field).attrs["let_definition"] == "primary"
-    assert "dose of all particles" in let.let_d(field).attrs["assumed"]  # energies meet: not the primaries' own mean
-    assert "assumed" not in let.let_d(sobp.depth_field(base, weights, moments=("let_x_dose",))).attrs
+    assert let.let_d(field).attrs["let_definition"] == "primary" and "assumed" not in let.let_d(field).attrs
+    plain = sobp.depth_field(base, weights, moments=("let_x_dose",))
+    assert "assumed" not in let.let_d(plain).attrs and "counted_dose" not in plain
     with pytest.raises(IonrtError, match="let_definition"):
         let.let_d(field, let_definition="charged")
+
+
+def test_let_of_primaries_is_their_own_mean_where_energies_meet(base):
+    """Every energy's primaries by hand: fluence times what they deposit, and their stopping power."""
+    weights = sobp.fluence(base, interval=INTERVAL, prescription=1.0)
+    field = sobp.depth_field(base, weights, moments=("let_x_dose", "dose_per_let"), let_definition="primary")
+    mine = weights * base["dose_by_origin"].sel(origin="primary")
+    of_depth = slice(0.0, INTERVAL[1] + 3.0)
+    for average, power in (("let_d", 1.0), ("let_t", -1.0)):
+        value = base[average].sel(let_definition="primary", depth=of_depth).astype(float)
+        value, share = value.where(value > 0), mine.sel(depth=of_depth)
+        by_hand = ((share * value**power).sum("energy") / share.sum("energy")) ** power
+        got = getattr(let, average)(field).sel(depth=of_depth)
+        np.testing.assert_allclose(got, by_hand, rtol=1e-4)
+    machine = base.drop_vars(["dose_by_origin", "origin"])  # as a machine file has them
+    older = let.let_d(sobp.depth_field(machine, weights, moments=("let_x_dose",), let_definition="primary"))
+    assert "dose of all particles" in older.attrs["assumed"]
+    assert 0.02 < float(abs(older / let.let_d(field) - 1).sel(depth=slice(*INTERVAL)).max()) < 0.15
 
 
 def test_twice_the_dose_is_twice_the_fluence(base):

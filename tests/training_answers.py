@@ -45,6 +45,10 @@ def let_middle(ion: str, population: str = "charged", depth: float = 130.0) -> f
     return _at(_let(ion, population), depth)
 
 
+def _stopping(ion: str, residual: float) -> float:
+    return float(beam.stopping_power(ion, beam.energy_for_range(ion, residual).values)[0])
+
+
 def factor(ion: str, depth: float = 130.0) -> float:
     return _at(_doses(ion)["LEM"], depth) / _at(_doses(ion)["NIRS"], depth)
 
@@ -165,12 +169,13 @@ SLIPS = {  # usual wrong answers that are the right answer to another question
     ("T01.1", 185.2): lambda: _range("Ne"),
     ("T01.2", 145.3): lambda: float(beam.energy_for_range("p", 150.0)[0]),
     ("T02.1", 0.091): lambda: _tail("Ne", 10.0),
-    ("T03.1", 57.7): lambda: let_middle("C", "primary"),
+    ("T03.1", 58.0): lambda: let_middle("C", "primary"),
     ("T03.1", 39.8): lambda: let_middle("C", depth=101.0),
     ("T03.1", 85.0): lambda: let_middle("C", depth=155.0),
-    ("T03.3", 122.1): lambda: let_middle("Ne", "primary"),
+    ("T03.3", 117.6): lambda: let_middle("Ne", "primary"),
     ("T03.3", 75.4): lambda: let_middle("O"),
-    ("T03.4", 1.57): lambda: let_middle("O", "primary") / let_middle("C", "primary"),
+    ("T03.4", 1.58): lambda: _stopping("O", 30.0) / _stopping("C", 30.0),
+    ("T03.4", 1.51): lambda: let_middle("O", "primary") / let_middle("C", "primary"),
     ("T05.1", 1.16): lambda: _at(_doses("C")["physical"], 155.0),
     ("T05.4", 0.98): lambda: factor("O"),
     ("T05.7", 71.5): lambda: 66 * (3 + 10) / (2 + 10),

@@ -199,7 +199,7 @@ def daily_field(
     about = {"ion": ions, "dose_per": "fraction", "day": day, "correction": daily.attrs.get("correction")}
     about = {k: v for k, v in about.items() if v is not None}
     out = xr.Dataset(attrs={"target": influence.plan.target, "fractions": influence.plan.fractions, **about})
-    for k, (name, carried) in enumerate([("dose", {}), *((m.name, m.attrs) for m in names)]):
+    for k, (name, carried) in enumerate([("dose", {}), *((m.name, m.attrs(influence.base.values())) for m in names)]):
         out[name] = stamp(xr.DataArray(stack[k], dims=DIMS, coords=coords), name, **carried, **about)
     return out
 

@@ -15,7 +15,7 @@ from ionrt.patient.geometry.structures import find_structure
 from ionrt.plan import field
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.fields import check_weights
-from ionrt.plan.mixture import course
+from ionrt.plan.mixture import course, shared_variables
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, stamp
 
@@ -193,8 +193,9 @@ def interplay(
 def _added(parts: Sequence[xr.Dataset], shares: Sequence[float]) -> xr.Dataset:
     """Sum of share times field; NaN where any phase is NaN."""
     out = xr.Dataset(attrs=parts[0].attrs | {"outside": max(p.attrs["outside"] for p in parts)})
-    for name, a in parts[0].data_vars.items():
-        carried = {str(k): v for k, v in a.attrs.items() if k not in ("units", "long_name", "ionrt_version")}
+    for name, shared in shared_variables(parts, what="phase_field").items():
+        a = parts[0][name]
+        carried = {str(k): v for k, v in a.attrs.items() if k not in ("units", "long_name", "ionrt_version")} | shared
         total = sum((p[name] * np.float32(s) for p, s in zip(parts, shares, strict=True)), start=xr.zeros_like(a))
-        out[name] = stamp(total.astype(a.dtype), str(name), **{**carried, "outside": out.attrs["outside"]})
+        out[name] = stamp(total.astype(a.dtype), name, **{**carried, "outside": out.attrs["outside"]})
     return out

@@ -76,6 +76,7 @@ def oer_antonovic(
         "oer",
         model="antonovic",
         let_definition=level.attrs.get("let_definition"),
+        assumed=level.attrs.get("assumed"),
         parameters=f"oer_low={oer_low}, oer_high={oer_high}, let_scale={let_scale} keV/um, K={k} mmHg",
         confidence="1",
         citation="Antonovic et al., J Radiat Res",

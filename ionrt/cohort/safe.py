@@ -80,9 +80,8 @@ def _shown(
     df: pd.DataFrame, counts: pd.DataFrame, full: np.ndarray, hidden: np.ndarray, min_cell: int, *, totals: bool
 ) -> pd.DataFrame:
     """The table without its hidden cells."""
-    shown = (
-        pd.DataFrame(full, index=[*counts.index, TOTALS[0]], columns=[*counts.columns, TOTALS[0]]).astype("Int64").mask(hidden)
-    )
+    rows, columns = (pd.Index([*axis, TOTALS[0]], name=axis.name) for axis in (counts.index, counts.columns))
+    shown = pd.DataFrame(full, index=rows, columns=columns).astype("Int64").mask(hidden)
     out = shown if totals else shown.iloc[:-1, :-1].set_axis(counts.index).set_axis(counts.columns, axis=1)
     taken = int(out.isna().to_numpy().sum())
     note = _note(taken, out.size, int(full[-1, -1]), min_cell)

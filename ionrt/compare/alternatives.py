@@ -360,7 +360,7 @@ def _of_ions(made: Comparison) -> dict[str, str]:
         let, factor = row[f"{t} LETd mean {KEV}"], row[f"{t} RBE-weighted / physical dose"]
         step = 5 if let < 20.0 else 10
         said[case] = (
-            f"{case:<3} {row['dose system']:<9} D95 at least 95 %: {covered}   RBE-weighted over physical dose {factor:.1f}"
+            f"{case:<3} {made.systems[case]:<9} D95 at least 95 %: {covered}   RBE-weighted over physical dose {factor:.1f}"
             f"   LETd about {step * round(let / step)} keV/um"
         )
     return said

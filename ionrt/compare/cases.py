@@ -13,7 +13,8 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ionrt import evaluate, plan, rbe
-from ionrt.beam import base_data, check_base_data, read_matrad
+from ionrt.beam import base_data, read_matrad
+from ionrt.beam.store import read_file
 from ionrt.evaluate.histograms import mean_value
 from ionrt.evaluate.profile import centroid
 from ionrt.files import cache_folder, content_hash
@@ -26,7 +27,7 @@ from ionrt.patient.names import is_external, is_margin_of, is_target
 from ionrt.patient.phantom import recipe
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.machine import base_of as base_of_ion
-from ionrt.quantities import IonrtError, one_of, stamp
+from ionrt.quantities import QUANTITIES, IonrtError, one_of, stamp
 
 AT_ONCE = 2
 LEAST = 0.002  # of a structure that has dose, where its LET counts
@@ -97,21 +98,21 @@ def system_of(ions: Iterable[str], model: str, proton_model: str) -> str:
     return proton_model if set(ions) == {"p"} and model in CARBON_CLINIC else model
 
 
-def systems_in_words(systems: Mapping[str, str]) -> str:
-    """Dose systems of several plans in one line: the one they share, or each with the plans that have it."""
+def systems_of(systems: Mapping[str, str]) -> str:
+    """Dose systems of several plans as one attribute: the one they share, or each with the plans that have it."""
     kinds = dict.fromkeys(systems.values())
     if len(kinds) == 1:
         return next(iter(kinds))
     return "; ".join(f"{k} ({', '.join(name for name, of in systems.items() if of == k)})" for k in kinds)
 
 
-def about_systems(text: str) -> str:
+def about_systems(systems: Iterable[str]) -> str:
     """What a reader must know of the dose systems of a table; empty where nothing is special."""
-    if not any(m in text for m in CARBON_CLINIC):
+    if not set(systems) & set(CARBON_CLINIC):
         return ""
     return (
-        " nirs_mkm is a clinical dose relative to a carbon beam: over physical dose it gives a clinical factor, not an RBE, and"
-        " for protons and helium it is no dose of their own clinics."
+        " NIRS-mMKM is a clinical dose relative to a carbon beam: over physical dose it gives a clinical factor, not an RBE,"
+        " and for protons and helium it is no dose of their own clinics."
     )
 
 
@@ -123,7 +124,7 @@ def outside(body: xr.DataArray, grid: xr.Dataset, target: str) -> xr.DataArray:
 def labelled(maps: Iterable[xr.Dataset], cases: Iterable[str], patient: xr.Dataset, systems: Mapping[str, str]) -> xr.Dataset:
     """Maps of several plans under one another along ``case``, each saying its dose systems and whether it is SYNTHETIC."""
     joined = xr.concat(list(maps), pd.Index(list(cases), name="case"), combine_attrs="drop_conflicts")
-    about = {"rbe_model": systems_in_words(systems)}
+    about = {"rbe_model": systems_of(systems)}
     if kind := patient.attrs.get("synthetic"):
         about["synthetic"] = kind
     return xr.Dataset({name: da.assign_attrs(about) for name, da in joined.data_vars.items()})
@@ -155,7 +156,7 @@ def how_made(plans: Iterable[plan.Plan], base: Mapping[str, xr.Dataset], spr: xr
         "HU to stopping power": f"table {table}{f', hash {digest[:12]}' if digest else ''}",
         "room": "; ".join(_room_in_words(room, ions) for room in rooms.values()),
         "spots": f"spacing {spots}, {wanted.margin:.3g} mm beyond the target",
-        "objectives": "; ".join(dict.fromkeys(_objective_in_words(o) for p in plans for o in p.objectives or ())),
+        "objectives": _objectives_in_words(o for p in plans for o in p.objectives or ()),
         "optimiser": f"{iterations} iterations at most",
         "base data": "; ".join(f"{i}: {key}" for i, key in keys.items()),
     }
@@ -168,9 +169,31 @@ def _room_in_words(room: plan.Room, ions: Iterable[str]) -> str:
     return f"{room.name}: {energies}; {optics}; sources at {room.source_distance[0]:g} and {room.source_distance[1]:g} mm"
 
 
-def _objective_in_words(one: Any) -> str:
-    level = f" {one.level:g}" if hasattr(one, "level") else ""
-    return f"{type(one).__name__} of {one.quantity} in {one.structure}{level}, weight {one.weight:g}"
+def _objectives_in_words(objectives: Iterable[Any]) -> str:
+    """Structure by structure: ``CTV RBE-weighted dose [Gy (RBE)] = 3.6 (weight 100), ≥ 3.6 (weight 300)``."""
+    said: dict[str, list[str]] = {}
+    for one in objectives:
+        quantity = QUANTITIES[one.quantity]
+        above = "" if one.let_threshold is None else f" above {one.let_threshold:g} keV/µm"
+        name = f"{one.structure} {quantity.long_name}{above} [{quantity.unit.replace('um', 'µm')}]"
+        said.setdefault(name, []).append(f"{_wish(one)} (weight {one.weight:g}{_counts(one)})")
+    return "; ".join(f"{name} {', '.join(dict.fromkeys(wishes))}" for name, wishes in said.items())
+
+
+def _wish(one: Any) -> str:
+    sign = {-1.0: "≥", 0.0: "=", 1.0: "≤"}[one.side]
+    if isinstance(one, plan.MeanDose):
+        return f"mean ≤ {one.level:.3g}"
+    if isinstance(one, plan.GEUD):
+        return f"gEUD (a = {one.exponent:g}) {'≤' if one.exponent > 0.0 else '≥'} {one.level:.3g}"
+    if isinstance(one, plan.DoseVolume):
+        return f"{one.level:.3g} in at {'most' if one.upper else 'least'} {100.0 * one.volume:g} % of it"
+    return f"{sign} {one.level:.3g}" if hasattr(one, "level") else type(one).__name__
+
+
+def _counts(one: Any) -> str:
+    """How it counts beside its weight; nothing for a wish in the nominal plan."""
+    return "".join([", a limit" if one.hard else "", "" if one.robust == "nominal" else f", {one.robust.replace('_', '-')}"])
 
 
 def planning_patient(patient: xr.Dataset, calibration: str | Path | None = None) -> xr.Dataset:
@@ -257,11 +280,16 @@ def open_machine(files: Mapping[str, str], ions: Iterable[str]) -> dict[str, xr.
     """
     if not files:
         return None
+    if not isinstance(files, Mapping) or not all(isinstance(path, (str, Path)) for path in files.values()):
+        raise IonrtError(f"machine: expected {{ion: file}}, for instance {{'C': 'carbon.nc'}}, got {files!r:.80}")
     for ion, path in files.items():
         one_of(ion, tuple(IONS), what="machine: ion")
         if not Path(path).is_file():
             raise IonrtError(f"machine: {ion}: no file {str(path)!r}; expected base data as .nc or matRad .mat")
-    read = {i: read_matrad(f) if Path(f).suffix == ".mat" else check_base_data(xr.load_dataset(f)) for i, f in files.items()}
+    read = {i: read_matrad(f) if Path(f).suffix == ".mat" else read_file(Path(f)) for i, f in files.items()}
+    for ion, data in read.items():
+        if data.attrs["ion"] != ion:
+            raise IonrtError(f"machine: {ion}: {Path(files[ion]).name} holds base data of {in_words(data.attrs['ion'])}")
     return {ion: read[ion] if ion in read else base_data(ion) for ion in dict.fromkeys([*ions, *read])}
 
 

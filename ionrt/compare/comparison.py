@@ -22,7 +22,7 @@ from ionrt.let import let_d
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.mixture import spot_table
 from ionrt.plan.setup.scenarios import scenarios_random
-from ionrt.quantities import IonrtError
+from ionrt.quantities import LET_LABELS, IonrtError, system_in_words
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,8 @@ class Comparison:
         rows: dict[str, dict[str, Any]] = {}
         for case, one in self.plans.items():
             d = dose.loc[(case, t)]
-            row = {"dose system": one.plan.model, f"{t} D95 [%]": percent * d["D95%"], f"{t} D2 [%]": percent * d["D2%"]}
+            row: dict[str, Any] = {"dose system": system_in_words(one.plan.model)}
+            row |= {f"{t} {metric} [%]": percent * d[f"{metric}%"] for metric in ("D95", "D2")}
             row[f"{t} (D2 − D98) / D50"] = (d["D2%"] - d["D98%"]) / d["D50%"]
             row[f"{g} LETd mean {KEV}"] = float(mean.sel(case=case).squeeze())
             row[f"{g} LETd L98 {KEV}"] = let.loc[(case, g), "L98%"]
@@ -221,7 +222,7 @@ class Comparison:
                 if self._whole:
                     beyond = evaluate.integral_dose(weighted, cases.outside(self.body, self.grid, self.target))
                     row[f"integral dose outside {self.target} [Gy (RBE) L]"] = float(beyond.squeeze())
-                rows[(self._word(case), model + (" (planned)" if model == one.plan.model else ""))] = row
+                rows[(self._word(case), system_in_words(model) + (" (planned)" if model == one.plan.model else ""))] = row
         return _two_levels(rows, [self.kind, "RBE-weighted dose in"])
 
     def spot_table(self) -> pd.DataFrame:
@@ -249,7 +250,7 @@ class Comparison:
         for structure, metric, worst, unit in wanted:
             values = evaluate.band(cases.as_quantity(found[metric].sel(structure=structure, drop=True)), percent=())
             for label, statistic in (("nominal", "nominal"), ("expected", "expected"), ("worst", worst)):
-                rows[(f"{structure} {metric} {unit}", label)] = {
+                rows[(f"{structure} {'LETd ' * (unit == KEV)}{metric} {unit}", label)] = {
                     self._word(c): float(values.sel(statistic=statistic, case=c)) for c in self.plans
                 }
         return _two_levels(rows, ["per fraction", "over scenarios"])
@@ -275,7 +276,7 @@ class Comparison:
         asked = cases.asked_of(one.plan)
         found = scenario_field(self.patient, one.influence, one.weights, drawn, within=(self.target,), **asked)
         maps, rows = cases.planned_maps(one.plan, found), {}
-        for label, name, percent in ((f"D95 {GY}", "rbe_dose", 95.0), (f"L98 {KEV}", "let_d", 98.0)):
+        for label, name, percent in ((f"D95 {GY}", "rbe_dose", 95.0), (f"LETd L98 {KEV}", "let_d", 98.0)):
             metric = evaluate.dose_at_volume(maps[name], self._in(self.target), percent=percent).isel(structure=0)
             parts = error_parts(metric.compute())
             rows[label] = {str(p): float(parts.sel(part=p)) for p in parts["part"].values}
@@ -287,15 +288,15 @@ class Comparison:
 
     def summary_table(self) -> pd.DataFrame:
         """What was asked: target, prescription, dose system, beams, and the cases that reach or do not."""
-        some = self._nominal["dose"].isel(case=0, drop=True)
+        some, n = self._nominal["dose"].isel(case=0, drop=True), self.fractions
         size = float(mean_value(some, self._in(self.target))["volume"].squeeze())
         beams = dict.fromkeys(b.name.removeprefix(f"{b.ion} ") for one in self.plans.values() for b in one.plan.beams)
         rows = {
             "target": f"{self.target}, {size:.1f} cm³",
-            "prescription": f"{self.prescription:g} Gy (RBE) per fraction, fractions: {self.fractions}",
+            "prescription": f"{self.prescription:g} Gy (RBE) per fraction" + f", {n} fractions" * (n > 1),
             "patient": cases.whose(self.patient).rstrip(".") or "read from DICOM",
-            "dose system": cases.systems_in_words(self.systems),
-            "LETd": f"dose average, definition “{self.maps['let_d'].attrs['let_definition']}”",
+            "dose system": self._system,
+            "LETd": self._let,
             "beams": ", ".join(f"{b}°" for b in beams),
             "organs at risk": ", ".join(self.organs),
             "dose grid": " × ".join(f"{float(self.grid[d][1] - self.grid[d][0]):.2g}" for d in ("x", "y", "z")) + " mm",
@@ -313,11 +314,9 @@ class Comparison:
 
     def caption(self, what: str, *, let: bool = True) -> str:
         """A caption with the definitions that every table needs; `let`: those of LETd, too."""
-        system = cases.systems_in_words(self.systems)
         missing = f" Not within reach: {', '.join(map(self._word, self.unreachable))}." if self.unreachable else ""
-        definition = f"definition “{self.maps['let_d'].attrs['let_definition']}”"
-        quality = f" LETd: dose average, {definition}, {self.above}, means weighted with dose." if let else ""
-        about = f"{what} {self.ions} Dose system: {system}.{cases.about_systems(system)}{quality}"
+        quality = f" LETd: {self._let}, {self.above}, means weighted with dose." if let else ""
+        about = f"{what} {self.ions} Dose system: {self._system}.{cases.about_systems(self.systems.values())}{quality}"
         return f"{about} Doses per fraction, unless it says course.{missing}"
 
     def key_numbers(self) -> str:
@@ -327,6 +326,14 @@ class Comparison:
 
     def _word(self, case: str) -> str:
         return in_words(case) if self.kind == "ion" else case
+
+    @property
+    def _system(self) -> str:
+        return system_in_words(cases.systems_of({in_words(case): system for case, system in self.systems.items()}))
+
+    @property
+    def _let(self) -> str:
+        return f"dose average over {LET_LABELS[self.maps['let_d'].attrs['let_definition']]}"
 
     @property
     def _whole(self) -> bool:

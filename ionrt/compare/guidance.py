@@ -29,6 +29,7 @@ from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.objectives import default_objectives
+from ionrt.quantities import LET_LABELS, system_in_words
 
 CORRECTIONS = ("no match", "bone match", "tumour match")
 MARGIN = 3.0  # mm of the planned volume around the target
@@ -217,8 +218,9 @@ class Guidance:
     def caption(self, what: str) -> str:
         """A caption with the definitions that every table needs."""
         ions = " + ".join(dict.fromkeys(in_words(b.ion) for b in self.plan.beams))
-        let = self.plan.let_definition
-        return f"{what} {whose(self.planning)} Ions: {ions}. RBE model: {self.plan.model}; LETd: “{let}”; per fraction."
+        system, let = system_in_words(self.plan.model), LET_LABELS[self.plan.let_definition]
+        about = f"Dose system: {system}. LETd: dose average over {let}. Doses per fraction."
+        return f"{what} {whose(self.planning)} Ions: {ions}. {about}"
 
     def _numbers(self, maps: xr.Dataset, patient: xr.Dataset) -> dict[str, float]:
         """V95, D98 in % of the prescription and LETd98 of the target as it is that day."""

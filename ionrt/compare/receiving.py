@@ -20,7 +20,7 @@ from ionrt.patient import read_dicom, read_dose, read_ion_plan, write_rtdose
 from ionrt.patient.folders import inventory
 from ionrt.patient.ionplan import IonPlan
 from ionrt.plan import Beam, Plan, field, influence, optimise, write_ion_plan
-from ionrt.quantities import IonrtError, one_of
+from ionrt.quantities import LET_LABELS, QUANTITIES, IonrtError, one_of, system_in_words
 from ionrt.rbe import apply_model
 
 ASKED = {
@@ -186,7 +186,8 @@ def _doses(
         return {"doses": ("none came: there is nothing to compare with", "absent")}
     whole = [str(d.name) for d in doses if d.attrs["dose_summation_type"] in WHOLE]
     beams = [str(d.name) for d in doses if d.attrs["dose_summation_type"] == "BEAM"]
-    out: Rows = {"doses": (f"of the plan: {', '.join(whole) or 'none'}; of beams: {', '.join(beams) or 'none'}", "ok")}
+    of_plan, of_beams = (", ".join(QUANTITIES[n].long_name for n in names) or "none" for names in (whole, beams))
+    out: Rows = {"doses": (f"of the plan: {of_plan}; of beams: {of_beams}", "ok")}
     if twice := sorted({n for n in whole if whole.count(n) > 1}):
         out["doses"] = (f"several plan doses of {', '.join(twice)}: keep the one that is meant", "contradiction")
     kinds = set(beams) | (set(whole) - {"let_d"})
@@ -201,7 +202,8 @@ def _doses(
     for name, key, carried in (("rbe_dose", "dose_system", "rbe_model"), ("let_d", "let_definition", "let_definition")):
         came = next((str(d.attrs[carried]) for d in doses if d.name == name), None)
         if came is not None:
-            out[key] = _item(key, "" if came.startswith("as imported") else came, stated)
+            words = LET_LABELS.get(came, system_in_words(came))
+            out[key] = _item(key, "" if came.startswith("as imported") else words, stated)
     out["dose_scope"] = _item("dose_scope", "", stated)
     return out
 

@@ -18,7 +18,7 @@ from ionrt.ions import in_words
 from ionrt.patient.names import is_external
 from ionrt.plan.setup.beams import ReachError
 from ionrt.plan.setup.scene import spr_of
-from ionrt.quantities import stamp
+from ionrt.quantities import stamp, system_in_words
 
 
 def water_table(
@@ -56,12 +56,13 @@ def water_table(
         system = system_of([ion], wanted.model, "constant")
         given = wanted.parameters if system == wanted.model else {}
         one = replace(wanted, beams=tuple(replace(b, ion=ion) for b in wanted.beams), model=system, parameters=given)
+        row: dict[str, Any] = {"dose system": system_in_words(system), "note": ""}
         try:
             influence, weights = planned(planning, one, iterations)
         except ReachError as error:
-            rows[in_words(ion)] = {"RBE model": system, "note": f"{error.missing_depth:.0f} mm of water missing"}
+            rows[in_words(ion)] = row | {"note": f"{error.missing_depth:.0f} mm of water missing"}
             continue
-        asked, row = asked_of(one), dict[str, Any]({"RBE model": system, "note": ""})
+        asked = asked_of(one)
         both = (plan.field(influence, weights, **asked), adapt.daily_field(influence, weights, thicker, **asked).load())
         for label, made in zip(("planned", f"with {thickness:g} mm"), both, strict=True):
             maps = planned_maps(one, made)

@@ -250,7 +250,7 @@ def _dataset(
             da = xr.DataArray(parts[0], dims=("z", "y", "x"), coords=coords)
         else:
             da = xr.DataArray(np.stack(parts), dims=(by, "z", "y", "x"), coords={by: groups, **coords})
-        carried = wanted[k - 1].attrs if k else {}
+        carried = wanted[k - 1].attrs(influence.base.values()) if k else {}
         out[name] = stamp(da, name, **carried, **provenance)
     out.attrs = {"target": influence.plan.target, "fractions": influence.plan.fractions, **provenance}
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,9 @@ import xarray as xr
 from ionrt.let import ions_of
 from ionrt.plan.engine.influence import BeamInfluence, Influence
 from ionrt.plan.setup.beams import Beam, Plan
-from ionrt.quantities import QUANTITIES, IonrtError, check, shared_attr, stamp
+from ionrt.quantities import QUANTITIES, IonrtError, assumptions, check, shared_attr, stamp
+
+CARRIED = ("let_definition", "weighted_with", "parameter_set", "let_threshold")
 
 
 def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
@@ -151,15 +154,22 @@ def course(fields: Sequence[xr.Dataset], *, parts: Sequence[int]) -> xr.Dataset:
         raise IonrtError(f"course: expected one count per field, got {len(fields)} fields and {len(parts)} counts")
     if any(int(n) != n or n < 1 for n in parts):
         raise IonrtError(f"course: expected whole numbers of fractions >= 1, got {tuple(parts)}")
-    names = list(fields[0].data_vars)
-    for other in fields[1:]:
-        if apart := set(names) ^ set(other.data_vars):
-            raise IonrtError(f"course: not all fields have {', '.join(sorted(map(str, apart)))}; ask `field` for the same ones")
     ions = ", ".join(sorted({i for f in fields for i in ions_of(f)})) or None
     out = xr.Dataset(attrs={"ion": ions} if ions else {})
-    for name in names:
-        arrays = [f[name] for f in fields]
-        carried = {k: shared_attr(arrays, k) for k in ("let_definition", "parameter_set", "let_threshold")}
-        joined = xr.concat(arrays, "fraction", join="exact", combine_attrs="drop")
-        out[name] = stamp(joined, str(name), ion=ions, **carried)
+    for name, carried in shared_variables(fields, what="course").items():
+        joined = xr.concat([f[name] for f in fields], "fraction", join="exact", combine_attrs="drop")
+        out[name] = stamp(joined, name, ion=ions, **carried)
     return out.assign_coords(fractions=("fraction", [int(n) for n in parts]))
+
+
+def shared_variables(fields: Sequence[xr.Dataset], *, what: str) -> dict[str, dict[str, Any]]:
+    """The variables of fields that belong together, with what each carries; one that a field lacks, or that means two things,
+    raises."""
+    for other in fields[1:]:
+        if apart := set(fields[0].data_vars) ^ set(other.data_vars):
+            raise IonrtError(f"{what}: not all fields have {', '.join(sorted(map(str, apart)))}; ask `field` for the same ones")
+    found: dict[str, dict[str, Any]] = {}
+    for name in map(str, fields[0].data_vars):
+        arrays = [f[name] for f in fields]
+        found[name] = {k: shared_attr(arrays, k) for k in CARRIED} | {"assumed": assumptions(arrays)}
+    return found

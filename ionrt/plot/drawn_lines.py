@@ -90,7 +90,8 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
                 )
             )
         )
-    missing_there = f" Without volume on the grid: {', '.join(absent)}." if absent else ""
+    what = "enough dose for an LETd" if "above" in curves.attrs else "volume on the grid"
+    missing_there = f" Without {what}: {', '.join(absent)}." if absent else ""
     bands = " Lines: nominal; bands: between the extremes over all scenarios." if banded else ""
     what = f"Cumulative volume histograms of {label(quantity, curves)} per structure.{bands}{missing_there}"
     return Figure(in_columns(drawn, n), f"{caption} {what} {provenance([curves])}".strip(), key=_key(look))

@@ -17,7 +17,7 @@ from ionrt.patient import regrid
 from ionrt.plot.scene import GRID, Scene
 from ionrt.plot.slice_views import GREY, ISODOSES, PLANES, STRUCTURE_COLOURS, target_first
 from ionrt.plot.style import COLOURMAPS, PANEL_COLOURS, label, whole_palette
-from ionrt.quantities import IonrtError, one_of
+from ionrt.quantities import IonrtError, one_of, system_in_words
 
 # type hints of Bokeh refuse what it documents (ranges as pairs, mappers by name) and hide what it has (spans)
 figure: Any = plotting.figure
@@ -126,7 +126,7 @@ class Explorer:
         self.case = w.Select(label="Case", options=cases, value=first)
         self.less = w.Select(label="Less", options={"nothing": "", **{c: c for c in cases}}, value="", visible=len(cases) > 1)
         self.quantity = w.Select(label="Quantity", options=quantities, value="rbe_dose")
-        self.model = w.Select(label="Dose system", options=scene.models(first), value=scene.planned[first])
+        self.model = w.Select(label="Dose system", options=_by_name(scene.models(first)), value=scene.planned[first])
         per = scene.prescription
         self.dose = w.FloatSlider(label="Dose per fraction, planned = 1", start=0.2, end=3.0, step=0.01, value=1.0)
         self.ratio = w.FloatSlider(label="alpha/beta [Gy]", start=1.0, end=20.0, step=0.1, value=2.0, visible=False)
@@ -182,7 +182,7 @@ class Explorer:
 
     def _other_case(self, _: Any) -> None:
         able = self.scene.models(self.case.value)
-        self.model.param.update(options=able, value=self.model.value if self.model.value in able else able[0])
+        self.model.param.update(options=_by_name(able), value=self.model.value if self.model.value in able else able[0])
 
     def _changed(self, _: Any) -> None:
         self.update()
@@ -224,8 +224,12 @@ class Explorer:
         rows = [("at", f"{place} mm")]
         rows += [(label(q, _about(self.model.value)), f"<b data-quantity='{q}'>{v:.4g}</b>") for q, v in found.items()]
         rows += [("in", ", ".join(scene.inside(index)) or "no structure")]
-        rows += [("planned dose system", scene.planned[self.case.value])]
+        rows += [("planned dose system", system_in_words(scene.planned[self.case.value]))]
         return "<table>" + "".join(f"<tr><td>{a}</td><td>{b}</td></tr>" for a, b in rows) + "</table>"
+
+
+def _by_name(models: Iterable[str]) -> dict[str, str]:
+    return {system_in_words(model): model for model in models}
 
 
 def _about(model: str) -> xr.DataArray:

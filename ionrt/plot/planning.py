@@ -13,7 +13,11 @@ from ionrt.ions import in_words
 from ionrt.plot.style import LOOK, MARKERS, PANEL_COLOURS, Figure, capital, in_columns, label, looks, panel, sized
 from ionrt.quantities import IonrtError
 
-NAMES = {"direction_score": "Score (lower is better)", "range_error": "Range error [mm]", "wepl_proximal": "Near edge [mm]"}
+NAMES = {
+    "direction_score": "Score (lower is better)",
+    "range_error": "Range error [mm]",
+    "wepl_proximal": "Near edge [mm water]",
+}
 TURN = "Gantry angle [°]"
 TABLE = "Couch angle [°]"
 

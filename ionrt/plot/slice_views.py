@@ -178,7 +178,7 @@ def slices(
     shared = limits or (0.0, _top(cut))
     absent = [str(i) for i in unreachable]
     lines = f" Lines: {', '.join(map(str, ISODOSES))} % of {isodoses:g} {unit(name, da)}." if isodoses else ""
-    text = f"{caption} {_what(cut, each, plane, place)}{lines} {provenance([cut if cut['case'].values[0] else da])}"
+    text = f"{caption} {_what(cut, each, plane, place)}{lines} {provenance([cut if cut['case'].values[0] else da, ct])}"
     cut = cut.reindex(case=[*cut["case"].values, *absent]) if absent else cut
     n = min(columns, cut.sizes["case"])
     frame = min(int((width - 150) / n) - (84 if each else 14), 420)
@@ -243,7 +243,11 @@ def _panel(one, title, grey, outline, limits, box, size, first, last, over=()):
         tools=["hover"],
     )
     if last:
-        colour = colour.opts(colorbar=True, clabel=unit(name), colorbar_opts={"width": 12, "padding": 6, "title_standoff": 10})
+        colour = colour.opts(
+            colorbar=True,
+            clabel=unit(name) or label(name, one),
+            colorbar_opts={"width": 12, "padding": 6, "title_standoff": 10},
+        )
     letters = _letters(across, down, box)
     flip = {"invert_yaxis": down == "y"}
     return hv.Overlay([base, colour, *over, *_contours(outline, down, across), letters]).opts(

@@ -20,7 +20,16 @@ from bokeh.embed import json_item
 
 from ionrt.ions import ION_NAMES, in_words
 from ionrt.plot.picture import glyph, save
-from ionrt.quantities import LET_DEFINITIONS, QUANTITIES, IonrtError, defined
+from ionrt.quantities import (
+    LET_LABELS,
+    QUANTITIES,
+    RBE_MODELS,
+    WHOLE_DOSE,
+    IonrtError,
+    codes_in_words,
+    defined,
+    system_in_words,
+)
 
 hv.Store.set_current_backend("bokeh")
 
@@ -46,26 +55,7 @@ SYMBOLS = {
     "rbe": "RBE",
     "volume_fraction": "volume",
 }
-RBE_MODELS = {
-    "nirs_mkm": "NIRS clinical dose relative to a carbon beam, microdosimetric kinetic model for HSG cells",
-    "lem1": "local effect model I",
-    "smk": "stochastic microdosimetric kinetic model",
-    "osmk": "oxygen-effect stochastic microdosimetric kinetic model",
-    "constant": "constant RBE, 1.1 unless stated",
-    "mcnamara": "McNamara 2015, LETd and alpha/beta (protons)",
-    "wedenberg": "Wedenberg 2013, LETd and alpha/beta (protons)",
-    "carabe": "Carabe 2012, LETd and alpha/beta (protons)",
-    "mairani_helium": "Mairani 2016, LETd and alpha/beta (helium)",
-}
-CLINICS = {"nirs_mkm": "NIRS-mMKM", "lem1": "LEM-I", "smk": "SMK", "constant": "constant RBE"}  # dose systems beside a unit
 LET_MODELS = ("mcnamara", "wedenberg", "carabe", "mairani_helium")
-LET_LABELS = dict(
-    zip(
-        LET_DEFINITIONS,
-        ("primary ions only", "all charged particles without target fragments", "all charged particles with target fragments"),
-        strict=True,
-    )
-)
 FONT = "Helvetica, Arial, sans-serif"
 FONT_SIZES = {
     "title": "12pt",
@@ -87,9 +77,7 @@ def unit(name: str, of: xr.DataArray | None = None) -> str:
     """Unit of a quantity as it is printed, Gy (RBE) with the dose system that `of` states; empty for a pure number."""
     plain = QUANTITIES[name].unit.replace("um", "µm") if QUANTITIES[name].unit != "1" else ""
     system = "" if of is None else str(of.attrs.get("rbe_model") or "")
-    for model, printed in CLINICS.items():
-        system = re.sub(rf"\b{model}\b", printed, system)
-    return plain.replace("(RBE)", f"(RBE; {system})") if system else plain
+    return plain.replace("(RBE)", f"(RBE; {system_in_words(system)})") if system else plain
 
 
 def system_of(da: xr.DataArray, case: str) -> str:
@@ -97,15 +85,15 @@ def system_of(da: xr.DataArray, case: str) -> str:
     for part in str(da.attrs.get("rbe_model") or "").split("; ") if da.name == "rbe_dose" else ():
         model, _, who = part.partition(" (")
         if not who or case in who.rstrip(")").split(", "):
-            return CLINICS.get(model, model)
+            return system_in_words(model)
     return ""
 
 
 def label(name: str, of: xr.DataArray | None = None) -> str:
-    """Axis label of a quantity with its unit; under a clinical dose the ratio to physical dose is a clinical factor, no RBE."""
+    """Axis label of a quantity with its unit; the ratio of a clinical dose to physical dose is a clinical factor, no RBE."""
     text = SYMBOLS.get(name, QUANTITIES[name].long_name)
-    if name == "rbe" and of is not None and "nirs_mkm" in str(of.attrs.get("rbe_model", "")):
-        text = "clinical factor"
+    if name == "rbe" and of is not None and "nirs_mkm" in (model := str(of.attrs.get("rbe_model", ""))):
+        text = "RBE-weighted over physical dose" if ";" in model else "clinical factor"
     text = text[0].upper() + text[1:]
     return f"{text} [{unit(name, of)}]" if unit(name) else text
 
@@ -158,7 +146,9 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
         for name in filter(None, dict.fromkeys(shown)):
             parts.setdefault("Ions" if name in ION_NAMES else "Compared", []).append(in_words(name))
         if (definition := da.attrs.get("let_definition")) and _rests_on_let(da):
-            assumed = " (assumed: the field does not say)" * str(da.attrs.get("assumed", "")).startswith("let_definition")
+            said = str(da.attrs.get("assumed", ""))
+            assumed = " (assumed: the field does not say)" * said.startswith("let_definition")
+            assumed += f" ({WHOLE_DOSE})" * (WHOLE_DOSE in said)
             counted[LET_LABELS.get(definition, definition) + assumed] = None
             parts.setdefault("LETd", [])
         if above := da.attrs.get("above"):
@@ -169,7 +159,9 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
             first = f"SYNTHETIC patient ({kind} phantom). "
     if counted:
         parts["LETd"].insert(0, f"dose average over {'; over '.join(counted)}, unrestricted, in water")
-    return first + " ".join(f"{key}: {', '.join(dict.fromkeys(values))}." for key, values in parts.items())
+    return first + " ".join(
+        f"{key}: {('; ' if key == 'Dose system' else ', ').join(dict.fromkeys(values))}." for key, values in parts.items()
+    )
 
 
 def _rests_on_let(da: xr.DataArray) -> bool:
@@ -183,9 +175,9 @@ def _system(model: str) -> str:
     words = []
     for part in model.split("; "):
         name, _, who = part.partition(" (")
-        model, _, more = name.partition(", ")  # "nirs_mkm, oxygen: antonovic"
-        more = f", {more}" if more else ""
-        words.append(f"{RBE_MODELS[model]}{more} ({model}{f'; {who[:-1]}' if who else ''})" if model in RBE_MODELS else part)
+        model, *more = name.split(", ")  # "nirs_mkm, oxygen: antonovic"
+        said = ", ".join([*RBE_MODELS.get(model, (model,)), *more]).replace("antonovic", "Antonovic")
+        words.append(f"{said} ({', '.join(map(in_words, who[:-1].split(', ')))})" if who else said)
     return "; ".join(words)
 
 
@@ -202,6 +194,12 @@ class Figure:
     caption: str
     kind: str = "figure"
     key: tuple[tuple[str, str, str], ...] = ()  # name, colour and dash of each line
+
+    def __post_init__(self) -> None:
+        once = dict.fromkeys(
+            re.split(r"(?<=\.) (?=[A-Z])", codes_in_words(self.caption))
+        )  # a sentence of plot and caller stands once
+        object.__setattr__(self, "caption", " ".join(once))
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ionrt.plot.style import Figure
+from ionrt.quantities import codes_in_words
 
 GREY = " style='color: #697176; background: #f3f4f5'"  # 4.5 to 1 against its ground
 SHORT = " class='short'"  # stays in one line
@@ -64,7 +65,7 @@ def _is_text(value: Any) -> bool:
 def _shown(value: Any, decimals: int, name: Any = "") -> str:
     """Text as it is, a dash for nothing, no zero below zero, a p that would round to nothing as less than its last digit."""
     if isinstance(value, str):
-        return value
+        return codes_in_words(value).replace("<=", "≤").replace(">=", "≥")
     if pd.isna(value):
         return "–"
     text = f"{float(value):.{decimals}f}"
@@ -75,7 +76,7 @@ def _shown(value: Any, decimals: int, name: Any = "") -> str:
 
 def _head(name: Any, columns: int) -> str:
     """The head of a column in short lines, a unit in one piece."""
-    whole = re.sub(r"\[.*?\]|\(.*?\)", lambda unit: unit[0].replace(" ", "\N{NO-BREAK SPACE}"), str(name))
+    whole = re.sub(r"\[.*?\]|\(.*?\)", lambda unit: unit[0].replace(" ", "\N{NO-BREAK SPACE}"), codes_in_words(str(name)))
     return "<br>".join(
         html.escape(line)
         for line in textwrap.wrap(
@@ -90,7 +91,7 @@ def _row_heads(keys: list[Any]) -> list[str]:
     cells = []
     for i, key in enumerate(split):
         same = [i > 0 and split[i - 1][: level + 1] == key[: level + 1] for level in range(len(key))]
-        words = ["" if s else str(k) for k, s in zip(key, same, strict=True)]
+        words = ["" if s else codes_in_words(str(k)) for k, s in zip(key, same, strict=True)]
         cells.append("".join(f"<th scope='row'{SHORT * (len(w) < 25)}>{html.escape(w)}</th>" for w in words))
     return cells
 
@@ -141,7 +142,7 @@ def table(
     shades = [GREY if grey else "" for grey in ([False] * len(frame) if quiet is None else quiet)]
     for head, shade, (_, row) in zip(heads, shades, frame.iterrows(), strict=True):
         places = dict.fromkeys(frame.columns, _decimals(row, digits)) if by_row else columns
-        kinds = {c: "text" if c in words or _is_text(v) else "number" for c, v in row.items()}
+        kinds = {c: "text" + " short" * (len(str(v)) < 14) if c in words or _is_text(v) else "number" for c, v in row.items()}
         cells = "".join(f"<td class='{kinds[c]}'>{html.escape(_shown(v, places[c], c))}</td>" for c, v in row.items())
         rows.append(f"<tr{shade}>{head}{cells}</tr>")
     head = f"<thead><tr>{top}</tr></thead>" if any([*first, *map(str, frame.columns)]) else ""

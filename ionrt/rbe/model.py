@@ -67,7 +67,7 @@ class Model(Definition):
     def __call__(self, field: xr.Dataset, **params: Any) -> xr.DataArray:
         """RBE-weighted dose of a field; see the module functions of `ionrt.rbe`."""
         merged, arrays, given = self._inputs(field, params)
-        said = definition_of(field[self.moments[0]], default=self.let_definition) if self.let_definition else {}
+        said = definition_of(field, self.moments[0], default=self.let_definition) if self.let_definition else {}
         label = self.cell(**merged).name if self.cell else None
         out = blocks.labelled(self, arrays, merged, given)
         shown = {k: ("map" if k in given else getattr(v, "name", v)) for k, v in merged.items() if v is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.plan.setup.machine import Machine, slab_mean
-from ionrt.quantities import IonrtError
-
-LET_MOMENTS = ("let_x_dose", "dose_per_let")
+from ionrt.quantities import LET_MOMENTS, OWN_DOSE, IonrtError
 
 
 @dataclass(frozen=True)
@@ -25,14 +23,13 @@ class Moment:
     label: str | None = None
     let_threshold: float | None = None
 
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """Attributes of the field variable."""
+    def attrs(self, bases: Iterable[xr.Dataset]) -> dict[str, Any]:
+        """Attributes of the field variable made of these base data."""
         if self.name == "high_let_dose":
             return {"let_definition": "charged", "let_threshold": self.let_threshold}
         from ionrt.biology.moments import let_attrs
 
-        return let_attrs(self.let_definition) if self.name in LET_MOMENTS else {"parameter_set": self.label}
+        return let_attrs(self.let_definition, bases) if self.name in LET_MOMENTS else {"parameter_set": self.label}
 
 
 def moments_of(model: Any, parameters: Mapping[str, Any], *, let_definition: str) -> tuple[Moment, ...]:
@@ -49,14 +46,15 @@ def moments_of(model: Any, parameters: Mapping[str, Any], *, let_definition: str
 
 
 def merge(wanted: Sequence[Moment]) -> tuple[Moment, ...]:
-    """Each variable once; two parameter sets for one variable raise, a field holds one."""
+    """Each variable once, and the dose of the counted particles with LET that is weighted with it; two parameter sets for one
+    variable raise, a field holds one."""
     seen: dict[str, Moment] = {}
     for moment in wanted:
         have = seen.setdefault(moment.name, moment)
-        if have.attrs != moment.attrs:
-            raise IonrtError(
-                f"{moment.name}: asked for {have.attrs} and {moment.attrs} in one field; call ionrt.field once for each"
-            )
+        if (one := have.attrs(())) != (other := moment.attrs(())):
+            raise IonrtError(f"{moment.name}: asked for {one} and {other} in one field; call ionrt.field once for each")
+    for definition in {m.let_definition for m in seen.values() if m.name in LET_MOMENTS} & set(OWN_DOSE):
+        seen.setdefault("counted_dose", Moment("counted_dose", let_definition=definition))
     return tuple(seen.values())
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 from ionrt.files import content_hash
 from ionrt.plan.setup.machine import NEEDED
 from ionrt.plan.setup.scene import Scene
+from ionrt.quantities import OWN_DOSE
 
 FOR_MOMENTS = ("let_d", "let_t", "spectrum_depth", "dose_spectrum", "kinetic_energy", "charge", "let_definition",
                "alpha", "beta", "alpha_x", "beta_x")  # fmt: skip
@@ -24,6 +25,8 @@ def of_base(data: Mapping[str, xr.Dataset]) -> str:
             if name in base:
                 values = np.asarray(base[name].values)
                 parts += [name, base[name].dims, values if values.dtype.kind in "fiu" else values.tolist()]
+        if "dose_by_origin" in base and OWN_DOSE[0] in base["origin"].values:  # weighs LET of the primaries
+            parts.append(np.asarray(base["dose_by_origin"].sel(origin=OWN_DOSE[0]).values))
     return content_hash(*parts)
 
 

@@ -78,7 +78,7 @@ class Problem:
             if name == "rbe_dose":
                 out[name] = self.rbe_dose(field)
             elif name == "let_d":
-                out[name] = field[:, self._place("let_x_dose")] / np.maximum(field[:, 0], LEAST_DOSE)
+                out[name] = field[:, self._place("let_x_dose")] / np.maximum(field[:, self._weight()], LEAST_DOSE)
             else:
                 out[name] = field[:, self._place(name)]
         return out
@@ -128,15 +128,20 @@ class Problem:
                 for place, partial in zip(self._places(), partials, strict=True):
                     slopes[:, place] += slope * partial
             elif name == "let_d":
-                over = np.maximum(field[:, 0], LEAST_DOSE)
+                weight = self._weight()
+                over = np.maximum(field[:, weight], LEAST_DOSE)
                 slopes[:, self._place("let_x_dose")] += slope / over
-                slopes[:, 0] -= np.where(field[:, 0] > LEAST_DOSE, slope * q["let_d"] / over, 0.0)
+                slopes[:, weight] -= np.where(field[:, weight] > LEAST_DOSE, slope * q["let_d"] / over, 0.0)
             else:
                 slopes[:, self._place(name)] += slope
         return slopes
 
     def _place(self, name: str) -> int:
         return 0 if name == "dose" else 1 + [m.name for m in self.moments].index(name)
+
+    def _weight(self) -> int:
+        """The dose that LETd is weighted with."""
+        return self._place("counted_dose" if any(m.name == "counted_dose" for m in self.moments) else "dose")
 
     def _places(self) -> list[int]:
         return [0, *(self._place(n) for n in self.model.moments)]
