@@ -171,8 +171,8 @@ def _resample(field: xr.Dataset, way: xr.Dataset) -> None:
 def memory(days: int | None = None) -> None:
     """Memory of a course of two and of ten days, each in a process of its own.
 
-    Peak of the process with two workers (what else it holds included; it depends on which steps of two days happen to meet), and
-    what the course allocates one day after the other, which is the same every time.
+    Peak of the process with two workers (all that it holds included; it depends on which steps of two days happen to meet),
+    and what the course allocates one day after the other, which is the same every time.
     """
     if days is None:
         found = {}
