@@ -16,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 import platformdirs
 
-from ionrt.lazy import IonrtError
+from ionrt.lazy import IonrtError, needed
 
 _SEAL = hashlib.sha256().digest_size  # bytes
 
@@ -168,6 +168,22 @@ def parse_yaml(text: str, name: str) -> Any:
         where = f"line {mark.line + 1}: " if mark is not None else ""
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise IonrtError(f"{name}: not readable as YAML: {where}{what}") from None
+
+
+def read_notebook(path: str | os.PathLike[str]) -> Any:
+    """A Jupyter notebook of format 4 (older ones are brought to it) that keeps to its schema.
+
+    Raises IonrtError, in one line, for a file that is none.
+    """
+    nbformat = needed("nbformat", "a notebook")
+    try:
+        book = nbformat.read(path, as_version=4)
+        nbformat.validate(book)
+    except Exception as error:  # nbformat meets a damaged file with errors of many kinds
+        raise IonrtError(
+            f"{Path(path).name} is no notebook that can be read ({type(error).__name__}); take a fresh copy"
+        ) from None
+    return book
 
 
 def _text_of(path: Path) -> str:

@@ -13,10 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 import ionrt
-from ionrt.files import content_hash
+from ionrt.files import content_hash, read_notebook
 from ionrt.lazy import IonrtError
 
 DEEPEST, LONGEST = 6, 10_000  # lists in lists, and items of one
@@ -94,7 +92,7 @@ def like(value: Any, default: Any, name: str) -> Any:
 
 
 def _tagged(source: Path) -> str:
-    cells = nbformat.read(source, as_version=4).cells
+    cells = read_notebook(source).cells
     tagged = [str(c.source) for c in cells if "parameters" in c.metadata.get("tags", ())]
     if len(tagged) != 1:
         raise IonrtError(f"{source.name}: expected one cell tagged `parameters`, found {len(tagged)}")

@@ -147,6 +147,14 @@ QUANTITIES: dict[str, Quantity] = {
     "dose_ratio": Quantity("1", "dose relative to the target"),
 }
 
+
+def number_in(value: Any, what: str, low: float, high: float) -> float:
+    """A number of a person's hand, from `low` to `high`; IonrtError for anything else (a text, True, NaN)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+        raise IonrtError(f"{what}: expected a number from {low:g} to {high:g}, got {value!r:.80}")
+    return float(value)
+
+
 FIELD = (
     "dose",
     "let_x_dose",

@@ -23,7 +23,7 @@ import papermill
 
 import ionrt
 from ionrt import resources
-from ionrt.files import DiskError, atomic
+from ionrt.files import DiskError, atomic, read_notebook
 from ionrt.lazy import IonrtError, one_of
 from ionrt.made import how_made, like, notes, parameters_of, plain_value, typed
 
@@ -137,7 +137,7 @@ def write_index(folder: Path) -> Path:
 def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
     # what writes the page loads while the kernel computes
     threading.Thread(target=importlib.import_module, args=("nbconvert",), daemon=True).start()
-    book = nbformat.read(source, as_version=4)
+    book = read_notebook(source)
     if parameters:  # written here, as literals of checked values: a text can not become code
         place = next(i for i, c in enumerate(book.cells) if "parameters" in c.metadata.get("tags", ()))
         lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())

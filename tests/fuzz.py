@@ -27,6 +27,7 @@ and whether the outcome may be legal, so that an oracle can ask for equality, re
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -34,7 +35,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from ionrt.quantities import IonrtError
 
@@ -71,10 +75,22 @@ BAD_NUMBERS = (
     "٣",
     "\x00",
     "A" * 80,
+    "\uff11\uff12",  # full-width digits
+    "\u22125",  # a typographic minus
+    "1_0",
+    "1 000",
+    "1'000.5",
+    "1,000.5",
+    "5-Jan",  # what a spreadsheet makes of 5.1
+    "#VALUE!",
+    "50%",
+    "3 mm",
+    "1e-320",
 )
 BAD_VALUES: tuple[Any, ...] = (
     None, "", " ", "nan", float("nan"), float("inf"), -1, 0, 1e300, -(10**30), [], {}, [[]], "\x00", "A" * 5000, True, [1, 2],
-    {"a": 1},    "한글 漢字 かな", "../../x", "<script>", "{boost}", "'; --",
+    {"a": 1}, "한글 漢字 かな", "../../x", "<script>", "{boost}", "'; --", 1e-300, 5e-324, -0.0, 2**63, 1e9, "1,5",
+    "\uff11\uff12", "true", "1e3", "e\u0301", "\ud7ff", {"": ""}, [None], [{}], "2024-02-30", 1.5,
 )  # fmt: skip
 
 
@@ -181,17 +197,17 @@ def warned(call: Callable[[], Any]) -> tuple[Any, str]:
 # --- oracles
 
 
-def complaint(result: Any, *, largest: float = 1e15, nan: Iterable[str] = ()) -> str:
-    """What is not finite or absurdly large in a result, by name; "" where nothing is. Names in `nan` may hold NaN.
+def complaint(result: Any, *, largest: float = 1e15, nan: Iterable[str] | None = ()) -> str:
+    """What is not finite or absurdly large in a result, by name; "" where nothing is. Names in `nan` may hold NaN (None: all).
 
     Looks into arrays, tables, Datasets (with coordinates), dataclasses, dicts and lists."""
-    allowed = set(nan)
+    allowed = None if nan is None else set(nan)
     for name, values in _leaves(result, ""):
         numbers = np.asarray(values)
         if numbers.dtype.kind not in "fiuc" or not numbers.size:
             continue
         last = name.rsplit(".", 1)[-1]
-        if np.isinf(numbers).any() or (np.isnan(numbers).any() and last not in allowed):
+        if np.isinf(numbers).any() or (allowed is not None and np.isnan(numbers).any() and last not in allowed):
             return f"{name} is not finite"
         most = float(np.nan_to_num(np.abs(numbers)).max())
         if most > largest:
@@ -248,8 +264,29 @@ def mutate_bytes(rng: np.random.Generator, whole: bytes) -> tuple[bytes, str, bo
     data, n = bytearray(whole), len(whole)
     at = int(rng.integers(n))
     size = int(min(n - at, rng.integers(1, 65)))
-    kind = ("bit", "byte", "cut", "lost", "double", "zero", "noise", "number", "swap")[rng.integers(9)]
-    if kind == "bit":
+    kind = (
+        "bit", "byte", "cut", "lost", "double", "zero", "noise", "number", "swap", "ones", "move", "turned", "tail", "front",
+        "lines", "seven",
+    )[rng.integers(16)]  # fmt: skip
+    if kind == "ones":
+        data[at : at + size] = b"\xff" * size
+    elif kind == "move":
+        piece = data[at : at + size]
+        del data[at : at + size]
+        other = int(rng.integers(len(data) + 1))
+        data[other:other] = piece
+    elif kind == "turned":
+        data[at : at + size] = data[at : at + size][::-1]
+    elif kind == "tail":
+        data += (rng.bytes(size), bytes(size), whole[:size], b"\x1a", b"\r\n")[rng.integers(5)]
+    elif kind == "front":
+        data[:0] = (b"\xef\xbb\xbf", b"\xff\xfe", b"\n", b" ", b"HTTP/1.1 200 OK\r\n\r\n", bytes(128))[rng.integers(6)]
+    elif kind == "lines":  # what a transfer as text makes of line ends
+        old, new = ((b"\n", b"\r\n"), (b"\r\n", b"\n"), (b"\n", b"\r"))[rng.integers(3)]
+        data = data.replace(old, new)
+    elif kind == "seven":
+        data = bytearray(b & 0x7F for b in whole)
+    elif kind == "bit":
         data[at] ^= 1 << int(rng.integers(8))
     elif kind == "byte":
         data[at] = int(rng.integers(256))
@@ -273,11 +310,19 @@ def mutate_bytes(rng: np.random.Generator, whole: bytes) -> tuple[bytes, str, bo
 
 def mutate_text(rng: np.random.Generator, text: str) -> tuple[str, str, bool]:
     """One number of a text file becomes something else, or a line or word is lost, doubled or moved."""
-    import re
-
     numbers = list(re.finditer(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", text))
     lines = text.splitlines(keepends=True)
-    kind = ("number", "number", "lost", "double", "swap", "cut")[rng.integers(6)]
+    kind = ("number", "number", "lost", "double", "swap", "cut", "scale", "commas")[rng.integers(8)]
+    if kind == "scale" and numbers:  # mm for cm, Gy for cGy, another sign
+        hit = numbers[rng.integers(len(numbers))]
+        factor = (10.0, 0.1, 100.0, 0.01, 1000.0, -1.0)[rng.integers(6)]
+        return (
+            text[: hit.start()] + f"{float(hit.group()) * factor:.10g}" + text[hit.end() :],
+            f"{hit.group()} x {factor:g}",
+            True,
+        )
+    if kind == "commas":
+        return re.sub(r"(?<=\d)\.(?=\d)", ",", text), "decimal commas", True
     if kind == "number" and numbers:
         hit = numbers[rng.integers(len(numbers))]
         bad = BAD_NUMBERS[rng.integers(len(BAD_NUMBERS))]
@@ -297,9 +342,9 @@ def mutate_text(rng: np.random.Generator, text: str) -> tuple[str, str, bool]:
 def mutate_table(rng: np.random.Generator, whole: bytes) -> bytes:
     """A CSV file with what spreadsheets, editors and pranks make of one."""
     text = whole.decode("utf-8", "replace")
-    kind = rng.integers(13)
+    kind = rng.integers(25)
     if kind < 4:
-        return mutate_text(rng, text)[0].encode()
+        return mutate_text(rng, text)[0].encode("utf-8", "replace")
     at = int(rng.integers(len(text) + 1))
     odd = (
         '"', '""', "\x00", "\r", ",", ";", "\t", "\n\n", "\ufeff", "\u2028", "\u202e", "=1+1", "\x1b[2J", "{x}", "<b>",
@@ -310,13 +355,66 @@ def mutate_table(rng: np.random.Generator, whole: bytes) -> bytes:
     first, _, rest = text.partition("\n")
     names = first.split(",")
     wide = ",".join([*names, *(f"c{i}" for i in range(20_000))]) + "\n" + rest
+    lines = text.splitlines()
+    cells = [line.split(",") for line in lines]
+    k = int(rng.integers(len(lines)))
+    turned = rng.permutation(max(len(row) for row in cells))
+    mixed = [
+        line.encode("cp949" if i == k else "utf-8", "replace")
+        for i, line in enumerate([*lines, "한글" + "," * (len(names) - 1)])
+    ]
+    serial = re.sub(r"\b\d{4}-\d\d-\d\d\b", lambda hit: str(int(rng.integers(20000, 60000))), text)
     return (
         text.encode("utf-16"),
         wide.encode(),
         (",".join(names[:1] * 2 + names[1:]) + "\n" + rest).encode(),
         text.replace(",", ";").encode(),
         (first + "\n").encode() * int(rng.integers(3)),
+        b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(),  # from here on: as spreadsheets and editors save it
+        text.replace("\n", "\r").encode(),
+        ("sep=;\n" + re.sub(r"(?<=\d)\.(?=\d)", ",", text.replace(",", ";"))).encode(),
+        re.sub(r"(?<=\d)\.(?=\d)", ",", text.replace(",", ";")).encode("utf-8-sig"),
+        "\n".join(f"{line}," for line in lines).encode(),
+        "\n".join(",".join(f'"{cell}"' for cell in row) for row in cells).encode(),
+        "\n".join(",".join(row[i] for i in turned if i < len(row)) for row in cells).encode(),
+        "\n".join([lines[0], *lines[:0:-1]]).encode(),
+        (text + "Total" + "," * (len(names) - 1) + "\n").encode(),
+        (",".join(f" {name.upper()} " for name in names) + "\n" + rest).encode(),
+        b"\n".join(mixed),
+        (serial if serial != text else text.encode("utf-16-le").decode("latin-1")).encode("latin-1", "replace"),
     )[kind - 8]
+
+
+def mutate_frame(rng: np.random.Generator, frame: pd.DataFrame) -> pd.DataFrame:
+    """A cell, a column or a row of a frame becomes something else."""
+    frame = frame.astype(object).copy()
+    row, column = int(rng.integers(len(frame))), int(rng.integers(frame.shape[1]))
+    kind = ("cell", "cell", "cell", "swap", "lost", "double", "name", "column", "type", "turned", "same")[rng.integers(11)]
+    bad = (*BAD_NUMBERS, *BAD_VALUES)
+    if kind == "cell":
+        frame.iat[row, column] = bad[rng.integers(len(bad))]
+    elif kind == "swap":
+        other = int(rng.integers(frame.shape[1]))
+        frame.iat[row, column], frame.iat[row, other] = frame.iat[row, other], frame.iat[row, column]
+    elif kind == "lost":
+        frame = frame.drop(columns=frame.columns[column])
+    elif kind == "double":
+        frame = pd.concat([frame, frame.iloc[[row]]])
+    elif kind == "name":
+        frame.columns = [*frame.columns[:column], frame.columns[column - 1], *frame.columns[column + 1 :]]
+    elif kind == "type":
+        with suppress(Exception):  # what pandas itself cannot make is no input
+            column_type = ("float32", "category", "Int64", "datetime64[ns]", "timedelta64[ns]", "bool", "complex")[
+                rng.integers(7)
+            ]
+            frame[frame.columns[column]] = frame[frame.columns[column]].astype(column_type)
+    elif kind == "turned":  # other order of the rows, with the index of the old one, or a text as index
+        frame = frame.iloc[::-1] if rng.integers(2) else frame.set_index(frame.columns[column], drop=False)
+    elif kind == "same":
+        frame[frame.columns[column]] = [frame.iat[row, column]] * len(frame)
+    else:
+        frame[frame.columns[column]] = [bad[rng.integers(len(bad))]] * len(frame)
+    return frame
 
 
 def mutate_json(rng: np.random.Generator, whole: bytes) -> bytes:
@@ -344,9 +442,19 @@ def mutate_tree(rng: np.random.Generator, tree: Any) -> tuple[Any, str, bool]:
     if not places:
         return BAD_VALUES[rng.integers(len(BAD_VALUES))], "all", True
     parent, key = places[rng.integers(len(places))]
-    kind = ("value", "value", "value", "lost", "double", "rename", "text")[rng.integers(7)]
+    kind = ("value", "value", "value", "lost", "double", "rename", "text", "scale", "swap", "nest", "case")[rng.integers(11)]
     if kind == "lost":
         del parent[key]
+    elif kind == "scale" and isinstance(parent[key], (int, float)) and not isinstance(parent[key], bool):
+        parent[key] *= (10, 0.1, 1000, 0.001, -1, 1.0000001)[rng.integers(6)]
+    elif kind == "swap":  # two places change their values; one may lie within the other
+        other, place = places[rng.integers(len(places))]
+        one, two = deepcopy(parent[key]), deepcopy(other[place])
+        parent[key], other[place] = two, one
+    elif kind == "nest":
+        parent[key] = ([parent[key]], {key: parent[key]})[rng.integers(2)]
+    elif kind == "case" and isinstance(parent, dict) and isinstance(key, str):
+        parent[key.swapcase()] = parent.pop(key)
     elif kind == "double" and isinstance(parent, list):
         parent.insert(key, deepcopy(parent[key]))
     elif kind == "rename" and isinstance(parent, dict):
@@ -370,22 +478,27 @@ def mutate_dicom(
     """One element of a pydicom Dataset, at any depth (`also` narrows the choice), gets an odd value, another type, or goes.
 
     The odd values are written as raw bytes, as a damaged or careless file holds them, so that nothing is checked on the way."""
-    from pydicom.dataelem import RawDataElement
-    from pydicom.dataset import Dataset
-    from pydicom.tag import Tag
-
     data = deepcopy(data)
     places = [(d, e) for d, e in _elements(data) if also(e)]
     parent, element = places[rng.integers(len(places))]
     name, vr = element.keyword or str(element.tag), element.VR
+    if whole := ("charset", "private", "syntax", "class")[rng.integers(4)] if not rng.integers(16) else "":
+        _mutate_whole(rng, data, parent, whole)
+        return data, whole, True
 
     def raw(value: bytes, vr: str = vr) -> None:
         parent[Tag(element.tag)] = RawDataElement(Tag(element.tag), vr, len(value), value, 0, False, True, True)
 
     if vr == "SQ":
-        kind = ("lost", "empty", "double", "nonsense", "hollow", "deep")[rng.integers(6)]
+        kind = ("lost", "empty", "double", "nonsense", "hollow", "deep", "turned", "fewer", "within")[rng.integers(9)]
         if kind == "lost":
             del parent[element.tag]
+        elif kind == "turned":
+            element.value = list(element.value)[::-1]
+        elif kind == "fewer" and len(element.value):
+            del element.value[int(rng.integers(len(element.value)))]
+        elif kind == "within" and len(element.value):  # a sequence inside its own item
+            element.value[0][element.tag] = deepcopy(element)
         elif kind == "empty":
             element.value = []
         elif kind == "double" and len(element.value):
@@ -396,9 +509,28 @@ def mutate_dicom(
             raw(b"\xfe\xff\x00\xe0\xff\xff\xff\xff\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff" * 1000, "SQ")
         else:
             raw(b"not a sequence", "LO")
-        return data, f"{name} {kind}", kind in ("double",)
-    kind = ("bad", "bad", "bad", "bad", "lost", "empty", "several", "one", "noise", "vr", "stretch")[rng.integers(11)]
-    if kind == "lost":
+        return data, f"{name} {kind}", kind in ("double", "turned", "fewer", "within")
+    kind = (
+        "bad", "bad", "bad", "bad", "lost", "empty", "several", "one", "noise", "vr", "stretch", "scale", "other", "turned",
+        "spaces",
+    )[rng.integers(15)]  # fmt: skip
+    if kind == "scale" and vr in ("DS", "IS", "FL", "FD", "US", "SS", "UL", "SL"):  # cm for mm, cGy for Gy, another sign
+        factor = (10.0, 0.1, 0.001, -1.0, 1.001)[rng.integers(5)]
+        values = np.atleast_1d(np.asarray(element.value if element.value is not None else [], float)) * factor
+        kinds = {"US": "<u2", "SS": "<i2", "UL": "<u4", "SL": "<i4", "FL": "<f4", "FD": "<f8"}
+        whole_numbers = vr in ("IS", "US", "SS", "UL", "SL")
+        text = "\\".join(str(int(v)) if whole_numbers else f"{v:.8g}" for v in values)
+        raw(text.encode() if vr in ("DS", "IS") else values.astype("i8").astype(kinds[vr]).tobytes() if whole_numbers
+            else values.astype(kinds[vr]).tobytes())  # fmt: skip
+        kind += f" {factor:g}"
+    elif kind == "other":  # the value of another element of its kind
+        same = [e for _, e in places if vr == e.VR]
+        raw(_bytes_of(same[rng.integers(len(same))]))
+    elif kind == "turned":
+        raw(b"\\".join(_bytes_of(element).split(b"\\")[::-1]))
+    elif kind == "spaces":
+        raw(b"  " + _bytes_of(element) + b" \0")
+    elif kind == "lost":
         del parent[element.tag]
     elif kind == "empty":
         raw(b"")
@@ -430,7 +562,43 @@ def mutate_dicom(
         parts[rng.integers(len(parts))] = bad_text.encode("utf-8")
         raw(b"\\".join(parts))
         kind = f"bad {bad_text!r}"
-    return data, f"{name} {kind}", vr not in ("DS", "IS", "FL", "FD", "UI") or kind in ("one", "stretch", "noise", "bad '-0'")
+    legal = ("one", "stretch", "noise", "bad '-0'", "bad '1e-320'", "other", "turned", "spaces")
+    return data, f"{name} {kind}", vr not in ("DS", "IS", "FL", "FD", "UI") or kind in legal or kind.startswith("scale")
+
+
+def _mutate_whole(rng: np.random.Generator, data: Any, parent: Any, kind: str) -> None:
+    """What concerns a file as a whole: its character set, a vendor's elements, how and as what it says it was written."""
+    if kind == "charset":
+        sets = (
+            "ISO_IR 192",
+            "\\ISO 2022 IR 149",
+            "ISO_IR 13",
+            "\\ISO 2022 IR 87",
+            "ISO_IR 100",
+            "GB18030",
+            "nonsense",
+            "ISO_IR 192\\x",
+        )
+        data.SpecificCharacterSet = sets[rng.integers(len(sets))].split("\\")
+        names = [d for d, e in _elements(data) if e.keyword == "ROIName"] or [data]
+        code = ("utf-8", "euc_kr", "shift_jis", "latin-1", "iso2022_jp")[rng.integers(5)]
+        where = names[rng.integers(len(names))]
+        tag, value = Tag("ROIName" if "ROIName" in where else "SeriesDescription"), "간 肝 Lébér".encode(code, "ignore")
+        where[tag] = RawDataElement(tag, "LO", len(value), value, 0, False, True, True)
+    elif kind == "private":
+        block = parent.private_block(0x3249, "Vendor of Something", create=True)
+        vr, value = (("LO", "text"), ("UN", rng.bytes(8)), ("OB", rng.bytes(9)), ("FD", float("nan")), ("DS", "1"))[
+            rng.integers(5)
+        ]
+        block.add_new(int(rng.integers(256)), vr, value)
+    elif kind == "syntax":
+        syntaxes = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90", "1.2.3", "")
+        data.file_meta.TransferSyntaxUID = syntaxes[rng.integers(len(syntaxes))]
+    else:
+        classes = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.481.5", "1.2.3", "")
+        data.SOPClassUID = classes[rng.integers(len(classes))]
+        if rng.integers(2):
+            data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
 
 
 def _elements(data: Any) -> Iterator[tuple[Any, Any]]:

@@ -201,3 +201,23 @@ def test_pyradplan_gives_our_dose_in_water(base: xr.Dataset, tmp_path: Path) -> 
     seen = ours > 0.001 * ours.max()
     assert np.abs(theirs / ours - 1)[seen].max() < 0.02  # the target; 0.2 % is what is found
     assert theirs.sum() == pytest.approx(ours.sum(), rel=2e-3)
+
+
+def test_an_exported_file_is_a_machine_of_its_own_ion_and_as_it_was_written(base: xr.Dataset, tmp_path: Path) -> None:
+    from ionrt.compare import open_machine
+
+    path = export(base, tmp_path / "carbon.nc")
+    machine = open_machine({"C": str(path)}, ["C"])
+    assert machine is not None
+    xr.testing.assert_allclose(machine["C"], base)
+    with pytest.raises(ionrt.IonrtError, match=r"carbon\.nc holds base data of carbon"):
+        open_machine({"p": str(path)}, ["p"])
+    with xr.open_dataset(path, engine="scipy") as there:
+        other = there.load()
+    other["dose"][0, 0] *= 1.01
+    other.to_netcdf(path, engine="scipy", format="NETCDF3_64BIT")
+    with pytest.raises(ionrt.IonrtError, match="not as ionrt wrote it"):
+        open_machine({"C": str(path)}, ["C"])
+    del other.attrs["content_hash"]  # somebody else's base data
+    other.to_netcdf(path, engine="scipy", format="NETCDF3_64BIT")
+    assert float(open_machine({"C": str(path)}, ["C"])["C"]["dose"][0, 0]) == pytest.approx(float(base["dose"][0, 0]) * 1.01)

@@ -180,7 +180,7 @@ def test_mutated_cohorts_are_refused_or_right(tmp_path):
 
     def attempt(rng):
         name = names[rng.integers(len(names))]
-        mutate = fuzz.mutate_bytes if rng.integers(2) else as_text
+        mutate = (fuzz.mutate_bytes, as_text, as_table)[rng.integers(3)]
         try:
             (tmp_path / name).write_bytes(mutate(rng, whole[name])[0])
             with warnings.catch_warnings():
@@ -201,36 +201,17 @@ def test_mutated_cohorts_are_refused_or_right(tmp_path):
         text, *rest = fuzz.mutate_text(rng, raw.decode())
         return text.encode("utf-8", "replace"), *rest
 
+    def as_table(rng, raw):
+        return fuzz.mutate_table(rng, raw), None
+
     fuzz.hold(attempt, seeds=(1, 2, 3), n=fuzz.tries(12))
-
-
-def mutate_frame(rng, frame):
-    """A cell, a column or a row of a frame of text becomes something else."""
-    frame = frame.astype(object).copy()
-    row, column = int(rng.integers(len(frame))), int(rng.integers(frame.shape[1]))
-    kind = ("cell", "cell", "cell", "swap", "lost", "double", "name", "column")[rng.integers(8)]
-    bad = (*fuzz.BAD_NUMBERS, *fuzz.BAD_VALUES)
-    if kind == "cell":
-        frame.iat[row, column] = bad[rng.integers(len(bad))]
-    elif kind == "swap":
-        other = int(rng.integers(frame.shape[1]))
-        frame.iat[row, column], frame.iat[row, other] = frame.iat[row, other], frame.iat[row, column]
-    elif kind == "lost":
-        frame = frame.drop(columns=frame.columns[column])
-    elif kind == "double":
-        frame = pd.concat([frame, frame.iloc[[row]]])
-    elif kind == "name":
-        frame.columns = [*frame.columns[:column], frame.columns[column - 1], *frame.columns[column + 1 :]]
-    else:
-        frame[frame.columns[column]] = [bad[rng.integers(len(bad))]] * len(frame)
-    return frame
 
 
 def test_mutated_adtte_is_refused_or_right():
     whole = adtte.to_adtte(cohort.synthetic(30, 7), study="S").astype(str)
 
     def attempt(rng):
-        event = adtte.from_adtte(mutate_frame(rng, whole))
+        event = adtte.from_adtte(fuzz.mutate_frame(rng, whole))
         if not (event["day"].between(0, 36500).all() and event["code"].isin([0, 1, 2]).all()):
             return "day or code absurd"
         return "pid empty" if event["pid"].isna().any() else ""
@@ -242,7 +223,7 @@ def test_mutated_redcap_dictionaries_are_refused_or_checks():
     whole = redcap.to_redcap()
 
     def attempt(rng):
-        read = redcap.from_redcap(mutate_frame(rng, whole))
+        read = redcap.from_redcap(fuzz.mutate_frame(rng, whole))
         for table in read["tables"].values():
             for rules in table["columns"].values():
                 if rules["type"] not in ("int", "float", "str") or not all(

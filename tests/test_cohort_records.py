@@ -214,15 +214,22 @@ def test_european_and_american_dates(export, mapping):
         cohort.import_records(other, mapping, key=KEY)
 
 
-def test_mutated_exports_and_mappings_are_refused_or_valid(export, mapping):
+def test_mutated_exports_and_mappings_are_refused_or_valid(export, mapping, tmp_path):
+    """As frame and dict, and as the files that they come from."""
+    whole, rules = export.to_csv(index=False).encode(), (tmp_path / "new" / "mapping.yaml").read_bytes()
+
     def attempt(rng):
-        frame, said = export, mapping
-        if rng.integers(2):
-            frame = export.astype(object).copy()
-            bad = (*fuzz.BAD_NUMBERS, *fuzz.BAD_VALUES)
-            frame.iat[int(rng.integers(len(frame))), int(rng.integers(frame.shape[1]))] = bad[rng.integers(len(bad))]
-        else:
+        frame, said, kind = export, mapping, rng.integers(4)
+        if kind == 0:
+            frame = fuzz.mutate_frame(rng, export)
+        elif kind == 1:
             said = fuzz.mutate_tree(rng, mapping)[0]
+        elif kind == 2:
+            frame = tmp_path / "export.csv"
+            frame.write_bytes(fuzz.mutate_table(rng, whole))
+        else:
+            said = tmp_path / "mapping.yaml"
+            said.write_bytes(fuzz.mutate_bytes(rng, rules)[0])
         tables = cohort.import_records(frame, said, key=KEY)
         if not (tables["event"]["day"].between(0, 36500)).all():
             return "day absurd"

@@ -264,6 +264,14 @@ def test_a_summary_is_json_without_small_counts_or_patients(tmp_path):
     assert new_site(tables, 2, site="centre_B", effects=effects) != made
 
 
+def test_another_key_than_that_of_the_exports_is_refused(tmp_path):
+    """It would hide the same patients behind new noise, and the mean of both exports is nearer to the truth."""
+    tables = cohort.synthetic(60, 3, indication="lung")
+    cohort.summary(tables, site="s", register=key_in(tmp_path))
+    with pytest.raises(ionrt.IonrtError, match="not the one its exports were made with"):
+        cohort.summary(tables, site="s", register=key_in(tmp_path, 1))
+
+
 def test_what_is_there_tells_nobody(monkeypatch):
     """A value that one patient has alone (an indication, a dose system) leaves no trace by being listed."""
     tables = cohort.synthetic(120, 12, indication="lung")
@@ -548,14 +556,19 @@ def test_one_site_counts_once():
         cohort.combine([a, a | {"site": "b"}])
 
 
-def test_mutated_summaries_are_refused_or_finite():
+def test_mutated_summaries_are_refused_or_finite(tmp_path):
     whole = json.loads(json.dumps([new_site(cohort.synthetic(300, i), i, site=f"s{i}") for i in range(2)]))
     for one in whole:
         one["effects"] = [{"term": "x", "estimate": 0.2, "se": 0.1, "n": 200, "events": 100, "rbe_model": "NIRS_MMKM"}]
         one["survival"], one["rates"], one["patients"] = one["survival"][:3], one["rates"][:3], one["patients"][:2]
 
     def attempt(rng):
-        pooled = cohort.combine(fuzz.mutate_tree(rng, whole)[0])
+        given = fuzz.mutate_tree(rng, whole)[0]
+        if not rng.integers(3):  # as the files of two sites, one of them damaged
+            given = [tmp_path / "a.json", tmp_path / "b.json"]
+            given[0].write_text(json.dumps(whole[0]))
+            given[1].write_bytes(fuzz.mutate_json(rng, json.dumps(whole[1]).encode()))
+        pooled = cohort.combine(given)
         if (pooled["se"] <= 0).any():
             return "se not positive"
         return fuzz.complaint(pooled, nan=("years",))

@@ -107,7 +107,7 @@ def test_let_counts_only_where_there_is_dose(result):
 
 def test_mean_let_of_the_primaries_is_weighted_with_their_dose():
     """Halves of 2 Gy, 1.5 and 0.5 Gy of it from primaries of 40 and 160 keV/um: 70, not 100."""
-    coords = dict.fromkeys(GRID, [0.0, 2.0])
+    coords = {d: [0.0, 2.0] for d in GRID}
     values = {"dose": [2.0, 2.0], "counted_dose": [1.5, 0.5], "let_x_dose": [60.0, 80.0]}
     field = xr.Dataset({n: (GRID, np.broadcast_to(v, (2, 2, 2))) for n, v in values.items()}, coords)
     field["let_x_dose"].attrs = {"let_definition": "primary", "weighted_with": "counted_dose"}

@@ -19,15 +19,18 @@ from adapt_fixtures import bumps
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 from test_adapt_dicom import ON, make_ct, rotation
 from test_plan_store import same
+from test_trial_conduct import survival_data
 
-from ionrt import indications, training, trial
-from ionrt.__main__ import _parameters
-from ionrt.compare import receive
+from ionrt import adapt, beam, cohort, evaluate, indications, report, training, trial
+from ionrt.__main__ import _parameters, main
+from ionrt.compare import open_machine, receive
 from ionrt.made import like, plain_value
 from ionrt.patient import read_dicom, read_registration, write_registration
+from ionrt.patient.calibration import calibration_table
 from ionrt.patient.images import read_image, write_image
 from ionrt.patient.registration import matrix_transform
 from ionrt.plan import influence
+from ionrt.quantities import IonrtError
 from ionrt.resources import shipped
 from ionrt.training.exercise import exercises
 
@@ -178,17 +181,23 @@ def test_damaged_registrations(tmp_path, pair, kind):
     fuzz.hold(attempt, seeds=SEEDS, n=fuzz.tries(15))
 
 
-@pytest.mark.parametrize("name", ["x.mha", "x.nrrd"])
+@pytest.mark.parametrize("name", ["x.mha", "x.nrrd", "x.mhd", "x.nhdr"])
 def test_damaged_volumes(tmp_path, name):
     values = np.random.default_rng(1).uniform(0, 2, (3, 4, 5)).astype("f4")
     grid = {"z": [0.0, 3.0, 6.0], "y": np.arange(4) * 2.0, "x": np.arange(5) * 2.0}
-    path = write_image(xr.DataArray(values, dims=("z", "y", "x"), coords=grid), tmp_path / name)
-    whole = path.read_bytes()
-    head = whole[: -values.nbytes]
+    in_one = {"x.mhd": "x.mha", "x.nhdr": "x.nrrd"}.get(name, name)
+    whole = write_image(xr.DataArray(values, dims=("z", "y", "x"), coords=grid), tmp_path / in_one).read_bytes()
+    head, path = whole[: -values.nbytes], tmp_path / name
+    if in_one != name:  # the numbers lie beside their header
+        (tmp_path / "x.raw").write_bytes(whole[-values.nbytes :])
+        head = head.replace(b"LOCAL", b"x.raw").replace(b"\n\n", b"\ndata file: x.raw\n")
+        whole = head
+    path.write_bytes(whole)
+    assert read_image(path).shape == values.shape
 
     def attempt(rng):
         if rng.integers(2):
-            path.write_bytes(fuzz.mutate_text(rng, head.decode())[0].encode() + whole[-values.nbytes :])
+            path.write_bytes(fuzz.mutate_text(rng, head.decode())[0].encode() + whole[len(head) :])
         else:
             path.write_bytes(fuzz.mutate_bytes(rng, whole)[0])
         return fuzz.complaint(read_image(path).to_dataset(name="dose"))
@@ -320,3 +329,206 @@ def test_received_plans_and_doses(tmp_path):
             path.write_bytes(original)
 
     fuzz.hold(attempt, seeds=SEEDS, n=fuzz.tries(8))
+
+
+def test_damaged_calibrations(tmp_path):
+    whole = b"hu,spr,note\n-1000,0.001,air\n0,1.0,water\n60,1.05,soft\n1500,1.8,bone\n"
+    path = tmp_path / "ct.csv"
+
+    def attempt(rng):
+        path.write_bytes(fuzz.mutate_table(rng, whole))
+        rows = calibration_table(path)
+        if not rows["hu"].between(-5000, 1e5).all() or not rows["spr"].between(0, 25).all():
+            return f"{rows[['hu', 'spr']].values.tolist()} was taken"
+        return ""
+
+    fuzz.hold(attempt, seeds=SEEDS, n=fuzz.tries(20))
+
+
+def test_damaged_machine_files_of_ours(tmp_path):
+    """netCDF that was exported: as it was written, or refused."""
+    path = beam.export(synthetic_base("C", energies=[100.0, 200.0], depth_end=20.0), tmp_path / "C.nc")
+    whole, expected = path.read_bytes(), open_machine({"C": str(path)}, ["C"])["C"]
+
+    def attempt(rng):
+        path.write_bytes(fuzz.mutate_bytes(rng, whole)[0])
+        return fuzz.difference(expected, open_machine({"C": str(path)}, ["C"])["C"], rtol=0.0)
+
+    fuzz.hold(attempt, seeds=SEEDS, n=fuzz.tries(20))
+
+
+def test_damaged_notebooks(tmp_path, monkeypatch):
+    """A notebook of somebody else's: everything of `report` but the kernel, which does what the notebook says."""
+    cells = [
+        ("code", ["parameters"], "n = 3  # voxels\nname = 'CTV'"),
+        ("markdown", [], "# A page\n$x^2$"),
+        ("code", [], "n + 1"),
+    ]
+    book = {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "x"}},
+        "cells": [],
+    }
+    for i, (kind, tags, text) in enumerate(cells):
+        cell = {"cell_type": kind, "id": f"c{i}", "metadata": {"tags": tags}, "source": text}
+        book["cells"].append(cell | ({"outputs": [], "execution_count": None} if kind == "code" else {}))
+    monkeypatch.setattr(report.papermill, "execute_notebook", lambda *a, **k: None)
+    path = tmp_path / "page.ipynb"
+
+    def attempt(rng):
+        mutant = json.dumps(fuzz.mutate_tree(rng, book)[0]).encode()
+        path.write_bytes(mutant if rng.integers(3) else fuzz.mutate_json(rng, json.dumps(book).encode()))
+        made = report.report(path, tmp_path / "out" / "page.html", {"n": 4} if rng.integers(2) else None)
+        return "" if "<html" in made.html.read_text(encoding="utf-8") else "no page"
+
+    fuzz.hold(attempt, seeds=SEEDS, n=fuzz.tries(8))
+
+
+def test_mutated_command_lines(tmp_path, monkeypatch, capsys):
+    """Whatever is typed: 0, or 2 with one line; the work itself is left out."""
+
+    def stop(*_, **__):
+        raise IonrtError("would compute now")
+
+    for place, name in ((report, "report"), (beam, "base_data"), (training, "verdicts"), (trial, "load")):
+        monkeypatch.setattr(place, name, stop)
+    inside = tmp_path / "a" / "b" / "c"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    monkeypatch.setenv("IONRT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("IONRT_TRAINING_RECORD", raising=False)
+    (inside / "log.jsonl").write_text("{}\n")
+    (inside / "환자 山田").mkdir()
+    whole = [
+        ["report", "compare_ions", "--patient", ".", "--days", ".", "--target", "CTV", "-p", "n=3", "--out", "out"],
+        ["report", "03_dose", "--cohort", "환자 山田", "-p", "ions=[p, C]"],
+        ["basedata", "info", "p", "C"], ["basedata", "export", "He", "--out", "x.nc"], ["basedata", "clear", "--all"],
+        ["training", "summary", "log.jsonl", "log.jsonl"], ["training", "--forget"], ["init", "new"], ["--version"],
+        ["training", "record", ".", "--track", "physicist", "--out", "r.html"],
+    ]  # fmt: skip
+    odd = [str(v) for v in (*fuzz.BAD_VALUES, *fuzz.BAD_NUMBERS)]
+
+    def attempt(rng):
+        words = list(whole[rng.integers(len(whole))])
+        at = int(rng.integers(1, len(words) + 1))
+        other = whole[rng.integers(len(whole))]
+        more = (
+            odd[rng.integers(len(odd))] if rng.integers(2) else other[rng.integers(1, len(other))] if len(other) > 1 else "-p"
+        )
+        kind = ("word", "more", "lost", "double", "turned")[rng.integers(5)]
+        if kind == "more":
+            words.insert(at, more)
+        elif kind == "turned":
+            words[1:] = [words[1 + i] for i in rng.permutation(len(words) - 1)]
+        elif at < len(words):
+            words[at : at + 1] = {"word": [more], "lost": [], "double": [words[at]] * 2}[kind]
+        shutil.rmtree(inside / "new", ignore_errors=True)
+        try:
+            code = main(words)
+        except SystemExit as end:  # of argparse
+            code = end.code
+        said = capsys.readouterr().err
+        if code not in (0, 2) or (code and not said.strip()) or "Traceback" in said:
+            return f"{words}: {code} {said[-200:]}"
+        return ""
+
+    fuzz.hold(attempt, seeds=SEEDS, n=fuzz.tries(25))
+
+
+def test_damaged_registers_of_exports(tmp_path):
+    """The same answer as before, or none."""
+    tables, folder = cohort.synthetic(60, 3, indication="lung"), tmp_path / "register"
+    first = cohort.summary(tables, site="s", register=folder)
+    files = {p: p.read_bytes() for p in folder.iterdir()}
+    assert len(files) > 1
+
+    def attempt(rng):
+        path = list(files)[rng.integers(len(files))]
+        try:
+            if path.name == "0001.export" or rng.integers(8):  # with the last export gone there is nothing to compare with
+                path.write_bytes(fuzz.mutate_bytes(rng, files[path])[0])
+            else:
+                odd_place(path, rng)
+            second = cohort.summary(tables, site="s", register=folder)
+        finally:
+            shutil.rmtree(folder)
+            folder.mkdir()
+            for place, content in files.items():
+                place.write_bytes(content)
+                place.chmod(0o600)
+        return "" if second == first else "another answer"
+
+    fuzz.hold(attempt, seeds=SEEDS, n=fuzz.tries(6))
+
+
+BOX = xr.DataArray(
+    np.linspace(1.0, 4.0, 60).reshape(3, 4, 5),
+    {"z": [0.0, 3.0, 6.0], "y": np.arange(4) * 3.0, "x": np.arange(5) * 3.0}, ("z", "y", "x"), "rbe_dose",
+    {"units": "Gy (RBE)", "rbe_model": "smk"},
+)  # fmt: skip
+ORGAN = xr.ones_like(BOX).rename("structures").drop_attrs().expand_dims(structure=["CTV"])
+GOALS = ["CTV D95% >= 95 %", "CTV D2% <= 107 %", "CTV Dmean <= 3 Gy (RBE)", "CTV V20 <= 30 %", "CTV D0.03cc <= 4 Gy"]
+MEASURES = {
+    "V95": 98.0,
+    "D98_loss": 0.5,
+    "L98_loss": 1.0,
+    "D0.03cc rise Chiasm": 0.5,
+    "D0.03cc Chiasm": 2.1,
+    "range_change": 1.0,
+}
+ARMS = {"photon": 1, "carbon": 2}
+PROOF = trial.permuted_blocks(ARMS, seed=2**127 + 12345, n_per_stratum=8, strata={"centre": ["A", "B"]})
+PROTOCOL = trial.load(shipped("trials") / "pancreas_randomised.yaml")
+SURVIVAL = survival_data(n=60)
+PEOPLE = trial.synthetic_participants(PROTOCOL, seed=3).head(60)
+TABLES = cohort.synthetic(20, 5, indication="lung")
+MAPPINGS = {  # arguments as a person writes them; who takes them
+    "goals": ({"goals": GOALS, "prescription": 3.0, "fractions": 16}, lambda a: evaluate.judge(BOX, ORGAN, **a)),
+    "measures": ({"measures": [MEASURES] * 2, "limits": {"D0.03cc Chiasm": 2.5}}, lambda a: adapt.decide(**a)),
+    "proof": (
+        {"commitment": PROOF.commitment, "proof": PROOF.proof()}, lambda a: {"same": trial.verify_randomisation(**a)}
+    ),
+    "blocks": (
+        {"arms": ARMS, "seed": 5, "n_per_stratum": 6, "strata": {"centre": ["A", "B"]}, "block_sizes": [3, 6]},
+        lambda a: trial.permuted_blocks(**a).reveal(),
+    ),
+    "machine": ({"files": {"C": "no.nc"}, "ions": ["C"]}, lambda a: open_machine(**a)),
+}  # fmt: skip
+FRAMES = {
+    "minimise": (PEOPLE[PEOPLE["arm"].notna()], lambda d: trial.minimise(d, arms=ARMS, factors=["centre"], seed=1)[["arm"]]),
+    "consort": (PEOPLE, trial.consort_from),
+    "analyse": (SURVIVAL, lambda d: trial.analyse(PROTOCOL, d)),
+    "interim": (SURVIVAL, lambda d: dict(trial.interim(PROTOCOL, d)[["events", "z", "p"]])),
+    "validate": (None, cohort.validate),
+}
+
+
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_mutated_arguments(name):
+    whole, call = MAPPINGS[name]
+
+    def attempt(rng):
+        given, what, _ = fuzz.mutate_tree(rng, whole)
+        if given.keys() != whole.keys():
+            return ""  # another call, not another value
+        result = call(given)
+        if name == "proof":
+            return f"{what}: believed" if result["same"] and given["proof"] != whole["proof"] else ""
+        return fuzz.complaint(result, nan=("reached",))
+
+    fuzz.hold(attempt, seeds=SEEDS, n=fuzz.tries(20))
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_mutated_frames(name):
+    """A table from anywhere, in memory: an answer that is finite where it has to be, or one clear error."""
+    whole, call = FRAMES[name]
+
+    def attempt(rng):
+        if whole is not None:
+            return fuzz.complaint(call(fuzz.mutate_frame(rng, whole)), largest=1e6)
+        which = [n for n in TABLES if len(TABLES[n])][rng.integers(sum(len(t) > 0 for t in TABLES.values()))]
+        return fuzz.complaint(call(TABLES | {which: fuzz.mutate_frame(rng, TABLES[which])}), nan=None)
+
+    fuzz.hold(attempt, seeds=SEEDS, n=fuzz.tries(5))

@@ -9,7 +9,7 @@ from test_dicom_write import errors
 
 from ionrt.patient import add_ellipsoid, read_dicom, regrid, stopping_power_ratio, volumes, write_phantom
 from ionrt.patient.geometry.structures import find_structure
-from ionrt.patient.phantom import recipe
+from ionrt.patient.phantom import EXTENT, recipe
 from ionrt.quantities import IonrtError
 
 
@@ -142,29 +142,44 @@ def test_a_head_in_the_same_way(tmp_path):
         write_phantom(tmp_path / "x", anatomy="heart")
 
 
-NEW = ("abdomen", "thorax")
-
-
-@pytest.fixture(scope="module", params=NEW)
-def newer(request, tmp_path_factory):
+@pytest.fixture(scope="module", params=EXTENT)
+def each(request, tmp_path_factory):
     return request.param, write_phantom(tmp_path_factory.mktemp(request.param) / "dicom", anatomy=request.param)
 
 
-def test_abdomen_and_thorax_are_valid_dicom_with_analytic_volumes(newer):
-    """No error of dciodvfy in any file; every closed ellipsoid within 1 % of 4/3 pi abc."""
-    anatomy, folder = newer
+def analytic(part, low, high):
+    """Volume in cm3 of an ellipsoid or elliptic tube between two planes: the integral of pi rx ry (1 - ((z - z0) / rz)^2)."""
+    low, high = max(part.low, low, part.z - part.rz), min(part.high, high, part.z + part.rz)
+    cap = ((high - part.z) ** 3 - (low - part.z) ** 3) / (3 * part.rz**2)
+    return 1e-3 * np.pi * part.rx * part.ry * (high - low - cap)
+
+
+def test_every_phantom_is_valid_dicom_with_analytic_volumes(each):
+    """No error of dciodvfy in any file; every structure, cut ones and tubes too, within 1 % of its analytic volume."""
+    anatomy, folder = each
     files = sorted(folder.glob("*.dcm"))
-    assert len(files) == {"abdomen": 71, "thorax": 91}[anatomy] + 1
+    assert len(files) == {"pelvis": 65, "head": 71, "abdomen": 71, "thorax": 91}[anatomy] + 1
     # every slice is written by the same lines: the first, the last, one between, and the structures
     chosen = [files[0], files[len(files) // 2], files[-2], folder / "RS.dcm"]
     assert {p.name: found for p in chosen if (found := errors(p))} == {}
     patient = read_dicom(folder)
-    parts = recipe(anatomy).set_index("name")
-    closed = parts[(parts["type"] != "") & np.isfinite(parts["rz"].astype(float))]
+    ends = patient.z.values[0] - 1.5, patient.z.values[-1] + 1.5
+    parts = recipe(anatomy).query("type != ''").set_index("name")
     made = dict(zip(patient.structure.values, volumes(patient).values, strict=True))
-    assert len(closed) == {"abdomen": 9, "thorax": 6}[anatomy]
-    for name, part in closed.iterrows():
-        assert made[name] == pytest.approx(4e-3 / 3 * np.pi * part["rx"] * part["ry"] * part["rz"], rel=0.01), name
+    assert set(made) == set(parts.index)
+    assert made == pytest.approx({part.Index: analytic(part, *ends) for part in parts.itertuples()}, rel=0.01)
+
+
+@pytest.mark.parametrize("anatomy", ["pelvis", "head"])
+@pytest.mark.parametrize("day", [1, 2, 3])
+def test_structures_of_the_days_keep_their_volume_between_the_slices(anatomy, day):
+    """Where a set-up shift puts the slices elsewhere through a structure, their stack is still its volume within 1 %."""
+    half = np.floor(EXTENT[anatomy]["z"][1] / 3.0)
+    z = 3.0 * np.arange(-half, half + 1)
+    for part in recipe(anatomy, day=day).query("type != ''").itertuples():
+        inside = z[(z >= part.low) & (z <= part.high)]
+        stack = 3e-3 * np.pi * part.rx * part.ry * np.clip(1 - ((inside - part.z) / part.rz) ** 2, 0, None).sum()
+        assert stack == pytest.approx(analytic(part, z[0] - 1.5, z[-1] + 1.5), rel=0.01), part.name
 
 
 @pytest.mark.parametrize("gap", [0.0, 3.0, 10.0])

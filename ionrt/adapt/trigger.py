@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from ionrt.quantities import IonrtError, one_of
+from ionrt.quantities import IonrtError, number_in, one_of
 
 DECISIONS = ("continue", "image again", "replan")
 OURS = "default of ionrt"
@@ -90,10 +91,11 @@ def decide(
     ------
     IonrtError for no image, or no rule that any measure answers to.
     """
-    days = [measures] if isinstance(measures, Mapping) else list(measures)
-    if not days:
-        raise IonrtError("decide: expected the measures of at least one image")
-    given = [Rule(name, top, True, "dose", 1, "limit of the plan") for name, top in (limits or {}).items()]
+    days = [measures] if isinstance(measures, Mapping) else list(measures) if isinstance(measures, Sequence) else []
+    if not days or not all(isinstance(one, Mapping) for one in (*days, limits or {})):
+        raise IonrtError("decide: expected the measures of at least one image, and limits, each as {name: number}")
+    days = [{name: _value(name, value) for name, value in day.items()} for day in days]
+    given = [Rule(name, _value(name, top), True, "dose", 1, "limit of the plan") for name, top in (limits or {}).items()]
     rows: list[dict[str, object]] = []
     replan: list[str] = []
     again: list[str] = []
@@ -130,6 +132,12 @@ def decide(
     table = pd.DataFrame(rows).set_index("measure")
     table.attrs = {"decision": decision, "reasons": tuple(replan or again or amber)}
     return table
+
+
+def _value(name: str, value: float) -> float:
+    """A number, or NaN for what is not known."""
+    missing = isinstance(value, (float, np.floating)) and np.isnan(value)
+    return float("nan") if missing else number_in(value, f"decide: {name}", -1e6, 1e6)
 
 
 def _named(pattern: str, day: Mapping[str, float]) -> list[str]:

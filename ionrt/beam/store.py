@@ -15,8 +15,9 @@ from ionrt.beam.check import check_base_data
 from ionrt.beam.physics.water.cells import CHARGES
 from ionrt.files import atomic, cache_folder, content_hash, read_sealed, sources, write_sealed
 from ionrt.ions import IONS
+from ionrt.quantities import IonrtError
 
-_FOLDER = "basedata"
+_FOLDER, _CONTENT = "basedata", "content_hash"
 _NAME = re.compile(rf"({'|'.join(IONS)})-([0-9a-f]{{16}})\.nc")
 
 
@@ -44,12 +45,41 @@ def load(ion: str, key: str) -> xr.Dataset | None:
 def save(ds: xr.Dataset, path: Path, *, sealed: bool = False) -> None:
     """Write base data as netCDF-3 (needs no HDF5 library), whole or not at all; `sealed` for the cache."""
     slim = ds.sel(charge=slice(1, IONS[ds.attrs["ion"]].charge)) if "charge" in ds.dims else ds
+    if not sealed:
+        slim = slim.assign_attrs({_CONTENT: _fingerprint(slim)})
     content = bytes(slim.to_netcdf(None, engine="scipy", format="NETCDF3_64BIT"))
     if sealed:
         write_sealed(path, content)
         return
     with atomic(path) as place:
         place.write_bytes(content)
+
+
+def read_file(path: Path) -> xr.Dataset:
+    """Base data from a netCDF file of a user, checked; one that `save` wrote has to hold what was written, bit by bit.
+
+    Raises IonrtError for a file that no library reads, that is damaged, or that `check_base_data` refuses.
+    """
+    try:
+        ours = path.read_bytes()[:3] == b"CDF"  # netCDF-3
+        ds = xr.load_dataset(path, engine="scipy" if ours else None)
+    except Exception as error:  # a damaged file makes the readers below raise whatever they meet first
+        raise IonrtError(f"{path.name}: cannot be read as netCDF ({type(error).__name__}); take a fresh copy") from None
+    if ds.attrs.get(_CONTENT, _fingerprint(ds)) != _fingerprint(ds):
+        raise IonrtError(
+            f"{path.name}: is not as ionrt wrote it; take a fresh copy (changed on purpose: remove its attribute {_CONTENT})"
+        )
+    return _restored(check_base_data(ds))
+
+
+def _fingerprint(ds: xr.Dataset) -> str:
+    """A hash of names, dimensions, numbers and texts that stays the same in netCDF-3, which has fewer types."""
+    parts: list[object] = [sorted((k, v) for k, v in ds.attrs.items() if isinstance(v, str) and k != _CONTENT)]
+    for name in sorted(map(str, ds.variables)):
+        one = ds.variables[name]
+        parts += [name, one.dims, sorted((k, v) for k, v in one.attrs.items() if isinstance(v, str))]
+        parts.append(one.values.astype(float) if one.dtype.kind in "fiu" else [str(v) for v in one.values.ravel()])
+    return content_hash(*parts)
 
 
 def _all_charges(ds: xr.Dataset) -> xr.Dataset:
@@ -65,7 +95,11 @@ def _all_charges(ds: xr.Dataset) -> xr.Dataset:
 def read(source: BytesIO) -> xr.Dataset:
     """Read what `save` wrote, with all charges 1..10 again."""
     with xr.open_dataset(source, engine="scipy") as stored:
-        ds = stored.load()
+        return _restored(stored.load())
+
+
+def _restored(ds: xr.Dataset) -> xr.Dataset:
+    """The types and charges that netCDF-3 and `save` left out."""
     if "charge" in ds.dims:
         ds = _all_charges(ds)
     for name in ("origin", "let_definition"):

@@ -19,7 +19,7 @@ import numpy as np
 import platformdirs
 
 from ionrt.cohort.perturb import Noise, secret
-from ionrt.files import read_sealed, write_sealed
+from ionrt.files import content_hash, read_sealed, write_sealed
 from ionrt.quantities import IonrtError
 
 SHARE = 0.05  # of a group that has to have changed, where that is more than `min_cell`
@@ -57,6 +57,10 @@ class Register:
                 )
             there.discard(file.name)
             export = json.loads(content)
+            if export.get("key", self._mark()) != self._mark():  # another key hides the same patients behind new noise
+                raise IonrtError(
+                    "export.key of the register of exports is not the one its exports were made with: put it back from a copy"
+                )
             if export["min_cell"] != min_cell:
                 raise IonrtError(f"min_cell: the exports of this register were made with {export['min_cell']}; keep it")
             self.parts += [{**part, "number": number} for part in export["parts"]]
@@ -91,12 +95,17 @@ class Register:
                 "format": "ionrt.cohort.exports/1",
                 "date": dt.date.today().isoformat(),
                 "min_cell": self.min_cell,
+                "key": self._mark(),
                 "parts": self._made,
             }
             try:
                 write_sealed(self.folder / f"{self.next:04d}.export", json.dumps(content).encode(), new=True)
             except FileExistsError:
                 raise OvertakenError from None
+
+    def _mark(self) -> str:
+        """What tells the site's key from another one and says nothing about it."""
+        return content_hash(b"register of exports", self.key)
 
     def _warn(self, text: str) -> None:
         warnings.warn(f"summary: {text}", stacklevel=5)

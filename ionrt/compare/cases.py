@@ -13,7 +13,8 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ionrt import evaluate, plan, rbe
-from ionrt.beam import base_data, check_base_data, read_matrad
+from ionrt.beam import base_data, read_matrad
+from ionrt.beam.store import read_file
 from ionrt.evaluate.histograms import mean_value
 from ionrt.evaluate.profile import centroid
 from ionrt.files import cache_folder, content_hash
@@ -280,11 +281,16 @@ def open_machine(files: Mapping[str, str], ions: Iterable[str]) -> dict[str, xr.
     """
     if not files:
         return None
+    if not isinstance(files, Mapping) or not all(isinstance(path, (str, Path)) for path in files.values()):
+        raise IonrtError(f"machine: expected {{ion: file}}, for instance {{'C': 'carbon.nc'}}, got {files!r:.80}")
     for ion, path in files.items():
         one_of(ion, tuple(IONS), what="machine: ion")
         if not Path(path).is_file():
             raise IonrtError(f"machine: {ion}: no file {str(path)!r}; expected base data as .nc or matRad .mat")
-    read = {i: read_matrad(f) if Path(f).suffix == ".mat" else check_base_data(xr.load_dataset(f)) for i, f in files.items()}
+    read = {i: read_matrad(f) if Path(f).suffix == ".mat" else read_file(Path(f)) for i, f in files.items()}
+    for ion, data in read.items():
+        if data.attrs["ion"] != ion:
+            raise IonrtError(f"machine: {ion}: {Path(files[ion]).name} holds base data of {in_words(data.attrs['ion'])}")
     return {ion: read[ion] if ion in read else base_data(ion) for ion in dict.fromkeys([*ions, *read])}
 
 

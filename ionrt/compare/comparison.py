@@ -329,7 +329,7 @@ class Comparison:
 
     @property
     def _system(self) -> str:
-        return system_in_words(cases.systems_of({self._word(case): system for case, system in self.systems.items()}))
+        return system_in_words(cases.systems_of({in_words(case): system for case, system in self.systems.items()}))
 
     @property
     def _let(self) -> str:

@@ -17,7 +17,7 @@ from ionrt.patient.geometry.structures import add_structures
 from ionrt.patient.ionplan import IonPlan
 from ionrt.patient.reading.dicom_files import read_header
 from ionrt.patient.reading.notes import Notes
-from ionrt.quantities import IonrtError, stamp
+from ionrt.quantities import IonrtError, number_in, stamp
 
 VOXEL = 2.5  # mm, about
 AIR = 0.001
@@ -70,7 +70,7 @@ def described(parts: Mapping[str, Any], ion_plan: IonPlan, files: pd.DataFrame) 
             names = ", ".join(one.name for one in found) or "none"
             raise IonrtError(f"phantom: {name} is no structure that came ({names}); give its size in mm for a box")
         if word.get("spr") is not None:
-            ratio[name] = _number(word["spr"], f"stopping-power ratio of {name}", 0.0, MOST)
+            ratio[name] = number_in(word["spr"], f"phantom: stopping-power ratio of {name}", 0.0, MOST)
     if not ratio:
         raise IonrtError("phantom: no part has a stopping-power ratio")
     return _drawn(found, types, ratio, ion_plan)
@@ -78,16 +78,10 @@ def described(parts: Mapping[str, Any], ion_plan: IonPlan, files: pd.DataFrame) 
 
 def _box(name: str, size: Any, at: Any) -> Contours:
     """A box as one contour with its height."""
-    half = [0.5 * _number(s, f"size of {name} [mm]", 1.0, 2000.0) for s in _three(size, name)]
-    x, y, z = (_number(a, f"middle of {name} [mm]", -1e4, 1e4) for a in _three(at, name))
+    half = [0.5 * number_in(s, f"phantom: size of {name} [mm]", 1.0, 2000.0) for s in _three(size, name)]
+    x, y, z = (number_in(a, f"phantom: middle of {name} [mm]", -1e4, 1e4) for a in _three(at, name))
     corners = [(x + i * half[0], y + j * half[1], z) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
     return Contours(name, np.array(corners), np.array([4]), np.array([[z - half[2], z + half[2]]]))
-
-
-def _number(value: Any, what: str, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
-        raise IonrtError(f"phantom: {what}: expected a number from {low:g} to {high:g}, got {value!r}")
-    return float(value)
 
 
 def _three(value: Any, name: str) -> list[Any]:

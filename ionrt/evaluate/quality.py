@@ -13,7 +13,7 @@ import xarray as xr
 from ionrt.evaluate.histograms import statistics
 from ionrt.evaluate.indices import conformity
 from ionrt.evaluate.sampling import Structures, quantity_of
-from ionrt.quantities import QUANTITIES, IonrtError
+from ionrt.quantities import QUANTITIES, IonrtError, number_in
 
 NUMBER = r"(\d+(?:\.\d+)?)"
 GOAL = re.compile(
@@ -141,8 +141,10 @@ def judge(
     >>> table["reached"].round(1).tolist(), table["met"].tolist()  # 50 and 60 Gy of 60
     ([83.3, 100.0], ['NOT met', 'met'])
     """
-    if not prescription > 0 or not fractions >= 1:
-        raise IonrtError(f"judge: expected prescription > 0 and fractions >= 1, got {prescription} and {fractions}")
+    prescription = number_in(prescription, "judge: prescription", 1e-6, 1e6)
+    fractions = int(number_in(fractions, "judge: fractions", 1, 1000))
+    if isinstance(goals, str) or not isinstance(goals, Sequence):
+        raise IonrtError(f"goals: expected a list of goals such as 'CTV D95% >= 95 %', got {goals!r:.80}")
     wanted = [g if isinstance(g, Goal) else read_goal(g) for g in goals]
     da, name = quantity_of(da)
     known = [str(s) for s in structures["structure"].values]

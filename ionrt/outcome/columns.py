@@ -65,6 +65,8 @@ def require(df: pd.DataFrame, *names: Names) -> None:
     missing = [n for n in wanted if n not in df.columns]
     if missing:
         raise IonrtError(f"column {missing[0]!r} is not in the table; it has {', '.join(map(str, df.columns))}")
+    if twice := [n for n in wanted if (df.columns == n).sum() > 1]:
+        raise IonrtError(f"column {twice[0]!r} stands twice in the table; give each column a name of its own")
     if len(df) == 0:
         raise IonrtError("the table has no rows; at least one patient is needed")
     for name in wanted:
@@ -146,7 +148,7 @@ def stratum_codes(df: pd.DataFrame, by: Names) -> tuple[np.ndarray, list]:
         if len(columns) == 1:
             codes, labels = pd.factorize(df[columns[0]], sort=True)
             return codes.astype(np.int64), list(labels)
-        grouped = df.groupby(columns, sort=True, observed=True)
+        grouped = df[columns].reset_index(drop=True).groupby(columns, sort=True, observed=True)
         labels = [", ".join(map(str, key)) for key in grouped.groups]
         return grouped.ngroup().to_numpy(dtype=np.int64), labels
     except TypeError:

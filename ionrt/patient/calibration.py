@@ -14,6 +14,7 @@ from ionrt.parallel import each, slabs
 from ionrt.quantities import IonrtError, check, stamp
 
 GENERIC = "generic_ion"
+MOST_ROWS, MOST_COLUMNS = 10_000, 50
 
 
 def stopping_power_ratio(ct: xr.DataArray, *, table: str | Path | pd.DataFrame = GENERIC) -> xr.DataArray:
@@ -78,14 +79,18 @@ def calibration_table(table: str | Path | pd.DataFrame = GENERIC) -> pd.DataFram
     """
     rows = table.copy() if isinstance(table, pd.DataFrame) else _from_file(table)
     if not {"hu", "spr"} <= set(rows.columns):
-        raise IonrtError(f"calibration: expected columns hu and spr, got {', '.join(map(str, rows.columns))}")
+        raise IonrtError(f"calibration: expected columns hu and spr, got {', '.join(map(str, rows.columns[:MOST_COLUMNS]))}")
+    if len(rows) > MOST_ROWS or len(rows.columns) > MOST_COLUMNS:
+        raise IonrtError(f"calibration: expected at most {MOST_ROWS} rows and {MOST_COLUMNS} columns, got {rows.shape}")
     try:
         numbers = rows[["hu", "spr"]].astype(float)
     except (TypeError, ValueError) as error:
         raise IonrtError(f"calibration: expected numbers in hu and spr ({error})") from error
     hu, spr = numbers["hu"].to_numpy(), numbers["spr"].to_numpy()
-    if len(hu) < 2 or not np.isfinite(numbers.to_numpy()).all() or spr.min() < 0.0:
-        raise IonrtError("calibration: expected at least two rows of finite hu and spr >= 0")
+    if len(hu) < 2 or not ((hu >= -5000.0) & (hu <= 1e5)).all() or not ((spr >= 0.0) & (spr <= 25.0)).all():
+        raise IonrtError(
+            "calibration: expected at least two rows of finite numbers, hu from -5000 to 100000, spr from 0 to 25 (gold: 11)"
+        )
     for name, values in (("hu", hu), ("spr", spr)):
         fall = np.nonzero(np.diff(values) <= 0.0)[0]
         if fall.size:
@@ -108,6 +113,6 @@ def _from_file(table: str | Path) -> pd.DataFrame:
             f"calibration: no table or file {str(table)!r}; expected {GENERIC!r} or a CSV file with columns hu,spr"
         )
     try:
-        return pd.read_csv(table, comment="#")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        return pd.read_csv(table, comment="#", nrows=MOST_ROWS + 1)
+    except (OSError, ValueError) as error:
         raise IonrtError(f"calibration: {table} cannot be read as CSV ({error}); expected columns hu,spr") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ionrt import __version__
-from ionrt.files import content_hash, write_text
+from ionrt.files import content_hash, read_notebook, write_text
 from ionrt.lazy import IonrtError, needed, one_of
 from ionrt.training.engine import ASKED, LANGUAGE, RECORD
 from ionrt.training.exercise import CORE, MODULES, TRACKS, Exercise, exercises
@@ -81,12 +81,9 @@ def verdicts(
 
 def _run(path: Path) -> dict[str, str]:
     """Exercise -> state of one notebook; the learner's log hears nothing of this run."""
-    client, nbformat = needed("nbclient", "a training record"), needed("nbformat", "a training record")
+    client = needed("nbclient", "a training record")
     quiet = {name: value for name, value in os.environ.items() if name not in (RECORD, LANGUAGE)}
-    try:
-        book = nbformat.read(path, as_version=4)
-    except Exception as error:  # nbformat meets a damaged file with errors of many kinds
-        raise IonrtError(f"{path.name} is no notebook that can be read ({type(error).__name__}); take a fresh copy") from None
+    book = read_notebook(path)
     try:
         options = {"timeout": 600, "kernel_name": "python3", "allow_errors": True, "extra_arguments": ["--log-level=ERROR"]}
         run = client.NotebookClient(book, resources=_within(path), **options)

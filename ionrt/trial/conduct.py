@@ -102,7 +102,7 @@ def _event_driven(protocol: Protocol, data: pd.DataFrame) -> tuple[str, int]:
     if not DESIGNS[protocol.design].event_driven:
         names = [name for name, design in DESIGNS.items() if design.event_driven]
         raise IonrtError(f"interim: expected a protocol of {' or '.join(names)}, got {protocol.design!r}")
-    return protocol.two_arms(data["arm"])[0], int(design_of(protocol)["events_planned"])
+    return protocol.two_arms(data)[0], int(design_of(protocol)["events_planned"])
 
 
 def analyse(protocol: Protocol, data: pd.DataFrame, **performed: Any) -> pd.DataFrame:

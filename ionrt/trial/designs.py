@@ -251,7 +251,7 @@ def logrank_z(data: pd.DataFrame, *, control: str, strata: list[str] | None = No
 
 def _analyse_survival(protocol: Protocol, data: pd.DataFrame, strata: list[str], alpha: float) -> Row:
     """Stratified log-rank at the final bound for the events there are, and hazard ratio with confidence limits."""
-    control, experimental = protocol.two_arms(data["arm"])
+    control, experimental = protocol.two_arms(data)
     z = logrank_z(data, control=control, strata=strata)
     coded = data.assign(experimental=(data["arm"] == experimental).astype(float))
     fit = cox(coded, "experimental", "time", "event", strata=strata or None, level=1.0 - 2.0 * alpha).iloc[0]
@@ -274,7 +274,7 @@ def _analyse_survival(protocol: Protocol, data: pd.DataFrame, strata: list[str],
 
 def _analyse_rates(protocol: Protocol, data: pd.DataFrame, strata: list[str], alpha: float) -> Row:
     """Farrington-Manning test; limits are the differences that the score test would just not reject."""
-    control, experimental = protocol.two_arms(data["arm"])
+    control, experimental = protocol.two_arms(data)
     x, n = pd.Series(successes(data), data.index).groupby(data["arm"]).sum(), data["arm"].value_counts()
     counts = [int(v) for v in (x[experimental], n[experimental], x[control], n[control])]
     z = float(farrington_manning(*counts, margin=protocol.parameters.get("margin", 0.0)))

@@ -108,6 +108,8 @@ def consort_from(participants: pd.DataFrame) -> pd.DataFrame:
     absent = [c for c in needed if c not in participants]
     if absent:
         raise IonrtError(f"consort: columns {absent} are missing; expected {needed}")
+    if not participants.columns.is_unique:
+        raise IonrtError("consort: two columns have one name")
     out = participants["excluded"].fillna("").astype(str)
     randomised = participants["arm"].notna()
     for name in ("received", "analysed"):
@@ -122,7 +124,7 @@ def consort_from(participants: pd.DataFrame) -> pd.DataFrame:
         return {str(k): int(v) for k, v in text[text != ""].value_counts().sort_index().items()}
 
     arms: dict[str, Mapping[str, int | Mapping[str, int]]] = {}
-    for arm, part in participants[randomised].groupby("arm", observed=True):
+    for arm, part in participants[randomised].groupby(participants.loc[randomised, "arm"].astype(str).to_numpy()):
         received, analysed = part["received"].astype(bool), part["analysed"].astype(bool)
         arms[str(arm)] = {
             "allocated": len(part),

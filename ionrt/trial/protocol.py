@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ionrt.outcome.columns import require
 from ionrt.quantities import IonrtError
 from ionrt.trial.axis import Axis
 
@@ -41,12 +42,14 @@ class Protocol:
         """Type I error on one side."""
         return self.alpha / self.sided
 
-    def two_arms(self, arms: Any = ()) -> tuple[str, str]:
-        """Names of the control and the experimental arm; raises unless there are these two, and for `arms` that are others."""
+    def two_arms(self, data: Any = None) -> tuple[str, str]:
+        """Names of the control and the experimental arm; raises unless there are these two, and for other arms in `data`."""
         names = [arm["name"] for arm in self.arms]
         if len(names) != 2:
             raise IonrtError(f"{self.id}: expected two arms, the protocol has {names}")
-        strangers = {str(arm) for arm in set(arms) - set(names)}
+        if data is not None:
+            require(data, "arm")
+        strangers = set() if data is None else {str(arm) for arm in data["arm"]} - set(names)
         if strangers:
             raise IonrtError(f"data: arms {sorted(strangers)} are not in the protocol {names}")
         return names[0], names[1]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ionrt.outcome.columns import stratum_codes
 from ionrt.quantities import IonrtError, one_of
 from ionrt.trial import limits
 
@@ -223,7 +224,7 @@ def permuted_blocks(
     unit = sum(ratio.values())
     sizes, chance = _sizes(block_sizes, unit)
     factors = _factors(strata or {})
-    n = limits.count(n_per_stratum, "n_per_stratum")
+    n = limits.count(n_per_stratum, "n_per_stratum", most=100_000)
     seed = limits.count(seed, "seed", least=0)
     combinations = math.prod(len(levels) for levels in factors.values())
     if combinations > MOST_STRATA:
@@ -247,7 +248,9 @@ def _sizes(block_sizes: Sequence[int] | None, unit: int) -> tuple[list[int], np.
     if block_sizes is None:
         chance = 0.5 ** np.arange(1, 41)
         return [unit * (k + 2) for k in range(40)], chance / chance.sum()
-    sizes = [limits.count(s, "block size") for s in block_sizes]
+    if isinstance(block_sizes, str) or not isinstance(block_sizes, Sequence):
+        raise IonrtError(f"block_sizes: expected a list of multiples of {unit}, the sum of the ratios, got {block_sizes!r}")
+    sizes = [limits.count(s, "block size", most=10_000) for s in block_sizes]
     if not sizes or any(s % unit for s in sizes):
         raise IonrtError(f"block_sizes: expected multiples of {unit}, the sum of the ratios, got {sizes}")
     return sizes, np.full(len(sizes), 1.0 / len(sizes))
@@ -269,11 +272,13 @@ def _ratio(arms: Mapping[str, int]) -> dict[str, int]:
         raise IonrtError(
             f"arms: expected a ratio for at least two arms, for instance {{'photon': 1, 'carbon': 2}}, got {arms!r}"
         )
-    return {str(name): limits.count(r, f"ratio of {name}") for name, r in arms.items()}
+    return {str(name): limits.count(r, f"ratio of {name}", most=100) for name, r in arms.items()}
 
 
 def _factors(strata: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Factors with their levels; none may be empty."""
+    if not isinstance(strata, Mapping) or not all(isinstance(v, (list, tuple)) for v in strata.values()):
+        raise IonrtError(f"strata: expected the levels of each factor, for instance {{'centre': ['A', 'B']}}, got {strata!r}")
     factors = {}
     for name, levels in strata.items():
         values = [str(v) for v in levels]
@@ -326,6 +331,8 @@ def minimise(
     columns = [one_of(f, list(patients.columns), what="factor") for f in factors]
     if not columns:
         raise IonrtError("factors: expected at least one column to balance")
+    if not patients.columns.is_unique:
+        raise IonrtError("patients: two columns have one name")
     if patients[columns].isna().any().any():
         raise IonrtError(f"patients: missing values in {patients[columns].columns[patients[columns].isna().any()].tolist()}")
     if not 1.0 / len(r) < probability <= 1.0:
@@ -334,7 +341,7 @@ def minimise(
     counts: dict[tuple[str, Any], np.ndarray] = {}
     rng = np.random.default_rng(limits.count(seed, "seed", least=0))
     chosen = []
-    for row in patients[columns].itertuples(index=False):
+    for row in zip(*(stratum_codes(patients, column)[0] for column in columns), strict=True):
         keys = list(zip(columns, row, strict=True))
         seen = np.array([counts.setdefault(key, np.zeros(len(r))) for key in keys])
         p = _coin(seen, r, weight, probability, rng)
