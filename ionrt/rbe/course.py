@@ -54,7 +54,7 @@ def add_fractions(
     plain = rbe_dose.drop_vars("fractions", errors="ignore")
     parts = (bed(plain.isel(fraction=f, drop=True), fractions=n, alpha_beta=alpha_beta) for f, n in enumerate(counts))
     total = running_sum(p.drop_attrs() for p in parts)
-    carried = {"rbe_model": rbe_dose.attrs.get("rbe_model"), "fractions": sum(counts)}
+    carried = {**{k: rbe_dose.attrs.get(k) for k in ("rbe_model", "assumed")}, "fractions": sum(counts)}
     if fraction_size is None:
         return stamp(total, "bed", **carried)
     if not fraction_size > 0:
