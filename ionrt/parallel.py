@@ -62,6 +62,16 @@ def slabs(size: int, largest: int = SLAB) -> list[slice]:
     return [slice(size * i // n, size * (i + 1) // n) for n in [-(-size // largest)] for i in range(n)]
 
 
+def running_sum(parts: Iterable[Any]) -> Any:
+    """Sum of arrays, one after the other; of lazy ones no more are held than are being made. (A tree of sums holds a part per
+    branch, and dask merges plain additions into one that holds all: layers of different annotations stay apart.)"""
+    total = None
+    for k, part in enumerate(parts):
+        with dask.annotate(running_sum=k):
+            total = part if total is None else total + part
+    return total
+
+
 @contextmanager
 def whole_cluster(kept: str = "") -> Iterator[None]:
     """A cluster that breaks (scheduler lost, workers that die one after the other) is an `IonrtError` that says what to do;

@@ -19,7 +19,7 @@ from ionrt.compare.cases import planned_maps
 from ionrt.compare.guidance import PUBLISHED
 from ionrt.patient import read_days, read_dicom, volumes
 from ionrt.patient.geometry.margins import with_margin
-from ionrt.patient.phantom import write_phantom
+from ionrt.patient.phantom import add_ellipsoid, write_phantom
 from ionrt.patient.registration import field_transform, matrix_transform
 from ionrt.plan.setup.objectives import default_objectives
 from ionrt.quantities import IonrtError
@@ -122,6 +122,29 @@ def test_a_rotation_is_resampled_and_says_what_it_has_not_seen():
     got = [float((inside * here[d]).sum() / inside.sum()) for d in "xyz"]
     np.testing.assert_allclose(got, expected, atol=0.1)
     assert not here["seen"].all() and float(here["spr"].min()) >= 0.0
+
+
+@pytest.mark.parametrize(("around", "noise"), [(-700.0, 30.0), (-90.0, 15.0)])
+@pytest.mark.parametrize("radii", [(24.0, 18.0, 20.0), (22.0, 15.0, 17.0), (15.0, 12.0, 12.0)])
+def test_a_propagated_contour_of_what_shrinks_says_how_much_of_it_is_other_tissue(around, noise, radii):
+    """An ellipsoid in lung or fat of which the map, here the identity, finds no change: its volume is wrong, its HU tell."""
+    before, on = (24.0, 18.0, 20.0), {d: 2.0 * np.arange(-20.0, 21.0) for d in "zyx"}
+    rng, sides = np.random.default_rng(5), []
+    for r in (before, radii):
+        air = xr.Dataset({"ct": (("z", "y", "x"), np.zeros((41, 41, 41), np.float32), {"units": "HU"})}, coords=on)
+        one = add_ellipsoid(air, "GTV", centre=(1.0, -2.0, 0.5), radii=r)
+        inside = one["structures"].sel(structure="GTV")
+        hu = around + (40.0 - around) * inside + rng.normal(0.0, noise, inside.shape)
+        sides.append(one.assign(ct=hu.astype(np.float32).drop_vars("structure").assign_attrs(units="HU")))
+    planning, day = sides
+    bare = day.drop_dims("structure")
+    found = anatomy_change(planning, propagate(planning, bare, matrix_transform(np.eye(4))), structures=["GTV"]).loc["GTV"]
+    own = anatomy_change(planning, day, structures=["GTV"]).loc["GTV"]
+    gone = 100.0 * (1.0 - np.prod(radii) / np.prod(before))
+    assert found["volume [%]"] == pytest.approx(0.0, abs=0.1) and own["volume [%]"] == pytest.approx(-gone, abs=1.5)
+    assert gone - 6.0 < found["other HU [%]"] < gone + 3.0  # at least: the rim of either is mixed
+    assert own["other HU [%]"] < 12.0 and own["contour"] == "own"
+    assert found["contour"] == f"propagated; at least {found['other HU [%]']:.0f} % of it shows other HU"
 
 
 def test_structures_are_propagated_by_the_inverse():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -325,3 +328,34 @@ def test_bad_transforms_are_refused():
         move_points(xr.Dataset(), np.zeros((1, 3)))
     with pytest.raises(IonrtError, match=r"\(n, 3\)"):
         move_points(shift(), np.zeros(3))
+
+
+def test_many_days_lie_in_the_memory_of_few():
+    """Lazy days are made, mapped and added one after the other: none is kept that the sums do not need."""
+    on = {d: 3.0 * np.arange(n) for d, n in (("z", 40), ("y", 60), ("x", 60))}
+    like, still = field_of(np.ones((40, 60, 60)), on), matrix_transform(np.eye(4))
+
+    def peak(n: int) -> float:
+        def made(k: int, name: str) -> np.ndarray:
+            return np.full(like[name].shape, k + 1.0, np.float32)
+
+        fields = []
+        for k in range(n):
+            lazy = {
+                name: a.copy(data=da.from_delayed(dask.delayed(made)(k, name), a.shape, np.float32))
+                for name, a in like.data_vars.items()
+            }
+            fields.append(like.assign(lazy))
+        course = total(accumulate(fields, [still] * n, parts=[1] * n, like=like))
+        tracemalloc.start()
+        try:
+            with dask.config.set(scheduler="synchronous"):
+                course = course.compute()
+            held = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        np.testing.assert_array_equal(course["dose"].values, n * (n + 1) / 2)
+        return held
+
+    few = peak(3)
+    assert peak(12) < 1.15 * few

@@ -8,7 +8,7 @@ import xarray as xr
 
 from ionrt import evaluate, plan, plot
 from ionrt.compare import compare_ions, compare_options, nearest_organs
-from ionrt.compare.cases import mean_let
+from ionrt.compare.cases import mean_let, planned_maps
 from ionrt.patient.geometry.structures import Contours, add_structures
 from ionrt.quantities import IonrtError, stamp
 
@@ -103,6 +103,17 @@ def test_let_counts_only_where_there_is_dose(result):
     np.testing.assert_allclose(mean_let(result.maps, body, result.dosed()), direct, rtol=1e-4)
     beside = result.organ_table().loc[("Organ", "LETd mean [keV/µm]")]
     assert beside.isna().all(), "no dose, no LETd"
+
+
+def test_mean_let_of_the_primaries_is_weighted_with_their_dose():
+    """Halves of 2 Gy, 1.5 and 0.5 Gy of it from primaries of 40 and 160 keV/um: 70, not 100."""
+    coords = {d: [0.0, 2.0] for d in GRID}
+    values = {"dose": [2.0, 2.0], "counted_dose": [1.5, 0.5], "let_x_dose": [60.0, 80.0]}
+    field = xr.Dataset({n: (GRID, np.broadcast_to(v, (2, 2, 2))) for n, v in values.items()}, coords)
+    field["let_x_dose"].attrs = {"let_definition": "primary", "weighted_with": "counted_dose"}
+    wanted = plan.Plan((plan.Beam("C", 0.0),), "CTV", 2.0, model="constant", parameters={"rbe": 1.0}, let_definition="primary")
+    whole = xr.DataArray(np.ones((1, 2, 2, 2)), {"structure": ["CTV"], **coords}, ("structure", *GRID), "structures")
+    assert mean_let(planned_maps(wanted, field), whole, field["dose"] > 0).values == pytest.approx([70.0])
 
 
 def test_course_stands_beside_the_fraction_and_goals_are_judged(result):

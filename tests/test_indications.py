@@ -227,7 +227,7 @@ def test_the_limits_met_by_a_plan_say_their_system():
     made = SimpleNamespace(plans=["C"], maps=xr.Dataset(plan), grid=xr.Dataset({"structures": organ("SacralNerves")}))
     table = plans.limits_of(FACTS, "sarcoma", made)
     assert table["unit"].tolist() == ["Gy (RBE; LEM-I)", "percent"]
-    assert table["C"].str.contains("the limit|an association").all()
+    assert table["carbon"].str.contains("the limit|an association").all()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -12,8 +12,9 @@ from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 from ionrt import rbe
 from ionrt.adapt import total
 from ionrt.let import high_let_dose, let_d, let_difference, let_t, let_weighted_dose
-from ionrt.plan import Beam, course, influence
+from ionrt.plan import Beam, influence
 from ionrt.plan import field as plan_field
+from ionrt.plan.mixture import course
 from ionrt.quantities import IonrtError, stamp
 
 
@@ -63,7 +64,10 @@ def test_definition_travels_and_contradictions_raise():
     assert assumed.attrs["let_definition"] == "charged" and "does not say" in assumed.attrs["assumed"]
     protons = particles(np.array([0.5, 5.0]), DOSE[:2]).sum("particle", keep_attrs=True)
     protons["let_x_dose"] = protons.let_x_dose.drop_attrs()
-    assert "does not say" in rbe.wedenberg(protons, alpha_beta=2.0).attrs["assumed"]
+    weighted = rbe.wedenberg(protons, alpha_beta=2.0)
+    several = rbe.add_fractions(weighted.expand_dims("fraction"), alpha_beta=2.0)
+    for made in (weighted, rbe.eqd2(weighted, fractions=5, alpha_beta=2.0), several):
+        assert "does not say" in made.attrs["assumed"]
     assert "assumed" not in let_d(f).attrs
     assert "dose of all particles" in let_d(bare, let_definition="primary").attrs["assumed"]  # what `dose` holds
     assert let_d(bare, let_definition="primary").attrs["let_definition"] == "primary"

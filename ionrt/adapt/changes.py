@@ -23,7 +23,10 @@ SURFACE = 2.0  # mm: grid on which surfaces are compared
 
 
 def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Sequence[str]) -> pd.DataFrame:
-    """Structures of a day against planning: volume, centroid, surface.
+    """Structures of a day against planning: volume, centroid, surface, and what the CT shows in them.
+
+    A registration follows what has shrunk only in part (decision 0155): the volume of a propagated contour is then too large.
+    How much of it is no longer the planned structure is seen in its HU, whatever the registration says.
 
     Parameters
     ----------
@@ -33,8 +36,10 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
     Returns
     -------
     DataFrame, one row per structure: volume planned and that day [cm3], change [%], shift of the centroid (x, y, z, length)
-    [mm], distance of the surfaces (mean, 95 %, both ways) [mm]; ``contour`` says whose the day's is, "own" or "propagated": a
-    registration follows what has shrunk only in part (decision 0155).
+    [mm], distance of the surfaces (mean, 95 %, both ways) [mm]; ``other HU [%]``, the share of the day's contour, at least,
+    that shows HU which the planned structure has not (the largest difference of the two distributions, that of Kolmogorov and
+    Smirnov; NaN without ``ct``): other tissue, gas, or HU of another scale; ``contour`` says whose the day's is: "own", or
+    "propagated" with that share.
 
     Raises
     ------
@@ -45,6 +50,7 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
         sides = [_of(p, name, what) for p, what in ((planning, "planning CT"), (daily, "day"))]
         volumes = [float(a.sum(dtype=np.float64)) * g.voxel_volume / 1000.0 for a, g in sides]
         shift = _centroid(*sides[1]) - _centroid(*sides[0])
+        other = _other_hu(*((p, a) for p, (a, _) in zip((planning, daily), sides, strict=True)))
         mean, high = _surfaces(*sides)
         rows[name] = {
             "planned [cm3]": volumes[0],
@@ -54,7 +60,8 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
             "centroid [mm]": float(np.linalg.norm(shift)),
             "surface mean [mm]": mean,
             "surface 95 % [mm]": high,
-            "contour": "propagated" if name in daily.attrs.get("propagated", ()) else "own",
+            "other HU [%]": other,
+            "contour": _whose(other) if name in daily.attrs.get("propagated", ()) else "own",
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("structure")
 
@@ -157,6 +164,25 @@ def _of(patient: xr.Dataset, name: str, what: str) -> tuple[np.ndarray, Grid]:
     if not values.any():
         raise IonrtError(f"anatomy_change: {name!r} is empty on the {what}")
     return values, Grid.of(patient, what=what)
+
+
+def _other_hu(planned: tuple[xr.Dataset, np.ndarray], day: tuple[xr.Dataset, np.ndarray]) -> float:
+    """Largest difference of the distributions of HU within two structures, voxels weighted by their fractions [%]."""
+    found = []
+    for patient, inside in (planned, day):
+        if "ct" not in patient:
+            return np.nan
+        hu, weight = np.asarray(patient["ct"].transpose(*DIMS).values)[inside > 0.0], inside[inside > 0.0].astype(np.float64)
+        order = np.argsort(hu)
+        found.append((hu[order], np.concatenate([[0.0], np.cumsum(weight[order])]) / weight.sum()))
+    at = np.concatenate([hu for hu, _ in found])
+    below = [share[np.searchsorted(hu, at, side="right")] for hu, share in found]
+    return 100.0 * float(np.abs(below[0] - below[1]).max())
+
+
+def _whose(other: float) -> str:
+    """What is read beside the volume of a propagated contour."""
+    return "propagated" if np.isnan(other) else f"propagated; at least {other:.0f} % of it shows other HU"
 
 
 def _centroid(values: np.ndarray, grid: Grid) -> np.ndarray:

@@ -12,6 +12,7 @@ import xarray as xr
 from ionrt import rbe
 from ionrt.adapt.mapping import map_field
 from ionrt.let import ions_of, let_d
+from ionrt.parallel import running_sum
 from ionrt.plan.mixture import course
 from ionrt.quantities import IonrtError, stamp
 
@@ -72,13 +73,13 @@ def total(days: xr.Dataset) -> xr.Dataset:
     IonrtError
         A moment without what it must say, such as LET without its definition.
     """
-    counts = days["fractions"].astype(np.float32)
-    out = xr.Dataset(attrs={**days.attrs, "dose_per": "course"})
+    counts, out = days["fractions"].values, xr.Dataset(attrs={**days.attrs, "dose_per": "course"})
     for name, a in days.data_vars.items():
         carried = {str(k): v for k, v in a.attrs.items() if k not in ("units", "long_name", "ionrt_version")}
-        summed = (a * counts).sum("fraction", skipna=False, dtype=np.float64).astype(a.dtype)
+        wide = a.astype(np.float64).drop_vars("fractions")
+        summed = running_sum(float(n) * wide.isel(fraction=k, drop=True) for k, n in enumerate(counts)).astype(a.dtype)
         out[name] = stamp(summed, str(name), **{**carried, "dose_per": "course", "outside": days.attrs.get("outside")})
-    return out.drop_vars("fractions", errors="ignore")
+    return out
 
 
 def weighted(days: xr.Dataset, model: str, parameters: Mapping[str, Any] | None = None) -> xr.DataArray:

@@ -34,7 +34,7 @@ LEAST = 0.002  # of a structure that has dose, where its LET counts
 LET_ABOVE = 0.02  # LETd counts where the physical dose [Gy] is at least this share of the prescription [Gy (RBE)]
 CARBON_CLINIC = ("nirs_mkm",)  # clinical doses relative to a carbon beam: their ratio to physical dose is no RBE
 GY, KEV = "[Gy (RBE)]", "[keV/µm]"
-METRICS = {"D95": "rbe_dose", "D2": "rbe_dose", "mean": "rbe_dose", "L98": "let_d", "LET": "let_d"}
+METRICS = {"D95": "rbe_dose", "D2": "rbe_dose", "mean": "rbe_dose", "L98": "let_d"}
 VOLUMES = ("GTV", "CTV", "ITV", "PTV", "EXTERNAL")  # types in a structure set that are no organs
 
 
@@ -131,8 +131,9 @@ def labelled(maps: Iterable[xr.Dataset], cases: Iterable[str], patient: xr.Datas
 
 
 def mean_let(maps: xr.Dataset, structures: xr.DataArray | xr.Dataset, where: xr.DataArray) -> xr.DataArray:
-    """Dose-weighted mean LETd of each structure, of the voxels in `where` only; NaN where it has less than 0.2 % of them."""
-    dose = maps["dose"].where(where, 0.0).drop_attrs()
+    """Mean LETd of each structure, weighted as LETd is itself, of the voxels in `where` only; NaN where it has less than 0.2 %
+    of them."""
+    dose = maps["counted_dose" if "counted_dose" in maps else "dose"].where(where, 0.0).drop_attrs()
     moment = (dose * maps["let_d"].drop_attrs().fillna(0.0)).rename("dose")
     below = mean_value(dose.rename("dose"), structures).compute()
     return mean_value(moment, structures).compute() / below.where((below > 0) & has_dose(where, structures).values)
@@ -307,7 +308,7 @@ def planned_maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:
     """Dose, LETd and RBE-weighted dose, each with the definitions of the plan."""
     weighted = rbe.apply_model(total, wanted.model, **wanted.parameters)
     about = {"rbe_model": wanted.model, "let_definition": wanted.let_definition}
-    maps = {"dose": total["dose"], "let_d": let_d(total), "rbe_dose": weighted}
+    maps = {n: total[n] for n in ("dose", "counted_dose") if n in total} | {"let_d": let_d(total), "rbe_dose": weighted}
     return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})
 
 
@@ -348,7 +349,7 @@ def reach_table(maps: Iterable[xr.Dataset]) -> pd.DataFrame:
 
 
 def scenario_metrics(maps: xr.Dataset, structures: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    """``D95``, ``D2``, ``mean`` [Gy (RBE)] and ``L98``, ``LET`` (mean) [keV/um] of each structure in maps (.., z, y, x)."""
+    """``D95``, ``D2``, ``mean`` [Gy (RBE)] and ``L98`` [keV/um] of each structure in maps (.., z, y, x)."""
     dose, let = maps["rbe_dose"], maps["let_d"]
     at = evaluate.dose_at_volume(dose, structures, percent=(95.0, 2.0)).compute()
     found = {
@@ -356,7 +357,6 @@ def scenario_metrics(maps: xr.Dataset, structures: xr.Dataset | xr.DataArray) ->
         "D2": at.sel(percent=2.0, drop=True),
         "mean": mean_value(dose, structures).compute(),
         "L98": evaluate.dose_at_volume(let, structures, percent=98.0).compute(),
-        "LET": mean_value(let, structures).compute(),
     }
     return xr.Dataset({k: v.drop_vars(["volume", "outside", "percent"], errors="ignore").rename(k) for k, v in found.items()})
 

@@ -142,7 +142,15 @@ class Guidance:
             daily = self.placed[day, "bone match"]
             one = anatomy_change(self.planning, daily, structures=[self.plan.target])
             one.index = pd.Index([day], name="day")
-            columns = ["planned [cm3]", "that day [cm3]", "volume [%]", "contour", "centroid [mm]", "surface 95 % [mm]"]
+            columns = [
+                "planned [cm3]",
+                "that day [cm3]",
+                "volume [%]",
+                "centroid [mm]",
+                "surface 95 % [mm]",
+                "other HU [%]",
+                "contour",
+            ]
             parts.append(one[columns])
         return pd.concat(parts)
 

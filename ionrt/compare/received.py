@@ -262,7 +262,7 @@ class Received:
         for system in SYSTEMS[self.protons]:
             found = statistics(dose_in_system(field, system), organs, percent=(1, 20))
             parts |= {f"{system} D{p} % [Gy (RBE)]": found[f"D{p}%"] for p in (1, 20)}
-        parts["mean LETd [keV/µm]"] = mean_let(xr.Dataset({"dose": field["dose"], "let_d": let}), organs, dosed).to_pandas()
+        parts["mean LETd [keV/µm]"] = mean_let(field.assign(let_d=let), organs, dosed).to_pandas()
         parts["LETd in the hottest 2 % [keV/µm]"] = dose_at_volume(let.where(dosed), organs, percent=2.0).to_pandas()
         return pd.DataFrame(parts).rename_axis("structure")
 

@@ -24,6 +24,7 @@ from ionrt.files import DiskError, cache_folder, content_hash, read_sealed, sour
 from ionrt.indications.facts import Indications
 from ionrt.indications.limits import check_limits, limits_received
 from ionrt.indications.page import against, fractions_of
+from ionrt.ions import in_words
 from ionrt.patient import add_ellipsoid
 from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
@@ -136,7 +137,8 @@ def limits_of(
     if not met.any():
         return pd.DataFrame({"": [f"none of {len(rows)} can be compared: another dose system, or other or unknown fractions"]})
     said = rows.assign(unit=[str(r["unit"]).replace("(RBE)", f"(RBE; {r['system']})") for _, r in rows.iterrows()])
-    return pd.concat([said.loc[met, ["organ", "metric", "op", "limit", "unit"]], table[met]], axis=1).set_index("organ")
+    shown = [said.loc[met, ["organ", "metric", "op", "limit", "unit"]], table[met].rename(columns=in_words)]
+    return pd.concat(shown, axis=1).set_index("organ")
 
 
 def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
@@ -154,7 +156,7 @@ def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFram
     shown = ("D95 [%]", "D2 [%]", "LETd mean [keV/µm]", "LETd L98 [keV/µm]", "Gy L]")
     table = table[[c for c in table if c.endswith(shown) and "(RBE)" not in c]]
     table.insert(0, "dose system", [against(facts, page)[name] for name in table.index])
-    return table
+    return table.rename(index=in_words)
 
 
 def coverage(made: Comparison) -> str:
@@ -296,7 +298,7 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
             "Published (AAPM 2026 abstract 924, abstract; 16 plans at 90 keV/µm): C+O at about 20 cm³, O at 50, C+Ne at 100."
             " Computed: LETd with a wish for 90 keV/µm in every voxel; the last column asks for it in 98 % of the volume."
         )
-        made = size_table()
+        made = size_table().rename_axis("size [cm³]")
         return made.assign(reached=["yes" if v >= 90.0 else "no" for v in made["LETd L98 [keV/µm]"]]), said
     if page == "lung":
         said = (

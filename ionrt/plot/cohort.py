@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ionrt.plot.style import BARS, LINE_DASHES, PANEL_COLOURS, Figure, panel, ticks
+from ionrt.quantities import codes_in_words
 
 
 def _origin(origin: str) -> str:
@@ -140,7 +141,7 @@ def forest(
         logx=True,
         xlim=across,
         xticks=ticks(*across),
-        yticks=list(zip(rows, table[label].astype(str), strict=True)),
+        yticks=list(zip(rows, map(codes_in_words, table[label].astype(str)), strict=True)),
         ylim=(-0.7, len(table) - 0.3),
         xlabel=xlabel,
         ylabel="",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xarray as xr
 
+from ionrt.parallel import running_sum
 from ionrt.quantities import IonrtError, check, stamp
 from ionrt.rbe.isoeffect import bed
 
@@ -51,9 +52,9 @@ def add_fractions(
         [int(n) for n in rbe_dose["fractions"].values] if "fractions" in rbe_dose.coords else [1] * rbe_dose.sizes["fraction"]
     )
     plain = rbe_dose.drop_vars("fractions", errors="ignore")
-    parts = [bed(plain.isel(fraction=f, drop=True), fractions=n, alpha_beta=alpha_beta) for f, n in enumerate(counts)]
-    total = xr.concat([p.drop_attrs() for p in parts], "fraction", join="exact").sum("fraction", skipna=False)
-    carried = {"rbe_model": rbe_dose.attrs.get("rbe_model"), "fractions": sum(counts)}
+    parts = (bed(plain.isel(fraction=f, drop=True), fractions=n, alpha_beta=alpha_beta) for f, n in enumerate(counts))
+    total = running_sum(p.drop_attrs() for p in parts)
+    carried = {**{k: rbe_dose.attrs.get(k) for k in ("rbe_model", "assumed")}, "fractions": sum(counts)}
     if fraction_size is None:
         return stamp(total, "bed", **carried)
     if not fraction_size > 0:

@@ -33,7 +33,8 @@ def bed(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataArr
     Parameters, validity, errors and reference as of `eqd2`; returns ``bed`` [Gy] of the shape of `dose`.
     """
     d = _fraction_dose(dose, fractions, alpha_beta, "bed")
-    return stamp(d * fractions * (1.0 + d / alpha_beta), "bed", rbe_model=d.attrs.get("rbe_model"), fractions=int(fractions))
+    carried = {k: d.attrs.get(k) for k in ("rbe_model", "assumed")}
+    return stamp(d * fractions * (1.0 + d / alpha_beta), "bed", **carried, fractions=int(fractions))
 
 
 def eqdx(dose: xr.DataArray, *, fractions: int, alpha_beta: Number, fraction_size: float) -> xr.DataArray:
@@ -45,8 +46,8 @@ def eqdx(dose: xr.DataArray, *, fractions: int, alpha_beta: Number, fraction_siz
         raise IonrtError(f"eqdx: expected fraction_size > 0 Gy, got {fraction_size!r}")
     d = _fraction_dose(dose, fractions, alpha_beta, "eqdx")
     total = d * fractions * (d + alpha_beta) / (fraction_size + alpha_beta)
-    carried = {"rbe_model": d.attrs.get("rbe_model"), "fractions": int(fractions), "fraction_size": float(fraction_size)}
-    return stamp(total, "eqd", **carried)
+    carried = {k: d.attrs.get(k) for k in ("rbe_model", "assumed")}
+    return stamp(total, "eqd", **carried, fractions=int(fractions), fraction_size=float(fraction_size))
 
 
 def eqd2(dose: xr.DataArray, *, fractions: int, alpha_beta: Number) -> xr.DataArray:
