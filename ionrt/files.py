@@ -131,7 +131,7 @@ def cache_folder(name: str) -> Path:
     return Path(os.environ.get("IONRT_CACHE") or (own if os.path.isabs(own) else os.path.join(os.devnull, "no home"))) / name
 
 
-MOST_BYTES, MOST_DEPTH = 100_000, 12
+MOST_BYTES, MOST_DEPTH, MOST_TEXT = 100_000, 12, 20_000
 _NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]{1,15}(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?"
 
 
@@ -183,6 +183,8 @@ def read_notebook(path: str | os.PathLike[str]) -> Any:
         raise IonrtError(
             f"{Path(path).name} is no notebook that can be read ({type(error).__name__}); take a fresh copy"
         ) from None
+    if any(cell.cell_type == "markdown" and len(cell.source) > MOST_TEXT for cell in book.cells):
+        raise IonrtError(f"{Path(path).name}: a text cell of more than {MOST_TEXT} characters; the page would take minutes")
     return book
 
 

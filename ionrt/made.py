@@ -96,6 +96,12 @@ def _tagged(source: Path) -> str:
     tagged = [str(c.source) for c in cells if "parameters" in c.metadata.get("tags", ())]
     if len(tagged) != 1:
         raise IonrtError(f"{source.name}: expected one cell tagged `parameters`, found {len(tagged)}")
+    try:
+        ast.parse(tagged[0])
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise IonrtError(
+            f"{source.name}: the cell tagged `parameters` is no Python ({type(error).__name__}); write `name = value` lines"
+        ) from None
     return tagged[0]
 
 
@@ -107,7 +113,7 @@ def parameters_of(source: Path) -> dict[str, Any]:
         plain = isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
         try:
             value = ast.literal_eval(node.value) if plain else None
-        except ValueError:
+        except (ValueError, TypeError, RecursionError, MemoryError):
             plain = False
         if not plain:
             raise IonrtError(

@@ -51,7 +51,10 @@ def impute(
         raise IonrtError(
             f"m: expected at least 2 imputations, got {m}; the variance between them is what carries the uncertainty"
         )
-    coded, levels = _coded(df, columns, predictors)
+    try:
+        coded, levels = _coded(df, columns, predictors)
+    except TypeError as error:  # of cells that are lists, complex numbers, points in time
+        raise IonrtError(f"impute: expected columns of numbers or labels ({str(error)[:80]})") from None
     chain = MICEData(coded, rng=np.random.default_rng(seed))
     tables = []
     for _ in range(m):
@@ -73,8 +76,6 @@ def _coded(
         column = df[name]
         if column.notna().sum() < 2:
             raise IonrtError(f"column {name!r}: {column.notna().sum()} values known; nothing can be learned from them")
-        if pd.api.types.is_complex_dtype(column) or column.map(lambda v: isinstance(v, (list, dict, set))).any():
-            raise IonrtError(f"column {name!r}: expected numbers or labels, not lists or complex numbers")
         if not pd.api.types.is_numeric_dtype(column):
             category = column.astype("category").cat
             if len(category.categories) > 2 and not category.ordered:
@@ -83,6 +84,8 @@ def _coded(
                 )
             levels[name] = column.astype("category").dtype
             column = category.codes.where(df[name].notna())
+        if pd.api.types.is_complex_dtype(column):
+            raise IonrtError(f"column {name!r}: expected numbers, not complex ones")
         out[f"v{i}"] = column.astype(float).to_numpy()
     known = (
         pd.get_dummies(df[list(predictors)], drop_first=True, dtype=float) if len(predictors) else pd.DataFrame(index=df.index)

@@ -99,7 +99,8 @@ def worst_grade(toxicity: pd.DataFrame, patients: pd.DataFrame, *, by: Names = N
         raise IonrtError(f"toxicity: patient {toxicity.pid[strangers].iloc[0]!r} is not among the patients")
     if columns:
         everyone = everyone.merge(toxicity[columns].drop_duplicates(), how="cross")
-    worst = toxicity.reset_index(drop=True).groupby(["pid", *columns], observed=True, as_index=False).grade.max()
+    worst = toxicity.reset_index(drop=True).assign(grade=number(toxicity, "grade"))
+    worst = worst.groupby(["pid", *columns], observed=True, as_index=False).grade.max()
     out = everyone.merge(worst, on=["pid", *columns], how="left")
     return out.assign(grade=out.grade.fillna(0).astype(int))
 
