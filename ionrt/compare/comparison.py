@@ -314,7 +314,7 @@ class Comparison:
 
     def caption(self, what: str, *, let: bool = True) -> str:
         """A caption with the definitions that every table needs; `let`: those of LETd, too."""
-        missing = f" Not within reach: {', '.join(map(self._word, self.unreachable))}." if self.unreachable else ""
+        missing = f" Not within reach: {', '.join(map(in_words, self.unreachable))}." if self.unreachable else ""
         quality = f" LETd: {self._let}, {self.above}, means weighted with dose." if let else ""
         about = f"{what} {self.ions} Dose system: {self._system}.{cases.about_systems(self.systems.values())}{quality}"
         return f"{about} Doses per fraction, unless it says course.{missing}"
