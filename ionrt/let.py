@@ -74,7 +74,7 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     D_i is the dose of all particles; of the definition "primary" that of the primaries, which such a field has along.
 
     Validity: unrestricted LET in water. A field of definition "primary" without ``counted_dose``, as earlier versions wrote
-    them, is weighted with the dose of all particles, which is up to 10 % off, and the result says so in ``assumed``.
+    them, is weighted with the dose of all particles, which is up to 12 % off, and the result says so in ``assumed``.
 
     Parameters
     ----------

@@ -28,17 +28,17 @@ CALLS = {
     "ph_test": lambda d: outcome.ph_test(d, "x + g", "t", "e"),
     "actuarial": lambda d: outcome.fit_actuarial_ntcp(d, "x", "t", "e"),
     "balance": lambda d: outcome.balance(d, "g", "x + p"),
-    "impute": lambda d: outcome.impute(d, ["x"], predictors=["t", "g"], m=2, burn_in=2)[0],
+    "impute": lambda d: outcome.impute(d, ["x"], predictors=["t", "g"], m=2, burn_in=2)[0][["x"]],
     "pool_imputations": lambda d: outcome.pool_imputations([d.assign(term="a", coef=d["x"], se=d["w"]).iloc[:1]] * 3),
     "worst_grade": lambda d: outcome.worst_grade(
         d.assign(pid=range(len(d)), grade=d["h"], scale="CTCAE 5.0"), pd.DataFrame({"pid": range(len(d))})
     ),
     "toxicity_times": lambda d: outcome.toxicity_times(
         d.assign(pid=range(len(d)), grade=d["h"], scale="CTCAE 5.0", day_from=d["s"], day_to=d["t"]),
-        d.assign(pid=range(len(d)), last_day=d["t"] + 1.0, dead=d["e"]),
+        d.assign(pid=range(len(d)), last_day=d["t"], dead=d["e"]),
         grade=2,
         late_from=0.0,
-    ),
+    )[["time", "code"]],
     "delta_ntcp": lambda d: outcome.delta_ntcp_rule(d.assign(pid=range(len(d)), grade=d["h"]), reference="p", candidate="p"),
     "fit_lkb": lambda d: outcome.fit_lkb(
         d.assign(pid=range(len(d)), dose=d["t"], volume=d["w"]), d.assign(pid=range(len(d))), event="e", n=0.5

@@ -147,7 +147,7 @@ def moment_tables(
 
     Validity: that of the base data; spectra hold transported charged particles, target fragments enter only through the LET
     definition. Base data that do not say what the primaries deposit (`dose_by_origin`; machine files) have them weighted with
-    the dose of all particles, up to 10 % off where energies meet, and ``assumed`` says so. ``charged`` is weighted with the
+    the dose of all particles, up to 12 % off where energies meet, and ``assumed`` says so. ``charged`` is weighted with the
     whole dose, target fragments included: in spread-out peaks LETd differs from the charged particles' own mean by up to
     1.5 % (He) and 0.4 to 0.7 % (others), LETt by up to 2 %.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ionrt.outcome.columns import check_level, require
+from ionrt.outcome.columns import check_level, number, require
 from ionrt.quantities import IonrtError
 
 
@@ -73,6 +73,8 @@ def _coded(
         column = df[name]
         if column.notna().sum() < 2:
             raise IonrtError(f"column {name!r}: {column.notna().sum()} values known; nothing can be learned from them")
+        if pd.api.types.is_complex_dtype(column) or column.map(lambda v: isinstance(v, (list, dict, set))).any():
+            raise IonrtError(f"column {name!r}: expected numbers or labels, not lists or complex numbers")
         if not pd.api.types.is_numeric_dtype(column):
             category = column.astype("category").cat
             if len(category.categories) > 2 and not category.ordered:
@@ -122,8 +124,8 @@ def pool_imputations(fits: Sequence[pd.DataFrame], *, complete_df: float = np.in
         require(fit, "term", "coef", "se")
         if list(fit.term) != list(fits[0].term):
             raise IonrtError(f"fits: terms differ between imputations: {list(fits[0].term)} against {list(fit.term)}")
-    q = np.stack([fit.coef.to_numpy(dtype=float) for fit in fits])
-    u = np.stack([fit.se.to_numpy(dtype=float) ** 2 for fit in fits])
+    q = np.stack([number(fit, "coef") for fit in fits])
+    u = np.stack([number(fit, "se", minimum=0.0) ** 2 for fit in fits])
     mean, within, between = q.mean(axis=0), u.mean(axis=0), q.var(axis=0, ddof=1)
     total = within + (1 + 1 / m) * between
     r = (1 + 1 / m) * between / within
