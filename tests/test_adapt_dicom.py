@@ -314,31 +314,70 @@ def test_opentps_reads_the_same_points(pair, tmp_path, kind, backwards):
     check_points(way, lambda p: p + RegularGridInterpolator(axes, u)(p))
 
 
+def plastimatch(*arguments):
+    """Run the program; skips where it is absent."""
+    program = shutil.which("plastimatch")
+    if program is None:
+        pytest.skip("an independent program: pip install plastimatch, or Debian package plastimatch")
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
+    return done.stdout + done.stderr
+
+
+def as_itk(way, folder):
+    """The transform as ITK's file, which plastimatch reads; its direction is ours."""
+    sitk = pytest.importorskip("SimpleITK", reason="writes the transform that plastimatch reads")
+    if "matrix" in way:
+        transform, path = sitk.AffineTransform(3), folder / "way.tfm"
+        transform.SetMatrix(way["matrix"].values[:3, :3].ravel().tolist())
+        transform.SetTranslation(way["matrix"].values[:3, 3].tolist())
+        sitk.WriteTransform(transform, str(path))
+        return path
+    u, path = way["displacement"], folder / "way.mha"
+    image = sitk.GetImageFromArray(u.transpose("z", "y", "x", "axis").values.astype(np.float32), isVector=True)
+    image.SetOrigin([float(u[d][0]) for d in "xyz"])
+    image.SetSpacing([float(s) for s in u.attrs["resolution"][::-1]])
+    sitk.WriteImage(image, str(path))
+    return path
+
+
 @both_kinds
 @both_ways
 def test_plastimatch_writes_what_is_read(pair, tmp_path, kind, backwards):
-    """An independent writer of both objects, from ITK's transform or vector field; plastimatch 1.10 reads neither."""
-    sitk = pytest.importorskip("SimpleITK", reason="writes the transform that plastimatch exports")
-    program = shutil.which("plastimatch")
-    if program is None:
-        pytest.skip("an independent writer: pip install plastimatch, or Debian package plastimatch")
+    """An independent writer of both objects, from ITK's transform or vector field; plastimatch 1.9 and 1.10 read neither."""
     fixed, moving = pair
     way = transform_of(kind, backwards)
-    if kind == "matrix":
-        transform, given = sitk.AffineTransform(3), tmp_path / "way.tfm"
-        transform.SetMatrix(way["matrix"].values[:3, :3].ravel().tolist())
-        transform.SetTranslation(way["matrix"].values[:3, 3].tolist())
-        sitk.WriteTransform(transform, str(given))
-    else:
-        u, given = way["displacement"], tmp_path / "way.mha"
-        image = sitk.GetImageFromArray(u.transpose("z", "y", "x", "axis").values.astype(np.float32), isVector=True)
-        image.SetOrigin([float(u[d][0]) for d in "xyz"])
-        image.SetSpacing([float(s) for s in u.attrs["resolution"][::-1]])
-        sitk.WriteImage(image, str(given))
-    sides = ["--fixed-rcs", str(tmp_path / "ct0"), "--moving-rcs", str(tmp_path / "ct1")]
-    command = [program, "xf-convert", "--input", str(given), "--output-dicom", str(tmp_path / "out"), *sides]
-    done = subprocess.run(command, capture_output=True, text=True)
+    sides = ["--fixed-rcs", tmp_path / "ct0", "--moving-rcs", tmp_path / "ct1"]
+    said = plastimatch("xf-convert", "--input", as_itk(way, tmp_path), "--output-dicom", tmp_path / "out", *sides)
     written = sorted((tmp_path / "out").glob("*"))
-    assert written, done.stdout + done.stderr
+    assert written, said
     read = read_registration(written[0], fixed=fixed, moving=moving)
     check_points(way, lambda p: move_points(read, p))
+
+
+@both_kinds
+@both_ways
+def test_plastimatch_places_the_same_points(pair, tmp_path, kind, backwards):
+    """What we write and read again, as a vector field of 50 voxel centres (between them plastimatch takes the nearest)."""
+    fixed, moving = pair
+    written = write_registration(transform_of(kind, backwards), tmp_path / "r.dcm", fixed=fixed, moving=moving)
+    way = read_registration(written, fixed=fixed, moving=moving)
+    given = as_itk(way, tmp_path)
+    if kind == "matrix":
+        grid = ["--dim", *map(len, (ON[d] for d in "xyz"))], ["--origin", *(ON[d][0] for d in "xyz")]
+        steps = ["--spacing", *(ON[d][1] - ON[d][0] for d in "xyz")]
+        grid = [part for name, *values in (*grid, steps) for part in (name, " ".join(f"{v:g}" for v in values))]
+        said = plastimatch("xf-convert", "--input", given, "--output", tmp_path / "f.mha", "--output-type", "vf", *grid)
+        given = tmp_path / "f.mha"
+        assert given.exists(), said
+    rng = np.random.default_rng(11)
+    points = np.stack([rng.choice(ON[d][1:-1], 300) for d in "xyz"], axis=1)
+    expected = move_points(way, points)
+    points, expected = (p[np.isfinite(expected).all(axis=1)][:50] for p in (points, expected))
+    rows = "".join(f"p-{k},{-x:.6f},{-y:.6f},{z:.6f},1,1\n" for k, (x, y, z) in enumerate(points))  # RAS
+    (tmp_path / "p.fcsv").write_text(f"# Fiducial List file p\n# numPoints = {len(points)}\n{rows}")
+    said = plastimatch("warp", "--input", tmp_path / "p.fcsv", "--xf", given, "--output-pointset", tmp_path / "q.fcsv")
+    assert (tmp_path / "q.fcsv").exists(), said
+    lines = [line.split(",") for line in (tmp_path / "q.fcsv").read_text().splitlines() if line and line[0] != "#"]
+    got = np.array([line[1:4] for line in lines], dtype=float) * [-1.0, -1.0, 1.0]
+    assert len(got) == 50 and np.abs(expected - points).max() > 1.0
+    assert np.abs(got - expected).max() < 0.01

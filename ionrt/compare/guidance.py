@@ -36,6 +36,32 @@ MARGIN = 3.0  # mm of the planned volume around the target
 SMOOTHINGS = (20.0, 12.0)  # mm, of the two registrations whose difference is the band
 PUBLISHED = {"bone match": "-8.8 ± 8.8", "tumour match": "-5.1 ± 6.2", "replan": "+1.2 ± 3.4 and -0.5 ± 2.1"}
 
+ANATOMY = {  # headings of the page
+    "planned [cm3]": "volume planned [cm3]",
+    "that day [cm3]": "volume that day [cm3]",
+    "volume [%]": "change of volume [%]",
+    "centroid [mm]": "shift of centroid [mm]",
+    "surface 95 % [mm]": "surfaces apart, 95 % [mm]",
+    "other HU [%]": "other HU [%]",
+    "contour": "contour",
+}
+DEPTH = {
+    "median [mm]": "change, median [mm]",
+    "median size [mm]": "size of change, median [mm]",
+    "95 % [mm]": "size, 95 % [mm]",
+    "largest [mm]": "size, largest [mm]",
+}
+MEASURES = {  # of `ionrt.adapt.measure`, as they are read
+    "centroid": "shift of centroid [mm]",
+    "volume": "size of volume change [%]",
+    "depth_median": "change of depth, median [mm]",
+    "depth_95": "change of depth, 95 % [mm]",
+    "V95": "V95 [%]",
+    "D98_loss": "D98 lost [% of prescription]",
+    "gamma": "gamma passed [%]",
+    "L98_loss": "LETd98 lost [% of plan]",
+}
+
 
 def open_days(folder: str | Path | Sequence[str | Path] = "", *, anatomy: str = "pelvis") -> dict[str, xr.Dataset]:
     """Planning CT and days of a patient; without a folder, the SYNTHETIC phantom and its days, written as DICOM once and
@@ -142,33 +168,26 @@ class Guidance:
             daily = self.placed[day, "bone match"]
             one = anatomy_change(self.planning, daily, structures=[self.plan.target])
             one.index = pd.Index([day], name="day")
-            columns = [
-                "planned [cm3]",
-                "that day [cm3]",
-                "volume [%]",
-                "centroid [mm]",
-                "surface 95 % [mm]",
-                "other HU [%]",
-                "contour",
-            ]
-            parts.append(one[columns])
+            parts.append(one[list(ANATOMY)].rename(columns=ANATOMY))
         return pd.concat(parts)
 
     def depth_table(self) -> pd.DataFrame:
         """Change of depth of the target's far edge after the bone match, per day and beam."""
-        return pd.concat({day: depth_table(self.depths[day]) for day in self.days}, names=["day", "beam"])
+        table = pd.concat({day: depth_table(self.depths[day]) for day in self.days}, names=["day", "beam"])
+        return table.rename(columns=DEPTH)
 
     def decisions(self, correction: str = "bone match") -> pd.DataFrame:
         """What the trigger says on each day, knowing the days before, with its reasons."""
         rows = {}
         for k, day in enumerate(self.days):
             found = adapt.decide([self.measures[d, correction] for d in self.days[: k + 1]])
-            rows[day] = {"decision": found.attrs["decision"], "reasons": "; ".join(found.attrs["reasons"]) or "none"}
+            reasons = "; ".join(map(_in_words, found.attrs["reasons"])) or "none"
+            rows[day] = {"decision": found.attrs["decision"], "reasons": reasons}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("day")
 
     def rule_table(self, day: str, correction: str = "bone match") -> pd.DataFrame:
         """Every rule on one day: value, limit, source."""
-        return adapt.decide(self.measures[day, correction])
+        return adapt.decide(self.measures[day, correction]).rename(index=_in_words)
 
     def quality_table(self) -> pd.DataFrame:
         """How far the registrations can be trusted, per day and region."""
@@ -198,7 +217,7 @@ class Guidance:
             for name, value in found.items():
                 low, high = row.get(f"{name}, from", value), row.get(f"{name}, to", value)
                 row |= {f"{name}, from": min(low, value), f"{name}, to": max(high, value)}
-            row["without a value [%]"] = 100.0 * float(days.attrs["outside"])
+            row["planning voxels without a value [%]"] = 100.0 * float(days.attrs["outside"])
         share = np.array(self.parts) / sum(self.parts)
         for correction, row in rows.items():
             own = [self._coverage.loc[(d, correction), "D98 [%]"] for d in self.days]
@@ -210,7 +229,8 @@ class Guidance:
         days = self.courses[correction, SMOOTHINGS[0]]
         grid = regrid(self.planning[["structures"]], spacing=self.plan.grid_spacing)
         inside = grid["structures"].sel(structure=self.plan.target)
-        return shortcuts(days, self.plan.model, self.plan.parameters, alpha_beta=self.alpha_beta, within=inside)
+        off = shortcuts(days, self.plan.model, self.plan.parameters, alpha_beta=self.alpha_beta, within=inside)
+        return off.add_prefix("off in the target, ")
 
     def key_numbers(self) -> str:
         """Rounded figures, the same on every machine: V95 in steps of 5 %."""
@@ -364,3 +384,9 @@ def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[In
 def _fixed(influence: Influence) -> plan.Plan:
     """The plan with its isocentre as planned."""
     return replace(influence.plan, beams=tuple(replace(b.beam, isocentre=b.isocentre) for b in influence.beams))
+
+
+def _in_words(said: str) -> str:
+    """A measure of the trigger, or what begins with one, in words and with its unit."""
+    name, mark, rest = said.partition(" ")
+    return f"{MEASURES.get(name, name)}{mark}{rest}".replace("D0.03cc rise", "rise of D0.03cc [% of prescription],")

@@ -27,6 +27,7 @@ FLAGS = (
     "--hide-scrollbars",
     "--disable-background-networking",
     "--no-first-run",
+    "--run-all-compositor-stages-before-draw",  # else a busy machine leaves parts of the picture blank
 )
 WIDTH, LINE, LETTERS = 1240, 18, 165  # pixels, pixels, letters of a line of the caption
 DASHES = {"solid": "none", "dashed": "6 3", "dotdash": "2 3 6 3", "dotted": "2 3"}

@@ -77,15 +77,23 @@ def _lines(fractions: xr.DataArray, rows: str, columns: str, *levels: float) -> 
 
 
 def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
-    """One curve per structure that the slice meets, on a dark rim."""
-    out = []
-    for i, name in enumerate(structures["structure"].values):
-        lines = _lines(structures.sel(structure=name), rows, columns, 0.5)
-        if len(lines):
-            width, dash = (1.4 if i else 2.4), ("solid" if i < len(STRUCTURE_COLOURS) else "6 3")
-            out.append(lines.clone().opts(color="#000000", alpha=0.55, line_width=width + 1.6))  # a rim
-            out.append(lines.opts(color=_colour(i), line_width=width, line_dash=dash))
-    return out
+    """One curve per structure that the slice meets, all on one dark rim."""
+    lines = {i: _lines(one, rows, columns, 0.5) for i, one in enumerate(structures)}
+    met = {i: line for i, line in lines.items() if len(line)}
+    if not met:
+        return []
+    gap = np.full((1, 2), np.nan)
+    under = np.concatenate([part for line in met.values() for part in (line.array(), gap)])
+    rim = hv.Curve(under, kdims=[columns], vdims=[rows]).opts(color="#000000", alpha=0.55, line_width=3.4)
+    return [
+        rim,
+        *(
+            line.opts(
+                color=_colour(i), line_width=1.4 if i else 2.4, line_dash="solid" if i < len(STRUCTURE_COLOURS) else "6 3"
+            )
+            for i, line in met.items()
+        ),
+    ]
 
 
 def _isodoses(one: xr.DataArray, of: float) -> Any:
