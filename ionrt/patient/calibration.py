@@ -84,7 +84,7 @@ def calibration_table(table: str | Path | pd.DataFrame = GENERIC) -> pd.DataFram
         raise IonrtError(f"calibration: expected at most {MOST_ROWS} rows and {MOST_COLUMNS} columns, got {rows.shape}")
     try:
         numbers = rows[["hu", "spr"]].astype(float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise IonrtError(f"calibration: expected numbers in hu and spr ({error})") from error
     hu, spr = numbers["hu"].to_numpy(), numbers["spr"].to_numpy()
     if len(hu) < 2 or not ((hu >= -5000.0) & (hu <= 1e5)).all() or not ((spr >= 0.0) & (spr <= 25.0)).all():
