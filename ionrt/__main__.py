@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -89,11 +90,11 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
             raise IonrtError(f"-p {key}: {value!r} holds a #; put the text in quotes")
     for key in ("patient", "cohort"):
         if folder := getattr(chosen, key):
-            if not Path(folder).is_dir():
+            if not os.path.isdir(folder):
                 raise IonrtError(f"--{key}: expected a folder, {folder!r} is none")
             out[key] = str(Path(folder).resolve())
     for folder in chosen.days:
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):
             raise IonrtError(f"--days: expected a folder, {folder!r} is none")
     if chosen.days:
         out["days"] = [str(Path(folder).resolve()) for folder in chosen.days]

@@ -91,7 +91,7 @@ def write_sealed(path: str | os.PathLike[str], content: bytes, *, new: bool = Fa
 def read_sealed(path: Path) -> bytes | None:
     """The content of a sealed file; None where there is none or it is not what was written (cut, a bit flipped)."""
     try:
-        whole = path.read_bytes() if path.is_file() else b""
+        whole = path.read_bytes() if os.path.isfile(path) else b""
     except OSError:
         return None
     content, seal = whole[:-_SEAL], whole[-_SEAL:]
@@ -191,7 +191,7 @@ def read_notebook(path: str | os.PathLike[str]) -> Any:
 def _text_of(path: Path) -> str:
     """Content of a regular file of bounded size, UTF-8."""
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise IonrtError(f"{path.name}: there is no such file")
         if (size := path.stat().st_size) > MOST_BYTES:
             raise IonrtError(f"{path.name}: expected at most {MOST_BYTES // 1000} kB of settings, got {size // 1000} kB")

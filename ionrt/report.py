@@ -66,7 +66,7 @@ def notebooks() -> dict[str, Path]:
 def find_notebook(name: str | Path) -> Path:
     """The notebook of this path or name; the number in front may be left out."""
     if Path(name).suffix == ".ipynb":
-        if Path(name).is_file():
+        if os.path.isfile(name):
             return Path(name).resolve()
         raise IonrtError(f"notebook {str(name)!r} does not exist")
     known = notebooks()
@@ -201,10 +201,10 @@ def _from_here(value: Any, name: str, source: Path) -> Any:
     """A file or folder of the working folder by its whole path, as the notebook runs in its own folder."""
     if isinstance(value, list):
         return [_from_here(one, name, source) for one in value]
-    if not isinstance(value, str) or not value or (source.parent / value).exists():
+    if not isinstance(value, str) or not value or os.path.exists(source.parent / value):
         return value
     named = name.endswith(FOLDERS) or Path(value).suffix in TABLES or _is_path(value, name, source)
-    return os.path.abspath(value) if named and Path(value).exists() else value
+    return os.path.abspath(value) if named and os.path.exists(value) else value
 
 
 def _folders(parameters: Mapping[str, Any], source: Path) -> dict[str, str]:

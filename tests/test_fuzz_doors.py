@@ -25,7 +25,7 @@ from ionrt import adapt, beam, cohort, evaluate, indications, report, training, 
 from ionrt.__main__ import _parameters, main
 from ionrt.compare import open_machine, receive
 from ionrt.made import like, plain_value
-from ionrt.patient import read_dicom, read_registration, write_registration
+from ionrt.patient import read_days, read_dicom, read_ion_plan, read_registration, write_registration
 from ionrt.patient.calibration import calibration_table
 from ionrt.patient.images import read_image, write_image
 from ionrt.patient.registration import matrix_transform
@@ -35,6 +35,28 @@ from ionrt.resources import shipped
 from ionrt.training.exercise import exercises
 
 SEEDS = (31, 32)
+
+
+READERS = {
+    "read_dicom": read_dicom,
+    "read_ion_plan": read_ion_plan,
+    "read_image": read_image,
+    "read_days": read_days,
+    "read_matrad": beam.read_matrad,
+    "load": cohort.load,
+    "calibration_table": calibration_table,
+    "indications": indications.load,
+    "report": report.report,
+    "open_machine": lambda path: open_machine({"C": path}, ["C"]),
+}
+
+
+@pytest.mark.parametrize("path", ["A" * 5000, "/x/" + "\u00e9" * 300, "a\0b", "\ud800x"])
+@pytest.mark.parametrize("door", READERS)
+def test_a_text_that_no_file_can_be_called(door, path):
+    """The content of a file given instead of its name, for instance."""
+    with pytest.raises(IonrtError):
+        READERS[door](path)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -124,7 +124,7 @@ def _dataset(
 
 
 def _load(file: Path) -> dict[str, Any]:
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise IonrtError(f"{file}: no such file; expected a matRad machine file (.mat)")
     content = read_mat(file)
     machine = content.get("machine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -72,7 +73,7 @@ def patient_features(
     from tqdm.dask import TqdmCallback
 
     root, target = Path(studies), Path(out)
-    folders = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    folders = sorted(p for p in root.iterdir() if p.is_dir()) if os.path.isdir(root) else []
     if not folders:
         raise IonrtError(f"{root.name}: expected a folder with one sub-folder per course")
     plan = _Plan(metrics, structures, rbe_model, let_definition, origin, max_outside, recompute)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def load(path: str | Path, *, encoding: str | None = None) -> Tables:
         A table is missing or is no such file (file, row, column), CohortError with every violation where the content is wrong.
     """
     folder = Path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise IonrtError(f"expected a folder with patient.csv, course.csv, event.csv, followup.csv; {folder.name!r} is none")
     tables, missing = {}, []
     for name, spec in _shipped_dictionary()["tables"].items():
@@ -270,7 +271,7 @@ def _stripped(cells: pd.Series) -> pd.Series:
         return bare.mask(bare.eq(""))
     if cells.dtype.kind in "iufbmM":
         return cells
-    return cells.mask(cells.map(lambda v: isinstance(v, str) and not v.strip()))
+    return cells.mask(np.array([isinstance(v, str) and not v.strip() for v in cells], dtype=bool))
 
 
 def _text(cell: Any) -> str:

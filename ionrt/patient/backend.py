@@ -37,7 +37,7 @@ class DicomBackend(BackendEntrypoint):
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """A folder that holds a file with the DICOM mark."""
-        if not isinstance(filename_or_obj, (str, os.PathLike)) or not Path(filename_or_obj).is_dir():
+        if not isinstance(filename_or_obj, (str, os.PathLike)) or not os.path.isdir(filename_or_obj):
             return False
         return any(_is_dicom(Path(e.path)) for e in os.scandir(str(filename_or_obj)) if e.is_file())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -105,10 +106,10 @@ def calibration_table(table: str | Path | pd.DataFrame = GENERIC) -> pd.DataFram
 def _from_file(table: str | Path) -> pd.DataFrame:
     """Read a named table of the package or the user's file."""
     inside = resources.files("ionrt.patient") / "tables" / f"{table}.csv"
-    if isinstance(table, str) and "/" not in table and inside.is_file():
+    if isinstance(table, str) and "/" not in table and os.path.isfile(str(inside)):
         with inside.open() as file:
             return pd.read_csv(file, comment="#")
-    if not Path(table).is_file():
+    if not os.path.isfile(table):
         raise IonrtError(
             f"calibration: no table or file {str(table)!r}; expected {GENERIC!r} or a CSV file with columns hu,spr"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ def same_scanner(planning: xr.Dataset, daily: xr.Dataset) -> None:
 def _first_header(patient: xr.Dataset) -> Header | None:
     """The first image's header of the series a Dataset was read from."""
     folder, series = patient.attrs.get("source"), patient.attrs.get("series_instance_uid")
-    if not folder or not Path(str(folder)).is_dir():
+    if not folder or not os.path.isdir(str(folder)):
         return None
     for header in scan(str(folder)):
         if is_ct(header) and header.code("SeriesInstanceUID") == series:

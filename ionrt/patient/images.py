@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 import zlib
 from pathlib import Path
@@ -54,7 +55,7 @@ def read_image(path: str | Path, quantity: str = "dose", *, factor: float = 1.0,
     MetaImage and NRRD formats as ITK writes them (positions are voxel centres).
     """
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise IonrtError(f"{file}: no such file; expected a MetaImage or NRRD volume")
     suffix = one_of(file.suffix.lower(), (".mhd", ".mha", ".nrrd", ".nhdr"), what=f"{file.name}: format")
     if not (np.isfinite(factor) and factor > 0.0):
@@ -190,7 +191,7 @@ def _shaped(data: bytes | str, kind: np.dtype, sizes: list[int], file: Path, *, 
         raise IonrtError(f"{file.name}: expected three sizes from 1 on and at most {MOST >> 30} GB, got {said}")
     if isinstance(data, str):
         beside = file.parent / data
-        if not beside.is_file():
+        if not os.path.isfile(beside):
             raise IonrtError(f"{file.name}: its data file {beside.name!r} is not there, or no regular file")
         data = beside.read_bytes()
     if window is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -132,13 +133,13 @@ def read_ion_plan(path: str | Path, *, strict: bool = False) -> IonPlan:
 
 def _plan_file(path: Path) -> Path:
     """The file itself, or the only RT Ion Plan below a folder."""
-    if path.is_dir():
+    if os.path.isdir(path):
         found = [p for p in files_of(path) if _is_plan(p)]
         if len(found) != 1:
             names = ", ".join(p.name for p in found) or "none"
             raise IonrtError(f"{path}: expected one RT Ion Plan, found {len(found)} ({names}); name the file")
         return found[0]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise IonrtError(f"{path}: expected an RT Ion Plan, and the file does not exist")
     header = read_header(path)
     if header is None or header.code("SOPClassUID") != ION_PLAN:

@@ -186,7 +186,7 @@ def forget() -> bool:
     Whether there was one.
     """
     place = os.environ.get(RECORD)
-    there = bool(place) and Path(str(place)).expanduser().is_file()
+    there = bool(place) and os.path.isfile(Path(str(place)).expanduser())
     if there:
         Path(str(place)).expanduser().unlink()
     return there
@@ -228,7 +228,7 @@ def summary(logs: Iterable[str | os.PathLike[str]]) -> pd.DataFrame:
 
 def _rows(place: Path) -> list[dict[str, Any]]:
     try:
-        small = place.is_file() and place.stat().st_size <= LARGEST_LOG
+        small = os.path.isfile(place) and place.stat().st_size <= LARGEST_LOG
         rows = [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()] if small else [{}]
         if all(r["exercise"] in exercises() and r["state"] in WORDS for r in rows):
             return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Header(Fields):
 def scan(folder: str | Path, notes: Notes | None = None) -> list[Header]:
     """Headers of all DICOM files below a folder, whatever their names; other files are passed over."""
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise IonrtError(f"{root}: expected a folder with DICOM files, and it does not exist or is not a folder")
     paths = list(files_of(root))
     found = [header for path in paths if (header := read_header(path, notes)) is not None]
