@@ -270,7 +270,7 @@ def _stripped(cells: pd.Series) -> pd.Series:
         return bare.mask(bare.eq(""))
     if cells.dtype.kind in "iufbmM":
         return cells
-    return cells.mask(cells.map(lambda v: isinstance(v, str) and not v.strip()))
+    return cells.mask(np.array([isinstance(v, str) and not v.strip() for v in cells], dtype=bool))
 
 
 def _text(cell: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,7 +286,7 @@ def open_machine(files: Mapping[str, str], ions: Iterable[str]) -> dict[str, xr.
         raise IonrtError(f"machine: expected {{ion: file}}, for instance {{'C': 'carbon.nc'}}, got {files!r:.80}")
     for ion, path in files.items():
         one_of(ion, tuple(IONS), what="machine: ion")
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise IonrtError(f"machine: {ion}: no file {str(path)!r}; expected base data as .nc or matRad .mat")
     read = {i: read_matrad(f) if Path(f).suffix == ".mat" else read_file(Path(f)) for i, f in files.items()}
     for ion, data in read.items():

@@ -131,7 +131,8 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if 0 <= value <= LARGEST else None
+    plain = text.isascii() and "_" not in text  # Python takes 1_0 and digits of other scripts
+    return value if plain and 0 <= value <= LARGEST else None
 
 
 def _table_faults(tables: dict[str, pd.DataFrame], pages: set[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def _from_file(table: str | Path) -> pd.DataFrame:
     if isinstance(table, str) and "/" not in table and inside.is_file():
         with inside.open() as file:
             return pd.read_csv(file, comment="#")
-    if not Path(table).is_file():
+    if not os.path.isfile(table):
         raise IonrtError(
             f"calibration: no table or file {str(table)!r}; expected {GENERIC!r} or a CSV file with columns hu,spr"
         )
