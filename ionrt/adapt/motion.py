@@ -11,6 +11,7 @@ import xarray as xr
 from ionrt.adapt.mapping import map_field
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, move_points
+from ionrt.parallel import running_sum
 from ionrt.patient.geometry.structures import find_structure
 from ionrt.plan import field
 from ionrt.plan.engine.influence import Influence
@@ -196,6 +197,6 @@ def _added(parts: Sequence[xr.Dataset], shares: Sequence[float]) -> xr.Dataset:
     for name, shared in shared_variables(parts, what="phase_field").items():
         a = parts[0][name]
         carried = {str(k): v for k, v in a.attrs.items() if k not in ("units", "long_name", "ionrt_version")} | shared
-        total = sum((p[name] * np.float32(s) for p, s in zip(parts, shares, strict=True)), start=xr.zeros_like(a))
+        total = running_sum(p[name] * np.float32(s) for p, s in zip(parts, shares, strict=True))
         out[name] = stamp(total.astype(a.dtype), name, **{**carried, "outside": out.attrs["outside"]})
     return out

@@ -85,15 +85,8 @@ def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
     gap = np.full((1, 2), np.nan)
     under = np.concatenate([part for line in met.values() for part in (line.array(), gap)])
     rim = hv.Curve(under, kdims=[columns], vdims=[rows]).opts(color="#000000", alpha=0.55, line_width=3.4)
-    return [
-        rim,
-        *(
-            line.opts(
-                color=_colour(i), line_width=1.4 if i else 2.4, line_dash="solid" if i < len(STRUCTURE_COLOURS) else "6 3"
-            )
-            for i, line in met.items()
-        ),
-    ]
+    styles = {i: {"color": _colour(i), "line_width": 1.4 if i else 2.4, "line_dash": _dash(i)} for i in met}
+    return [rim, *(line.opts(**styles[i]) for i, line in met.items())]
 
 
 def _isodoses(one: xr.DataArray, of: float) -> Any:
@@ -227,12 +220,16 @@ def _middle(structures: xr.DataArray, normal: str) -> float:
 def _key(outline: xr.DataArray) -> tuple[tuple[str, str, str], ...]:
     names = [str(s) for s in outline["structure"].values]
     met = [float(outline.sel(structure=s).max()) > 0.5 for s in names]
-    return tuple((s, _colour(i), "solid" if i < len(STRUCTURE_COLOURS) else "6 3") for i, s in enumerate(names) if met[i])
+    return tuple((s, _colour(i), _dash(i)) for i, s in enumerate(names) if met[i])
 
 
 def _colour(i: int) -> str:
     """Of the structure number i; after the eighth the colours begin again, dashed."""
     return STRUCTURE_COLOURS[i % len(STRUCTURE_COLOURS)]
+
+
+def _dash(i: int) -> str:
+    return "solid" if i < len(STRUCTURE_COLOURS) else "6 3"
 
 
 def _panel(one, title, grey, outline, limits, box, size, first, last, over=()):
