@@ -259,7 +259,9 @@ def _compare(
     level, above = _let_counts(kind, maps, grid, target, first.prescription)
     metrics = _under(patient_spr, grid, parts, done, gtv, under) if under else None
     how = how_made([one.plan for one in done.values()], data, patient_spr["spr"], iterations)
-    how["spots per plan"] = ", ".join(f"{in_words(c)} {one.weights.size} in {one.seconds:.0f} s" for c, one in done.items())
+    how["spots, computing time"] = "; ".join(
+        f"{in_words(c)} {one.weights.size}, planned in {one.seconds:.0f} s" for c, one in done.items()
+    )
     return Comparison(
         kind, patient, grid, target, gtv, organs, first.prescription, first.fractions, model, done, unreachable, maps, measured,
         level, above, how, _of_ions if kind == "ion" else _of_options, metrics,
