@@ -140,7 +140,7 @@ def compare_robustness(
     structures = patient.sel(structure=[target, *chosen])
     measured = structures if "contour_points" in structures else structures["structures"]
     how = cases.how_made(plans.values(), data, patient_spr["spr"], iterations)
-    how["time"] = ", ".join(f"{name} plan {one.seconds:.0f} s" for name, one in made.items())
+    how["computing time"] = ", ".join(f"{name} plan {one.seconds:.0f} s" for name, one in made.items())
     asked = {
         "range error": f"{100.0 * range_error:g} % of the water-equivalent path",
         "set-up error": f"{setup_error:g} mm along x, y, z",
