@@ -82,7 +82,7 @@
           if (to.get(start).length) path.moveTo(...place(start));
           for (let v = start; (v = to.get(v)?.pop()) !== undefined;) path.lineTo(...place(v));
         }
-        if (rim) { g.lineWidth = width + 1.6; g.strokeStyle = "rgba(0, 0, 0, 0.55)"; g.stroke(path); }
+        if (rim) { g.lineWidth = width + 1.4; g.strokeStyle = "rgba(0, 0, 0, 0.45)"; g.stroke(path); }
         g.setLineDash(dash); g.lineWidth = width; g.strokeStyle = colour; g.stroke(path); g.setLineDash([]);
       };
       if (shapes.checked) A.contours.forEach(([colour, dash], b) => border(i => V.structures[i] >> b & 1, colour, b ? 1.6 : 2.2, dash, true));

@@ -89,7 +89,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
                     title=str(structure),
                     ylim=(0, 103),
                     xlim=(0, 1.05 * float(used.max()) or 1.0),
-                    xlabel=_in_lines(label(quantity, curves)) if k >= len(present) - n else "",
+                    xlabel=_in_lines(label(quantity, curves)),
                     ylabel="Volume [%]" if k % n == 0 else "",
                     **sized(width, n, most=260),
                 )

@@ -86,7 +86,7 @@ def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
         return []
     gap = np.full((1, 2), np.nan)
     under = np.concatenate([part for line in met.values() for part in (line.array(), gap)])
-    rim = hv.Curve(under, kdims=[columns], vdims=[rows]).opts(color="#000000", alpha=0.55, line_width=3.4)
+    rim = hv.Curve(under, kdims=[columns], vdims=[rows]).opts(color="#000000", alpha=0.45, line_width=3.4)
     looks = {i: contour(i) for i in met}
     drawn = (line.opts(color=looks[i][0], line_dash=looks[i][1], line_width=1.8 if i else 2.4) for i, line in met.items())
     return [rim, *drawn]
