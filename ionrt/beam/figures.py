@@ -207,7 +207,7 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
 
 def _unit(line: val.Line) -> str:
     found = next((unit for words, unit in UNITS.items() if re.search(words, line.name)), "")
-    return f"[{found}]" if found and np.isfinite(line.reference) else ""
+    return f"[{found}]".replace(" ", "\N{NO-BREAK SPACE}") if found and np.isfinite(line.reference) else ""
 
 
 def _number(value: float) -> str:
