@@ -152,6 +152,7 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             progress_bar=True,
             kernel_name="python3",
             language="python",
+            iopub_timeout=120,  # s; its 4 are too few where many processes share a processor
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
@@ -159,6 +160,8 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             raise IonrtError(f"in the notebook: {error.ename}: {error.evalue}; make room on the disk or in memory") from None
         if not _ends_there(executed, error):
             raise
+    except TimeoutError as error:  # of nbclient; Python counts it among the disk's
+        raise IonrtError("the notebook's process did not answer in time; try again when the machine is less busy") from error
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise DiskError(f"the notebook could not be kept ({why}); make room, or set JUPYTER_RUNTIME_DIR and TMPDIR") from error
