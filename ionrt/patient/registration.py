@@ -28,20 +28,9 @@ ONE_MATRIX = (
 
 
 def matrix_transform(matrix: np.ndarray, **attrs: object) -> xr.Dataset:
-    r"""A rigid or affine transform, :math:`x = A X + t`, from planning points to another CT.
+    """A rigid or affine transform, :math:`x = A X + t`, from planning points to another CT: ``matrix`` (row, column) [mm, LPS].
 
-    Parameters
-    ----------
-    matrix : (4, 4), mm, LPS.
-    attrs : what is known about it, such as ``method``.
-
-    Returns
-    -------
-    Dataset with ``matrix`` (row, column); attribute ``maps`` is "planning to daily" unless said otherwise.
-
-    Raises
-    ------
-    IonrtError for another shape, values that are not finite, a last row other than 0 0 0 1, a matrix without inverse.
+    `attrs` are what is known about it, such as ``method``; ``maps`` is "planning to daily" unless said otherwise.
     """
     values = np.asarray(matrix, dtype=np.float64)
     if values.shape != (4, 4) or not np.isfinite(values).all() or np.abs(values[3] - (0, 0, 0, 1)).max() > 1e-9:
@@ -52,21 +41,10 @@ def matrix_transform(matrix: np.ndarray, **attrs: object) -> xr.Dataset:
 
 
 def field_transform(displacement: np.ndarray, coords: Mapping[str, np.ndarray], **attrs: object) -> xr.Dataset:
-    r"""A deformation, :math:`x = X + u(X)`, from planning points to another CT.
+    """A deformation, :math:`x = X + u(X)`, from planning points to another CT: ``displacement`` (axis, z, y, x) [mm, LPS].
 
-    Parameters
-    ----------
-    displacement : (3, z, y, x) components x, y, z [mm, LPS], NaN where not defined.
-    coords : voxel centres z, y, x [mm].
-    attrs : what is known about it; ``resolution`` (z, y, x) [mm] where an axis has one voxel only.
-
-    Returns
-    -------
-    Dataset with ``displacement`` (axis, z, y, x) [mm].
-
-    Raises
-    ------
-    IonrtError for shapes that do not fit, infinite values, or displacements of more than 200 mm (voxel indices, other units).
+    Components x, y, z on voxel centres `coords`, NaN where not defined; `attrs` are what is known about it, ``resolution`` (z,
+    y, x) [mm] where an axis has one voxel only. More than 200 mm are refused: voxel indices, or another unit.
     """
     u = np.asarray(displacement)
     if u.shape != (3, *(len(coords[d]) for d in DIMS)):

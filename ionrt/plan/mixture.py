@@ -19,21 +19,10 @@ CARRIED = ("let_definition", "weighted_with", "parameter_set", "let_threshold")
 
 
 def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
-    """The influence of a plan put together from those of its beams, without computing anything again.
+    """The influence of a plan put together from those of its beams on one grid, without computing anything again.
 
-    Parameters
-    ----------
-    plan : whose beams each occur in one of the parts
-    parts : influences on one grid, of the same patient and spot settings.
-
-    Returns
-    -------
-    an `Influence` with the beams in the order of `plan`; entries are shared, not copied.
-
-    Raises
-    ------
-    IonrtError
-        A beam that no part has; parts on different grids, of different patients, scenarios or base data of one ion.
+    Beams in the order of `plan`, each in one of the parts; entries are shared, not copied. Parts of different patients,
+    scenarios or base data of one ion are refused.
     """
     if not parts:
         raise IonrtError("join_influences: expected at least one influence")
@@ -99,16 +88,9 @@ def ion_share(field: xr.Dataset, *, quantity: str = "dose", least: float = 0.02)
 
 
 def spot_table(weights: xr.DataArray) -> pd.DataFrame:
-    """Spots of a plan per ion and direction.
+    """Spots of a plan per beam: ion, spots, those in use, particles per fraction, lowest and highest energy in use [MeV/u].
 
-    Parameters
-    ----------
-    weights : (spot) of `optimise`.
-
-    Returns
-    -------
-    a DataFrame, one row per (beam): ion, spots, those in use (at least 1e-3 of the beam's largest weight), particles per
-        fraction, lowest and highest energy in use [MeV/u].
+    In use are those of at least 1e-3 of the beam's largest weight.
     """
     check(weights, "spot_weight", dims=("spot",))
     frame = pd.DataFrame({k: weights[k].values for k in ("beam", "ion", "energy")} | {"weight": weights.values})

@@ -38,23 +38,7 @@ DOSE_SYSTEMS: dict[str, DoseSystem] = {
 
 
 def dose_in_system(field: xr.Dataset, system: str, **params: Any) -> xr.DataArray:
-    """RBE-weighted dose of a field under a dose system.
-
-    Parameters
-    ----------
-    field : with the moments of the system's model
-    system : a name in `DOSE_SYSTEMS`
-    params : of the model.
-
-    Returns
-    -------
-    ``rbe_dose`` [Gy (RBE)] with the attribute ``dose_system``.
-
-    Raises
-    ------
-    IonrtError
-        A system without a formula.
-    """
+    """RBE-weighted dose of a field under a dose system, a name in `DOSE_SYSTEMS`; attribute ``dose_system``."""
     s = DOSE_SYSTEMS[one_of(system, tuple(DOSE_SYSTEMS), what="dose system")]
     if s.model is None:
         raise IonrtError(f"{s.name}: cannot be computed: {s.note}")

@@ -35,21 +35,7 @@ def contours(patient: xr.Dataset, name: str) -> list[np.ndarray]:
 
 
 def find_structure(patient: xr.Dataset, name: str) -> xr.DataArray:
-    """Volume fraction per voxel of one structure, lazily.
-
-    Parameters
-    ----------
-    patient : Dataset with `structures` (structure, z, y, x).
-    name : exact name of the structure.
-
-    Returns
-    -------
-    DataArray (z, y, x) of fractions 0..1 with unit "1".
-
-    Raises
-    ------
-    IonrtError if the structure does not exist (the message lists those that do, nearest first).
-    """
+    """Volume fraction (z, y, x) of one structure, lazily; an unknown name raises, those that exist nearest first."""
     found = patient["structures"].sel(structure=_known(patient, name))
     return stamp(found, "structures", structure=name, **_frame(patient))
 
