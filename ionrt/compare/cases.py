@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from ionrt.files import cache_folder, content_hash
 from ionrt.ions import IONS, in_words
 from ionrt.let import let_d
 from ionrt.parallel import each
-from ionrt.patient import read_dicom, stopping_power_ratio, write_phantom
+from ionrt.patient import read_dicom, regrid, stopping_power_ratio, write_phantom
 from ionrt.patient.calibration import GENERIC
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.patient.names import is_external, is_margin_of, is_target
 from ionrt.patient.phantom import recipe
 from ionrt.plan.engine.influence import Influence
@@ -97,6 +98,40 @@ def whose(patient: xr.Dataset) -> str:
 def system_of(ions: Iterable[str], model: str, proton_model: str) -> str:
     """The dose system of a plan: protons alone take their own where `model` is a clinical dose relative to a carbon beam."""
     return proton_model if set(ions) == {"p"} and model in CARBON_CLINIC else model
+
+
+def system_and_parameters(
+    ions: Iterable[str], model: str, proton_model: str, parameters: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The dose system of a plan and its parameters, as `Plan` takes them; those given are of `model`."""
+    system = system_of(ions, model, proton_model)
+    return {"model": system, "parameters": (parameters or {}) if system == model else {}}
+
+
+def structures_of(
+    patient: xr.Dataset, target: str, organs: Sequence[str], spacing: float
+) -> tuple[list[str], xr.Dataset, tuple[str, ...]]:
+    """All names, the patient on the dose grid, the organs asked for or nearest."""
+    names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
+    one_of(target, names, what="target")
+    grid = regrid(patient, spacing=spacing)
+    grid["structures"] = grid["structures"].compute()
+    return names, grid, tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
+
+
+def widened(patient: xr.Dataset, wanted: plan.Plan, margin: float, name: str) -> tuple[xr.Dataset, plan.Plan]:
+    """The patient with the target and `margin` mm around it, within the outline; the plan that wishes there what it does."""
+    outline = next((str(s) for s in patient["structure"].values if is_external(str(s))), None)
+    wider = with_margin(patient, wanted.target, margin=margin, name=name, within=outline)
+    aims = tuple(replace(o, structure=name) if o.structure == wanted.target else o for o in wanted.objectives or ())
+    return wider, replace(wanted, objectives=aims)
+
+
+def two_levels(rows: Mapping[Any, Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
+    """A table with one row per pair of labels, which these names are of."""
+    table = pd.DataFrame.from_dict(dict(rows), orient="index")
+    table.index = pd.MultiIndex.from_tuples(table.index, names=list(names))
+    return table
 
 
 def systems_of(systems: Mapping[str, str]) -> str:
@@ -344,9 +379,7 @@ def reach_table(maps: Iterable[xr.Dataset]) -> pd.DataFrame:
                 "smallest margin [mm]": known.min() if known.size else np.nan,
                 "largest margin [mm]": known.max() if known.size else np.nan,
             }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(table.index, names=["room", "ion"])
-    return table
+    return two_levels(rows, ["room", "ion"])
 
 
 def scenario_metrics(maps: xr.Dataset, structures: xr.Dataset | xr.DataArray) -> xr.Dataset:

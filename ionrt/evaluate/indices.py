@@ -24,18 +24,6 @@ def conformity(da: xr.DataArray, target: xr.DataArray, *, prescription: float, p
     r"""Paddick's conformity index :math:`TV_{PI}^2 / (TV \cdot PI)`; 1 is perfect, 0 a miss.
 
     TV is the volume of the target, PI the volume with at least `percent` of the prescription, TV_PI their intersection.
-
-    Parameters
-    ----------
-    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (..., z, y, x); target : volume fractions on the same grid.
-    prescription : prescribed value [unit of `da`], > 0; percent : isodose [% of it].
-
-    Returns
-    -------
-    DataArray ``conformity_index`` (..., structure), dimensionless.
-
-    Reference
-    ---------
     Paddick, J. Neurosurg. 93 Suppl 3 (2000) 219, doi 10.3171/jns.2000.93.supplement_3.0219.
     """
     if not prescription > 0:

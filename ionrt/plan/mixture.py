@@ -113,24 +113,11 @@ def spot_table(weights: xr.DataArray) -> pd.DataFrame:
 
 
 def course(fields: Sequence[xr.Dataset], *, parts: Sequence[int]) -> xr.Dataset:
-    """Fields of a course whose fractions differ, along a new dimension ``fraction``.
+    """Fields of a course whose fractions differ, along a new dimension ``fraction``; ``fractions`` says how many of each.
 
-    Ions of one field mix within a fraction (their moments add before the model); fields of different fractions must not:
-    apply the model to the result, which keeps ``fraction``, and add effect with `ionrt.rbe.add_fractions`.
-
-    Parameters
-    ----------
-    fields : one Dataset per kind of fraction, on one grid, without dimension `ion` (sum it first)
-    parts : how many fractions of each.
-
-    Returns
-    -------
-    a Dataset (fraction, ...) with the coordinate ``fractions`` (fraction).
-
-    Raises
-    ------
-    IonrtError
-        Unequal lengths, counts below 1, fields of different definitions, LET thresholds or variables.
+    Ions of one field mix within a fraction (their moments add before the model; sum the dimension `ion` first); fields of
+    different fractions must not: apply the model to the result, which keeps ``fraction``, and add effect with
+    `ionrt.rbe.add_fractions`.
     """
     if len(fields) != len(parts) or not fields:
         raise IonrtError(f"course: expected one count per field, got {len(fields)} fields and {len(parts)} counts")

@@ -25,23 +25,10 @@ _PANEL = 1.0  # width of a quadrature panel in units of the next step's standard
 
 
 def spent(fraction: float | Array, total: float, spending: str) -> float | Array:
-    """Error spent at information fraction t.
+    """Cumulative error of `total` (one-sided) spent at information fraction t in (0, 1], any shape.
 
-    lan_demets_obrien_fleming: 2 - 2 Phi(z(1 - total / 2) / sqrt(t)); lan_demets_pocock: total ln(1 + (e - 1) t).
-
-    Parameters
-    ----------
-    fraction : information fraction in (0, 1], any shape.
-    total : error to be spent, one-sided.
-    spending : name of the function.
-
-    Returns
-    -------
-    the cumulative error, same shape.
-
-    References
-    ----------
-    Lan & DeMets 1983, doi:10.1093/biomet/70.3.659.
+    lan_demets_obrien_fleming: 2 - 2 Phi(z(1 - total / 2) / sqrt(t)); lan_demets_pocock: total ln(1 + (e - 1) t). Lan & DeMets
+    1983, doi:10.1093/biomet/70.3.659.
     """
     one_of(spending, SPENDING[:2], what="spending")
     if spending == "lan_demets_pocock":
