@@ -14,7 +14,7 @@ from ionrt.patient.geometry.coverage import spacing
 from ionrt.patient.geometry.grid import DIMS, layout
 from ionrt.patient.reading.dicom_files import Header, read_fields
 from ionrt.patient.reading.door import Fields
-from ionrt.patient.writing.objects import decimal, item, new_object, save, series_of, uid
+from ionrt.patient.writing.objects import coded, decimal, item, new_object, save, series_of, uid
 from ionrt.quantities import IonrtError, stamp
 
 SPATIAL = "1.2.840.10008.5.1.4.1.1.66.1"
@@ -106,7 +106,7 @@ def write_registration(transform: xr.Dataset, path: str | Path, *, fixed: xr.Dat
     )
     data.ContentLabel, data.ContentDescription, data.ContentCreatorName = "REGISTRATION", "planning -> daily, mm", ""
     data.Laterality = ""
-    referenced = [[_image(i) for i in instances] for _, instances in images]
+    referenced = [[_image(i) for i in sorted(h.code("SOPInstanceUID") for h in files)] for _, files in images]
     data.ReferencedSeriesSequence = [
         item(SeriesInstanceUID=s, ReferencedInstanceSequence=r) for s, r in zip(series, referenced, strict=True)
     ]
@@ -188,10 +188,6 @@ def _image(instance: str) -> Dataset:
     return item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=instance)
 
 
-def _coded(value: str, meaning: str) -> Dataset:
-    return item(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)
-
-
 def _matrix_item(matrix: np.ndarray, frame: str, images: list[Dataset]) -> Dataset:
     """One item of the Registration Sequence."""
     turned = matrix[:3, :3].T @ matrix[:3, :3]
@@ -199,7 +195,7 @@ def _matrix_item(matrix: np.ndarray, frame: str, images: list[Dataset]) -> Datas
     inner = item(
         FrameOfReferenceTransformationMatrix=[decimal(v) for v in matrix.ravel()], FrameOfReferenceTransformationMatrixType=kind
     )
-    one = item(MatrixSequence=[inner], RegistrationTypeCodeSequence=[_coded("125024", "Image Content-based Alignment")])
+    one = item(MatrixSequence=[inner], RegistrationTypeCodeSequence=[coded("125024", "Image Content-based Alignment")])
     return item(FrameOfReferenceUID=frame, MatrixRegistrationSequence=[one], ReferencedImageSequence=images)
 
 
@@ -216,7 +212,7 @@ def _grid_item(u: xr.DataArray, frame: str, images: list[Dataset]) -> Dataset:
     return item(
         SourceFrameOfReferenceUID=frame,
         ReferencedImageSequence=images,
-        RegistrationTypeCodeSequence=[_coded("125024", "Image Content-based Alignment")],
+        RegistrationTypeCodeSequence=[coded("125024", "Image Content-based Alignment")],
         DeformableRegistrationGridSequence=[grid],
     )
 
