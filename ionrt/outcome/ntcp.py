@@ -55,17 +55,17 @@ def geud(dvh: pd.DataFrame | xr.DataArray, a: float, *, by: str | None = None) -
     return pd.Series({key: float(_power_mean(dose[i], volume[i], a)) for key, i in rows.items()}, name="geud").rename_axis(by)
 
 
-def _power_mean(dose: np.ndarray, volume: np.ndarray, a: float, axis: int = -1) -> np.ndarray:
+def _power_mean(dose: np.ndarray, volume: np.ndarray, a: float) -> np.ndarray:
     """Volume-weighted power mean along the last axis."""
-    total = volume.sum(axis=axis)
+    total = volume.sum(axis=-1)
     if not np.all(total > 0):
         raise IonrtError("a histogram without volume has no gEUD; leave empty structures out")
     if np.isinf(a):
         hit = volume > 0
-        return np.where(hit, dose, -np.inf).max(axis=axis) if a > 0 else np.where(hit, dose, np.inf).min(axis=axis)
+        return np.where(hit, dose, -np.inf).max(axis=-1) if a > 0 else np.where(hit, dose, np.inf).min(axis=-1)
     with np.errstate(divide="ignore"):
         logarithm = np.where(volume > 0, np.log(np.maximum(volume, 1e-300)) + a * np.log(dose), -np.inf)
-    peak = special.logsumexp(logarithm, axis=axis) - np.log(total)
+    peak = special.logsumexp(logarithm, axis=-1) - np.log(total)
     return np.exp(peak / a)
 
 

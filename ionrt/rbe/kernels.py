@@ -192,7 +192,7 @@ def _radioresistance(zd, p, z_r, gamma, r_m, k):
 
 @njit(inline="always")
 def _smk_dose(o, d, s, t, n, g, al, a_s, b0, ar, br, scale, correction_max, dose_max):
-    """A stage of voxels: effect, then RBE-weighted dose into `o`; g = 1/R, a number or one per voxel. Bad ones, ones outside."""
+    """A stage of voxels: effect, then RBE-weighted dose into `o`; g = 1/R, a number or per voxel. Bad ones, ones outside."""
     bad, outside = np.int32(0), np.int32(0)
     for i in range(o.size):
         x, y, z, w = d[i], s[i], t[i], n[i]

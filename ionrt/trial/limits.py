@@ -92,11 +92,11 @@ def increasing(values: Sequence[float], name: str, *, strictly: bool = True, lea
     return array
 
 
-def skeleton(values: Sequence[float], name: str = "skeleton") -> np.ndarray:
+def skeleton(values: Sequence[float]) -> np.ndarray:
     """Prior toxicity probabilities: in (0, 1), strictly increasing with the level."""
-    array = increasing(values, name)
+    array = increasing(values, "skeleton")
     for value in array:
-        probability(float(value), name)
+        probability(float(value), "skeleton")
     return array
 
 
