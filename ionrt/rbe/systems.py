@@ -83,21 +83,12 @@ def convert(
     return xr.Dataset({"source": a.rename("source"), "target": b.rename("target"), "factor": ratio})
 
 
-@dataclass(frozen=True)
-class LiteratureFactor:
-    """A published factor LEM I / MKM at a LEM I dose per fraction [Gy (RBE)]: `low`, `high` its 95 % confidence limits."""
-
-    dose: float
-    factor: float
-    low: float
-    high: float
-
-
 ZHANG_2020 = (
     "Zhang et al. 2020, doi 10.1186/s13014-020-01723-z: 20 patients with recurrent nasopharyngeal carcinoma, LEM I plans "
     "recalculated with the MKM"
 )
-_LEM_PER_MKM = (LiteratureFactor(2.70, 1.46, 1.41, 1.51), LiteratureFactor(3.00, 1.37, 1.35, 1.39))
+# its factors LEM I / MKM at LEM I doses per fraction [Gy (RBE)], and their 95 % confidence limits
+LEM_PER_MKM = {"dose": (2.70, 3.00), "factor": (1.46, 1.37), "low": (1.41, 1.35), "high": (1.51, 1.39)}
 
 
 @dataclass(frozen=True)
@@ -150,17 +141,15 @@ def convert_prescription(dose_per_fraction: float, *, source: str, target: str) 
         raise IonrtError(
             f"no published factor from {source!r} to {target!r}; recalculate from the field with ionrt.rbe.convert"
         )
-    lem = np.array([f.dose for f in _LEM_PER_MKM])
-    factor = np.array([f.factor for f in _LEM_PER_MKM])
-    known = lem if source == "LEM-I" else lem / factor
+    published = {k: np.array(v) for k, v in LEM_PER_MKM.items()}
+    known = published["dose"] if source == "LEM-I" else published["dose"] / published["factor"]
     order = np.argsort(known)
     if not known.min() - 1e-9 <= dose_per_fraction <= known.max() + 1e-9:
         raise IonrtError(
             f"{dose_per_fraction:g} Gy (RBE) per fraction: published are {known.min():.3g} to {known.max():.3g} only; "
             "the factor depends strongly on dose: recalculate from the field with ionrt.rbe.convert"
         )
-    published = [np.array([getattr(f, k) for f in _LEM_PER_MKM]) for k in ("factor", "low", "high")]
-    factors = [float(np.interp(dose_per_fraction, known[order], x[order])) for x in published]
+    factors = [float(np.interp(dose_per_fraction, known[order], published[k][order])) for k in ("factor", "low", "high")]
     values = [dose_per_fraction * (1 / x if source == "LEM-I" else x) for x in factors]
     label = f"literature fallback, not a recalculation: {ZHANG_2020}"
     return ConvertedPrescription(values[0], min(values[1:]), max(values[1:]), source, target, label)
