@@ -19,6 +19,7 @@ from ionrt import plan
 from ionrt.compare import cases
 from ionrt.compare.cases import KEV, LET_ABOVE, Planned
 from ionrt.compare.comparison import Comparison
+from ionrt.compare.how import how_made
 from ionrt.ions import IONS, in_words
 from ionrt.plan.engine.influence import BeamInfluence, Influence
 from ionrt.plan.mixture import join_influences
@@ -236,7 +237,7 @@ def _compare(
     maps = cases.labelled([_maps(one) for one in done.values()], done, patient, systems)
     level, above = _let_counts(kind, maps, grid, target, first.prescription)
     metrics = _under(patient_spr, grid, parts, done, gtv, under) if under else None
-    how = cases.how_made([one.plan for one in done.values()], data, patient_spr["spr"], iterations)
+    how = how_made([one.plan for one in done.values()], data, patient_spr["spr"], iterations)
     how["spots, computing time"] = "; ".join(
         f"{in_words(c)} {one.weights.size}, planned in {one.seconds:.0f} s" for c, one in done.items()
     )

@@ -15,6 +15,7 @@ import xarray as xr
 from ionrt import plan
 from ionrt.compare import cases
 from ionrt.compare.comparison import Comparison
+from ionrt.compare.how import how_made
 from ionrt.ions import IONS
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.setup.objectives import Objective, default_objectives, make_robust
@@ -127,7 +128,7 @@ def compare_robustness(
     )
     structures = patient.sel(structure=[target, *chosen])
     measured = structures if "contour_points" in structures else structures["structures"]
-    how = cases.how_made(plans.values(), data, patient_spr["spr"], iterations)
+    how = how_made(plans.values(), data, patient_spr["spr"], iterations)
     how["computing time"] = ", ".join(f"{name} plan {one.seconds:.0f} s" for name, one in made.items())
     asked = {
         "range error": f"{100.0 * range_error:g} % of the water-equivalent path",
