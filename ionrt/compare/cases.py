@@ -158,7 +158,7 @@ def how_made(plans: Iterable[plan.Plan], base: Mapping[str, xr.Dataset], spr: xr
         "HU to stopping power": f"table {table}{f', hash {digest[:12]}' if digest else ''}",
         "room": "; ".join(_room_in_words(room, ions) for room in rooms.values()),
         "spots": f"spacing {spots}, {wanted.margin:.3g} mm beyond the target",
-        "objectives": _objectives_in_words(o for p in plans for o in p.objectives or ()),
+        "objectives, per fraction": _objectives_in_words(o for p in plans for o in p.objectives or ()),
         "optimiser": f"{iterations} iterations at most",
         "base data": "; ".join(f"{i}: {key}" for i, key in keys.items()),
     }
@@ -306,9 +306,9 @@ def asked_of(wanted: plan.Plan, *models: str) -> dict[str, Any]:
 
 
 def planned_maps(wanted: plan.Plan, total: xr.Dataset) -> xr.Dataset:
-    """Dose, LETd and RBE-weighted dose, each with the definitions of the plan."""
+    """Dose, LETd and RBE-weighted dose per fraction, each with the definitions of the plan."""
     weighted = rbe.apply_model(total, wanted.model, **wanted.parameters)
-    about = {"rbe_model": wanted.model, "let_definition": wanted.let_definition}
+    about = {"rbe_model": wanted.model, "let_definition": wanted.let_definition, "per": "fraction"}
     maps = {n: total[n] for n in ("dose", "counted_dose") if n in total} | {"let_d": let_d(total), "rbe_dose": weighted}
     return xr.Dataset({name: da.assign_attrs(about) for name, da in maps.items()})
 
@@ -341,8 +341,8 @@ def reach_table(maps: Iterable[xr.Dataset]) -> pd.DataFrame:
                 "directions": margin.size,
                 "depth known": known.size,
                 "reach": int(found["reaches"].sel(ion=ion).sum()),
-                "smallest margin [mm]": known.min() if known.size else np.nan,
-                "largest margin [mm]": known.max() if known.size else np.nan,
+                "smallest margin [mm water]": known.min() if known.size else np.nan,
+                "largest margin [mm water]": known.max() if known.size else np.nan,
             }
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(table.index, names=["room", "ion"])

@@ -110,7 +110,7 @@ class Comparison:
                 parts[str(da.name)].append(line.expand_dims(case=[case]))
         inside = parts["dose"][0].isel(case=0, drop=True).notnull()
         joined = [xr.concat(p, "case", combine_attrs="drop_conflicts").where(inside, drop=True) for p in parts.values()]
-        about = {k: v for k, v in self.maps["rbe_dose"].attrs.items() if k in ("rbe_model", "synthetic")}
+        about = {k: v for k, v in self.maps["rbe_dose"].attrs.items() if k in ("rbe_model", "synthetic", "per")}
         depth = ("distance", joined[0]["distance"].values - skin, {"units": "mm"})
         return [da.assign_coords(distance=depth).assign_attrs(about) for da in joined]
 
@@ -238,7 +238,9 @@ class Comparison:
             if "ion" not in one.field.dims:
                 raise IonrtError(f"share_table: expected fields by ion, that of {case!r} is not; see compare_options")
             part = (one.field["dose"] * inside).sum(("z", "y", "x"), dtype=float)
-            rows[self._word(case)] = {in_words(str(i)): 100 * float((part / part.sum()).sel(ion=i)) for i in part["ion"].values}
+            rows[self._word(case)] = {
+                f"{in_words(str(i))} [%]": 100 * float((part / part.sum()).sel(ion=i)) for i in part["ion"].values
+            }
         return pd.DataFrame.from_dict(rows, orient="index").fillna(0.0).rename_axis(self.kind)
 
     def worst_table(self) -> pd.DataFrame:
@@ -317,7 +319,7 @@ class Comparison:
         missing = f" Not within reach: {', '.join(map(in_words, self.unreachable))}." if self.unreachable else ""
         quality = f" LETd: {self._let}, {self.above}, means weighted with dose." if let else ""
         about = f"{what} {self.ions} Dose system: {self._system}.{cases.about_systems(self.systems.values())}{quality}"
-        return f"{about} Doses per fraction, unless it says course.{missing}"
+        return f"{about} Doses per fraction, D [%] of the prescription, unless it says course.{missing}"
 
     def key_numbers(self) -> str:
         """Rounded figures that must come out the same on every machine."""
