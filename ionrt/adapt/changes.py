@@ -162,7 +162,8 @@ def _other_hu(planned: tuple[xr.Dataset, np.ndarray], day: tuple[xr.Dataset, np.
     for patient, inside in (planned, day):
         if "ct" not in patient:
             return np.nan
-        hu, weight = np.asarray(patient["ct"].transpose(*DIMS).values)[inside > 0.0], inside[inside > 0.0].astype(np.float64)
+        hu = np.rint(np.asarray(patient["ct"].transpose(*DIMS).values)[inside > 0.0])  # a turned CT shows 44.9999 HU, not 45
+        weight = inside[inside > 0.0].astype(np.float64)
         order = np.argsort(hu)
         found.append((hu[order], np.concatenate([[0.0], np.cumsum(weight[order])]) / weight.sum()))
     at = np.concatenate([hu for hu, _ in found])

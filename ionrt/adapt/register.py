@@ -165,7 +165,8 @@ def register_deformable(
     moving : daily CT.
     start : rigid transform; default `register_rigid` on the body.
     smoothing : Gaussian that the displacement is made of [mm]; finer detail is left to demons with symmetric forces, on what
-        the smooth field leaves. Several values give a band.
+        the smooth field leaves. Several values give a band. A tumour that shrinks by itself is followed by lengths well below
+        its radius only (decision 0155), at the price of accuracy elsewhere.
     window : HU outside which differences do not count.
     fill_gas : take gas pockets in the body (HU < -300, less than 300 cm3) as tissue, in the registration only: for bowel
         or rectal gas that comes and goes. Where air is anatomy (head), its edges are what the registration holds on to.
