@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from numba import njit
+from scipy.ndimage import distance_transform_edt
 
 from ionrt.quantities import IonrtError, one_of
 
@@ -50,6 +51,17 @@ class Grid:
     def voxel_volume(self) -> float:
         """mm3."""
         return float(np.prod(self.spacing))
+
+    def near(self, mask: np.ndarray, distance: float) -> np.ndarray:
+        """Voxels (z, y, x) no farther than `distance` mm from those of a mask (flat or not); distances are made around it only."""
+        mask = mask.reshape(self.shape)
+        out = np.zeros(self.shape, dtype=bool)
+        hits = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        if hits[0].size:
+            pads = [int(distance / step) + 1 for step in self.spacing]
+            box = tuple(slice(max(hit[0] - pad, 0), hit[-1] + pad + 1) for hit, pad in zip(hits, pads, strict=True))
+            out[box] = distance_transform_edt(~mask[box], sampling=self.spacing) <= distance + 1e-9
+        return out
 
     def coords(self) -> dict[str, np.ndarray]:
         """Coordinates for a labelled array."""

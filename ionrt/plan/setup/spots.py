@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 from numba import njit
-from scipy.ndimage import distance_transform_edt
 
 from ionrt.plan.setup.beams import Beam, Plan, ReachError
 from ionrt.plan.setup.geometry import Grid, to_bev
@@ -130,16 +129,8 @@ def _check_reach(plan: Plan, beam: Beam, machine: Machine, depth: np.ndarray) ->
 
 def _with_margin(scene: Scene, margin: float) -> np.ndarray:
     """Flat indices of body voxels no farther than `margin` mm from the target (where at least half filled)."""
-    target = (scene.target >= min(0.5, float(scene.target.max()))).reshape(scene.grid.shape)
-    box = []
-    for axis in range(3):
-        hit = np.flatnonzero(target.any(axis=tuple(a for a in range(3) if a != axis)))
-        pad = int(np.ceil(margin / scene.grid.spacing[axis])) + 1
-        box.append(slice(max(hit[0] - pad, 0), hit[-1] + pad + 1))
-    near = np.zeros(scene.grid.shape, dtype=bool)
-    part = tuple(box)
-    near[part] = distance_transform_edt(~target[part], sampling=scene.grid.spacing) <= margin + 1e-9
-    return np.flatnonzero(near.ravel() & scene.body)
+    target = scene.target >= min(0.5, float(scene.target.max()))
+    return np.flatnonzero(scene.grid.near(target, margin).ravel() & scene.body)
 
 
 def _spot_spacing(machine: Machine, depth: float) -> float:

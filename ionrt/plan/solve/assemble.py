@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.ndimage import distance_transform_edt
 from tqdm.auto import tqdm
 
 from ionrt.parallel import each
@@ -151,13 +150,13 @@ def _terms(
     for beam in influence.beams:
         dosed[beam.voxel] = True
     if reach > 0.0:
-        dosed = (distance_transform_edt(~dosed.reshape(grid.shape), sampling=grid.spacing) <= reach).ravel()
+        dosed = grid.near(dosed, reach).ravel()
     limited = {o.structure for o in objectives if o.hard}
     volumes = {o.structure for o in objectives if o.asks_for_dose or is_target(o.structure)} - {plan.target}
     names = list(dict.fromkeys([plan.target, *(o.structure for o in objectives)]))
     fractions = dict(zip(names, fractions_of(coarse, names), strict=True))
     target = fractions[plan.target]
-    near = (distance_transform_edt(target <= 0.0, sampling=grid.spacing) <= NEAR).ravel()
+    near = grid.near(target > 0.0, NEAR).ravel()
     target = target.ravel()
     covered = np.any([target > 0.0, *(fractions[v].ravel() > 0.0 for v in volumes)], axis=0)
     chosen: dict[str, Chosen] = {}
