@@ -243,12 +243,25 @@ class Guidance:
             said.append(f"{day}: bones at ({shift}) mm; V95 about: {found}; {self.decisions().loc[day, 'decision']}")
         return "\n".join(said)
 
-    def caption(self, what: str) -> str:
-        """A caption with the definitions that every table needs."""
-        ions = " + ".join(dict.fromkeys(in_words(b.ion) for b in self.plan.beams))
-        system, let = system_in_words(self.plan.model), LET_LABELS[self.plan.let_definition]
-        about = f"Dose system: {system}. LETd: dose average over {let}. Doses per fraction."
-        return f"{what} {whose(self.planning)} Ions: {ions}. {about}"
+    def caption(self, what: str, ions: Sequence[str] = ()) -> str:
+        """A caption with the definitions that every table needs; of several `ions`, the table itself says the dose system."""
+        used = " + ".join(dict.fromkeys(in_words(ion) for ion in ions or [b.ion for b in self.plan.beams]))
+        system = "" if ions else f"Dose system: {system_in_words(self.plan.model)}. "
+        let = LET_LABELS[self.plan.let_definition]
+        return f"{what} {whose(self.planning)} Ions: {used}. {system}LETd: dose average over {let}, unrestricted, in water."
+
+    def worst_in_words(self, what: str) -> str:
+        """A caption's first sentence for the pictures of the worst day, which say the rest themselves."""
+        return f"{what} on {self.worst_day}: as planned, and as delivered after each match. {whose(self.planning)}"
+
+    @property
+    def measures_in_words(self) -> str:
+        """What the columns of `coverage_table` are."""
+        return (
+            f"{self.plan.target} on each day's own contour. V95: share of the volume with at least 95 % of the prescribed "
+            "dose; D98: dose"
+            " of 98 % of the volume, in % of the prescribed; LETd98: LETd of 98 % of the volume; V95 lost: percentage points."
+        )
 
     def _numbers(self, maps: xr.Dataset, patient: xr.Dataset) -> dict[str, float]:
         """V95, D98 in % of the prescription and LETd98 of the target as it is that day."""
