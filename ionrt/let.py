@@ -39,22 +39,22 @@ def definition_of(field: xr.Dataset, name: str, stated: str | None = None, *, de
     return {"let_definition": default, "assumed": f"let_definition: the field does not say; taken as {default}"}
 
 
-def _weight(field: xr.Dataset, moment: xr.DataArray, stated: str | None) -> tuple[xr.DataArray, dict[str, str]]:
-    """The dose that a numerator is weighted with, and what the result says: its definition and what was assumed.
+def _moment(field: xr.Dataset, name: str, stated: str | None) -> tuple[xr.DataArray, xr.DataArray, dict[str, str]]:
+    """A numerator, the dose that it is weighted with, and what the result says: its definition and what was assumed.
 
     That of the counted particles where the definition has its own. Numerators made before it did hold the whole dose.
     """
-    said = definition_of(field, str(moment.name), stated)
+    moment, said = _variable(field, name, stated), definition_of(field, name, stated)
     if said["let_definition"] not in OWN_DOSE:
-        return field["dose"], said
+        return moment, field["dose"], said
     if "counted_dose" in field:
-        return check(field["counted_dose"], "counted_dose", let_definition=said["let_definition"]), said
-    if name := moment.attrs.get("weighted_with"):
+        return moment, check(field["counted_dose"], "counted_dose", let_definition=said["let_definition"]), said
+    if own := moment.attrs.get("weighted_with"):
         raise IonrtError(
-            f"{moment.name} of definition {said['let_definition']!r} is weighted with {name!r}, which the field has no more;"
+            f"{name} of definition {said['let_definition']!r} is weighted with {own!r}, which the field has no more;"
             " take both along"
         )
-    return field["dose"], said | {"assumed": WHOLE_DOSE}
+    return moment, field["dose"], said | {"assumed": WHOLE_DOSE}
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -104,16 +104,9 @@ def let_d(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     >>> let.values.tolist(), let.attrs["units"]
     ([2.5, 8.0, 0.0], 'keV/um')
     """
-    moment = _variable(field, "let_x_dose", let_definition)
-    weight, said = _weight(field, moment, let_definition)
-    return stamp(
-        _divide(moment, weight),
-        "let_d",
-        **said,
-        averaging="dose",
-        medium="water",
-        **{k: field["dose"].attrs.get(k) for k in ("ion", "synthetic")},
-    )
+    moment, weight, said = _moment(field, "let_x_dose", let_definition)
+    about = {k: field["dose"].attrs.get(k) for k in ("ion", "synthetic")}
+    return stamp(_divide(moment, weight), "let_d", **said, averaging="dose", medium="water", **about)
 
 
 def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArray:
@@ -141,15 +134,8 @@ def let_t(field: xr.Dataset, *, let_definition: str | None = None) -> xr.DataArr
     >>> ionrt.let.let_t(field, let_definition="charged").round(3).values.tolist()  # keV/um
     [3.2]
     """
-    moment = _variable(field, "dose_per_let", let_definition)
-    weight, said = _weight(field, moment, let_definition)
-    return stamp(
-        _divide(weight, moment),
-        "let_t",
-        **said,
-        averaging="track",
-        medium="water",
-    )
+    moment, weight, said = _moment(field, "dose_per_let", let_definition)
+    return stamp(_divide(weight, moment), "let_t", **said, averaging="track", medium="water")
 
 
 def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "product"] = "sum") -> xr.DataArray:
@@ -186,9 +172,8 @@ def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "prod
         raise IonrtError(f"c: expected a number >= 0 in um/keV, got {c!r}")
     if form not in ("sum", "product"):
         raise IonrtError(f"form: expected 'sum' or 'product', got {form!r}")
-    moment = _variable(field, "let_x_dose", None)
-    heavy = [i for i in ions_of(field) if i in ISOTOPES or i in ("p", "He", "C", "O", "Ne")]
-    heavy = [i for i in heavy if get(i).charge > 2]
+    moment, weight, said = _moment(field, "let_x_dose", None)
+    heavy = [i for i in ions_of(field) if (i in ISOTOPES or i in ("p", "He", "C", "O", "Ne")) and get(i).charge > 2]
     if heavy:
         warnings.warn(
             f"let_weighted_dose: c LETd D was derived for protons; the field holds {', '.join(heavy)}, where LET alone "
@@ -196,7 +181,6 @@ def let_weighted_dose(field: xr.Dataset, *, c: float, form: Literal["sum", "prod
             UserWarning,
             stacklevel=2,
         )
-    weight, said = _weight(field, moment, None)
     if weight.name != "dose":
         moment = _divide(moment, weight) * field["dose"]
     weighted = moment * np.float32(c) if form == "product" else field["dose"] + moment * np.float32(c)

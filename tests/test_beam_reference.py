@@ -13,7 +13,7 @@ import pytest
 from ionrt.beam import csda_range, stopping_power, validation
 from ionrt.beam.physics.nuclear import cross_section
 
-# line: bound that holds, in the unit of the line; the reasons are in docs/decisions/0020-beam-physics.md
+# line: bound that holds, in the unit of the line; the reasons are in docs/decisions/0020 and 0194
 MISSED = {
     "C 400 dose 4 to 27.3 cm, mean of 2.2 to 7.2 cm": 3.3,
     "C 400 dose at 2.2 cm, mean of 2.2 to 7.2 cm": 4.8,

@@ -86,33 +86,36 @@ def _lem_kernel(tissue: Kernel) -> tuple:
     )
 
 
-def _cell(kind: type) -> Any:
-    return lambda tissue, **_: get_tissue(tissue, kind)
-
-
-def _model(function: Callable[..., Any], **definition: Any) -> Model:
+def _model(function: Callable[..., Any], citation: str, **definition: Any) -> Model:
     """The model of a public function, whose name and parameters it has; None where a parameter has no default."""
     parameters = {k: p.default for k, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
     defaults = {k: None if v is inspect.Parameter.empty else v for k, v in parameters.items()}
-    return Model(name=function.__name__, defaults=defaults, **definition)
+    return Model(name=function.__name__, defaults=defaults, citation=citation, **definition)
 
 
-def _let_model(
-    function: Callable[..., xr.DataArray], constants: tuple[float, ...], citation: str, confidence: str = "2+"
-) -> Model:
-    """RBEmax = a0 + (a1 / ab + a2) L, RBEmin = b0 + (b1 / ab + b2 sqrt(ab)) L."""
-    return _model(
-        function,
-        moments=("let_x_dose",),
-        resolve=lambda alpha_beta: (_positive(alpha_beta, "alpha_beta"), *constants),
-        value=on_let.let_value,
-        slopes=on_let.let_slopes,
-        validity=Validity(ions=PROTONS, let=20.0),
-        citation=citation,
-        confidence=confidence,
-        maps=("alpha_beta",),
-        let_definition="charged",
-    )
+def _cell_model(function: Callable[..., Any], citation: str, kind: type, **definition: Any) -> Model:
+    """A model whose moments are made with a cell, the parameter `tissue`, of this kind."""
+    known = {"cell": lambda tissue, **_: get_tissue(tissue, kind), "validity": Validity()}
+    return _model(function, citation, **known | definition)
+
+
+def _let_model(function: Callable[..., Any], citation: str, resolve: Any, **definition: Any) -> Model:
+    """A model of LETd; unless it says otherwise, of protons, with alpha/beta that may be a map and `let_value` as kernel.
+
+    RBEmax = a0 + (a1 / ab + a2) L, RBEmin = b0 + (b1 / ab + b2 sqrt(ab)) L, of six constants where these are all it has.
+    """
+    if isinstance(resolve, tuple):
+        constants = resolve
+        resolve = lambda alpha_beta: (_positive(alpha_beta, "alpha_beta"), *constants)  # noqa: E731
+    known = {
+        "moments": ("let_x_dose",),
+        "value": on_let.let_value,
+        "slopes": on_let.let_slopes,
+        "validity": Validity(ions=PROTONS, let=20.0),
+        "maps": ("alpha_beta",),
+        "let_definition": "charged",
+    }
+    return _model(function, citation, resolve=resolve, **known | definition)
 
 
 def _linear(slope: float, intercept: float) -> tuple:
@@ -130,140 +133,96 @@ def _chen(alpha_beta: Any, alpha_x: float) -> tuple:
     return _positive(alpha_beta, "alpha_beta"), _positive(alpha_x, "alpha_x"), 0.1, 0.0013, 0.045
 
 
+_STOCHASTIC: dict[str, Any] = {"moments": ("zstar_x_dose", "zd_x_dose", "zn_x_dose"), "validity": Validity(correction=0.5)}
+_SMK: dict[str, Any] = {**_STOCHASTIC, "value": kernels.smk_value, "slopes": kernels.smk_slopes}
+_LEM: dict[str, Any] = {
+    "moments": ("alpha_x_dose", "sqrt_beta_x_dose"),
+    "value": kernels.lem_value,
+    "slopes": kernels.lem_slopes,
+}
 _ALL = (
     _model(
         functions.constant,
+        "ICRU Report 78 (2007)",
         moments=(),
         resolve=_constant,
         value=kernels.constant_value,
         slopes=kernels.constant_slopes,
         validity=Validity(dose=np.inf),
-        citation="ICRU Report 78 (2007)",
         maps=("rbe",),
     ),
-    _model(
+    _cell_model(
         functions.nirs_mkm,
+        "Inaniwa et al. 2015, doi 10.1088/0031-9155/60/8/3271",
+        Mkm,
         moments=("zstar_x_dose",),
         resolve=_nirs_mkm,
         value=kernels.mkm_value,
         slopes=kernels.mkm_slopes,
-        validity=Validity(),
-        citation="Inaniwa et al. 2015, doi 10.1088/0031-9155/60/8/3271",
-        cell=_cell(Mkm),
     ),
-    _model(
-        functions.lem1,
-        moments=("alpha_x_dose", "sqrt_beta_x_dose"),
-        resolve=_lem1,
-        value=kernels.lem_value,
-        slopes=kernels.lem_slopes,
-        validity=Validity(),
-        citation="Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001",
-        cell=_cell(Lem1),
-    ),
-    _model(
+    _cell_model(functions.lem1, "Kraemer and Scholz 2006, doi 10.1088/0031-9155/51/8/001", Lem1, resolve=_lem1, **_LEM),
+    _cell_model(
         functions.lem_kernel,
-        moments=("alpha_x_dose", "sqrt_beta_x_dose"),
+        "alpha and beta of the user's machine file; mixing after Zaider and Rossi 1980, doi 10.2307/3575352",
+        Kernel,
         resolve=_lem_kernel,
-        value=kernels.lem_value,
-        slopes=kernels.lem_slopes,
-        validity=Validity(),
-        citation="alpha and beta of the user's machine file; mixing after Zaider and Rossi 1980, doi 10.2307/3575352",
         confidence="1",
-        cell=_cell(Kernel),
+        **_LEM,
     ),
-    _model(
-        functions.smk,
-        moments=("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
-        resolve=_smk,
-        value=kernels.smk_value,
-        slopes=kernels.smk_slopes,
-        validity=Validity(correction=0.5),
-        citation="Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede",
-        confidence="1",
-        cell=_cell(Smk),
+    _cell_model(
+        functions.smk, "Inaniwa and Kanematsu 2018, doi 10.1088/1361-6560/aabede", Smk, resolve=_smk, confidence="1", **_SMK
     ),
-    _model(
+    _cell_model(
         functions.osmk,
-        moments=("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
+        "Inaniwa et al. 2021, doi 10.1088/1361-6560/ac29cc",
+        Osmk21,
         resolve=_osmk,
         value=kernels.osmk_value,
         slopes=kernels.osmk_slopes,
-        validity=Validity(correction=0.5),
-        citation="Inaniwa et al. 2021, doi 10.1088/1361-6560/ac29cc",
         confidence="1",
         maps=("po2",),
-        cell=_cell(Osmk21),
+        **_STOCHASTIC,
     ),
-    _model(
-        functions.osmk23,
-        moments=("zstar_x_dose", "zd_x_dose", "zn_x_dose"),
-        resolve=_osmk23,
-        value=kernels.smk_value,
-        slopes=kernels.smk_slopes,
-        validity=Validity(correction=0.5),
-        citation=INANIWA_2023,
-        confidence="?",
-        cell=_osmk23_cell,
-    ),
+    _model(functions.osmk23, INANIWA_2023, resolve=_osmk23, cell=_osmk23_cell, confidence="?", **_SMK),
     _let_model(
-        functions.wedenberg, (1.0, 0.434, 0.0, 1.0, 0.0, 0.0), "Wedenberg et al. 2013, doi 10.3109/0284186X.2012.705892"
+        functions.wedenberg, "Wedenberg et al. 2013, doi 10.3109/0284186X.2012.705892", (1.0, 0.434, 0.0, 1.0, 0.0, 0.0)
     ),
     _let_model(
         functions.carabe,
-        (0.843, 0.154 * 2.686, 0.0, 1.09, 0.006 * 2.686, 0.0),
         "Carabe-Fernandez et al. 2012, doi 10.1088/0031-9155/57/5/1159",
+        (0.843, 0.154 * 2.686, 0.0, 1.09, 0.006 * 2.686, 0.0),
     ),
     _let_model(
         functions.mcnamara,
-        (0.99064, 0.35605, 0.0, 1.1012, 0.0, -0.0038703),
         "McNamara et al. 2015, doi 10.1088/0031-9155/60/21/8399",
+        (0.99064, 0.35605, 0.0, 1.1012, 0.0, -0.0038703),
     ),
-    _let_model(functions.rorvik, (1.0, 0.645, 0.0, 1.0, 0.0, 0.0), f"Rorvik et al., unweighted fit, {_TABLES}"),
-    _model(
-        functions.wilkens,
-        moments=("let_x_dose",),
-        resolve=_wilkens,
-        value=on_let.let_value,
-        slopes=on_let.let_slopes,
-        validity=Validity(ions=PROTONS, let=20.0),
-        citation=f"Wilkens and Oelfke 2004, {_TABLES}",
-        maps=("alpha_beta",),
-        let_definition="charged",
-    ),
-    _model(
+    _let_model(functions.rorvik, f"Rorvik et al., unweighted fit, {_TABLES}", (1.0, 0.645, 0.0, 1.0, 0.0, 0.0)),
+    _let_model(functions.wilkens, f"Wilkens and Oelfke 2004, {_TABLES}", _wilkens),
+    _let_model(
         functions.chen,
-        moments=("let_x_dose",),
-        resolve=_chen,
+        f"Chen and Ahmad 2012, {_TABLES}",
+        _chen,
         value=on_let.chen_value,
         slopes=on_let.chen_slopes,
-        validity=Validity(ions=PROTONS, let=20.0),
-        citation=f"Chen and Ahmad 2012, {_TABLES}",
         confidence="1",
-        maps=("alpha_beta",),
-        let_definition="charged",
     ),
-    _model(
+    _let_model(
         functions.linear,
-        moments=("let_x_dose",),
-        resolve=_linear,
+        f"form of Unkelbach et al. 2016, see {_TABLES}",
+        _linear,
         value=on_let.linear_value,
         slopes=on_let.linear_slopes,
-        validity=Validity(ions=PROTONS, let=20.0),
-        citation=f"form of Unkelbach et al. 2016, see {_TABLES}",
-        let_definition="charged",
+        maps=(),
     ),
-    _model(
+    _let_model(
         functions.mairani_helium,
-        moments=("let_x_dose",),
-        resolve=lambda alpha_beta: (_positive(alpha_beta, "alpha_beta"), 0.136938, 9.73154e-3, 1.51998e-2),
+        "Mairani et al. 2016, doi 10.1088/0031-9155/61/2/888",
+        (0.136938, 9.73154e-3, 1.51998e-2),
         value=on_let.helium_value,
         slopes=on_let.helium_slopes,
         validity=Validity(ions=("He",), let=140.0),
-        citation="Mairani et al. 2016, doi 10.1088/0031-9155/61/2/888",
         confidence="1",
-        maps=("alpha_beta",),
-        let_definition="charged",
     ),
 )
 MODELS.update({m.name: m for m in _ALL})
