@@ -334,22 +334,24 @@ def _titled(book: Any) -> None:
 
 
 def math_to_mathml(text: str) -> str:
-    """Replace ``$…$`` and ``$$…$$`` outside code by MathML."""
+    """Replace ``$…$`` and ``$$…$$`` outside code by MathML, and codes of the data dictionary by words."""
     from latex2mathml.converter import convert as to_mathml
+
+    from ionrt.quantities import codes_in_words
 
     def one(match: re.Match[str]) -> str:
         formula, display = (match.group(1), "block") if match.group(1) else (match.group(2), "inline")
         return to_mathml(formula.strip(), display=display)
 
     parts = CODE.split(text)
-    return "".join(part if i % 2 else MATH.sub(one, part).replace("$", "&#36;") for i, part in enumerate(parts))
+    return "".join(part if i % 2 else MATH.sub(one, codes_in_words(part)).replace("$", "&#36;") for i, part in enumerate(parts))
 
 
 def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
     """A parameter for the reader; a folder that was given is not shown, as its name is often a patient's."""
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_shown(v, name, source, given=given)}" for k, v in value.items()) or "default"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(_shown(one, name, source, given=given) for one in value) or "default"
     if _is_path(value, name, source):
         return f"[{name}]" if given else Path(value).name

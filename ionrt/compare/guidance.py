@@ -250,19 +250,6 @@ class Guidance:
         let = LET_LABELS[self.plan.let_definition]
         return f"{what} {whose(self.planning)} Ions: {used}. {system}LETd: dose average over {let}, unrestricted, in water."
 
-    def worst_in_words(self, what: str) -> str:
-        """A caption's first sentence for the pictures of the worst day, which say the rest themselves."""
-        return f"{what} on {self.worst_day}: as planned, and as delivered after each match. {whose(self.planning)}"
-
-    @property
-    def measures_in_words(self) -> str:
-        """What the columns of `coverage_table` are."""
-        return (
-            f"{self.plan.target} on each day's own contour. V95: share of the volume with at least 95 % of the prescribed "
-            "dose; D98: dose"
-            " of 98 % of the volume, in % of the prescribed; LETd98: LETd of 98 % of the volume; V95 lost: percentage points."
-        )
-
     def _numbers(self, maps: xr.Dataset, patient: xr.Dataset) -> dict[str, float]:
         """V95, D98 in % of the prescription and LETd98 of the target as it is that day."""
         level, target = self.plan.prescription, patient["structures"].sel(structure=[self.plan.target])

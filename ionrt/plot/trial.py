@@ -109,7 +109,9 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
     """
     lines: list[Any] = []
     key = tuple(zip(tables, BAR_COLOURS, LINE_DASHES * 2, strict=False))
-    for (name, colour, dash), marker in reversed(list(zip(key, MARKERS, strict=False))):  # where lines agree the first is on top
+    for (name, colour, dash), marker in reversed(
+        list(zip(key, MARKERS, strict=False))
+    ):  # where lines agree the first is on top
         table, style = tables[name], {"color": colour, "line_dash": dash, "line_width": 2.2}
         x = 100 * table["information"].to_numpy()
         lines.append(hv.Curve((x, table["z_efficacy"].to_numpy())).opts(**style))
