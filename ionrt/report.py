@@ -362,7 +362,8 @@ def _rows(heading: str, values: Mapping[str, str], notes: Mapping[str, str] | No
     """A block of names and values at the end of a page, where there are notes with a third column; nothing for no values."""
     cells = ([k, v, *([notes.get(k, "")] if notes else [])] for k, v in values.items())
     words = ([html.escape(c).replace("`", "") for c in row] for row in cells)
-    rows = "".join(f"<tr><th scope='row'>{k}</th>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for k, *row in words)
+    heads = ((f"<th scope='row'>{k.replace('_', '_<wbr>')}</th>", row) for k, *row in words)  # a narrow screen breaks there
+    rows = "".join(f"<tr>{head}{''.join(f'<td>{c}</td>' for c in row)}</tr>" for head, row in heads)
     return f"<h2>{heading}</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
 
 

@@ -147,6 +147,16 @@ def test_a_propagated_contour_of_what_shrinks_says_how_much_of_it_is_other_tissu
     assert found["contour"] == f"propagated; at least {found['other HU [%]']:.0f} % of it shows other HU"
 
 
+def test_a_turned_ct_without_noise_shows_no_other_tissue():
+    """Interpolation between voxels of 40 HU gives 39.9999 HU: the same tissue."""
+    on = {d: 2.0 * np.arange(-20.0, 21.0) for d in "zyx"}
+    air = xr.Dataset({"ct": (("z", "y", "x"), np.zeros((41, 41, 41), np.float32), {"units": "HU"})}, coords=on)
+    planning = add_ellipsoid(air, "GTV", centre=(0.0, 0.0, 0.0), radii=(24.0, 18.0, 20.0))
+    planning["ct"] = planning["ct"] + 40.0
+    day = planning.assign(ct=planning["ct"] - 1e-4)
+    assert anatomy_change(planning, day, structures=["GTV"]).loc["GTV", "other HU [%]"] == 0.0
+
+
 def test_structures_are_propagated_by_the_inverse():
     patient, day = box(), box().drop_vars("structures").drop_vars("structure")
     shift = np.eye(4)

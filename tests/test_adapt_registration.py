@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from adapt_fixtures import bumps
 
-from ionrt.adapt import place, register, register_deformable, register_rigid
+from ionrt.adapt import place, propagate, register, register_deformable, register_rigid
 from ionrt.adapt.changes import anatomy_change
 from ionrt.adapt.images import coarser, resampled, smoothed, to_image
 from ionrt.adapt.sampling import at_points, centres
@@ -104,6 +104,12 @@ def test_synthetic_carbon_study(shared):
     assert change["planned [cm3]"] == pytest.approx(before, rel=0.01)
     assert change["that day [cm3]"] == pytest.approx(sphere["volume_cc"], rel=0.01)
     assert change["centroid [mm]"] == pytest.approx(np.linalg.norm(known), abs=0.2)
+    # found by the images alone, with a length well below the tumour's radius (20 mm, the default, leaves 36 cm3)
+    here = place(day, plan, correction=bone)
+    found = propagate(plan, here, register_deformable(plan, here, smoothing=5.0), structures=["GTV"])
+    change = anatomy_change(plan, found, structures=["GTV"]).loc["GTV"]
+    assert change["that day [cm3]"] == pytest.approx(sphere["volume_cc"], rel=0.01)
+    np.testing.assert_allclose([change[f"{d} [mm]"] for d in "xyz"], known, atol=0.3)
     # independent of contours: tumour of 45 HU in water of 0 HU, its volume is the sum of the HU over 45
     away = [drawn[d] - c for d, c in zip("xyz", sphere["centre"], strict=True)]
     near = sum(a**2 for a in away) < 24.0**2

@@ -116,7 +116,7 @@ def test_profiles_side_by_side_have_heads_of_equal_height(scene):
     along = [da.mean(["z", "x"], keep_attrs=True).rename(y="distance") for da in (dose, rbe.assign_attrs(rbe_model="smk"))]
     plot.setup()
     drawn = [child for child, *_ in hv.render(plot.depth_profiles(along).element, backend="bokeh").children]
-    assert [p.title.text.split("\n")[-1] for p in drawn] == ["Dose [Gy]", "[Gy (RBE; SMK)]"]
+    assert [p.title.text.split("\n")[-1] for p in drawn] == ["Physical dose [Gy]", "[Gy (RBE; SMK)]"]
     assert len({p.title.text.count("\n") for p in drawn}) == 1
     assert [p.left[0].axis_label for p in drawn] == ["[Gy]", "[Gy (RBE)]"]
 
@@ -137,6 +137,7 @@ def test_slices_share_one_colour_scale_and_lie_the_radiological_way(scene):
         mappers = [r.glyph.color_mapper for r in panel.renderers if hasattr(r.glyph, "color_mapper")]
         assert (mappers[1].low, mappers[1].high) == (0, 3)
     assert figure.key[0] == ("CTV", "#FFFFFF", "solid")
+    assert len({dash for _, _, dash in figure.key}) == len(figure.key) > 1, "in grey the dash tells"
 
 
 def test_the_image_is_where_the_field_is(scene):

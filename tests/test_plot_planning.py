@@ -67,7 +67,9 @@ def test_reach_curves_and_their_table():
         plot.reach_curves(reach_map(couch=(0.0, 15.0)))
     table = reach_table([reach_map()])
     assert table.loc[("gantry 1", "carbon"), ["directions", "depth known", "reach"]].tolist() == [3, 2, 2]
-    assert table.loc[("gantry 1", "neon"), "reach"] == 1 and table.loc[("gantry 1", "neon"), "smallest margin [mm]"] == -30.0
+    assert (
+        table.loc[("gantry 1", "neon"), "reach"] == 1 and table.loc[("gantry 1", "neon"), "smallest margin [mm water]"] == -30.0
+    )
     with pytest.raises(IonrtError, match="Datasets of ionrt"):
         reach_table([xr.Dataset()])
 

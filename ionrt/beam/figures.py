@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -31,6 +32,10 @@ SUBJECTS: dict[Callable[[], Iterable[val.Line]], str] = {
     val.numerical_lines: "numerical",
     val.lateral_lines: "lateral spread",
 }
+UNITS = {  # of reference and ours, by what the line's name holds, first found; without one a share or a ratio
+    "range|sigma": "mm", "stopping power": "MeV cm²/g", "LETd": "keV/µm", "energy balance": "MeV", "half width": "deg",
+    "number": "per primary", "cm, mean|cm, fitted|tail, ": "relative ionisation", "dose|plateau|tail": "MeV/mm",
+}  # fmt: skip
 NOT_VALIDATED = (
     "Depth dose of He, O and Ne: no open measurement",
     "LETd of C, O and Ne with target fragments: no open reference, only Geant4's share of the dose (two lines above)",
@@ -124,9 +129,8 @@ def build_up_panels(beams: Mapping[str, xr.Dataset]) -> tuple[Panels, Points]:
         number = beam["fluence"]
         if ion == "C":
             depth, cone = val.cone_numbers(10.0)
-            number = xr.DataArray(cone, coords={"depth": depth, "charge": beam["charge"].values}).isel(
-                depth=slice(None, None, 5)
-            )
+            at = {"depth": depth, "charge": beam["charge"].values}
+            number = xr.DataArray(cone, at, attrs=number.attrs).isel(depth=slice(None, None, 5))
         lines = {
             ELEMENT_NAMES[e]: number.sel(charge=z, drop=True).rename("number") for z, e in enumerate(ELEMENTS[: own - 1], 1)
         }
@@ -181,7 +185,7 @@ def verdicts(sections: Iterable[Callable[[], Iterable[val.Line]]] = val.SECTIONS
             rows.append(
                 {
                     "subject": SUBJECTS[section],
-                    "line": line.name,
+                    "line": f"{line.name} {_unit(line)}".strip(),
                     "reference": _number(line.reference),
                     "ours": _number(line.ours),
                     "difference": f"{line.measured:.2f}\N{NO-BREAK SPACE}{line.unit}".strip(),
@@ -199,6 +203,11 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
     counts = table.groupby("subject", sort=False)["verdict"].value_counts().unstack(fill_value=0)
     counts = counts.reindex(columns=["pass", "MISS", "not validated"], fill_value=0).reindex(table.index.unique("subject"))
     return pd.concat([counts, counts.sum().to_frame("all").T]).rename_axis("subject")
+
+
+def _unit(line: val.Line) -> str:
+    found = next((unit for words, unit in UNITS.items() if re.search(words, line.name)), "")
+    return f"[{found}]".replace(" ", "\N{NO-BREAK SPACE}") if found and np.isfinite(line.reference) else ""
 
 
 def _number(value: float) -> str:

@@ -110,7 +110,7 @@ class Comparison:
                 parts[str(da.name)].append(line.expand_dims(case=[case]))
         inside = parts["dose"][0].isel(case=0, drop=True).notnull()
         joined = [xr.concat(p, "case", combine_attrs="drop_conflicts").where(inside, drop=True) for p in parts.values()]
-        about = {k: v for k, v in self.maps["rbe_dose"].attrs.items() if k in ("rbe_model", "synthetic")}
+        about = {k: v for k, v in self.maps["rbe_dose"].attrs.items() if k in ("rbe_model", "synthetic", "per")}
         depth = ("distance", joined[0]["distance"].values - skin, {"units": "mm"})
         return [da.assign_coords(distance=depth).assign_attrs(about) for da in joined]
 
@@ -176,7 +176,7 @@ class Comparison:
             ):
                 rows[(organ, label)] = {case: times * dose.loc[(case, organ), column] for case in self.plans}
             rows[(organ, f"LETd mean {KEV}")] = {c: float(let.sel(case=c, structure=organ)) for c in self.plans}
-        return _two_levels(rows, ["organ", "quantity"]).rename(columns=self._word)
+        return cases.two_levels(rows, ["organ", "quantity"]).rename(columns=self._word)
 
     def numbers(self) -> pd.DataFrame:
         """Everything of the target and organ tables with one row per case, for `ionrt.plot.trade_offs`."""
@@ -223,7 +223,7 @@ class Comparison:
                     beyond = evaluate.integral_dose(weighted, cases.outside(self.body, self.grid, self.target))
                     row[f"integral dose outside {self.target} [Gy (RBE) L]"] = float(beyond.squeeze())
                 rows[(self._word(case), system_in_words(model) + (" (planned)" if model == one.plan.model else ""))] = row
-        return _two_levels(rows, [self.kind, "RBE-weighted dose in"])
+        return cases.two_levels(rows, [self.kind, "RBE-weighted dose in"])
 
     def spot_table(self) -> pd.DataFrame:
         """Spots, particles and energies of each case and beam."""
@@ -238,7 +238,9 @@ class Comparison:
             if "ion" not in one.field.dims:
                 raise IonrtError(f"share_table: expected fields by ion, that of {case!r} is not; see compare_options")
             part = (one.field["dose"] * inside).sum(("z", "y", "x"), dtype=float)
-            rows[self._word(case)] = {in_words(str(i)): 100 * float((part / part.sum()).sel(ion=i)) for i in part["ion"].values}
+            rows[self._word(case)] = {
+                f"{in_words(str(i))} [%]": 100 * float((part / part.sum()).sel(ion=i)) for i in part["ion"].values
+            }
         return pd.DataFrame.from_dict(rows, orient="index").fillna(0.0).rename_axis(self.kind)
 
     def worst_table(self) -> pd.DataFrame:
@@ -253,7 +255,7 @@ class Comparison:
                 rows[(f"{structure} {'LETd ' * (unit == KEV)}{metric} {unit}", label)] = {
                     self._word(c): float(values.sel(statistic=statistic, case=c)) for c in self.plans
                 }
-        return _two_levels(rows, ["per fraction", "over scenarios"])
+        return cases.two_levels(rows, ["per fraction", "over scenarios"])
 
     def in_scenarios(self) -> list[xr.DataArray]:
         """D95 of the target and L98 of the GTV (case, scenario), as `ionrt.plot.scenario_points` draws them."""
@@ -317,7 +319,7 @@ class Comparison:
         missing = f" Not within reach: {', '.join(map(in_words, self.unreachable))}." if self.unreachable else ""
         quality = f" LETd: {self._let}, {self.above}, means weighted with dose." if let else ""
         about = f"{what} {self.ions} Dose system: {self._system}.{cases.about_systems(self.systems.values())}{quality}"
-        return f"{about} Doses per fraction, unless it says course.{missing}"
+        return f"{about} Doses per fraction, D [%] of the prescription, unless it says course.{missing}"
 
     def key_numbers(self) -> str:
         """Rounded figures that must come out the same on every machine."""
@@ -390,9 +392,3 @@ class Comparison:
             alone = rbe.apply_model(self._alone(case, k), wanted.model, **wanted.parameters)
             found.append(float(ratio_to_target(alone, target, self.body, direction=-beam.axes[2], side=side)))
         return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
-
-
-def _two_levels(rows: Mapping[Any, Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame.from_dict(dict(rows), orient="index")
-    table.index = pd.MultiIndex.from_tuples(table.index, names=list(names))
-    return table

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 import xarray as xr
 
+from ionrt.parallel import each
 from ionrt.patient.reading.frames import check_frame
 from ionrt.quantities import QUANTITIES, IonrtError, check, defined, stamp
 
@@ -123,7 +126,8 @@ def _spread(n: int) -> np.ndarray:
     """Offsets (n, 3) in -0.5..0.5 of a voxel that fill it evenly (additive recurrence), so that gradients along an axis do
     not put whole planes of samples on one value."""
     base = 1.2207440846057596  # real root of x^4 = x + 1
-    return (np.arange(n)[:, None] * (1.0 / base ** np.arange(1, 4)) + 0.5) % 1.0 - 0.5
+    places = np.arange(n)[:, None] * (1.0 / base ** np.arange(1, 4)) + 0.5
+    return places - np.floor(places) - 0.5
 
 
 class Samples:
@@ -133,10 +137,24 @@ class Samples:
         has_value = np.isfinite(values)
         self.volume = float(weights.sum())
         self.outside = float(weights[~has_value].sum() / self.volume) if self.volume > 0 else np.nan
-        order = np.argsort(values[has_value], kind="stable")
-        self.values = values[has_value][order]
-        self.weights = weights[has_value][order]
-        self.sampled = float(self.weights.sum())
+        self._drawn = values[has_value], weights[has_value]
+        self.sampled = float(self._drawn[1].sum())
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        values, weights = self._drawn
+        order = np.argsort(values, kind="stable")
+        return values[order], weights[order]
+
+    @property
+    def values(self) -> np.ndarray:
+        """From the lowest to the highest."""
+        return self._sorted[0]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """In the order of `values`."""
+        return self._sorted[1]
 
     def at_volume(self, fractions: np.ndarray) -> np.ndarray:
         """Value exceeded by each volume fraction, linear between the middles of the sorted samples."""
@@ -154,11 +172,12 @@ class Samples:
 
     def mean(self) -> float:
         """Mean weighted with occupancy."""
-        return float(self.values @ self.weights / self.sampled) if self.values.size else np.nan
+        values, weights = self._drawn
+        return float((values * weights).sum() / self.sampled) if values.size else np.nan
 
 
 class Sampler:
-    """Knows both grids and turns plain arrays (values, fractions) into `Samples`."""
+    """Knows both grids, and which values of the one a structure on the other holds."""
 
     def __init__(self, da: xr.DataArray, structures: xr.DataArray) -> None:
         check_frame(structures, da, what=f"the {da.name}", quiet=True)
@@ -169,15 +188,16 @@ class Sampler:
         pairs = zip(self.centres, self.points, strict=True)
         self.same = all(a.shape == b.shape and np.allclose(a, b, rtol=0, atol=1e-6) for a, b in pairs)
 
-    def __call__(self, values: np.ndarray, fractions: np.ndarray) -> Samples:
+    def inside(self, fractions: np.ndarray) -> Callable[[np.ndarray], Samples]:
+        """What makes the `Samples` of one structure from values (z, y, x); its places are worked out once for all of them."""
         where = np.nonzero(fractions > 0)
         weights = np.asarray(fractions[where], dtype=float) * self.volume[where]
         if self.same:
-            return Samples(np.asarray(values[where], dtype=float), weights)
+            return lambda values: Samples(np.asarray(values[where], dtype=float), weights)
         offsets = _spread(weights.size).T
         grids = zip(self.centres, self.points, self.widths, where, offsets, strict=True)
         index = [_fractional_index(c, p[i] + w[i] * o) for c, p, w, i, o in grids]
-        return Samples(_interpolate(np.ascontiguousarray(values), *index), weights)
+        return lambda values: Samples(_interpolate(np.ascontiguousarray(values), *index), weights)
 
 
 def _one_chunk(da: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:
@@ -185,7 +205,7 @@ def _one_chunk(da: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:
 
 
 def _refuse_nan(values: np.ndarray, name: str) -> None:
-    if np.isnan(values).any():
+    if np.isnan(values.min(initial=np.inf)):
         k, j, i = (int(n) for n in np.argwhere(np.isnan(values))[0])
         raise IonrtError(f"{name}: NaN at voxel z={k}, y={j}, x={i}; every voxel of the grid needs a value")
 
@@ -207,16 +227,16 @@ def _fine_grid(one: Contours) -> list[np.ndarray]:
 
 
 def from_contours(patient: xr.Dataset) -> list[xr.DataArray]:
-    """Fractions of each structure on a fine grid of its own, lazily, from the contours that `read_dicom` keeps."""
-    from ionrt.patient.geometry.structures import contours_of, lazy_fractions
+    """Fractions of each structure on a fine grid of its own, from the contours that `read_dicom` keeps."""
+    from ionrt.patient.geometry.coverage import coverage
+    from ionrt.patient.geometry.structures import contours_of
 
-    out = []
+    frame, out = {"frame_of_reference_uid": patient.attrs.get("frame_of_reference_uid")}, []
     for name in (str(n) for n in patient["structure"].values):
         one = contours_of(patient, name)
         grid = _fine_grid(one) if len(one.lengths) else [np.array([0.0, 1.0])] * 3
-        keep = patient[[v for v in patient.data_vars if str(v).startswith("contour_")]].drop_vars(GRID, errors="ignore")
-        fine = keep.drop_vars(["structure", "roi_type"], errors="ignore").assign_coords(structure=[name])
-        out.append(lazy_fractions(fine.assign_coords(dict(zip(GRID, grid, strict=True)))))
+        coords = {"structure": [name], **dict(zip(GRID, grid, strict=True))}
+        out.append(stamp(xr.DataArray(coverage(one, *grid)[None], coords, list(coords)), "structures", **frame))
     return out
 
 
@@ -233,7 +253,7 @@ def per_structure(
     if isinstance(structures, xr.Dataset):
         if not structures.sizes.get("structure"):
             raise IonrtError("the patient has no structures; read it together with its RTSTRUCT")
-        parts = [per_structure(da, one, kernel, dim=dim, at=at) for one in from_contours(structures)]
+        parts = each(lambda one: per_structure(da, one, kernel, dim=dim, at=at), from_contours(structures))
         return xr.concat(parts, "structure", join="exact", coords="different", compat="equals")
     da, name = quantity_of(da)
     structures = labelled_structures(structures)
@@ -243,8 +263,17 @@ def per_structure(
     def reduce(values: np.ndarray, fractions: np.ndarray) -> np.ndarray:
         if finite:
             _refuse_nan(values, name)
-        samples = sampler(values, fractions)
-        return np.append(kernel(samples), samples.outside)
+        leading = np.broadcast_shapes(values.shape[:-3], fractions.shape[:-3])
+        values = np.broadcast_to(values, leading + values.shape[-3:])
+        fractions = fractions.reshape((1,) * (values.ndim - fractions.ndim) + fractions.shape)
+        out = np.empty((*leading, at.size + 1))
+        for one in np.ndindex(fractions.shape[:-3]):
+            samples_of = sampler.inside(fractions[one])
+            alike = (range(n) if m == 1 else (i,) for i, m, n in zip(one, fractions.shape, leading, strict=False))
+            for place in product(*alike):  # all values that this structure is asked for
+                samples = samples_of(values[place])
+                out[place] = np.append(kernel(samples), samples.outside)
+        return out
 
     core = {d: f"structure_{d}" for d in GRID}
     both = xr.apply_ufunc(
@@ -254,13 +283,12 @@ def per_structure(
         input_core_dims=[list(GRID), list(core.values())],
         output_core_dims=[[dim]],
         dask_gufunc_kwargs={"output_sizes": {dim: at.size + 1}},
-        vectorize=True,
         dask="parallelized",
         join="exact",
         keep_attrs=False,
         output_dtypes=[float],
     )
-    volume = (structures * xr.DataArray(voxel_volume(structures), dims=GRID)).sum(GRID, dtype=float)
+    volume = (structures * xr.DataArray(sampler.volume, dims=GRID)).sum(GRID, dtype=float)
     return both.isel({dim: slice(0, -1)}).assign_coords(
         {
             dim: (dim, at, {"units": QUANTITIES[dim].unit} if dim in QUANTITIES else {}),

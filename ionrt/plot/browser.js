@@ -69,16 +69,23 @@
       small.getContext("2d").putImageData(image, 0, 0);
       g.imageSmoothingEnabled = false;
       g.drawImage(small, 0, 0, p.canvas.width, p.canvas.height);
-      const border = (inside, colour, width, dash) => {
-        g.beginPath();
+      // faces between voxels, chained with the inside on one side, so that a dash runs on from face to face
+      const border = (inside, colour, width, dash, rim) => {
+        const to = new Map(), link = (r, c, down, right) => to.set(r * w + c + r, [...to.get(r * w + c + r) || [], (r + down) * (w + 1) + c + right]);
         for (let r = 0; r < h; r++) for (let c = 0; c < w; c++) {
           const here = inside(index[r * w + c]);
-          if (c + 1 < w && here !== inside(index[r * w + c + 1])) { g.moveTo((c + 1) * sx, r * sy); g.lineTo((c + 1) * sx, (r + 1) * sy); }
-          if (r + 1 < h && here !== inside(index[(r + 1) * w + c])) { g.moveTo(c * sx, (r + 1) * sy); g.lineTo((c + 1) * sx, (r + 1) * sy); }
+          if (c + 1 < w && here !== inside(index[r * w + c + 1])) here ? link(r, c + 1, 1, 0) : link(r + 1, c + 1, -1, 0);
+          if (r + 1 < h && here !== inside(index[(r + 1) * w + c])) here ? link(r + 1, c + 1, 0, -1) : link(r + 1, c, 0, 1);
         }
-        g.setLineDash(dash); g.lineWidth = width; g.strokeStyle = colour; g.stroke(); g.setLineDash([]);
+        const path = new Path2D(), place = v => [v % (w + 1) * sx, Math.floor(v / (w + 1)) * sy];
+        for (const start of to.keys()) {
+          if (to.get(start).length) path.moveTo(...place(start));
+          for (let v = start; (v = to.get(v)?.pop()) !== undefined;) path.lineTo(...place(v));
+        }
+        if (rim) { g.lineWidth = width + 1.4; g.strokeStyle = "rgba(0, 0, 0, 0.45)"; g.stroke(path); }
+        g.setLineDash(dash); g.lineWidth = width; g.strokeStyle = colour; g.stroke(path); g.setLineDash([]);
       };
-      if (shapes.checked) A.structures.forEach((_, b) => border(i => V.structures[i] >> b & 1, A.colours[b], 1.6, []));
+      if (shapes.checked) A.contours.forEach(([colour, dash], b) => border(i => V.structures[i] >> b & 1, colour, b ? 1.6 : 2.2, dash, true));
       const dosed = A.quantities.rbe_dose ? "rbe_dose" : "dose";
       if (lines.checked && A.quantities[dosed]) for (const level of A.isodoses) border(i => value(which.value, dosed, i) >= level, "#fff", 0.9, [3, 2]);
       g.strokeStyle = "#00e0ff"; g.lineWidth = 1; g.beginPath();

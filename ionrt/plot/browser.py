@@ -16,7 +16,7 @@ import xarray as xr
 
 from ionrt.plot.explorer import scene_of
 from ionrt.plot.scene import GRID, Scene
-from ionrt.plot.slice_views import GREY, ISODOSES, SIDES, STRUCTURE_COLOURS, target_first
+from ionrt.plot.slice_views import GREY, ISODOSES, SIDES, contour, target_first
 from ionrt.plot.slice_views import window as grey_of
 from ionrt.plot.style import COLOURMAPS, Figure, label, provenance, unit, whole_palette
 from ionrt.plot.tables import Html
@@ -67,7 +67,9 @@ def browse(
     said = json.dumps(about | {"volumes": volumes}).replace("</", "<\\/")
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").replace("ABOUT", said).replace("PLACE", place)
     words = f"{caption} Slices through {', '.join(scene.fields)}: click or slide. Lines: structures and isodoses of"
-    words += f" {', '.join(map(str, ISODOSES))} % of {scene.prescription:g} {unit('rbe_dose', _about(scene))}."
+    words += (
+        f" {', '.join(map(str, ISODOSES))} % of {scene.prescription:g} {unit('rbe_dose', _about(scene))}. Doses per fraction."
+    )
     text = f"{words} {_provenance(scene, getattr(result, 'patient', patient))}"
     frame = f"<div id='{place}' class='browse' role='group' aria-label='{html.escape(text, quote=True)}'></div>"
     return Figure(Html(f"{frame}<script>{script}</script>", "slices"), " ".join(text.split()), key=_key(names))
@@ -78,7 +80,7 @@ def _inner(scene: Scene, name: str) -> bool:
 
 
 def _key(names: list[str]) -> tuple[tuple[str, str, str], ...]:
-    return tuple((n, STRUCTURE_COLOURS[i], "solid") for i, n in enumerate(names))
+    return tuple((n, *contour(i)) for i, n in enumerate(names))
 
 
 def _provenance(scene: Scene, patient: xr.Dataset | None) -> str:
@@ -133,7 +135,7 @@ def _volumes(scene: Scene, quantities: list[str], names: list[str], box: tuple[s
         "scales": scales,
         "palettes": {q: whole_palette(COLOURMAPS.get(q, "viridis")) for q in shown} | {"less": whole_palette("coolwarm")},
         "structures": names,
-        "colours": list(STRUCTURE_COLOURS),
+        "contours": [[colour, [] if dash == "solid" else [*map(int, dash.split())]] for _, colour, dash in _key(names)],
         "isodoses": [0.01 * share * scene.prescription for share in ISODOSES],
         "grey": list(GREY),
         "sides": {d: list(s) for d, s in SIDES.items()},

@@ -51,7 +51,7 @@ def lines(
     drawn: list[Any] = []
     key: list[tuple[str, str, str]] = []
     for i, (level, part) in enumerate(table.groupby(by, sort=False, observed=True)):
-        style: dict[str, Any] = {"color": PANEL_COLOURS[1 + i % 7], "line_dash": LINE_DASHES[i % 4], "line_width": 2.2}
+        style: dict[str, Any] = {"color": PANEL_COLOURS[1 + i % 7], "line_dash": LINE_DASHES[i % 8], "line_width": 2.2}
         at, value = part[x].to_numpy(float), 100 * part[y].to_numpy(float)
         if {"lower", "upper"} <= set(part):
             low, high = (100 * part[c].fillna(part[y]).to_numpy(float) for c in ("lower", "upper"))

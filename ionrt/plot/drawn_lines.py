@@ -65,7 +65,12 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     curves = by_case(curves).compute()
     low, middle, high = ((curves.sel(statistic=s) if banded else curves) for s in ("min", "nominal", "max"))
     present = [s for s in curves["structure"].values if bool(np.isfinite(middle.sel(structure=s)).any())]
-    absent = [str(s) for s in curves["structure"].values if s not in present]
+    drawn_for = middle.notnull().any(quantity).transpose("structure", "case")
+    absent = [
+        str(s) if not one.any() else f"{s} ({', '.join(in_words(str(c)) for c in curves['case'].values[~one])})"
+        for s, one in zip(curves["structure"].values, drawn_for.values, strict=True)
+        if not one.all()
+    ]
     n = min(columns, len(present)) or 1
     used = curves[quantity].where((high.sel(structure=present) > 0.002).any(["case", "structure"]))
     kdim, vdim = hv.Dimension(quantity, label=label(quantity, curves)), hv.Dimension("volume", label="Volume [%]")

@@ -15,7 +15,7 @@ from ionrt import rbe
 from ionrt.let import ions_of
 from ionrt.patient import regrid
 from ionrt.plot.scene import GRID, Scene
-from ionrt.plot.slice_views import GREY, ISODOSES, PLANES, STRUCTURE_COLOURS, target_first
+from ionrt.plot.slice_views import GREY, ISODOSES, PLANES, contour, target_first
 from ionrt.plot.style import COLOURMAPS, PANEL_COLOURS, label, whole_palette
 from ionrt.quantities import IonrtError, one_of, system_in_words
 
@@ -257,7 +257,7 @@ class _Plane:
         self.figure.toolbar.logo = None
         self.grey = models.ColumnDataSource({"image": []})
         self.wash = models.ColumnDataSource({"image": []})
-        self.paths = models.ColumnDataSource({"xs": [], "ys": [], "colour": []})
+        self.paths = models.ColumnDataSource({"xs": [], "ys": [], "colour": [], "dash": []})
         self.iso = models.ColumnDataSource({"xs": [], "ys": []})
         self.figure.image(
             "image",
@@ -269,7 +269,7 @@ class _Plane:
             palette=whole_palette("inferno"), low=0, high=1, nan_color="rgba(0,0,0,0)", low_color="rgba(0,0,0,0)"
         )
         self.figure.image("image", source=self.wash, color_mapper=self.mapper, alpha=0.72, name="wash", **self.frame)
-        self.figure.multi_line("xs", "ys", source=self.paths, line_color="colour", line_width=1.6)
+        self.figure.multi_line("xs", "ys", source=self.paths, line_color="colour", line_dash="dash", line_width=1.8)
         self.figure.multi_line("xs", "ys", source=self.iso, line_color="#FFFFFF", line_width=1.1, line_dash="4 2")
         self.drawn: tuple[Any, ...] = ()  # CT and contours as they stand in the page
         self.cross = [models.Span(dimension=d, line_color="#00E0FF", line_width=1) for d in ("height", "width")]
@@ -318,15 +318,15 @@ class _Plane:
 
     def _anatomy(self, where: tuple[Any, ...]) -> None:
         """CT and contours of another slice, or of other structures."""
-        scene, xs, ys, tint = self.of.scene, [], [], []
+        scene, xs, ys, looks = self.of.scene, [], [], []
         if scene.ct is not None:
             self.grey.data = {"image": [scene.ct[where]]}
         for k, name in enumerate(scene.structures):
             for path in self._paths(scene.structures[name][where], 0.5) if name in self.of.chosen.value else ():
                 xs.append(path[:, 0])
                 ys.append(path[:, 1])
-                tint.append(STRUCTURE_COLOURS[k % len(STRUCTURE_COLOURS)])
-        self.paths.data = {"xs": xs, "ys": ys, "colour": tint}
+                looks.append(contour(k))
+        self.paths.data = {"xs": xs, "ys": ys, "colour": [c for c, _ in looks], "dash": [d for _, d in looks]}
 
 
 class _Histogram:
@@ -338,11 +338,13 @@ class _Histogram:
             tooltips=[("", "@name"), ("", "$x{0.00}"), ("volume", "$y{0.0} %")], y_axis_label="Volume [%]", y_range=(0, 103),
         )  # fmt: skip
         self.figure.toolbar.logo = None
-        self.lines = models.ColumnDataSource({"xs": [], "ys": [], "colour": [], "name": []})
-        self.figure.multi_line("xs", "ys", source=self.lines, line_color="colour", line_width=2, legend_field="name")
+        self.lines = models.ColumnDataSource({"xs": [], "ys": [], "colour": [], "dash": [], "name": []})
+        self.figure.multi_line(
+            "xs", "ys", source=self.lines, line_color="colour", line_dash="dash", line_width=2, legend_field="name"
+        )
 
     def update(self, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, order: list[str]) -> None:
         self.figure.xaxis.axis_label = xlabel
-        tint = [PANEL_COLOURS[order.index(n) % len(PANEL_COLOURS)] for n in curves]
+        tint, dash = zip(*(contour(order.index(n), PANEL_COLOURS) for n in curves), strict=True) if curves else ((), ())
         xs, ys = ([c[k].astype(np.float32) for c in curves.values()] for k in (0, 1))  # arrays travel as they are
-        self.lines.data = {"xs": xs, "ys": ys, "colour": tint, "name": list(curves)}
+        self.lines.data = {"xs": xs, "ys": ys, "colour": list(tint), "dash": list(dash), "name": list(curves)}

@@ -142,6 +142,6 @@ def glyph(colour: str, dash: str, x: float = 0.0, y: float = 6.0) -> str:
         return f"<polygon points='{points}' fill='{colour}' stroke='#222222'/>"
     if dash == "circle":
         return f"<circle cx='{x + 15}' cy='{y}' r='5' fill='{colour}' stroke='#222222'/>"
-    where = f"x1='{x}' y1='{y}' x2='{x + 30}' y2='{y}'"
-    lines = f"<line {where} stroke='#777' stroke-width='4.5'/>" if colour in PALE else ""
-    return lines + f"<line {where} stroke='{colour}' stroke-width='2.6' stroke-dasharray='{DASHES.get(dash, dash)}'/>"
+    where = f"x1='{x}' y1='{y}' x2='{x + 30}' y2='{y}' stroke-dasharray='{DASHES.get(dash, dash)}'"
+    rim = f"<line {where} stroke='#777' stroke-width='4.5'/>" if colour in PALE else ""
+    return rim + f"<line {where} stroke='{colour}' stroke-width='2.6'/>"

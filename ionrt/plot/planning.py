@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.ions import in_words
-from ionrt.plot.style import LOOK, MARKERS, PANEL_COLOURS, Figure, capital, in_columns, label, looks, panel, sized
+from ionrt.plot.style import COLOUR_BAR, LOOK, MARKERS, PANEL_COLOURS, Figure, capital, in_columns, label, looks, panel, sized
 from ionrt.quantities import IonrtError
 
 NAMES = {
@@ -91,7 +91,7 @@ def spot_weights(weights: xr.DataArray, *, beam: int = 0, width: int = 1140, cap
     ions = list(dict.fromkeys(here["ion"]))
     shown = {capital(ion): rays[rays["ion"] == ion].assign(n=lambda r: r["n"] / 1e6) for ion in ions}
     drawn = _rays(shown, width, clabel="10⁶ particles", cmap="viridis")
-    text = f"{caption} Particles per ray and fraction, energies summed, beam's eye view of {directions[beam]}."
+    text = f"{caption} Particles per ray and fraction, energies summed, beam's eye view of {directions[beam]}°."
     return Figure(in_columns(drawn, max(len(ions), 1)), text.strip())
 
 
@@ -132,7 +132,7 @@ def _rays(tables: Mapping[str, pd.DataFrame], width: int, **colours: object) -> 
             size=_marker(one, size),
             colorbar=True,
             tools=["hover"],
-            colorbar_opts={"width": 10, "padding": 4},
+            colorbar_opts=COLOUR_BAR,
             frame_width=size,
             frame_height=size,
             title=title,
@@ -180,9 +180,11 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
             )
             for i in margin["ion"].values
         ]
+        known = np.pad(np.isfinite(margin.transpose("ion", turning).values), ((0, 0), (1, 1)))
+        alone = known[:, 1:-1] & ~known[:, :-2] & ~known[:, 2:]  # no line runs through them
         dots = [
-            hv.Points((margin[turning].values, margin.sel(ion=i).values)).opts(color=look[str(i)][0], size=4)
-            for i in margin["ion"].values
+            hv.Points((margin[turning].values[one], margin.sel(ion=i).values[one])).opts(color=look[str(i)][0], size=4)
+            for i, one in zip(margin["ion"].values, alone, strict=True)
         ]
         floor = hv.HLine(0.0).opts(color="#222222", line_width=1.2)
         drawn.append(
@@ -191,7 +193,7 @@ def reach_curves(*maps: xr.Dataset, width: int = 1140, caption: str = "") -> Fig
                     **frame,
                     title=str(found.attrs.get("room", "")),
                     xlabel=TURN if turning == "gantry" else TABLE,
-                    ylabel="Reach beyond the far edge [mm]" if not drawn else "",
+                    ylabel="Reach beyond the far edge [mm water]" if not drawn else "",
                     xlim=(0, 360),
                     ylim=(low, high),
                     xticks=[0, 90, 180, 270, 360],

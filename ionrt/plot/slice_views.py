@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import contourpy
@@ -13,9 +13,11 @@ import xarray as xr
 from ionrt.patient.names import is_external, is_target
 from ionrt.patient.reading.frames import check_frame
 from ionrt.plot.style import (
+    COLOUR_BAR,
     COLOURMAPS,
     FONT_SIZES,
     STRUCTURE_COLOURS,
+    STRUCTURE_DASHES,
     Figure,
     by_case,
     capital,
@@ -84,9 +86,10 @@ def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
         return []
     gap = np.full((1, 2), np.nan)
     under = np.concatenate([part for line in met.values() for part in (line.array(), gap)])
-    rim = hv.Curve(under, kdims=[columns], vdims=[rows]).opts(color="#000000", alpha=0.55, line_width=3.4)
-    styles = {i: {"color": _colour(i), "line_width": 1.4 if i else 2.4, "line_dash": _dash(i)} for i in met}
-    return [rim, *(line.opts(**styles[i]) for i, line in met.items())]
+    rim = hv.Curve(under, kdims=[columns], vdims=[rows]).opts(color="#000000", alpha=0.45, line_width=3.4)
+    looks = {i: contour(i) for i in met}
+    drawn = (line.opts(color=looks[i][0], line_dash=looks[i][1], line_width=1.8 if i else 2.4) for i, line in met.items())
+    return [rim, *drawn]
 
 
 def _isodoses(one: xr.DataArray, of: float) -> Any:
@@ -220,16 +223,13 @@ def _middle(structures: xr.DataArray, normal: str) -> float:
 def _key(outline: xr.DataArray) -> tuple[tuple[str, str, str], ...]:
     names = [str(s) for s in outline["structure"].values]
     met = [float(outline.sel(structure=s).max()) > 0.5 for s in names]
-    return tuple((s, _colour(i), _dash(i)) for i, s in enumerate(names) if met[i])
+    return tuple((s, *contour(i)) for i, s in enumerate(names) if met[i])
 
 
-def _colour(i: int) -> str:
-    """Of the structure number i; after the eighth the colours begin again, dashed."""
-    return STRUCTURE_COLOURS[i % len(STRUCTURE_COLOURS)]
-
-
-def _dash(i: int) -> str:
-    return "solid" if i < len(STRUCTURE_COLOURS) else "6 3"
+def contour(i: int, colours: Sequence[str] = STRUCTURE_COLOURS) -> tuple[str, str]:
+    """Colour and dash of the structure number i; after the eighth the colours begin again, each with another dash."""
+    n = len(colours)
+    return colours[i % n], STRUCTURE_DASHES[(i + i // n) % n]
 
 
 def _panel(one, title, grey, outline, limits, box, size, first, last, over=()):
@@ -251,7 +251,7 @@ def _panel(one, title, grey, outline, limits, box, size, first, last, over=()):
         colour = colour.opts(
             colorbar=True,
             clabel=unit(name) or label(name, one),
-            colorbar_opts={"width": 12, "padding": 6, "title_standoff": 10},
+            colorbar_opts=COLOUR_BAR,
         )
     letters = _letters(across, down, box)
     flip = {"invert_yaxis": down == "y"}
@@ -264,7 +264,7 @@ def _panel(one, title, grey, outline, limits, box, size, first, last, over=()):
             ylim=box[down],
             xlabel=f"{across} [mm]",
             ylabel=f"{down} [mm]" if first else "",
-            yaxis="left" if first else "bare",
+            yaxis="left" if first else None,
             default_tools=["box_zoom", "reset"],
             xticks=5,
             yticks=5,

@@ -36,9 +36,10 @@ hv.Store.set_current_backend("bokeh")
 # Okabe-Ito colours, oxygen and neon darker so that both stand out on white (4.4 and 3.9 to 1); in grey the dash tells.
 ION_COLOURS = {"p": "#0072B2", "He": "#009E73", "C": "#D55E00", "O": "#B8588C", "Ne": "#A87900"}
 ION_DASHES = {"p": "solid", "He": "6 3", "C": "14 3", "O": "2 3 6 3", "Ne": "2 3"}
-LINE_DASHES = ("solid", "dashed", "dotdash", "dotted")
+LINE_DASHES = ("solid", "dashed", "dotdash", "dotted", "14 4", "14 4 2 4", "8 3 2 3 2 3", "4 2")
 MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star", "cross")
 STRUCTURE_COLOURS = ("#FFFFFF", "#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#999999")
+STRUCTURE_DASHES = ("solid", "12 4", "5 4", "14 4 3 4", "9 3 2 3 2 3", "22 5", "6 3 6 9", "2 4")  # tell in grey
 PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 BARS = ("#0072B2", "#E69F00", "#F0E442", "#56B4E9", "#D55E00", "#FFFFFF")  # with a dark rim; the first three part in grey
 ELEMENTS = {  # colour and dash of those that are no ions of ours; the dash tells in grey
@@ -46,9 +47,9 @@ ELEMENTS = {  # colour and dash of those that are no ions of ours; the dash tell
     "boron": ("#999999", "3 2"), "nitrogen": ("#4B0082", "12 3 3 3"), "fluorine": ("#CC79A7", "6 2 1 2 1 2"),
 }  # fmt: skip
 SHADE: dict[str, Any] = {"color": "#999999", "alpha": 0.22, "line_alpha": 0}
+COLOUR_BAR = {"width": 12, "padding": 6, "title_standoff": 10, "title_text_font_style": "normal"}
 COLOURMAPS = {"dose": "inferno", "rbe_dose": "inferno", "let_d": "viridis", "rbe": "cividis", "ct": "gray"}
 SYMBOLS = {
-    "dose": "dose",
     "rbe_dose": "RBE-weighted dose",
     "let_d": "LETd",
     "let_t": "LETt",
@@ -106,7 +107,7 @@ def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     taken = {colour for colour, _ in found.values()}
     spare = [c for c in PANEL_COLOURS if c not in taken]  # black is in no element: one always is
     for i, name in enumerate(n for n in names if n not in found):
-        found[name] = (spare[i % len(spare)], LINE_DASHES[(i + (i // len(spare)) * (len(spare) % 4 == 0)) % 4])
+        found[name] = (spare[i % len(spare)], LINE_DASHES[(i + (i // len(spare)) * (len(spare) == 8)) % 8])
     return {n: found[n] for n in names}
 
 
@@ -134,10 +135,10 @@ def whole_palette(name: str) -> list[str]:
 
 
 def provenance(arrays: Iterable[xr.DataArray]) -> str:
-    """Whose patient, which ions, LET definition and dose system: the sentences that no figure goes without."""
+    """Whose patient, which ions, LET definition, dose system, dose of what: the sentences that no figure goes without."""
     parts: dict[str, list[str]] = {}
     counted: dict[str, None] = {}
-    arrays, first = list(arrays), ""
+    arrays, first, last = list(arrays), "", ""
     for da in arrays:
         if (name := str(da.attrs.get("quantity", da.name))) in QUANTITIES:
             defined(da, name)
@@ -155,13 +156,14 @@ def provenance(arrays: Iterable[xr.DataArray]) -> str:
             parts.setdefault("LETd", []).append(str(above))
         if model := da.attrs.get("rbe_model"):
             parts.setdefault("Dose system", []).append(_system(str(model)))
+        if "per" in da.attrs and str(da.attrs.get("quantity", da.name)) in ("dose", "rbe_dose"):
+            last = f" Doses per {da.attrs['per']}."
         if kind := da.attrs.get("synthetic"):
             first = f"SYNTHETIC patient ({kind} phantom). "
     if counted:
         parts["LETd"].insert(0, f"dose average over {'; over '.join(counted)}, unrestricted, in water")
-    return first + " ".join(
-        f"{key}: {('; ' if key == 'Dose system' else ', ').join(dict.fromkeys(values))}." for key, values in parts.items()
-    )
+    made = (f"{key}: {('; ' if key == 'Dose system' else ', ').join(dict.fromkeys(values))}." for key, values in parts.items())
+    return first + " ".join(made) + last
 
 
 def _rests_on_let(da: xr.DataArray) -> bool:
@@ -264,6 +266,7 @@ def tidy(plot: Any, _: Any) -> None:
     figure.axis.axis_line_color = "#444444"
     figure.axis.major_tick_line_color = "#444444"
     figure.axis.minor_tick_line_color = None
+    figure.axis.major_tick_in = 0
     figure.axis.axis_label_text_font_style = "normal"
     figure.title.text_font_style = "bold"
     figure.title.text_font = FONT

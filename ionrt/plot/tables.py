@@ -15,7 +15,6 @@ from ionrt.plot.style import Figure
 from ionrt.quantities import codes_in_words
 
 GREY = " style='color: #697176; background: #f3f4f5'"  # 4.5 to 1 against its ground
-SHORT = " class='short'"  # stays in one line
 LIMIT = re.compile(r"\b(lower|upper)\b")  # limits are read beside their estimate, with its decimals
 NUMERAL = re.compile(r"([<>≤≥]?\s?[-+−]?\d[\d.]*(\s?%|\smm)?|–)?")
 HEADING = 18, 120  # letters of a line in the head of a column, and of all columns together
@@ -87,13 +86,18 @@ def _head(name: Any, columns: int) -> str:
 
 
 def _row_heads(keys: list[Any]) -> list[str]:
-    """Header cells of the index; of several levels, each in a column, repeated names left out."""
+    """Header cells of the index; of several levels, each in a column; a repeated name shows on phones and long prints only."""
     split = [k if isinstance(k, tuple) else (k,) for k in keys]
     cells = []
     for i, key in enumerate(split):
         same = [i > 0 and split[i - 1][: level + 1] == key[: level + 1] for level in range(len(key))]
-        words = ["" if s else codes_in_words(str(k)) for k, s in zip(key, same, strict=True)]
-        cells.append("".join(f"<th scope='row'{SHORT * (len(w) < 25)}>{html.escape(w)}</th>" for w in words))
+        words = [codes_in_words(str(k)) for k in key]
+        kinds = [" ".join(["short"] * (len(w) < 25) + ["brief"] * (len(w) < 16)) for w in words]  # stay in one line
+        shown = [
+            f"<span class='again' hidden>{html.escape(w)}</span>" if s else html.escape(w)
+            for w, s in zip(words, same, strict=True)
+        ]
+        cells.append("".join(f"<th scope='row' class='{k}'>{w}</th>" for w, k in zip(shown, kinds, strict=True)))
     return cells
 
 

@@ -108,10 +108,9 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
     Figure, bounds on the Z scale.
     """
     lines: list[Any] = []
-    key = tuple(zip(tables, BAR_COLOURS, LINE_DASHES * 2, strict=False))
-    for (name, colour, dash), marker in reversed(
-        list(zip(key, MARKERS, strict=False))
-    ):  # where lines agree the first is on top
+    key = tuple(zip(tables, BAR_COLOURS, LINE_DASHES, strict=False))
+    # where lines agree the first is on top
+    for (name, colour, dash), marker in reversed(list(zip(key, MARKERS, strict=False))):
         table, style = tables[name], {"color": colour, "line_dash": dash, "line_width": 2.2}
         x = 100 * table["information"].to_numpy()
         lines.append(hv.Curve((x, table["z_efficacy"].to_numpy())).opts(**style))
@@ -165,7 +164,7 @@ def survival_steps(
     reach = float(table["time"].max()) if at_risk is None else max(float(table["time"].max()), float(at_risk["time"].max()))
     lines: list[Any] = []
     for k, stratum in enumerate(strata):
-        part, style = table[table["stratum"] == stratum], {"color": BAR_COLOURS[k % 7], "line_dash": LINE_DASHES[k % 4]}
+        part, style = table[table["stratum"] == stratum], {"color": BAR_COLOURS[k % 7], "line_dash": LINE_DASHES[k % 8]}
         x = part["time"].to_numpy(float)
         curve, low, high = (100 * part[c].to_numpy(float) for c in (y, "lower", "upper"))
         if steps:
@@ -195,7 +194,7 @@ def survival_steps(
         drawn = in_columns([drawn, _numbers_at_risk(at_risk, strata, shape)], 1)
     text = "At risk: patients just before the time." if at_risk is not None else ""
     said = f"{caption} Shaded: pointwise 95 % limits. {text} {NOT_DATA if origin == 'SYNTHETIC' else ''}"
-    key = tuple((str(stratum), BAR_COLOURS[k % 7], LINE_DASHES[k % 4]) for k, stratum in enumerate(strata))
+    key = tuple((str(stratum), BAR_COLOURS[k % 7], LINE_DASHES[k % 8]) for k, stratum in enumerate(strata))
     return Figure(drawn, " ".join(said.split()), key=key)
 
 
