@@ -152,6 +152,7 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             progress_bar=True,
             kernel_name="python3",
             language="python",
+            iopub_timeout=120,  # s; its 4 are too few where many processes share a processor
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
@@ -159,15 +160,16 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             raise IonrtError(f"in the notebook: {error.ename}: {error.evalue}; make room on the disk or in memory") from None
         if not _ends_there(executed, error):
             raise
+    except TimeoutError as error:  # of nbclient; Python counts it among the disk's
+        raise IonrtError("the notebook's process did not answer in time; try again when the machine is less busy") from error
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise DiskError(f"the notebook could not be kept ({why}); make room, or set JUPYTER_RUNTIME_DIR and TMPDIR") from error
     except RuntimeError as error:  # nbclient's words for a kernel that is gone
         if "kernel" not in str(error).lower():
             raise
-        raise IonrtError(
-            "the notebook's process was ended from outside, often for lack of memory; try a coarser grid"
-        ) from error
+        why = "the notebook's process was ended from outside, often for lack of memory; try a coarser grid"
+        raise IonrtError(why) from error
 
 
 def _ends_there(executed: Path, error: papermill.PapermillExecutionError) -> bool:
@@ -362,8 +364,8 @@ def _rows(heading: str, values: Mapping[str, str], notes: Mapping[str, str] | No
     """A block of names and values at the end of a page, where there are notes with a third column; nothing for no values."""
     cells = ([k, v, *([notes.get(k, "")] if notes else [])] for k, v in values.items())
     words = ([html.escape(c).replace("`", "") for c in row] for row in cells)
-    heads = ((f"<th scope='row'>{k.replace('_', '_<wbr>')}</th>", row) for k, *row in words)  # a narrow screen breaks there
-    rows = "".join(f"<tr>{head}{''.join(f'<td>{c}</td>' for c in row)}</tr>" for head, row in heads)
+    lines = (f"{k.replace('_', '_<wbr>')}</th>{''.join(f'<td>{c}</td>' for c in row)}" for k, *row in words)
+    rows = "".join(f"<tr><th scope='row'>{line}</tr>" for line in lines)
     return f"<h2>{heading}</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
 
 

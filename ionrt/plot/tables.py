@@ -91,7 +91,7 @@ def _row_heads(keys: list[Any]) -> list[str]:
     cells = []
     for i, key in enumerate(split):
         same = [i > 0 and split[i - 1][: level + 1] == key[: level + 1] for level in range(len(key))]
-        words = [codes_in_words(str(k)) for k in key]
+        words = [codes_in_words(str(k)).replace("keV/µ", "keV/\N{WORD JOINER}µ") for k in key]
         kinds = [" ".join(["short"] * (len(w) < 25) + ["brief"] * (len(w) < 16)) for w in words]  # stay in one line
         shown = [
             f"<span class='again' hidden>{html.escape(w)}</span>" if s else html.escape(w)
