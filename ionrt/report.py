@@ -295,8 +295,7 @@ def to_html(
     title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {}, notes)
-    outside = external_resources(page)
-    if outside:
+    if outside := external_resources(page):
         raise IonrtError(
             f"the report would load {len(outside)} resources from elsewhere, first {outside[0]!r}; nothing was written"
         )
@@ -345,8 +344,9 @@ def math_to_mathml(text: str) -> str:
         formula, display = (match.group(1), "block") if match.group(1) else (match.group(2), "inline")
         return to_mathml(formula.strip(), display=display)
 
-    parts = CODE.split(text)
-    return "".join(part if i % 2 else MATH.sub(one, codes_in_words(part)).replace("$", "&#36;") for i, part in enumerate(parts))
+    return "".join(
+        part if i % 2 else MATH.sub(one, codes_in_words(part)).replace("$", "&#36;") for i, part in enumerate(CODE.split(text))
+    )
 
 
 def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
