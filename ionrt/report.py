@@ -341,12 +341,10 @@ def math_to_mathml(text: str) -> str:
     from ionrt.quantities import codes_in_words
 
     def one(match: re.Match[str]) -> str:
-        formula, display = (match.group(1), "block") if match.group(1) else (match.group(2), "inline")
-        return to_mathml(formula.strip(), display=display)
+        return to_mathml((match[1] or match[2]).strip(), display="block" if match[1] else "inline")
 
-    return "".join(
-        part if i % 2 else MATH.sub(one, codes_in_words(part)).replace("$", "&#36;") for i, part in enumerate(CODE.split(text))
-    )
+    said = (p if i % 2 else MATH.sub(one, codes_in_words(p)).replace("$", "&#36;") for i, p in enumerate(CODE.split(text)))
+    return "".join(said)
 
 
 def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
