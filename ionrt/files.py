@@ -29,20 +29,10 @@ class DiskError(IonrtError):
 def atomic(path: str | os.PathLike[str], *, folder: bool = False, new: bool = False) -> Iterator[Path]:
     """A hidden place beside `path` to write to, which takes its name when the block ends well and vanishes when it does not.
 
-    Parameters
-    ----------
-    path : what shall be there in the end; a file is replaced, a folder must be new or empty.
-    folder : whether it is a folder (the place is then made) or a file.
-    new : whether a file that is there already, also since a moment ago, stays (FileExistsError).
-
-    Yields
-    ------
-    The path to write to, with the same suffix; a killed run leaves it behind, never something half-written under `path`.
-
-    Raises
-    ------
-    DiskError in one line where the disk is full, the folder read-only, gone, a file, or full of other files; what the block
-    itself raises about other files passes.
+    A file is replaced (`new`: one that is there already, also since a moment ago, stays: FileExistsError); a `folder` must be
+    new or empty and is made. A killed run leaves the place behind, never something half-written under `path`. `DiskError` in
+    one line where the disk is full, the folder read-only, gone, a file, or full of other files; what the block itself raises
+    about other files passes.
     """
     target = Path(path)
     place = target.with_name(f".{target.name}.{uuid4().hex}{'' if folder else target.suffix}")
@@ -136,23 +126,12 @@ _NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]{1,15}(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]{1,3})?"
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
-    """One YAML document of a person's hand as plain values: dict with text keys, list, text, int, float, bool, None.
+    """One YAML document (UTF-8) of a person's hand as plain values: dict with text keys, list, text, int, float, bool, None.
 
-    What a file of settings has no use for is refused instead of interpreted: aliases and anchors, tags, a key that stands
-    twice, several documents, more than 100 kB or twelve levels. Only ``true`` and ``false`` are truth values (``no`` stays a
-    text), only decimal numbers are numbers (``1:30``, ``0x10`` and ``2024-01-01`` stay texts), ``1e-3`` is one.
-
-    Parameters
-    ----------
-    path : the file, UTF-8.
-
-    Returns
-    -------
-    The document; None where it is empty.
-
-    Raises
-    ------
-    IonrtError : one line with the file's name, the line, and the key where there is one.
+    What a file of settings has no use for is refused instead of interpreted, with file, line and key: aliases and anchors,
+    tags, a key that stands twice, several documents, more than 100 kB or twelve levels. Only ``true`` and ``false`` are truth
+    values (``no`` stays a text), only decimal numbers are numbers (``1:30``, ``0x10`` and ``2024-01-01`` stay texts), ``1e-3``
+    is one.
     """
     return parse_yaml(_text_of(Path(path)), Path(path).name)
 

@@ -25,19 +25,9 @@ def files(folder: str, pattern: str, *places: Path) -> dict[str, Path]:
 
 
 def copy_to(target: str | Path) -> Path:
-    """A folder to work in: notebooks, protocols and data sets of one's own, as they came.
+    """A folder to work in: notebooks, protocols and data sets of one's own, as they came; the start notebook.
 
-    Parameters
-    ----------
-    target : folder, made if it is not there.
-
-    Returns
-    -------
-    The start notebook.
-
-    Raises
-    ------
-    IonrtError where one of the folders is there already: nothing of the user's is overwritten.
+    Where one of the folders is there already it raises: nothing of the user's is overwritten.
     """
     target = Path(target)
     there = [name for name in FOLDERS if (target / name).exists()]

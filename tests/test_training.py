@@ -122,7 +122,8 @@ def _threshold(patch):
 
 
 def _published(patch):
-    patch.setattr(systems, "_LEM_PER_MKM", tuple(replace(f, factor=f.factor - 0.05) for f in systems._LEM_PER_MKM))
+    factors = tuple(f - 0.05 for f in systems.LEM_PER_MKM["factor"])
+    patch.setattr(systems, "LEM_PER_MKM", systems.LEM_PER_MKM | {"factor": factors})
 
 
 def _water(patch):

@@ -28,23 +28,12 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
     A registration follows what has shrunk only in part (decision 0155): the volume of a propagated contour is then too large.
     How much of it is no longer the planned structure is seen in its HU, whatever the registration says.
 
-    Parameters
-    ----------
-    planning, daily : Datasets, the second of `place`, with own or propagated structures.
-    structures : names on both.
-
-    Returns
-    -------
-    DataFrame, one row per structure: volume planned and that day [cm3], change [%], shift of the centroid (x, y, z, length)
-    [mm], distance of the surfaces (mean, 95 %, both ways) [mm]; ``other HU [%]``, the share of the day's contour, at least,
-    that shows HU which the planned structure has not (the largest difference of the two distributions, that of Kolmogorov and
-    Smirnov; NaN without ``ct``): other tissue, gas, or HU of another scale; noise and mixed voxels at the rim make a few per
-    cent of it where nothing has changed, more in small structures; ``contour`` says whose the day's is: "own", or
-    "propagated" with that share.
-
-    Raises
-    ------
-    IonrtError for a structure that is missing or empty on either CT.
+    One row per structure: volume planned and that day [cm3], change [%], shift of the centroid (x, y, z, length) [mm], distance
+    of the surfaces (mean, 95 %, both ways) [mm]; ``other HU [%]``, the share of the day's contour, at least, that shows HU
+    which the planned structure has not (the largest difference of the two distributions, that of Kolmogorov and Smirnov; NaN
+    without ``ct``): other tissue, gas, or HU of another scale; noise and mixed voxels at the rim make a few per cent of it
+    where nothing has changed, more in small structures; ``contour`` says whose the day's is: "own", or "propagated" with that
+    share.
     """
     rows = {}
     for name in structures:

@@ -83,18 +83,7 @@ def total(days: xr.Dataset) -> xr.Dataset:
 
 
 def weighted(days: xr.Dataset, model: str, parameters: Mapping[str, Any] | None = None) -> xr.DataArray:
-    """RBE-weighted dose of a mapped field or course, fraction by fraction; NaN where there is no dose to know of.
-
-    Parameters
-    ----------
-    days : Dataset ([fraction,] z, y, x).
-    model : name in `ionrt.rbe.MODELS`.
-    parameters : of the model.
-
-    Returns
-    -------
-    DataArray ``rbe_dose`` of the shape of `days`, with attribute ``outside``.
-    """
+    """RBE-weighted dose of a mapped field or course, fraction by fraction, with attribute ``outside``; NaN without a dose."""
     known = days["dose"].notnull()
     filled = xr.Dataset({str(n): a.fillna(0.0).assign_attrs(a.attrs) for n, a in days.data_vars.items()}, attrs=days.attrs)
     value = rbe.apply_model(filled, model, **(parameters or {}))
@@ -104,21 +93,12 @@ def weighted(days: xr.Dataset, model: str, parameters: Mapping[str, Any] | None 
 def shortcuts(
     days: xr.Dataset, model: str, parameters: Mapping[str, Any] | None = None, *, alpha_beta: float, within: xr.DataArray
 ) -> pd.DataFrame:
-    r"""How far three common shortcuts are off in a structure, against effects added over fractions.
+    r"""How far three common shortcuts are off in a structure, against effects added over fractions: mean and largest difference
+    [%].
 
     Right: :math:`\sum_f n_f E(A_f, B_f)` and :math:`\sum n L D / \sum n D`. Shortcuts: the model on the mean field, times the
-    number of fractions; the model on the sum of all fractions as if given at once; the plain mean of the days' LETd.
-
-    Parameters
-    ----------
-    days : of `accumulate`.
-    model, parameters : of the RBE-weighted dose.
-    alpha_beta : Gy, of photons.
-    within : fractions (z, y, x) of a structure on the grid of `days`.
-
-    Returns
-    -------
-    DataFrame, one row per shortcut: mean and largest difference in the structure [%].
+    number of fractions; the model on the sum of all fractions as if given at once; the plain mean of the days' LETd. `days` of
+    `accumulate`, `alpha_beta` [Gy] of photons, `within` the fractions (z, y, x) of the structure.
     """
     n = int(days["fractions"].sum())
     whole = total(days)

@@ -133,18 +133,9 @@ def propagate(
 def deliver(influence: Influence, daily: xr.Dataset) -> Influence:
     """The planned spots, unchanged, on another CT of the same patient; every beam keeps its planned isocentre.
 
-    Parameters
-    ----------
-    influence : of the plan on the planning CT.
-    daily : Dataset of `place`, with ct or spr; a target is not needed.
-
-    Returns
-    -------
-    Influence on the day's dose grid, spots in the same order: the plan's weights fit.
-
-    Raises
-    ------
-    IonrtError where the daily CT is the planning CT itself (unless it states no content), or where it cuts a beam.
+    `daily` of `place`, with ct or spr; a target is not needed. The influence lies on the day's dose grid, spots in the same
+    order: the plan's weights fit. Refused where the daily CT is the planning CT itself (unless it states no content), or cuts a
+    beam.
     """
     beams = tuple(replace(b, beam=replace(b.beam, isocentre=b.isocentre)) for b in influence.beams)
     plan = replace(influence.plan, beams=tuple(b.beam for b in beams))

@@ -19,21 +19,11 @@ PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 
 def smooth_displacement(fixed: np.ndarray, moving: np.ndarray, seen: np.ndarray, grid: Grid, sigma: float) -> np.ndarray:
-    r"""The displacement :math:`u = G_\sigma * z` that makes the moving image look like the fixed one.
+    r"""The displacement :math:`u = G_\sigma * z` (3, z, y, x) [mm] that makes the moving image look like the fixed one.
 
-    Least :math:`\sum_X w\,(M(X + u) - F(X))^2/s^2 + \alpha \sum |z|^2` over z, :math:`w = 1/(1 + (M - F)^2/c^2)`. Where the
-    images show nothing the field goes on as its surroundings demand and dies away within sigma; noise bends it little.
-
-    Parameters
-    ----------
-    fixed, moving : HU (z, y, x) on `grid`.
-    seen : voxels that both images show; the others exert no force.
-    grid : of the images.
-    sigma : standard deviation of the Gaussian G [mm].
-
-    Returns
-    -------
-    (3, z, y, x) components x, y, z [mm].
+    Least :math:`\sum_X w\,(M(X + u) - F(X))^2/s^2 + \alpha \sum |z|^2` over z, :math:`w = 1/(1 + (M - F)^2/c^2)`; images in HU,
+    `sigma` of the Gaussian G in mm. Voxels that not both images show (`seen`) exert no force: there the field goes on as its
+    surroundings demand and dies away within sigma; noise bends it little.
     """
     lattice, at = coarser(grid, LATTICE), centres(grid)
     steps = [sigma / s for s in lattice.spacing]

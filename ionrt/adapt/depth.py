@@ -47,28 +47,12 @@ def depth_change(
 ) -> xr.Dataset:
     r"""Change of the water-equivalent depth of the target's far edge, per beam and ray.
 
-    :math:`\Delta = \int^{far'} s'\,dl - \int^{far} s\,dl` along each ray through the target on both days.
+    :math:`\Delta = \int^{far'} s'\,dl - \int^{far} s\,dl` along each ray through the target on both days, on exact paths
+    (Siddon, doi 10.1118/1.595715). `follow`: the far edge of the day's own target; False: the planned edge on both CTs, which
+    shows what the tissue on the way has become.
 
-    Parameters
-    ----------
-    influence : of the plan (its beams and isocentres).
-    planning, daily : Datasets, the second of `place`, with the target.
-    target : structure, default the plan's.
-    follow : the far edge of the day's own target; False: the planned edge on both CTs, which shows what the tissue on the way
-        has become.
-
-    Returns
-    -------
     Dataset (beam, v, u) of ``wepl_change`` and ``wepl_distal`` (the planned depth) [mm] on rays 2 mm apart at the isocentre;
     NaN where a ray misses the target on either day.
-
-    Raises
-    ------
-    IonrtError where the target is missing or no ray meets it on both days.
-
-    References
-    ----------
-    Siddon, Med. Phys. 12 (1985) 252, doi 10.1118/1.595715 (exact paths).
     """
     name = target or influence.plan.target
     patients = (planning, daily if follow else planning)

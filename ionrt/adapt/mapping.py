@@ -25,33 +25,15 @@ def map_field(
     method: str = "direct",
     mass: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    r"""Dose and moments of a day at the planning points that received them.
+    r"""Dose and moments of a day at the planning points that received them; all variables with the same weights.
 
-    Direct: :math:`\tilde M(X) = M(\phi(X))`. Energy and mass: every piece i of the day's tissue, of mass :math:`m_i`, is taken
-    back and shared out, :math:`\tilde M(X) = \sum_i w_{iX} m_i M_i / \sum_i w_{iX} m_i`, which conserves
-    :math:`\sum m` and :math:`\sum m M`. All variables are mapped with the same weights; LETd and RBE belong *after*
-    the mapping.
+    Direct: :math:`\tilde M(X) = M(\phi(X))`, right for a point, wrong where voxels merge in a gradient. Energy and mass: every
+    piece i of the day's tissue, of mass :math:`m_i` (`mass` on the field's grid, in any unit of density, e.g. the
+    stopping-power ratio), is taken back and shared out, :math:`\tilde M(X) = \sum_i w_{iX} m_i M_i / \sum_i w_{iX} m_i`, which
+    conserves :math:`\sum m` and :math:`\sum m M` (Siebers and Zhong, doi 10.1118/1.2968215).
 
-    Parameters
-    ----------
-    field : additive Dataset (z, y, x) of `daily_field`, per fraction; lazy stays lazy.
-    transform : planning points to the day's points [mm].
-    like : anything on the planning dose grid, such as the planned field.
-    method : "direct" (right for a point; wrong where voxels merge in a gradient) or "energy_mass".
-    mass : (z, y, x) on the field's grid, for "energy_mass": density in any unit, e.g. the stopping-power ratio of the day.
-
-    Returns
-    -------
-    Dataset on the grid of `like`. A voxel whose point lies outside the daily CT (for "energy_mass": that received no mass) is
-    NaN, never 0; attribute ``outside`` is the share of such voxels.
-
-    Raises
-    ------
-    IonrtError for LETd, RBE or RBE-weighted dose, a transform of other images, missing or negative mass.
-
-    References
-    ----------
-    Siebers and Zhong, Med. Phys. 35 (2008) 4452 (energy and mass), doi 10.1118/1.2968215.
+    LETd and RBE belong *after* the mapping and are refused. A voxel whose point lies outside the daily CT (or that received no
+    mass) is NaN, never 0; attribute ``outside`` is the share of such voxels. Lazy stays lazy.
     """
     one_of(method, METHODS, what="map_field: method")
     names = _additive(field)

@@ -70,20 +70,8 @@ def phase_field(
 ) -> xr.Dataset:
     """One fraction on a moving patient: moments of the phases add, then the model is applied once.
 
-    Parameters
-    ----------
-    fields : of the whole plan on each phase.
-    transforms : reference phase to each phase.
-    like : grid of the reference.
-    shares : of the time in each phase; they sum to 1.
-
-    Returns
-    -------
-    Field (z, y, x) on the reference phase, per fraction.
-
-    Raises
-    ------
-    IonrtError for unequal numbers, or shares that do not sum to 1.
+    `fields` of the whole plan on each phase, `transforms` from the reference phase to each, `shares` of the time in each (their
+    sum is 1); the field (z, y, x) lies on the grid of `like`, per fraction.
     """
     if not len(fields) == len(transforms) == len(shares) or abs(sum(shares) - 1.0) > 1e-6 or min(shares) < 0.0:
         raise IonrtError(f"phase_field: expected one share per phase, together 1, got {tuple(shares)} for {len(fields)} fields")

@@ -41,32 +41,15 @@ def registration_quality(
 ) -> pd.DataFrame:
     """Numbers of a registration, in the body and in structures, each beside its limit.
 
-    Parameters
-    ----------
-    transform : planning to daily.
-    fixed, moving : the two CTs.
-    structures : names on the planning CT; Dice where the day has the structure as well.
-    truth : the known transform of a phantom.
-    landmarks : points (n, 3) on the planning CT and where they lie that day [mm].
-    reverse : an independent registration of planning onto daily CT: there and back.
-    others : further registrations of the same pair: how far they lie apart is a band, no error.
+    `truth` is the known transform of a phantom, `landmarks` are points (n, 3) [mm] on the planning CT and where they lie that
+    day, `reverse` is an independent registration of planning onto daily CT, `others` are registrations of the same pair: how
+    far they lie apart is a band, no error.
 
-    Returns
-    -------
-    DataFrame, one row per region ("body", structures, "landmarks"): smallest and largest Jacobian, share that folds [%],
-    inverse
-    residual, there and back, Dice, HU difference (mean absolute) without and with the registration, error (mean, 95 %, largest)
-    against truth or landmarks, spread of the registrations [mm]; column ``flags`` names every limit that is passed. NaN: not
-    known. ``DataFrame.attrs["limits"]`` holds limits and sources.
-
-    Raises
-    ------
-    IonrtError for a missing structure, or landmarks of different numbers.
-
-    References
-    ----------
-    Brock et al., Med. Phys. 44 (2017) e43, doi 10.1002/mp.12256 (TG-132). No surrogate proves accuracy: inverse consistency
-    goes with the true error at r = 0.29 only (PMC4068011).
+    One row per region ("body", structures, "landmarks"): smallest and largest Jacobian, share that folds [%], inverse residual,
+    there and back, Dice, HU difference (mean absolute) without and with the registration, error (mean, 95 %, largest) against
+    truth or landmarks, spread of the registrations [mm]; column ``flags`` names every limit that is passed. NaN: not known.
+    ``DataFrame.attrs["limits"]`` holds limits and sources. No surrogate proves accuracy: inverse consistency goes with the true
+    error at r = 0.29 only (PMC4068011). Brock et al., doi 10.1002/mp.12256 (TG-132).
     """
     values, home = hounsfield(fixed)
     other, there = hounsfield(moving)

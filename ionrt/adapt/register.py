@@ -361,12 +361,12 @@ def _angle(matrix: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1.0) / 2.0, -1.0, 1.0))))
 
 
-def _box_around(body: np.ndarray, grid: Grid, margin: float = 10.0) -> Grid:
-    """The part of a grid that holds the body and a margin."""
+def _box_around(body: np.ndarray, grid: Grid) -> Grid:
+    """The part of a grid that holds the body and 10 mm around it."""
     origin, shape = [], []
     for axis, step in enumerate(grid.spacing):
         hit = np.flatnonzero(body.any(axis=tuple(a for a in range(3) if a != axis)))
-        pad = int(np.ceil(margin / step))
+        pad = int(np.ceil(10.0 / step))
         low, high = max(int(hit[0]) - pad, 0), min(int(hit[-1]) + pad, body.shape[axis] - 1)
         origin.append(grid.origin[axis] + step * low)
         shape.append(high - low + 1)

@@ -17,21 +17,7 @@ FOLDED = 1e-3  # share of the voxels; fewer are noise of the registration outsid
 
 
 def move_points(transform: xr.Dataset, points: np.ndarray) -> np.ndarray:
-    r"""Planning points on the other day, :math:`x = A X + t` or :math:`x = X + u(X)`.
-
-    Parameters
-    ----------
-    transform : Dataset of a registration, with ``matrix`` or ``displacement`` [mm].
-    points : (n, 3) x, y, z [mm, LPS] in the planning frame.
-
-    Returns
-    -------
-    (n, 3) x, y, z [mm, LPS]; NaN where the displacement is not defined.
-
-    Raises
-    ------
-    IonrtError for points of another shape or a Dataset that is no transform.
-    """
+    """Planning points (n, 3) [mm, LPS] on the other day, :math:`x = A X + t` or :math:`x = X + u(X)`; NaN without u."""
     kind, points = check_transform(transform), np.asarray(points, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3:
         raise IonrtError(f"move_points: expected points (n, 3) in mm, got shape {points.shape}")
@@ -45,14 +31,8 @@ def move_points(transform: xr.Dataset, points: np.ndarray) -> np.ndarray:
 def compose(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
     r"""`first`, then `second`: :math:`\phi = \phi_2 \circ \phi_1`.
 
-    Parameters
-    ----------
-    first, second : transforms; where `first` is a matrix and `second` a displacement, the result is given on the grid of
-        `second` taken back by `first`'s translation (its corners may then lie outside and are NaN).
-
-    Returns
-    -------
-    Dataset with ``matrix`` where both are matrices, else ``displacement`` (axis, z, y, x) [mm].
+    Where `first` is a matrix and `second` a displacement, the result is given on the grid of `second` taken back by `first`'s
+    translation (its corners may then lie outside and are NaN).
     """
     kinds = check_transform(first), check_transform(second)
     if kinds == ("matrix", "matrix"):
@@ -68,26 +48,12 @@ def compose(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
 
 
 def invert(transform: xr.Dataset, *, like: xr.Dataset | xr.DataArray | None = None) -> xr.Dataset:
-    r"""The way back, from the day to the planning CT: exact for a matrix, else the fixed point of :math:`v(x) = -u(x + v(x))`.
+    """The way back, from the day to the planning CT: exact for a matrix, else the fixed point of :math:`v(x) = -u(x + v(x))`.
 
-    Parameters
-    ----------
-    transform : Dataset of a registration.
-    like : anything on the grid on which the inverse displacement is wanted (the daily CT); default the grid of `transform`.
-
-    Returns
-    -------
-    Dataset; attribute ``inverse_residual`` [mm], the mean of :math:`|x + v + u(x + v) - x|`, for a displacement. NaN where the
-    way back leaves the grid of `transform`.
-
-    Raises
-    ------
-    IonrtError where the displacement folds in more than 0.1 % of its voxels, or is so steep that no inverse is found (residual
-    above 1 mm on average).
-
-    References
-    ----------
-    Chen et al., Med. Phys. 35 (2008) 81, doi 10.1118/1.2816107 (the fixed point).
+    It lies on the grid of `like` (the daily CT), default that of `transform`, whose edge it may not leave (NaN); attribute
+    ``inverse_residual`` [mm] is the mean of :math:`|x + v + u(x + v) - x|`. Refused where the displacement folds in more than
+    0.1 % of its voxels, or is so steep that no inverse is found (residual above 1 mm on average). Chen et al., doi
+    10.1118/1.2816107 (the fixed point).
     """
     if check_transform(transform) == "matrix":
         return matrix_transform(np.linalg.inv(transform["matrix"].values), **_carried(transform, turned=True))
@@ -117,12 +83,7 @@ def invert(transform: xr.Dataset, *, like: xr.Dataset | xr.DataArray | None = No
 
 
 def jacobian(transform: xr.Dataset) -> xr.DataArray:
-    r"""Change of volume on the way to the other day, :math:`J = \det(1 + \nabla u)`; below 0 the space folds.
-
-    Returns
-    -------
-    ------- DataArray ``jacobian`` (z, y, x) [1] on the grid of the displacement; of a matrix, a single number.
-    """
+    r"""Change of volume on the way to the other day, :math:`J = \det(1 + \nabla u)` [1]; below 0 the space folds."""
     if check_transform(transform) == "matrix":
         return stamp(xr.DataArray(np.linalg.det(transform["matrix"].values[:3, :3])), "jacobian")
     u, grid = _displacement(transform)

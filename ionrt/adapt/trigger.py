@@ -11,7 +11,6 @@ import pandas as pd
 
 from ionrt.quantities import IonrtError, number_in, one_of
 
-DECISIONS = ("continue", "image again", "replan")
 OURS = "default of ionrt"
 
 

@@ -39,25 +39,10 @@ def export_matrad(
 ) -> Path:
     """Write base data as a matRad machine file (.mat, version 7; doi 10.1002/mp.12251) and return its path.
 
-    Z = 10 dose [MeV cm2/g], LET = let_d [keV/um], sigma1 = sigma, sigma2 = halo_sigma, weight = halo_weight.
-
-    Parameters
-    ----------
-    base : Dataset as `base_data` returns it
-    path : file to write; replaced only when the new one is complete
-    let_definition : "primary", "charged" or "charged_with_target"; it is named in `machine.meta.description`. Programs weight
-        it with the dose of all particles, which for "primary" is up to 12 % off where energies meet
-    spot_sigma : [mm] standard deviation of the beam in air, the same at all distances
-    name : of the machine.
-
-    Returns
-    -------
-    The path. Per energy depths are 0.1 mm around the peak and coarser elsewhere; doses between them are linear.
-
-    Raises
-    ------
-    IonrtError
-        Not base data, unknown LET definition, spot_sigma not positive.
+    Z = 10 dose [MeV cm2/g], LET = let_d [keV/um], sigma1 = sigma, sigma2 = halo_sigma, weight = halo_weight. Depths are 0.1 mm
+    apart around the peak and coarser elsewhere; doses between them are linear. `machine.meta.description` names the LET
+    definition; programs weight it with the dose of all particles, which for "primary" is up to 12 % off where energies meet.
+    `spot_sigma` [mm] in air is the same at all distances.
     """
     check_base_data(base)
     one_of(let_definition, tuple(str(d) for d in base["let_definition"].values), what="let_definition")

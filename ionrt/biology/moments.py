@@ -24,21 +24,9 @@ _SUBDIVIDE = 16  # energies per bin when a threshold cuts through bins
 
 
 def let_table(charge: Any, energy: Any) -> xr.DataArray:
-    """Unrestricted LET in water of ions by charge: LET [keV/um] = S [MeV cm2/g] / 10.
+    """Unrestricted LET [keV/um] = S [MeV cm2/g] / 10 in water (charge, energy) at `energy` [MeV/u].
 
-    Parameters
-    ----------
-    charge : [e] (charge) 1 to 10
-    energy : [MeV/u] (energy).
-
-    Returns
-    -------
-    LET [keV/um] (charge, energy), of the most abundant isotope.
-
-    Raises
-    ------
-    IonrtError
-        Other charges or energies.
+    Of the most abundant isotope of charges 1 to 10.
     """
     z, e = np.atleast_1d(np.asarray(charge)), np.atleast_1d(np.asarray(energy, float))
     wrong = [int(c) for c in z if not 1 <= int(c) <= 10]
@@ -139,7 +127,7 @@ def moment_tables(
     let_threshold: float | None = None,
     let: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Moments per unit dose as functions of depth, for every energy of the base data.
+    """Moments per unit dose as functions of (energy, depth), for every energy of the base data.
 
     <m>(E0, x) = sum over (Z, E) of p(Z, E | E0, x) m(Z, E), p the share of the dose; a field's numerator is the sum over
     spots of dose times this. ``let_x_dose`` and ``dose_per_let`` (1 / LETt) come from the base data's own LET; of ``primary``
@@ -151,24 +139,10 @@ def moment_tables(
     whole dose, target fragments included: in spread-out peaks LETd differs from the charged particles' own mean by up to
     1.5 % (He) and 0.4 to 0.7 % (others), LETt by up to 2 %.
 
-    Parameters
-    ----------
-    base : base data of one ion (`ionrt.beam.base_data` or one's own)
-    names : of moments: let_x_dose, dose_per_let, counted_dose, high_let_dose, zstar_x_dose, zd_x_dose, zn_x_dose, alpha_x_dose,
-        sqrt_beta_x_dose
-    parameter_set : the cell (a name in `TISSUES` or a set)
-    let_definition : of the LET moments
-    let_threshold : [keV/um] of high_let_dose, no default: the literature uses several
-    let : [keV/um] (charge, kinetic_energy) instead of the built-in stopping power.
-
-    Returns
-    -------
-    Dataset (energy, depth), variables `names` and where LET has its own dose ``counted_dose``, units of the moment per Gy.
-
-    Raises
-    ------
-    IonrtError
-        Unknown names, a missing cell or threshold, a variable that the base data lack.
+    `names` are of let_x_dose, dose_per_let, counted_dose, high_let_dose, zstar_x_dose, zd_x_dose, zn_x_dose, alpha_x_dose,
+    sqrt_beta_x_dose; `parameter_set` is the cell, a name in `TISSUES` or a set; `let_threshold` [keV/um] of high_let_dose has
+    no default, the literature uses several; `let` [keV/um] (charge, kinetic_energy) takes the place of the built-in stopping
+    power.
     """
     for name in names:
         one_of(name, NAMES, what="moment")
@@ -208,18 +182,7 @@ def moment_tables(
 
 
 def kernel_tissues(base: xr.Dataset) -> list[Kernel]:
-    """Tissue classes of base data that carry `alpha` and `beta` tables, in the order of the file.
-
-    Parameters
-    ----------
-    base : Dataset with `alpha`, `beta` (tissue, energy, depth) and `alpha_x`, `beta_x` (tissue), as `ionrt.beam.read_matrad`
-        returns it.
-
-    Raises
-    ------
-    IonrtError
-        Where there are no such tables.
-    """
+    """Tissue classes of base data that carry `alpha` and `beta` tables (`ionrt.beam.read_matrad`), in the order of the file."""
     missing = [n for n in ("alpha", "beta", "alpha_x", "beta_x") if n not in base]
     if missing:
         raise IonrtError(

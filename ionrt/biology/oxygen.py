@@ -84,26 +84,9 @@ def oer_antonovic(
 
 
 def osmk21_resistance(zd: Any, *, po2: Any, tissue: str | Osmk21) -> Any:
-    """Radioresistance R = (p + K) / (p + K [(z_d/z_R)^g + 1] / [(z_d/z_R)^g + R_m]) of the OSMK 2021.
+    """Radioresistance R = (p + K) / (p + K [(z_d/z_R)^g + 1] / [(z_d/z_R)^g + R_m]) of the OSMK 2021, 1 in air, up to R_m.
 
-    Parameters
-    ----------
-    zd : [Gy] domain specific energy
-    po2 : [mmHg]
-    tissue : an OSMK 2021 set.
-
-    Returns
-    -------
-    R [1], 1 in air, up to R_m.
-
-    Raises
-    ------
-    IonrtError
-        Negative pressure.
-
-    References
-    ----------
-    Inaniwa et al. 2021, doi 10.1088/1361-6560/ac29cc.
+    `zd` [Gy] of the domain, `po2` [mmHg]. Inaniwa et al. 2021, doi 10.1088/1361-6560/ac29cc.
     """
     t = get_tissue(tissue, Osmk21)
     p, ratio = _pressure(po2), (zd / t.z_r) ** t.gamma
@@ -111,31 +94,13 @@ def osmk21_resistance(zd: Any, *, po2: Any, tissue: str | Osmk21) -> Any:
 
 
 def osmk23_at(tissue: str | Osmk23, *, po2: float, z0_exponent: float) -> Smk:
-    """The OSMK 2023 at one oxygen pressure: an SMK set with scaled domain radius, z0 and coefficients.
+    """The OSMK 2023 at one oxygen pressure [mmHg]: an SMK set with scaled domain radius, z0 and coefficients.
 
     R = (p + K) / (p + K / R_max); f_rd = 1 + (R - 1)(f_rd,max - 1)/(R_max - 1), f_z0 = [1 + (R - 1)(f_z0,max - 1)/(R_max -
-    1)]^m; rd / f_rd, z0 f_z0, alpha0 = alpha_L + alpha_S / R, beta0 / R^2.
+    1)]^m; rd / f_rd, z0 f_z0, alpha0 = alpha_L + alpha_S / R, beta0 / R^2. Inaniwa and Kanematsu 2023, J Radiat Res.
 
-    Validity: one cell line; m decides how strongly anoxia changes z0 (by 3.2 or by 10).
-
-    Parameters
-    ----------
-    tissue : an OSMK 2023 set
-    po2 : [mmHg]
-    z0_exponent : m [1], 2 in the only reading we have, UNCONFIRMED (confidence "?") and therefore without a default.
-
-    Returns
-    -------
-    `Smk`, usable wherever an SMK set is; no state is kept.
-
-    Raises
-    ------
-    IonrtError
-        Negative pressure, m not positive.
-
-    References
-    ----------
-    Inaniwa and Kanematsu 2023, J Radiat Res.
+    Validity: one cell line; m (`z0_exponent`) decides how strongly anoxia changes z0 (by 3.2 or by 10). It is 2 in the only
+    reading we have, UNCONFIRMED (confidence "?") and therefore without a default.
     """
     t = get_tissue(tissue, Osmk23)
     p = float(_pressure(po2))

@@ -145,24 +145,9 @@ def particle_coords(z: xr.DataArray, e: xr.DataArray) -> dict[str, Any]:
 def single_event_dose(
     charge: float, energy: float, *, let: float, radius: float, impact_parameter: Any, track: KieferChatterjee = TRACK
 ) -> xr.DataArray:
-    """Mean dose z1(b) that one ion gives to a cylinder parallel to its track.
+    """Mean dose z1(b) [Gy] that one ion gives to a cylinder of `radius` [um] parallel to its track, b [um] away.
 
-    Parameters
-    ----------
-    charge : [e]
-    energy : [MeV/u]
-    let : [keV/um]
-    radius : [um] of the cylinder
-    impact_parameter : b [um] (n)
-    track : .
-
-    Returns
-    -------
-    z1 [Gy] (impact_parameter).
-
-    References
-    ----------
-    Kase et al. 2008, doi 10.1088/0031-9155/53/1/003.
+    `energy` [MeV/u], `let` [keV/um]. Kase et al. 2008, doi 10.1088/0031-9155/53/1/003.
     """
     b = np.atleast_1d(np.asarray(impact_parameter, float))
     particles(charge, energy, let)

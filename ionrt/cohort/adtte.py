@@ -26,18 +26,10 @@ PARAM = {
 
 
 def to_adtte(tables: Mapping[str, pd.DataFrame], *, study: str) -> pd.DataFrame:
-    """The event table as CDISC ADaM time-to-event rows (ADTTE).
+    """The event table as CDISC ADaM time-to-event rows (ADTTE), one per patient and endpoint.
 
-    Parameters
-    ----------
-    tables : as from `load`.
-    study : STUDYID.
-
-    Returns
-    -------
-    DataFrame: STUDYID, USUBJID, PARAMCD, PARAM, AVAL (days elapsed since day 0), AVALU, CNSR (0 event, 1 censored, 2 competing
-    event), EVNTDESC (competing events begin with COMPETING EVENT), SITEID (centre that observed it), ORIGIN; one row per
-    patient and endpoint. No dates: ADT and STARTDT do not exist for relative days.
+    AVAL in days elapsed since day 0; CNSR 0 event, 1 censored, 2 competing event; EVNTDESC of competing events begins with
+    COMPETING EVENT; SITEID is the centre that observed it. No dates: ADT and STARTDT do not exist for relative days.
     """
     event = tables["event"]
     said = event["code"].map({1: "EVENT", 0: "CENSORED", 2: COMPETING})

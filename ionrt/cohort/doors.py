@@ -94,13 +94,7 @@ def table_of(source: pd.DataFrame | str | Path, what: str, *, encoding: str | No
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file of at most 16 MB: no NaN or infinity, no key twice.
-
-    Raises
-    ------
-    IonrtError
-        Names the file and the place.
-    """
+    """The content of a JSON file of at most 16 MB: no NaN or infinity, no key twice; an error names the file and the place."""
     file = Path(path)
     text, _ = _decoded(_bytes(file, MAX_JSON), file.name, "utf-8")
 

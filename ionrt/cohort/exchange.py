@@ -211,22 +211,7 @@ def _convert(course: pd.DataFrame, patient: pd.DataFrame, conversion: Conversion
 
 
 def select(tables: Mapping[str, pd.DataFrame], pids: Sequence[str] | pd.Series) -> Tables:
-    """The tables of some patients.
-
-    Parameters
-    ----------
-    tables : as from `load`.
-    pids : patients to keep.
-
-    Returns
-    -------
-    All tables, one row per record of these patients, attributes kept.
-
-    Raises
-    ------
-    IonrtError
-        A pid does not exist.
-    """
+    """The tables of some patients, attributes kept; a pid that does not exist is an error."""
     keep = set(pids)
     unknown = keep - set(tables["patient"]["pid"])
     if unknown:

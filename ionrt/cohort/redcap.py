@@ -40,16 +40,10 @@ RECORD = "pid"
 
 
 def to_redcap(dictionary: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """The dictionary as a REDCap data dictionary (CSV upload), one row per column of a table.
+    """The dictionary as a REDCap data dictionary (CSV upload): text in 18 columns, one row per column of a table.
 
-    Parameters
-    ----------
-    dictionary : as from `ionrt.cohort.schema.dictionary` (default: that one).
-
-    Returns
-    -------
-    Frame of text with REDCap's 18 columns: the record is the patient (`pid`, first field), every other table a repeating form,
-    fields are ``table_column``; what REDCap cannot say (patterns, exclusive limits) stands in the annotation.
+    The record is the patient (`pid`, first field), every other table a repeating form, fields are ``table_column``; what REDCap
+    cannot say (patterns, exclusive limits) stands in the annotation.
     """
     rows = []
     for table, spec in (dictionary or _dictionary())["tables"].items():
@@ -81,26 +75,14 @@ def _field(table: str, column: str, rules: Mapping[str, Any]) -> dict[str, str]:
 
 
 def from_redcap(redcap: pd.DataFrame | str | Path, *, encoding: str | None = None) -> dict[str, Any]:
-    """A dictionary for `validate` from a REDCap data dictionary.
+    """A dictionary for `validate` from a REDCap data dictionary, a frame of text or its CSV file.
 
-    Parameters
-    ----------
-    redcap : frame with REDCap's 18 columns (read with ``dtype=str``) or its CSV file. Fields written by `to_redcap` come back
-        as they were; in others the form is the table, the field the column. Dropdown, radio, yesno give allowed values; a
-        checkbox one column of 0 or 1 per choice, named as in REDCap's exports; every validation as integer or number its limits
-        as numbers. A field that branching may hide is never required; descriptive fields have no column.
-    encoding : of the file.
-
-    Returns
-    -------
-    ``{"tables": ..., "rules": ..., "left_out": [...]}``: the rules and keys of the shipped dictionary where all its tables and
-    columns are there; `left_out` says which limits are none (piped from other fields).
-
-    Raises
-    ------
-    IonrtError
-        Names the field: missing columns, date fields (only days since day 0 are kept), limits and choices that are none, a
-        field twice, a pattern of its own (patterns from outside are not run; those of the shipped dictionary are).
+    Fields written by `to_redcap` come back as they were; in others the form is the table, the field the column. Dropdown,
+    radio, yesno give allowed values; a checkbox one column of 0 or 1 per choice, named as in REDCap's exports; every validation
+    as integer or number its limits as numbers. A field that branching may hide is never required; descriptive fields have no
+    column. Rules and keys are those of the shipped dictionary where all its tables and columns are there; `left_out` says which
+    limits are none (piped from other fields). Refused by name: dates (only days since day 0 are kept), choices that are none, a
+    field twice, a pattern of its own (patterns from outside are not run; those of the shipped dictionary are).
     """
     frame = table_of(redcap, "REDCap dictionary", encoding=encoding)
     missing = [c for c in COLUMNS if c not in frame]

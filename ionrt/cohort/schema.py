@@ -54,13 +54,10 @@ def _shipped_dictionary() -> dict[str, Any]:
 
 
 def dictionary() -> dict[str, Any]:
-    """The data dictionary: ``{"tables": {table: {"columns": {column: {...}}}}, "rules": {...}}``.
+    """The data dictionary: ``{"tables": {table: {"columns": {column: {...}}}}, "rules": {...}}``, which may be changed freely.
 
-    Returns
-    -------
-    Dict per table with `key`, `references` and `columns`; per column `type` (str, int, float), `required`, `allowed`, `min`,
-    `max`, `above`, `pattern`, `unit`, `label`. No parameters, no errors; the result may be changed freely and handed to
-    `validate`.
+    Per table `key`, `references` and `columns`; per column `type` (str, int, float), `required`, `allowed`, `min`, `max`,
+    `above`, `pattern`, `unit`, `label`.
     """
     import copy
 

@@ -16,24 +16,11 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ionrt import plan
-from ionrt.compare.cases import (
-    KEV,
-    LET_ABOVE,
-    Planned,
-    asked_of,
-    base_of,
-    how_made,
-    labelled,
-    nearest_organs,
-    planned_maps,
-    planning_patient,
-    scenario_metrics,
-    side_by_side,
-    system_of,
-)
+from ionrt.compare import cases
+from ionrt.compare.cases import KEV, LET_ABOVE, Planned
 from ionrt.compare.comparison import Comparison
+from ionrt.compare.how import how_made
 from ionrt.ions import IONS, in_words
-from ionrt.patient import regrid
 from ionrt.plan.engine.influence import BeamInfluence, Influence
 from ionrt.plan.mixture import join_influences
 from ionrt.plan.setup.beams import ReachError
@@ -101,13 +88,14 @@ def compare_ions(
     """
     if not prescription > 0:
         raise IonrtError(f"prescription: expected a positive prescription in Gy (RBE) per fraction, got {prescription!r}")
-    names, grid, chosen = _structures(patient, target, organs, spacing)
+    names, grid, chosen = cases.structures_of(patient, target, organs, spacing)
     objectives = default_objectives(target, prescription, names, organs=chosen)
     wanted = {}
     for ion in (one_of(i, tuple(IONS), what="ion") for i in ions):
-        system = system_of([ion], model, proton_model)
-        settings = (target, prescription, fractions, system, (parameters or {}) if system == model else {}, objectives, spacing)
-        wanted[ion] = plan.Plan(plan.beam_set(ion, gantry_angles, room=room), *settings, let_definition=let_definition)
+        beams = plan.beam_set(ion, gantry_angles, room=room)
+        settings = cases.system_and_parameters([ion], model, proton_model, parameters)
+        settings |= {"objectives": objectives, "spacing": spacing, "let_definition": let_definition}
+        wanted[ion] = plan.Plan(beams, target, prescription, fractions, **settings)
     measured = patient.sel(structure=[target, *chosen])
     return _compare(
         "ion", patient, grid, wanted, target, chosen, measured, model, iterations, calibration, base, store, by="beam"
@@ -178,7 +166,7 @@ def compare_options(
     IonrtError
         Unknown structures, ions or models, a prescription that is not positive, or no option reaches.
     """
-    names, grid, chosen = _structures(patient, target, organs, spacing)
+    names, grid, chosen = cases.structures_of(patient, target, organs, spacing)
     gtv = one_of(gtv or target, names, what="gtv")
     if not options:
         raise IonrtError("compare_options: expected at least one option, {name: beams}")
@@ -188,9 +176,10 @@ def compare_options(
     plans = {}
     for name, beams in options.items():
         beams = tuple(beams)
-        system = system_of([b.ion for b in beams], model, proton_model)
-        settings = (target, prescription, fractions, system, (parameters or {}) if system == model else {}, tuple(objectives))
-        plans[name] = plan.Plan(beams, *settings, spacing, margin, spot_spacing, let_definition)
+        settings = cases.system_and_parameters([b.ion for b in beams], model, proton_model, parameters)
+        settings |= {"objectives": tuple(objectives), "let_definition": let_definition}
+        settings |= {"spacing": spacing, "margin": margin, "spot_spacing": spot_spacing}
+        plans[name] = plan.Plan(beams, target, prescription, fractions, **settings)
     measured = grid["structures"].sel(structure=list(dict.fromkeys([target, gtv, *chosen])))
     return _compare(
         "option",
@@ -208,17 +197,6 @@ def compare_options(
         by="ion",
         under=scenarios,
     )
-
-
-def _structures(
-    patient: xr.Dataset, target: str, organs: Sequence[str], spacing: float
-) -> tuple[list[str], xr.Dataset, tuple[str, ...]]:
-    """All names, the patient on the dose grid, the organs asked for or nearest."""
-    names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
-    one_of(target, names, what="target")
-    grid = regrid(patient, spacing=spacing)
-    grid["structures"] = grid["structures"].compute()
-    return names, grid, tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
 
 
 def _compare(
@@ -242,20 +220,21 @@ def _compare(
     their own dose in the target."""
     first = next(iter(plans.values()))
     target = first.target
-    patient_spr, data = planning_patient(patient, calibration), base_of((b.ion for p in plans.values() for b in p.beams), base)
+    patient_spr = cases.planning_patient(patient, calibration)
+    data = cases.base_of((b.ion for p in plans.values() for b in p.beams), base)
     times = Counter(b for p in plans.values() for b in p.beams)
     shared = [b for b, n in times.items() if n > 1 or under]
     reach = partial(_influence, data=data, store=store)
-    parts = side_by_side(lambda b: reach(patient_spr, replace(first, beams=(b,))), shared, "beams") if shared else {}
+    parts = cases.side_by_side(lambda b: reach(patient_spr, replace(first, beams=(b,))), shared, "beams") if shared else {}
     also = (model,) if kind == "ion" else ()
     work = partial(_planned, patient_spr, parts, reach, by, also, iterations)
-    made = side_by_side(lambda case: work(plans[case]), plans, f"{kind}s")
+    made = cases.side_by_side(lambda case: work(plans[case]), plans, f"{kind}s")
     done = {case: one for case, one in made.items() if isinstance(one, Planned)}
     unreachable = {case: str(one) for case, one in made.items() if isinstance(one, ReachError)}
     if not done:
         raise IonrtError(f"no {kind} reaches {target!r}: {'; '.join(dict.fromkeys(unreachable.values()))}")
     systems = {case: one.plan.model for case, one in done.items()}
-    maps = labelled([_maps(one) for one in done.values()], done, patient, systems)
+    maps = cases.labelled([_maps(one) for one in done.values()], done, patient, systems)
     level, above = _let_counts(kind, maps, grid, target, first.prescription)
     metrics = _under(patient_spr, grid, parts, done, gtv, under) if under else None
     how = how_made([one.plan for one in done.values()], data, patient_spr["spr"], iterations)
@@ -309,13 +288,13 @@ def _planned(
         return next(one for one in found if isinstance(one, ReachError))
     influence = join_influences(wanted, reached)
     weights = plan.optimise(patient, wanted, influence, iterations=iterations)
-    field = plan.field(influence, weights, by=by, **asked_of(wanted, *also))
+    field = plan.field(influence, weights, by=by, **cases.asked_of(wanted, *also))
     return Planned(wanted, weights, field, time.perf_counter() - start)
 
 
 def _maps(one: Planned) -> xr.Dataset:
     """Dose, LETd, RBE-weighted dose and RBE of the whole plan."""
-    maps = planned_maps(one.plan, one.field.sum([d for d in ("beam", "ion") if d in one.field.dims], keep_attrs=True))
+    maps = cases.planned_maps(one.plan, one.field.sum([d for d in ("beam", "ion") if d in one.field.dims], keep_attrs=True))
     ratio = (maps["rbe_dose"] / maps["dose"]).where(maps["dose"] > 0, 0.0)
     about = {k: maps["rbe_dose"].attrs[k] for k in ("rbe_model", "let_definition")}
     return maps.assign(rbe=stamp(ratio, "rbe", **about))
@@ -342,12 +321,12 @@ def _under(
     scene, used = make_scene(patient, wanted), dict.fromkeys(b for one in made.values() for b in one.plan.beams)
     found = []
     for scenario in tqdm(scenarios, desc="scenarios", disable=None):
-        moved = side_by_side(partial(_moved, parts, scene, scenario, index), used, scenario.label)
+        moved = cases.side_by_side(partial(_moved, parts, scene, scenario, index), used, scenario.label)
         rows = []
         for one in made.values():
             there = join_influences(one.plan, [replace(parts[b], beams=(moved[b],)) for b in one.plan.beams])
-            maps = planned_maps(one.plan, plan.field(there, one.weights, **asked_of(one.plan)))
-            rows.append(scenario_metrics(maps, inside))
+            maps = cases.planned_maps(one.plan, plan.field(there, one.weights, **cases.asked_of(one.plan)))
+            rows.append(cases.scenario_metrics(maps, inside))
         found.append(xr.concat(rows, pd.Index(list(made), name="case"), combine_attrs="drop_conflicts"))
     labels = pd.Index([s.label for s in scenarios], name="scenario")
     return xr.concat(found, labels, combine_attrs="drop_conflicts").transpose("case", "scenario", "structure")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from ionrt.files import cache_folder, content_hash
 from ionrt.ions import IONS, in_words
 from ionrt.let import let_d
 from ionrt.parallel import each
-from ionrt.patient import read_dicom, stopping_power_ratio, write_phantom
+from ionrt.patient import read_dicom, regrid, stopping_power_ratio, write_phantom
 from ionrt.patient.calibration import GENERIC
+from ionrt.patient.geometry.margins import with_margin
 from ionrt.patient.names import is_external, is_margin_of, is_target
 from ionrt.patient.phantom import recipe
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.machine import base_of as base_of_ion
-from ionrt.quantities import QUANTITIES, IonrtError, one_of, stamp
+from ionrt.quantities import IonrtError, one_of, stamp
 
 AT_ONCE = 2
 LEAST = 0.002  # of a structure that has dose, where its LET counts
@@ -99,6 +100,40 @@ def system_of(ions: Iterable[str], model: str, proton_model: str) -> str:
     return proton_model if set(ions) == {"p"} and model in CARBON_CLINIC else model
 
 
+def system_and_parameters(
+    ions: Iterable[str], model: str, proton_model: str, parameters: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The dose system of a plan and its parameters, as `Plan` takes them; those given are of `model`."""
+    system = system_of(ions, model, proton_model)
+    return {"model": system, "parameters": (parameters or {}) if system == model else {}}
+
+
+def structures_of(
+    patient: xr.Dataset, target: str, organs: Sequence[str], spacing: float
+) -> tuple[list[str], xr.Dataset, tuple[str, ...]]:
+    """All names, the patient on the dose grid, the organs asked for or nearest."""
+    names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
+    one_of(target, names, what="target")
+    grid = regrid(patient, spacing=spacing)
+    grid["structures"] = grid["structures"].compute()
+    return names, grid, tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
+
+
+def widened(patient: xr.Dataset, wanted: plan.Plan, margin: float, name: str) -> tuple[xr.Dataset, plan.Plan]:
+    """The patient with the target and `margin` mm around it, within the outline; the plan that wishes there what it does."""
+    outline = next((str(s) for s in patient["structure"].values if is_external(str(s))), None)
+    wider = with_margin(patient, wanted.target, margin=margin, name=name, within=outline)
+    aims = tuple(replace(o, structure=name) if o.structure == wanted.target else o for o in wanted.objectives or ())
+    return wider, replace(wanted, objectives=aims)
+
+
+def two_levels(rows: Mapping[Any, Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
+    """A table with one row per pair of labels, which these names are of."""
+    table = pd.DataFrame.from_dict(dict(rows), orient="index")
+    table.index = pd.MultiIndex.from_tuples(table.index, names=list(names))
+    return table
+
+
 def systems_of(systems: Mapping[str, str]) -> str:
     """Dose systems of several plans as one attribute: the one they share, or each with the plans that have it."""
     kinds = dict.fromkeys(systems.values())
@@ -143,59 +178,6 @@ def mean_let(maps: xr.Dataset, structures: xr.DataArray | xr.Dataset, where: xr.
 def has_dose(where: xr.DataArray, structures: xr.DataArray | xr.Dataset) -> xr.DataArray:
     """Whether a structure has at least 0.2 % of its voxels in `where`; less say nothing of the LET in it."""
     return mean_value(where.drop_attrs().astype(np.float32).rename("dose"), structures).compute() >= LEAST
-
-
-def how_made(plans: Iterable[plan.Plan], base: Mapping[str, xr.Dataset], spr: xr.DataArray, iterations: int) -> dict[str, str]:
-    """What plans rest on, so that they can be made again: calibration, room, spots, base data, optimiser."""
-    plans = list(plans)
-    beams, wanted = [b for p in plans for b in p.beams], plans[0]
-    rooms = {b.room.name: b.room for b in beams}
-    ions = tuple(dict.fromkeys(b.ion for b in beams))
-    table, digest = spr.attrs.get("calibration", "given with the patient"), spr.attrs.get("calibration_hash", "")
-    spots = "default of the ion" if wanted.spot_spacing is None else f"{wanted.spot_spacing:g} mm"
-    keys = {i: str(base[i].attrs.get("content_key", "own")) for i in ions if i in base}
-    return {
-        "HU to stopping power": f"table {table}{f', hash {digest[:12]}' if digest else ''}",
-        "room": "; ".join(_room_in_words(room, ions) for room in rooms.values()),
-        "spots": f"spacing {spots}, {wanted.margin:.3g} mm beyond the target",
-        "objectives, per fraction": _objectives_in_words(o for p in plans for o in p.objectives or ()),
-        "optimiser": f"{iterations} iterations at most",
-        "base data": "; ".join(f"{i}: {key}" for i, key in keys.items()),
-    }
-
-
-def _room_in_words(room: plan.Room, ions: Iterable[str]) -> str:
-    offered = dict(room.energies)
-    energies = ", ".join(f"{i} {offered[i][0]:g} to {offered[i][1]:g} MeV/u" for i in ions if i in offered)
-    optics = f"optics {room.optics_sigma:g} mm, window {room.window_thickness:g} mm of water at {room.window_distance:g} mm"
-    return f"{room.name}: {energies}; {optics}; sources at {room.source_distance[0]:g} and {room.source_distance[1]:g} mm"
-
-
-def _objectives_in_words(objectives: Iterable[Any]) -> str:
-    """Structure by structure: ``CTV RBE-weighted dose [Gy (RBE)] = 3.6 (weight 100), ≥ 3.6 (weight 300)``."""
-    said: dict[str, list[str]] = {}
-    for one in objectives:
-        quantity = QUANTITIES[one.quantity]
-        above = "" if one.let_threshold is None else f" above {one.let_threshold:g} keV/µm"
-        name = f"{one.structure} {quantity.long_name}{above} [{quantity.unit.replace('um', 'µm')}]"
-        said.setdefault(name, []).append(f"{_wish(one)} (weight {one.weight:g}{_counts(one)})")
-    return "; ".join(f"{name} {', '.join(dict.fromkeys(wishes))}" for name, wishes in said.items())
-
-
-def _wish(one: Any) -> str:
-    sign = {-1.0: "≥", 0.0: "=", 1.0: "≤"}[one.side]
-    if isinstance(one, plan.MeanDose):
-        return f"mean ≤ {one.level:.3g}"
-    if isinstance(one, plan.GEUD):
-        return f"gEUD (a = {one.exponent:g}) {'≤' if one.exponent > 0.0 else '≥'} {one.level:.3g}"
-    if isinstance(one, plan.DoseVolume):
-        return f"{one.level:.3g} in at {'most' if one.upper else 'least'} {100.0 * one.volume:g} % of it"
-    return f"{sign} {one.level:.3g}" if hasattr(one, "level") else type(one).__name__
-
-
-def _counts(one: Any) -> str:
-    """How it counts beside its weight; nothing for a wish in the nominal plan."""
-    return "".join([", a limit" if one.hard else "", "" if one.robust == "nominal" else f", {one.robust.replace('_', '-')}"])
 
 
 def planning_patient(patient: xr.Dataset, calibration: str | Path | None = None) -> xr.Dataset:
@@ -344,9 +326,7 @@ def reach_table(maps: Iterable[xr.Dataset]) -> pd.DataFrame:
                 "smallest margin [mm water]": known.min() if known.size else np.nan,
                 "largest margin [mm water]": known.max() if known.size else np.nan,
             }
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(table.index, names=["room", "ion"])
-    return table
+    return two_levels(rows, ["room", "ion"])
 
 
 def scenario_metrics(maps: xr.Dataset, structures: xr.Dataset | xr.DataArray) -> xr.Dataset:

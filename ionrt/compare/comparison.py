@@ -176,7 +176,7 @@ class Comparison:
             ):
                 rows[(organ, label)] = {case: times * dose.loc[(case, organ), column] for case in self.plans}
             rows[(organ, f"LETd mean {KEV}")] = {c: float(let.sel(case=c, structure=organ)) for c in self.plans}
-        return _two_levels(rows, ["organ", "quantity"]).rename(columns=self._word)
+        return cases.two_levels(rows, ["organ", "quantity"]).rename(columns=self._word)
 
     def numbers(self) -> pd.DataFrame:
         """Everything of the target and organ tables with one row per case, for `ionrt.plot.trade_offs`."""
@@ -223,7 +223,7 @@ class Comparison:
                     beyond = evaluate.integral_dose(weighted, cases.outside(self.body, self.grid, self.target))
                     row[f"integral dose outside {self.target} [Gy (RBE) L]"] = float(beyond.squeeze())
                 rows[(self._word(case), system_in_words(model) + (" (planned)" if model == one.plan.model else ""))] = row
-        return _two_levels(rows, [self.kind, "RBE-weighted dose in"])
+        return cases.two_levels(rows, [self.kind, "RBE-weighted dose in"])
 
     def spot_table(self) -> pd.DataFrame:
         """Spots, particles and energies of each case and beam."""
@@ -255,7 +255,7 @@ class Comparison:
                 rows[(f"{structure} {'LETd ' * (unit == KEV)}{metric} {unit}", label)] = {
                     self._word(c): float(values.sel(statistic=statistic, case=c)) for c in self.plans
                 }
-        return _two_levels(rows, ["per fraction", "over scenarios"])
+        return cases.two_levels(rows, ["per fraction", "over scenarios"])
 
     def in_scenarios(self) -> list[xr.DataArray]:
         """D95 of the target and L98 of the GTV (case, scenario), as `ionrt.plot.scenario_points` draws them."""
@@ -392,9 +392,3 @@ class Comparison:
             alone = rbe.apply_model(self._alone(case, k), wanted.model, **wanted.parameters)
             found.append(float(ratio_to_target(alone, target, self.body, direction=-beam.axes[2], side=side)))
         return float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
-
-
-def _two_levels(rows: Mapping[Any, Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame.from_dict(dict(rows), orient="index")
-    table.index = pd.MultiIndex.from_tuples(table.index, names=list(names))
-    return table

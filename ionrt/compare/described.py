@@ -29,20 +29,8 @@ WORDS = ("spr", "size", "at")
 def described(parts: Mapping[str, Any], ion_plan: IonPlan, files: pd.DataFrame) -> xr.Dataset:
     """The phantom on a grid: stopping-power ratio, structures that came, boxes; air around it.
 
-    Parameters
-    ----------
-    parts : {name: stopping-power ratio of a structure that came}, or {name: {"spr", "size" (mm x, y, z: a box), "at" (its
-        middle, mm; the first isocentre)}}; later ones lie in earlier ones. A box without "spr" is a structure only.
-    ion_plan, files : of the folder.
-
-    Returns
-    -------
-    Dataset with `spr` and structures.
-
-    Raises
-    ------
-    IonrtError
-        A part that is neither a box nor a structure that came, no material at all, numbers that are none.
+    `parts` are {name: stopping-power ratio of a structure that came}, or {name: {"spr", "size" (mm x, y, z: a box), "at" (its
+    middle, mm; the first isocentre)}}; later ones lie in earlier ones. A box without "spr" is a structure only.
     """
     notes = Notes()
     sets = files[files["kind"] == "RTSTRUCT"]

@@ -18,13 +18,11 @@ from ionrt.adapt.course import shortcuts, weighted
 from ionrt.adapt.depth import depth_change
 from ionrt.adapt.quality import registration_quality
 from ionrt.adapt.transform import compose
-from ionrt.compare.cases import asked_of, nearest_organs, planned_maps, whose
+from ionrt.compare.cases import asked_of, nearest_organs, planned_maps, two_levels, whose, widened
 from ionrt.files import cache_folder, content_hash
 from ionrt.ions import in_words
 from ionrt.let import let_d
 from ionrt.patient import read_days, regrid, write_phantom
-from ionrt.patient.geometry.margins import with_margin
-from ionrt.patient.names import is_external
 from ionrt.patient.phantom import recipe
 from ionrt.patient.registration import matrix_transform
 from ionrt.plan.engine.influence import Influence
@@ -127,9 +125,7 @@ class Guidance:
             now = self._numbers(maps, self.placed[key])
             passed = gamma_passed(self.planned["rbe_dose"], maps["rbe_dose"])
             rows[key] = {**now, "V95 lost [%]": before["V95 [%]"] - now["V95 [%]"], "gamma 3 %/3 mm [%]": passed}
-        table = pd.DataFrame.from_dict(rows, orient="index")
-        table.index = pd.MultiIndex.from_tuples(table.index, names=["on", "set-up"])
-        return table
+        return two_levels(rows, ["on", "set-up"])
 
     @property
     def worst_day(self) -> str:
@@ -243,12 +239,12 @@ class Guidance:
             said.append(f"{day}: bones at ({shift}) mm; V95 about: {found}; {self.decisions().loc[day, 'decision']}")
         return "\n".join(said)
 
-    def caption(self, what: str) -> str:
-        """A caption with the definitions that every table needs."""
-        ions = " + ".join(dict.fromkeys(in_words(b.ion) for b in self.plan.beams))
-        system, let = system_in_words(self.plan.model), LET_LABELS[self.plan.let_definition]
-        about = f"Dose system: {system}. LETd: dose average over {let}. Doses per fraction."
-        return f"{what} {whose(self.planning)} Ions: {ions}. {about}"
+    def caption(self, what: str, ions: Sequence[str] = ()) -> str:
+        """A caption with the definitions that every table needs; of several `ions`, the table itself says the dose system."""
+        used = " + ".join(dict.fromkeys(in_words(ion) for ion in ions or [b.ion for b in self.plan.beams]))
+        system = "" if ions else f"Dose system: {system_in_words(self.plan.model)}. "
+        let = LET_LABELS[self.plan.let_definition]
+        return f"{what} {whose(self.planning)} Ions: {used}. {system}LETd: dose average over {let}, unrestricted, in water."
 
     def _numbers(self, maps: xr.Dataset, patient: xr.Dataset) -> dict[str, float]:
         """V95, D98 in % of the prescription and LETd98 of the target as it is that day."""
@@ -370,11 +366,7 @@ def compare_days(
 
 def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[Influence, xr.DataArray]:
     """A plan for the target and 3 mm around it: influence and weights."""
-    outline = next((str(s) for s in patient["structure"].values if is_external(str(s))), None)
-    volume = f"{wanted.target} + {MARGIN:g} mm"
-    wider = with_margin(patient, wanted.target, margin=MARGIN, name=volume, within=outline)
-    aims = tuple(replace(o, structure=volume) if o.structure == wanted.target else o for o in wanted.objectives or ())
-    one = replace(wanted, objectives=aims)
+    wider, one = widened(patient, wanted, MARGIN, f"{wanted.target} + {MARGIN:g} mm")
     influence = plan.influence(wider, one)
     return replace(influence, plan=replace(influence.plan, objectives=wanted.objectives)), plan.optimise(
         wider, one, influence, iterations=iterations

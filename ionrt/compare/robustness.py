@@ -15,10 +15,8 @@ import xarray as xr
 from ionrt import plan
 from ionrt.compare import cases
 from ionrt.compare.comparison import Comparison
+from ionrt.compare.how import how_made
 from ionrt.ions import IONS
-from ionrt.patient import regrid
-from ionrt.patient.geometry.margins import with_margin
-from ionrt.patient.names import is_external
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.setup.objectives import Objective, default_objectives, make_robust
 from ionrt.plan.setup.room import GANTRY_1
@@ -95,19 +93,14 @@ def compare_robustness(
     tested = plan.scenario_set(range_shift=range_error, setup=setup_error, together=True) if tested is None else tuple(tested)
     if not tested or not tested[0].is_nominal:
         raise IonrtError("tested: expected scenarios of which the first is the nominal one")
-    names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
-    one_of(target, names, what="target")
-    grid = regrid(patient, spacing=spacing)
-    chosen = tuple(one_of(o, names, what="organ") for o in organs) or cases.nearest_organs(grid, target)
+    names, grid, chosen = cases.structures_of(patient, target, organs, spacing)
     beams = tuple(plan.Beam(one_of(i, tuple(IONS), what="ion"), float(a), room=room) for i in ions for a in gantry_angles)
-    system, patient_spr = cases.system_of(ions, model, proton_model), cases.planning_patient(patient, calibration)
-    data = cases.base_of(ions, base)
+    patient_spr, data = cases.planning_patient(patient, calibration), cases.base_of(ions, base)
     common = plan.Plan(
         beams,
         target,
         prescription,
-        model=system,
-        parameters=(parameters or {}) if system == model else {},
+        **cases.system_and_parameters(ions, model, proton_model, parameters),
         spacing=spacing,
         let_definition=let_definition,
         objectives=(*default_objectives(target, prescription, names, organs=chosen), *goals),
@@ -115,15 +108,11 @@ def compare_robustness(
     margin = setup_error + range_error * _greatest_depth(patient_spr, common)
     volume = f"{target} + {margin:.1f} mm"
     common = replace(common, margin=SPOT_MARGIN + margin)
-    outline = next((n for n in names if is_external(n)), None)
-    wider = with_margin(patient_spr, target, margin=margin, name=volume, within=outline)
+    wider, around = cases.widened(patient_spr, common, margin, volume)
     influence = plan.influence(wider, common, base=data)
-    objectives = {
-        "margin": tuple(replace(o, structure=volume) if o.structure == target else o for o in common.objectives or ()),
-        "robust": make_robust(common.objectives or (), robust=robust, structures=[target]),
-    }
-    plans, seconds = {name: replace(common, objectives=objectives[name]) for name in PLANS}, {}
-    weights = {}
+    robustly = make_robust(common.objectives or (), robust=robust, structures=[target])
+    plans = dict(zip(PLANS, (around, replace(common, objectives=robustly)), strict=True))
+    weights, seconds = {}, {}
     for name, seen in zip(PLANS, ((), planned), strict=True):
         start = time.perf_counter()
         weights[name] = plan.optimise(wider, plans[name], influence, scenarios=seen, iterations=iterations)
@@ -135,11 +124,11 @@ def compare_robustness(
         for name in PLANS
     }
     maps = cases.labelled(
-        [cases.planned_maps(common, one.field) for one in made.values()], PLANS, patient, dict.fromkeys(PLANS, system)
+        [cases.planned_maps(common, one.field) for one in made.values()], PLANS, patient, dict.fromkeys(PLANS, common.model)
     )
     structures = patient.sel(structure=[target, *chosen])
     measured = structures if "contour_points" in structures else structures["structures"]
-    how = cases.how_made(plans.values(), data, patient_spr["spr"], iterations)
+    how = how_made(plans.values(), data, patient_spr["spr"], iterations)
     how["computing time"] = ", ".join(f"{name} plan {one.seconds:.0f} s" for name, one in made.items())
     asked = {
         "range error": f"{100.0 * range_error:g} % of the water-equivalent path",

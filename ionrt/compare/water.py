@@ -12,7 +12,7 @@ import xarray as xr
 from scipy.ndimage import distance_transform_edt
 
 from ionrt import adapt, evaluate, plan
-from ionrt.compare.cases import asked_of, planned_maps, system_of
+from ionrt.compare.cases import asked_of, planned_maps, system_and_parameters
 from ionrt.compare.guidance import planned
 from ionrt.ions import in_words
 from ionrt.patient.names import is_external
@@ -53,10 +53,9 @@ def water_table(
     rows: dict[str, dict[str, Any]] = {}
     target = planning["structures"].sel(structure=[wanted.target])
     for ion in ions:
-        system = system_of([ion], wanted.model, "constant")
-        given = wanted.parameters if system == wanted.model else {}
-        one = replace(wanted, beams=tuple(replace(b, ion=ion) for b in wanted.beams), model=system, parameters=given)
-        row: dict[str, Any] = {"dose system": system_in_words(system), "note": ""}
+        system = system_and_parameters([ion], wanted.model, "constant", wanted.parameters)
+        one = replace(wanted, beams=tuple(replace(b, ion=ion) for b in wanted.beams), **system)
+        row: dict[str, Any] = {"dose system": system_in_words(one.model), "note": ""}
         try:
             influence, weights = planned(planning, one, iterations)
         except ReachError as error:

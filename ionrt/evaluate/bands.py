@@ -73,24 +73,8 @@ def error_parts(da: xr.DataArray, *, course: str = "scenario", fraction: str = "
     r"""Mean, and the standard deviations of the systematic and of the random part, of a metric per course and fraction.
 
     Random: root mean square over courses of the standard deviation over fractions, :math:`\sigma^2 = \langle s_c^2\rangle`;
-    systematic: of the courses' means, less what the random part leaves in them, :math:`\Sigma^2 = S^2 - \sigma^2/n`.
-
-    Parameters
-    ----------
-    da : metric (..., course, fraction) with at least two of each, in its own unit.
-    course, fraction : names of the dimensions.
-
-    Returns
-    -------
-    DataArray of the same quantity, ``part`` first: ``mean``, ``systematic``, ``random``.
-
-    Errors
-    ------
-    IonrtError for fewer than two courses or fractions.
-
-    Reference
-    ---------
-    van Herk, Semin Radiat Oncol 14 (2004) 52, doi 10.1053/j.semradonc.2003.10.003.
+    systematic: of the courses' means, less what the random part leaves in them, :math:`\Sigma^2 = S^2 - \sigma^2/n`; at least
+    two courses and fractions. van Herk, Semin Radiat Oncol 14 (2004) 52, doi 10.1053/j.semradonc.2003.10.003.
     """
     for dim in (course, fraction):
         if da.sizes.get(dim, 0) < 2:

@@ -13,18 +13,7 @@ from ionrt.quantities import IonrtError, check_same_grid, one_of, stamp
 def homogeneity(da: xr.DataArray, target: xr.DataArray) -> xr.DataArray:
     r"""Homogeneity index :math:`(D_{2\%} - D_{98\%}) / D_{50\%}`; 0 is a uniform dose.
 
-    Parameters
-    ----------
-    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (..., z, y, x).
-    target : volume fractions (structure, z, y, x) or (z, y, x).
-
-    Returns
-    -------
-    DataArray ``homogeneity_index`` (..., structure), dimensionless.
-
-    Reference
-    ---------
-    ICRU Report 83 (2010), J. ICRU 10(1), eq. 3.8, doi 10.1093/jicru/ndq002.
+    ICRU Report 83, eq. 3.8, doi 10.1093/jicru/ndq002.
     """
     d = dose_at_volume(da, target, percent=(2.0, 50.0, 98.0))
     hot, middle, cold = (d.sel(percent=p, drop=True) for p in (2.0, 50.0, 98.0))
@@ -35,18 +24,6 @@ def conformity(da: xr.DataArray, target: xr.DataArray, *, prescription: float, p
     r"""Paddick's conformity index :math:`TV_{PI}^2 / (TV \cdot PI)`; 1 is perfect, 0 a miss.
 
     TV is the volume of the target, PI the volume with at least `percent` of the prescription, TV_PI their intersection.
-
-    Parameters
-    ----------
-    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] on (..., z, y, x); target : volume fractions on the same grid.
-    prescription : prescribed value [unit of `da`], > 0; percent : isodose [% of it].
-
-    Returns
-    -------
-    DataArray ``conformity_index`` (..., structure), dimensionless.
-
-    Reference
-    ---------
     Paddick, J. Neurosurg. 93 Suppl 3 (2000) 219, doi 10.3171/jns.2000.93.supplement_3.0219.
     """
     if not prescription > 0:

@@ -97,26 +97,12 @@ def ratio_to_target(
     radius: float = 5.0,
     window: tuple[float, float] | None = None,
 ) -> xr.DataArray:
-    """Mean dose below the skin, or in the fragment tail, over the mean dose in the target, on the line of one beam through the
-    target's centre.
+    """Mean dose below the skin ("entrance") or in the fragment tail ("tail") of one beam over the mean dose in the target.
 
-    Parameters
-    ----------
-    da : ``dose`` [Gy] or ``rbe_dose`` [Gy (RBE)] of that beam on (..., z, y, x).
-    target, body : volume fractions (z, y, x) of one structure each, same grid.
-    direction : (x, y, z), the way the ions travel.
-    side : "entrance" or "tail".
-    radius : of the averaging disc [mm].
-    window : from, to [mm] behind the surface of the body, default 5 to 25; of the tail behind the target, default 10 to 30.
+    On the beam's line through the target's centre; NaN where the body ends before the window.
 
-    Returns
-    -------
-    DataArray ``dose_ratio`` (...), dimensionless; NaN where the body ends before the window.
-
-    Raises
-    ------
-    IonrtError
-        A line that does not cross target and body, several structures, grids that differ.
+    `direction` (x, y, z) is the way the ions travel, `radius` that of the averaging disc [mm]. `window` from, to [mm] behind
+    the surface of the body is 5 to 25 by default; of the tail behind the target 10 to 30.
     """
     window = window or WINDOWS[one_of(side, tuple(WINDOWS), what="side")]
     da, _ = quantity_of(da)

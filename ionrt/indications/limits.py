@@ -42,24 +42,11 @@ def check_limits(
 ) -> pd.DataFrame:
     """Constraints against one plan: what agrees in dose system and number of fractions is compared, the rest is not.
 
-    Parameters
-    ----------
-    constraints : rows of ``constraints.csv`` (`Indications.of`).
-    system : dose system of the plan.
-    fractions : of its course.
-    dose : RBE-weighted dose per fraction (z, y, x) [Gy (RBE)].
-    let_d : (z, y, x) [keV/um].
-    structures : fractions (structure, z, y, x). Without them nothing is measured.
+    `constraints` are rows of ``constraints.csv``; `dose` is RBE-weighted per fraction (z, y, x) [Gy (RBE)], `let_d` in keV/um;
+    without `dose` and `structures` nothing is measured.
 
-    Returns
-    -------
-    DataFrame by the id of the constraint: `verdict` ("within the limit", "beyond the limit", the same "an association" for a
+    By the id of the constraint: `verdict` ("within the limit", "beyond the limit", the same "an association" for a
     retrospective cut-off, "not comparable"), `reason` of the last, `value` of the plan [unit of the constraint; NaN without].
-
-    Raises
-    ------
-    IonrtError
-        A metric or a unit that is not known.
     """
     rows = {}
     for key, one in constraints.iterrows():
@@ -87,22 +74,9 @@ def limits_received(
     """Limits of an indication against a received plan: its sender's dose in the sender's system, the recomputed field in that
     of each limit; both only at the number of fractions that the limit was found at.
 
-    Parameters
-    ----------
-    constraints : rows of ``constraints.csv`` (`Indications.of`).
-    received : of `receive`.
-    fields : of `Received.recomputed` without ``beam``, per fraction, with different parameter sets.
-    structures : fractions (structure, z, y, x) on their grid; organs are found by their TG-263 names, on either side.
-
-    Returns
-    -------
-    DataFrame by dose system and organ: `limit`, `fractions`, `kind`, verdict and value of `their dose` and of `recomputed here`
-    (– where it is not compared), and `not compared` for the reasons.
-
-    Raises
-    ------
-    IonrtError
-        As `check_limits`.
+    `fields` are of `Received.recomputed` without ``beam``, per fraction, with different parameter sets; organs are found by
+    their TG-263 names, on either side. By dose system and organ: `limit`, `fractions`, `kind`, verdict and value of `their
+    dose` and of `recomputed here` (– where it is not compared), and `not compared` for the reasons.
     """
     constraints = _of_structures(constraints, [str(s) for s in structures["structure"].values])
     held: dict[str, Any] = {"let_d": let_of(fields[0]), "fractions": received.fractions}

@@ -178,10 +178,7 @@ def coverage(made: Comparison) -> str:
 def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float = 55.2, fractions: int = 12) -> pd.DataFrame:
     """Pancreas, carbon from behind: what the gap to the duodenum [mm] leaves of the dose there; computed once, then kept.
 
-    Returns
-    -------
-    DataFrame by gap: D95 of the target [% of prescription], largest dose and hottest cm3 of the duodenum [Gy (RBE;
-    NIRS-mMKM)].
+    By gap: D95 of the target [% of prescription], largest dose and hottest cm3 of the duodenum [Gy (RBE; NIRS-mMKM)].
     """
 
     def row(gap: float) -> dict[str, float]:
@@ -202,9 +199,7 @@ def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float =
 def size_table(sizes: tuple[int, ...] = (20, 50, 100), *, let_minimum: float = 90.0) -> pd.DataFrame:
     """Head, two lateral fields, 57.6 in 16: LETd by size [cm3] and mix with a wish for 90 keV/um; computed once, then kept.
 
-    Returns
-    -------
-    DataFrame by size and mix: LETd D98 [keV/um] in the target, D95 [% of prescription].
+    LETd D98 [keV/um] and D95 [% of prescription] of the target.
     """
 
     def one(size: int) -> pd.DataFrame:
@@ -226,12 +221,8 @@ def motion_table(
     """Thorax, carbon, two fields: D95 of single fractions on a target that breathes `reach` mm to each side; then kept.
 
     The plan covers the target's way (`ionrt.adapt.itv`); every spot falls on the phase of its time (`ionrt.adapt.interplay`,
-    default times, `period` [s], `starts` spread over it).
-
-    Returns
-    -------
-    DataFrame, the target still, then by times that each layer is painted: mean, deviation and least D95 of the fractions [% of
-    the prescription].
+    default times, `period` [s], `starts` spread over it). The target still, then by times that each layer is painted: mean,
+    deviation and least D95 of the fractions [% of the prescription].
     """
 
     def fractions() -> pd.DataFrame:
@@ -290,13 +281,14 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
         said = (
             "Published (doi:10.1186/s13014-020-01515-5, abstract; 13 plans): 4.6 x 12 and 4.0 x 14 kept the high-dose limits of"
             " stomach and duodenum only where the target was not adjacent, 3.0 x 17 always. The limits were not seen."
-            " Computed: 4.6 x 12, carbon alone."
+            " Computed: SYNTHETIC abdomen, 4.6 x 12, carbon alone; doses of the course, by the gap between target and duodenum."
         )
         return gap_table(), said
     if page == "head_neck":
         said = (
             "Published (AAPM 2026 abstract 924, abstract; 16 plans at 90 keV/µm): C+O at about 20 cm³, O at 50, C+Ne at 100."
-            " Computed: LETd with a wish for 90 keV/µm in every voxel; the last column asks for it in 98 % of the volume."
+            " Computed: SYNTHETIC head, a sphere as target, with a wish for 90 keV/µm in every voxel; reached: in 98 % of "
+            "the volume."
         )
         made = size_table().rename_axis("size [cm³]")
         return made.assign(reached=["yes" if v >= 90.0 else "no" for v in made["LETd L98 [keV/µm]"]]), said

@@ -77,6 +77,12 @@ def require(df: pd.DataFrame, *names: Names) -> None:
             )
 
 
+def check_once(df: pd.DataFrame, name: str, what: str) -> None:
+    """Raise where a value of the column `name` stands in two rows."""
+    if (twice := df[name].duplicated()).any():
+        raise IonrtError(f"{what} {df[name][twice].iloc[0]!r} has more than one row")
+
+
 def rows(df: pd.DataFrame, mask: np.ndarray) -> str:
     """How many rows, and the first few of them, for a message."""
     where = [str(i) for i in df.index[mask][:5]]
@@ -120,6 +126,16 @@ def number(df: pd.DataFrame, name: str, *, minimum: float | None = None, reason:
     if minimum is not None and (values < minimum).any():
         raise IonrtError(f"column {name!r}: {rows(df, values < minimum)} below {minimum:g}{reason}")
     return values
+
+
+def probabilities(df: pd.DataFrame, name: str) -> np.ndarray:
+    """Column `name` as probabilities."""
+    p = number(df, name)
+    if ((p < 0) | (p > 1)).any():
+        raise IonrtError(
+            f"column {name!r}: expected probabilities 0..1, got {p.min():g}..{p.max():g}; divide percentages by 100"
+        )
+    return p
 
 
 def event_codes(df: pd.DataFrame, name: str, *, competing: bool) -> np.ndarray:

@@ -100,11 +100,8 @@ def quadratic_form(score: np.ndarray, variance: np.ndarray) -> tuple[float, int]
 def logrank_sums(order, stop, event, group, groups, enter, entry, kind, rho, gamma):
     """Weighted (observed, expected, covariance of their difference) of the groups: the one log-rank, also of simulated trials.
 
-    Parameters
-    ----------
-    order : rows by `stop`.
-    enter : rows by `entry`, or none where all are at risk from the start.
-    kind : place in `WEIGHTS`.
+    `order` are the rows by `stop`, `enter` those by `entry`, none where all are at risk from the start; `kind` is the place in
+    `WEIGHTS`.
     """
     observed, expected, variance = np.zeros(groups), np.zeros(groups), np.zeros((groups, groups))
     risk, dead, share = np.zeros(groups), np.zeros(groups), np.zeros(groups)

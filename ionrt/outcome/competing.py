@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ionrt.outcome.columns import Names, SurvivalColumns, check_level, stratum_rows, survival_columns, uncensored
+from ionrt.outcome.columns import Names, SurvivalColumns, stratum_rows, survival_columns, uncensored
 from ionrt.outcome.comparison import quadratic_form
-from ionrt.outcome.survival import at_risk_at, product_limit, risk_table
+from ionrt.outcome.survival import at_risk_at, confidence_limits, product_limit, read_off, risk_table
 from ionrt.quantities import IonrtError, one_of
 
 VARIANCES = ("delta", "aalen")
@@ -114,18 +114,8 @@ def _stratum_incidence(
 ) -> pd.DataFrame:
     """The rows of one stratum and cause."""
     time, survival, curve, se, d = incidence(cols, rows, cause, variance)
-    times = at if len(at) else np.unique(np.append(0.0, time))
-    place = np.searchsorted(time, times, side="right")
-    beyond = (times > time[-1]) & (survival[-1] > 0)
-    z = stats.norm.ppf(0.5 + check_level(level) / 2)
-    inside = (curve > 1e-12) & (curve < 1 - 1e-12)
-    f = np.where(inside, curve, 0.5)
-    half = z * se / (f * np.abs(np.log(f)))
-    lower, upper = np.where(inside, f ** np.exp(half), np.nan), np.where(inside, f ** np.exp(-half), np.nan)
-
-    def step(values: np.ndarray, before: float) -> np.ndarray:
-        return np.where(beyond, np.nan, np.append(before, values)[place])
-
+    lower, upper = confidence_limits(curve, se, level=level, method="log-log")
+    times, place, step = read_off(time, survival, at)
     return pd.DataFrame(
         {
             "stratum": [label] * len(times),

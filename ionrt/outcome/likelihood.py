@@ -28,13 +28,11 @@ def log_probabilities(u: np.ndarray, link: str) -> tuple[np.ndarray, np.ndarray,
     return up, -e, np.where(e < 700, e / np.expm1(np.clip(e, 1e-300, 700)), 0.0), -e
 
 
-def binomial_objective(
-    x: np.ndarray, events: np.ndarray, total: np.ndarray, link: str, offset: np.ndarray | float = 0.0
-) -> Objective:
-    """Bernoulli or binomial likelihood of events among total at linear predictor offset + x beta."""
+def binomial_objective(x: np.ndarray, events: np.ndarray, total: np.ndarray, link: str) -> Objective:
+    """Bernoulli or binomial likelihood of events among total at linear predictor x beta."""
 
     def objective(beta: np.ndarray) -> tuple[float, np.ndarray]:
-        up, down, dup, ddown = log_probabilities(x @ beta + offset, link)
+        up, down, dup, ddown = log_probabilities(x @ beta, link)
         value = -(events @ up + (total - events) @ down)
         return float(value), -(x.T @ (events * dup + (total - events) * ddown))
 

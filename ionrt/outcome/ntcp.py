@@ -10,7 +10,7 @@ import xarray as xr
 from scipy import special
 
 from ionrt.outcome import likelihood
-from ionrt.outcome.columns import check_level, number, require
+from ionrt.outcome.columns import check_level, check_once, number, require
 from ionrt.outcome.regression import design
 from ionrt.quantities import IonrtError, one_of
 
@@ -55,17 +55,17 @@ def geud(dvh: pd.DataFrame | xr.DataArray, a: float, *, by: str | None = None) -
     return pd.Series({key: float(_power_mean(dose[i], volume[i], a)) for key, i in rows.items()}, name="geud").rename_axis(by)
 
 
-def _power_mean(dose: np.ndarray, volume: np.ndarray, a: float, axis: int = -1) -> np.ndarray:
+def _power_mean(dose: np.ndarray, volume: np.ndarray, a: float) -> np.ndarray:
     """Volume-weighted power mean along the last axis."""
-    total = volume.sum(axis=axis)
+    total = volume.sum(axis=-1)
     if not np.all(total > 0):
         raise IonrtError("a histogram without volume has no gEUD; leave empty structures out")
     if np.isinf(a):
         hit = volume > 0
-        return np.where(hit, dose, -np.inf).max(axis=axis) if a > 0 else np.where(hit, dose, np.inf).min(axis=axis)
+        return np.where(hit, dose, -np.inf).max(axis=-1) if a > 0 else np.where(hit, dose, np.inf).min(axis=-1)
     with np.errstate(divide="ignore"):
         logarithm = np.where(volume > 0, np.log(np.maximum(volume, 1e-300)) + a * np.log(dose), -np.inf)
-    peak = special.logsumexp(logarithm, axis=axis) - np.log(total)
+    peak = special.logsumexp(logarithm, axis=-1) - np.log(total)
     return np.exp(peak / a)
 
 
@@ -240,8 +240,7 @@ def fit_lkb(
     check_level(level)
     require(dvh, by, "dose", "volume")
     require(outcome, by, event)
-    if outcome[by].duplicated().any():
-        raise IonrtError(f"outcome: patient {outcome[by][outcome[by].duplicated()].iloc[0]!r} has more than one row")
+    check_once(outcome, by, "outcome: patient")
     dose, volume = _histograms(dvh, outcome, by)
     y = number(outcome, event, minimum=0.0)
     if not np.isin(y, (0, 1)).all():
@@ -251,16 +250,9 @@ def fit_lkb(
     names = ["m", "td50"] if n is not None else ["n", "m", "td50"]
     objective = _lkb_objective(dose, volume, y, n)
     best = _start_lkb(objective, dose, volume, y, n)
-    se = likelihood.standard_errors(objective, best)
-    limits = [likelihood.profile_limits(objective, best, j, level=level, scale=se[j]) for j in range(len(best))]
-    out = pd.DataFrame(
-        {
-            "term": names,
-            "estimate": np.exp(best),
-            "lower": [float(np.exp(low)) for low, _ in limits],
-            "upper": [float(np.exp(high)) for _, high in limits],
-        }
-    )
+    table = likelihood_table(names, objective, best, np.ones(len(best)), level, tested=0)
+    logarithms = table[["coef", "lower", "upper"]].set_axis(["estimate", "lower", "upper"], axis=1)
+    out = pd.concat([table["term"], np.exp(logarithms)], axis=1)
     if n is not None:
         out = pd.concat(
             [pd.DataFrame({"term": ["n"], "estimate": [n], "lower": [np.nan], "upper": [np.nan]}), out], ignore_index=True

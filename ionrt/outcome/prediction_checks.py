@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ionrt.outcome.columns import check_level, number, survival_columns
+from ionrt.outcome.columns import check_level, probabilities, survival_columns
 from ionrt.outcome.subdistribution import censoring_curve
 from ionrt.outcome.survival import kaplan_meier
 from ionrt.quantities import IonrtError
@@ -56,9 +56,7 @@ def calibration(
     Graf et al. 1999, doi:10.1002/(SICI)1097-0258(19990915/30)18:17/18<2529::AID-SIM274>3.0.CO;2-5; Blanche, Dartigues and
     Jacqmin-Gadda 2013, doi:10.1002/sim.5958.
     """
-    p = number(df, predicted)
-    if ((p < 0) | (p > 1)).any():
-        raise IonrtError(f"column {predicted!r}: expected probabilities 0..1, got {p.min():g}..{p.max():g}")
+    p = probabilities(df, predicted)
     if (time is None) != (at is None):
         raise IonrtError("calibration: give both time (column) and at (horizon), or neither for an outcome without times")
     table, name = (df.assign(_once=1.0), "_once") if time is None else (df, time)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ionrt.outcome.columns import number, require
+from ionrt.outcome.columns import number, probabilities, require
 from ionrt.quantities import IonrtError
 
 
@@ -58,12 +58,7 @@ def delta_ntcp_rule(
     [True, False]
     """
     require(df, by, reference, candidate, grade)
-    old, new, severity = number(df, reference), number(df, candidate), number(df, grade)
-    for name, p in ((reference, old), (candidate, new)):
-        if ((p < 0) | (p > 1)).any():
-            raise IonrtError(
-                f"column {name!r}: expected probabilities 0..1, got {p.min():g}..{p.max():g}; divide percentages by 100"
-            )
+    old, new, severity = probabilities(df, reference), probabilities(df, candidate), number(df, grade)
     if not np.isin(severity, (2, 3, 4, 5)).all():
         raise IonrtError(f"column {grade!r}: expected 2, 3, 4 or 5; the rule says nothing about other grades")
     # rounding: 0.30 - 0.20 is not quite 0.10 in binary

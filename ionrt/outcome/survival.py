@@ -6,7 +6,7 @@ same everywhere. A row is at risk on (start, stop].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -183,6 +183,19 @@ def kaplan_meier(
     return out
 
 
+def read_off(
+    time: np.ndarray, survival: np.ndarray, at: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Callable[..., np.ndarray]]:
+    """The times asked for, else all and 0; how many of `time` each has behind it; and what takes steps from there.
+
+    Beyond the last time a curve is known only where nobody is left.
+    """
+    times = at if len(at) else np.unique(np.append(0.0, time))
+    place = np.searchsorted(time, times, side="right")
+    beyond = (times > time[-1]) & (survival[-1] > 0)
+    return times, place, lambda values, before: np.where(beyond, np.nan, np.append(before, values)[place])
+
+
 def _stratum_curve(
     cols: SurvivalColumns, rows: np.ndarray, label: object, at: np.ndarray, confidence: str, level: float
 ) -> pd.DataFrame:
@@ -190,14 +203,8 @@ def _stratum_curve(
     table = risk_table(cols, rows)
     survival, se = product_limit(table)
     lower, upper = confidence_limits(survival, se, level=level, method=confidence)
-    times = at if len(at) else np.unique(np.append(0.0, table.time))
-    place = np.searchsorted(table.time, times, side="right")
+    times, place, step = read_off(table.time, survival, at)
     events, censored = (np.append(0.0, np.cumsum(v))[place] for v in (table.events, table.censored))
-    beyond = (times > table.time[-1]) & (survival[-1] > 0)
-
-    def step(values: np.ndarray, before: float) -> np.ndarray:
-        return np.where(beyond, np.nan, np.append(before, values)[place])
-
     return pd.DataFrame(
         {
             "stratum": [label] * len(times),
@@ -227,7 +234,7 @@ def at_risk(
     Parameters
     ----------
     df, time, event, by, start : as in `kaplan_meier`; event codes above 0 all count as events.
-    at : times in the unit of `time`; empty: six evenly spaced round times.
+    at : times in the unit of `time`; empty: four to nine evenly spaced round times.
 
     Returns
     -------
@@ -261,10 +268,10 @@ def at_risk(
 
 
 def _round_times(end: float) -> np.ndarray:
-    """Up to six times from 0 in steps of 1, 2 or 5 times a power of ten."""
+    """Four to nine times from 0 in steps of 1, 2 or 5 times a power of ten."""
     if end <= 0:
         return np.zeros(1)
-    raw = end / 5
+    raw = end / 8
     power = 10.0 ** np.floor(np.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
     return np.arange(0.0, end + step * 1e-9, step)

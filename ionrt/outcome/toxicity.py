@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ionrt.outcome.columns import Names, check_level, event_codes, names_of, number, numbers, require, stratum_codes
+from ionrt.outcome.columns import Names, check_level, check_once, event_codes, names_of, number, numbers, require, stratum_codes
 from ionrt.outcome.competing import cumulative_incidence
 from ionrt.quantities import IonrtError, one_of
 
@@ -86,8 +86,7 @@ def worst_grade(toxicity: pd.DataFrame, patients: pd.DataFrame, *, by: Names = N
         Mixed grading scales, grades out of 0..5, a patient twice, toxicity of a stranger.
     """
     require(patients, "pid")
-    if patients.pid.duplicated().any():
-        raise IonrtError(f"patients: {patients.pid[patients.pid.duplicated()].iloc[0]!r} has more than one row")
+    check_once(patients, "pid", "patients:")
     everyone = patients[["pid"]].reset_index(drop=True)
     columns = names_of(by)
     if len(toxicity) == 0:
@@ -108,25 +107,9 @@ def worst_grade(toxicity: pd.DataFrame, patients: pd.DataFrame, *, by: Names = N
 def crude_rate(
     worst: pd.DataFrame, *, grade: int, by: Names = None, level: float = 0.95, method: str = "clopper-pearson"
 ) -> pd.DataFrame:
-    """Share of patients whose worst grade reaches `grade`, with an exact interval.
+    """Share of patients whose worst grade (`worst_grade`) reaches `grade`, with an exact interval, per stratum of `by`.
 
     Crude rates ignore how long patients were followed; for late effects use `actuarial_toxicity`.
-
-    Parameters
-    ----------
-    worst : result of `worst_grade`, with the columns of `by`.
-    grade : 1..5.
-    by : column name or names of the strata.
-    level, method : as in `binomial_ci`.
-
-    Returns
-    -------
-    DataFrame, one row per stratum: `stratum`, `grade` (at least), `events`, `n`, `rate`, `lower`, `upper`.
-
-    Raises
-    ------
-    IonrtError
-        A grade other than 1 to 5; a table without the column grade.
     """
     _check_grade(grade)
     require(worst, "grade")
@@ -172,8 +155,7 @@ def toxicity_times(toxicity: pd.DataFrame, patients: pd.DataFrame, *, grade: int
     """
     _check_grade(grade)
     require(patients, "pid", "last_day", "dead")
-    if patients.pid.duplicated().any():
-        raise IonrtError(f"patients: {patients.pid[patients.pid.duplicated()].iloc[0]!r} has more than one row")
+    check_once(patients, "pid", "patients:")
     last = number(patients, "last_day", minimum=0.0)
     out = patients.assign(time=last, code=np.where(event_codes(patients, "dead", competing=False) > 0, 2, 0))
     if len(toxicity) == 0:
@@ -208,22 +190,7 @@ def actuarial_toxicity(
 ) -> pd.DataFrame:
     """Cumulative incidence of late toxicity with death as competing event (1 - Kaplan-Meier would be too high).
 
-    Parameters
-    ----------
-    toxicity, patients, grade, late_from : as in `toxicity_times`.
-    at : times [d] since the patient's day 0.
-    by : column of `patients`.
-    level : confidence level.
-
-    Returns
-    -------
-    The rows of `cumulative_incidence` for the toxicity: `stratum`, `grade`, `time`, `at_risk`, `events`, `incidence`, `se`,
-        `lower`, `upper`, `event_free`, `n`, `n_events`.
-
-    Raises
-    ------
-    IonrtError
-        As `toxicity_times` and `cumulative_incidence`.
+    `at`: times [d] since the patient's day 0. The rows of `cumulative_incidence` for the toxicity, with the grade.
     """
     times = toxicity_times(toxicity, patients, grade=grade, late_from=late_from)
     table = cumulative_incidence(times, "time", "code", by=by, at=at, level=level, causes=(1, 2))

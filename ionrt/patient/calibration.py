@@ -64,20 +64,7 @@ def stopping_power_ratio(ct: xr.DataArray, *, table: str | Path | pd.DataFrame =
 
 
 def calibration_table(table: str | Path | pd.DataFrame = GENERIC) -> pd.DataFrame:
-    """The rows (hu, spr) of a calibration, checked.
-
-    Parameters
-    ----------
-    table : "generic_ion", a CSV file (lines with # are comments) or a DataFrame.
-
-    Returns
-    -------
-    DataFrame with columns `hu` (HU) and `spr` (1), ascending.
-
-    Raises
-    ------
-    IonrtError for a table that is missing, unreadable or not ascending.
-    """
+    """The rows (hu [HU], spr [1]; ascending) of a calibration, checked: "generic_ion", a CSV file (# comments) or a frame."""
     rows = table.copy() if isinstance(table, pd.DataFrame) else _from_file(table)
     if not {"hu", "spr"} <= set(rows.columns):
         raise IonrtError(f"calibration: expected columns hu and spr, got {', '.join(map(str, rows.columns[:MOST_COLUMNS]))}")

@@ -85,14 +85,8 @@ def _read(folder: Path, uid: str, sets: dict[str, str]) -> xr.Dataset:
 def same_scanner(planning: xr.Dataset, daily: xr.Dataset) -> None:
     """Raises where the files of two CTs say that they are of different patients, or of scanners with different HU.
 
-    Parameters
-    ----------
-    planning, daily : Datasets of `read_dicom`; those without files (made in memory) say nothing and pass.
-
-    Raises
-    ------
-    IonrtError : another patient; another manufacturer, model or tube voltage, a cone-beam CT: their HU need a calibration of
-        their own.
+    Another manufacturer, model or tube voltage, a cone-beam CT: their HU need a calibration of their own. CTs made in memory
+    say nothing and pass.
     """
     found = [_first_header(p) for p in (planning, daily)]
     if found[0] is None or found[1] is None:

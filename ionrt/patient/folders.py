@@ -13,21 +13,11 @@ REFERENCES = ("ReferencedRTPlanSequence", "DoseComment", "SOPInstanceUID")
 
 
 def inventory(folder: str | Path) -> pd.DataFrame:
-    """Objects of a folder, CT slices of a series together.
+    """Objects of a folder and its sub-folders, CT slices of a series together.
 
-    Parameters
-    ----------
-    folder : folder with DICOM files, sub-folders included.
-
-    Returns
-    -------
-    DataFrame: `kind` (CT, RTSTRUCT, RTPLAN, RTDOSE, ...), `files`, `file` (the first one's name), `path`, `uid`, `patient`
-    (ID), `frame` (of reference), `description`, `quantity` (units and type of a dose), `summation` (PLAN, BEAM, ...), `plan`
-    and `beam` (UID and number of what a dose belongs to; empty where not stated).
-
-    Raises
-    ------
-    IonrtError as `read_dicom` for folders and files that cannot be read.
+    One row per object: `kind` (CT, RTSTRUCT, RTPLAN, RTDOSE, ...), `files`, `file` (the first one's name), `path`, `uid`,
+    `patient` (ID), `frame` (of reference), `description`, `quantity` (units and type of a dose), `summation` (PLAN, BEAM, ...),
+    `plan` and `beam` (UID and number of what a dose belongs to; empty where not stated).
     """
     rows: dict[tuple[str, str], dict] = {}
     for header in scan(folder):

@@ -134,24 +134,12 @@ def add_ellipsoid(
 
 
 def recipe(anatomy: str = "pelvis", *, day: int = 0, gap: float = 0.0, shift: float = 0.0) -> pd.DataFrame:
-    """The parts of a phantom.
+    """The parts of a phantom (`write_phantom`), one row each in the order of painting.
 
-    Parameters
-    ----------
-    anatomy, gap, shift : as in `write_phantom`.
-    day : 0 for the planning CT. Day 1: set-up only. Pelvis, day 2: target 5 mm off the bones, 20 mm of rectal gas; day 3:
-        target
-        3 mm smaller all round, patient 6 mm thinner, gas gone. Head, day 2: nose and sinus filled; day 3: target smaller and
-        off.
-
-    Returns
-    -------
-    DataFrame, one row per part in the order of painting: `name`, `type` (of the structure; empty where it is none), `hu` (HU),
-    centre `x`, `y`, `z`, radii `rx`, `ry`, `rz`, cut `low`, `high` (mm, LPS).
-
-    Raises
-    ------
-    IonrtError for an anatomy or a day that the recipe does not have.
+    `name`, `type` (of the structure; empty where it is none), `hu` (HU), centre `x`, `y`, `z`, radii `rx`, `ry`, `rz`, cut
+    `low`, `high` (mm, LPS). `day` 0 is the planning CT, day 1: set-up only. Pelvis, day 2: target 5 mm off the bones, 20 mm of
+    rectal gas; day 3: target 3 mm smaller all round, patient 6 mm thinner, gas gone. Head, day 2: nose and sinus filled; day 3:
+    target smaller and off.
     """
     one_of(anatomy, tuple(EXTENT), what="anatomy")
     parts = _table(anatomy).astype(dict.fromkeys(("hu", "x", "y", "z", "rx", "ry", "rz", "low", "high"), float))

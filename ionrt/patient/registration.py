@@ -14,7 +14,7 @@ from ionrt.patient.geometry.coverage import spacing
 from ionrt.patient.geometry.grid import DIMS, layout
 from ionrt.patient.reading.dicom_files import Header, read_fields
 from ionrt.patient.reading.door import Fields
-from ionrt.patient.writing.objects import decimal, item, new_object, save, series_of, uid
+from ionrt.patient.writing.objects import coded, decimal, item, new_object, save, series_of, uid
 from ionrt.quantities import IonrtError, stamp
 
 SPATIAL = "1.2.840.10008.5.1.4.1.1.66.1"
@@ -28,20 +28,9 @@ ONE_MATRIX = (
 
 
 def matrix_transform(matrix: np.ndarray, **attrs: object) -> xr.Dataset:
-    r"""A rigid or affine transform, :math:`x = A X + t`, from planning points to another CT.
+    """A rigid or affine transform, :math:`x = A X + t`, from planning points to another CT: ``matrix`` (row, column) [mm, LPS].
 
-    Parameters
-    ----------
-    matrix : (4, 4), mm, LPS.
-    attrs : what is known about it, such as ``method``.
-
-    Returns
-    -------
-    Dataset with ``matrix`` (row, column); attribute ``maps`` is "planning to daily" unless said otherwise.
-
-    Raises
-    ------
-    IonrtError for another shape, values that are not finite, a last row other than 0 0 0 1, a matrix without inverse.
+    `attrs` are what is known about it, such as ``method``; ``maps`` is "planning to daily" unless said otherwise.
     """
     values = np.asarray(matrix, dtype=np.float64)
     if values.shape != (4, 4) or not np.isfinite(values).all() or np.abs(values[3] - (0, 0, 0, 1)).max() > 1e-9:
@@ -52,21 +41,10 @@ def matrix_transform(matrix: np.ndarray, **attrs: object) -> xr.Dataset:
 
 
 def field_transform(displacement: np.ndarray, coords: Mapping[str, np.ndarray], **attrs: object) -> xr.Dataset:
-    r"""A deformation, :math:`x = X + u(X)`, from planning points to another CT.
+    """A deformation, :math:`x = X + u(X)`, from planning points to another CT: ``displacement`` (axis, z, y, x) [mm, LPS].
 
-    Parameters
-    ----------
-    displacement : (3, z, y, x) components x, y, z [mm, LPS], NaN where not defined.
-    coords : voxel centres z, y, x [mm].
-    attrs : what is known about it; ``resolution`` (z, y, x) [mm] where an axis has one voxel only.
-
-    Returns
-    -------
-    Dataset with ``displacement`` (axis, z, y, x) [mm].
-
-    Raises
-    ------
-    IonrtError for shapes that do not fit, infinite values, or displacements of more than 200 mm (voxel indices, other units).
+    Components x, y, z on voxel centres `coords`, NaN where not defined; `attrs` are what is known about it, ``resolution`` (z,
+    y, x) [mm] where an axis has one voxel only. More than 200 mm are refused: voxel indices, or another unit.
     """
     u = np.asarray(displacement)
     if u.shape != (3, *(len(coords[d]) for d in DIMS)):
@@ -128,7 +106,7 @@ def write_registration(transform: xr.Dataset, path: str | Path, *, fixed: xr.Dat
     )
     data.ContentLabel, data.ContentDescription, data.ContentCreatorName = "REGISTRATION", "planning -> daily, mm", ""
     data.Laterality = ""
-    referenced = [[_image(i) for i in instances] for _, instances in images]
+    referenced = [[_image(i) for i in sorted(h.code("SOPInstanceUID") for h in files)] for _, files in images]
     data.ReferencedSeriesSequence = [
         item(SeriesInstanceUID=s, ReferencedInstanceSequence=r) for s, r in zip(series, referenced, strict=True)
     ]
@@ -210,10 +188,6 @@ def _image(instance: str) -> Dataset:
     return item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=instance)
 
 
-def _coded(value: str, meaning: str) -> Dataset:
-    return item(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)
-
-
 def _matrix_item(matrix: np.ndarray, frame: str, images: list[Dataset]) -> Dataset:
     """One item of the Registration Sequence."""
     turned = matrix[:3, :3].T @ matrix[:3, :3]
@@ -221,7 +195,7 @@ def _matrix_item(matrix: np.ndarray, frame: str, images: list[Dataset]) -> Datas
     inner = item(
         FrameOfReferenceTransformationMatrix=[decimal(v) for v in matrix.ravel()], FrameOfReferenceTransformationMatrixType=kind
     )
-    one = item(MatrixSequence=[inner], RegistrationTypeCodeSequence=[_coded("125024", "Image Content-based Alignment")])
+    one = item(MatrixSequence=[inner], RegistrationTypeCodeSequence=[coded("125024", "Image Content-based Alignment")])
     return item(FrameOfReferenceUID=frame, MatrixRegistrationSequence=[one], ReferencedImageSequence=images)
 
 
@@ -238,7 +212,7 @@ def _grid_item(u: xr.DataArray, frame: str, images: list[Dataset]) -> Dataset:
     return item(
         SourceFrameOfReferenceUID=frame,
         ReferencedImageSequence=images,
-        RegistrationTypeCodeSequence=[_coded("125024", "Image Content-based Alignment")],
+        RegistrationTypeCodeSequence=[coded("125024", "Image Content-based Alignment")],
         DeformableRegistrationGridSequence=[grid],
     )
 

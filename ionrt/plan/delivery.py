@@ -22,23 +22,10 @@ from ionrt.quantities import IonrtError
 def ion_plan_of(
     influence: Influence, weights: xr.DataArray | np.ndarray, patient: xr.Dataset, *, label: str = "ionrt"
 ) -> IonPlan:
-    """Beams, layers and spots of a plan, as `read_ion_plan` returns those of a file.
+    """Beams, layers and spots of a plan, as `read_ion_plan` returns those of a file; metersets in numbers of particles ("NP").
 
     Spot size = FWHM in air at the isocentre, behind the range shifter, which stands where the beam's axis enters the patient.
-
-    Parameters
-    ----------
-    influence, weights : of `ionrt.influence` and `ionrt.optimise` (particles per fraction); spots without weight are left out.
-    patient : Dataset whose frame of reference the plan belongs to.
-    label : of the plan.
-
-    Returns
-    -------
-    `IonPlan`; metersets in numbers of particles ("NP").
-
-    Raises
-    ------
-    IonrtError for weights that do not fit the influence, are negative, not finite or all zero.
+    Weights are particles per fraction; spots without weight are left out.
     """
     w = np.asarray(weights, dtype=np.float64)
     if w.shape != (influence.n_spots,) or not np.isfinite(w).all() or (w < 0.0).any() or not w.any():

@@ -89,27 +89,13 @@ def scenario_field(
 ) -> xr.Dataset:
     """The field of a plan, its weights as they are, under each scenario; per fraction.
 
-    Parameters
-    ----------
-    patient, influence : of the plan (nominal)
-    weights : (spot), or (plan, spot) of several plans of the same spots
-    scenarios : errors, of which one is in memory at a time
-    models, let_definition, parameters, let_threshold : as in `field`
-    within : names of structures outside of which (and of one voxel around) nothing is computed and the field is 0: many times
-        faster where only these are evaluated
-    memory : GB that the result may take.
+    `weights` are (spot), or (plan, spot) of several plans of the same spots; one scenario is in memory at a time, the result
+    may take `memory` GB. Outside of the structures `within` (and of one voxel around) nothing is computed and the field is 0:
+    many times faster where only these are evaluated.
 
-    Returns
-    -------
-    a Dataset (scenario, z, y, x) float32, or (scenario, fraction, z, y, x) where scenarios have daily shifts, `plan` in front
-        where the weights have it, with coordinates along `scenario`: its label, ``range_shift`` (relative), ``setup_x``,
-        ``setup_y``, ``setup_z`` mm, ``weight``.
-
-    Raises
-    ------
-    IonrtError
-        The influence of a scenario, no scenario, different numbers of fractions, a scenario in which a beam misses the patient,
-        a result larger than `memory`.
+    Dataset (scenario, z, y, x) float32, or (scenario, fraction, z, y, x) where scenarios have daily shifts, `plan` in front
+    where the weights have it, with coordinates along `scenario`: its label, ``range_shift`` (relative), ``setup_x``,
+    ``setup_y``, ``setup_z`` mm, ``weight``.
     """
     check_nominal(influence)
     chosen, several = check_scenarios(scenarios), np.ndim(weights) == 2

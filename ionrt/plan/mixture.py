@@ -19,21 +19,10 @@ CARRIED = ("let_definition", "weighted_with", "parameter_set", "let_threshold")
 
 
 def join_influences(plan: Plan, parts: Sequence[Influence]) -> Influence:
-    """The influence of a plan put together from those of its beams, without computing anything again.
+    """The influence of a plan put together from those of its beams on one grid, without computing anything again.
 
-    Parameters
-    ----------
-    plan : whose beams each occur in one of the parts
-    parts : influences on one grid, of the same patient and spot settings.
-
-    Returns
-    -------
-    an `Influence` with the beams in the order of `plan`; entries are shared, not copied.
-
-    Raises
-    ------
-    IonrtError
-        A beam that no part has; parts on different grids, of different patients, scenarios or base data of one ion.
+    Beams in the order of `plan`, each in one of the parts; entries are shared, not copied. Parts of different patients,
+    scenarios or base data of one ion are refused.
     """
     if not parts:
         raise IonrtError("join_influences: expected at least one influence")
@@ -99,16 +88,9 @@ def ion_share(field: xr.Dataset, *, quantity: str = "dose", least: float = 0.02)
 
 
 def spot_table(weights: xr.DataArray) -> pd.DataFrame:
-    """Spots of a plan per ion and direction.
+    """Spots of a plan per beam: ion, spots, those in use, particles per fraction, lowest and highest energy in use [MeV/u].
 
-    Parameters
-    ----------
-    weights : (spot) of `optimise`.
-
-    Returns
-    -------
-    a DataFrame, one row per (beam): ion, spots, those in use (at least 1e-3 of the beam's largest weight), particles per
-        fraction, lowest and highest energy in use [MeV/u].
+    In use are those of at least 1e-3 of the beam's largest weight.
     """
     check(weights, "spot_weight", dims=("spot",))
     frame = pd.DataFrame({k: weights[k].values for k in ("beam", "ion", "energy")} | {"weight": weights.values})
@@ -131,24 +113,11 @@ def spot_table(weights: xr.DataArray) -> pd.DataFrame:
 
 
 def course(fields: Sequence[xr.Dataset], *, parts: Sequence[int]) -> xr.Dataset:
-    """Fields of a course whose fractions differ, along a new dimension ``fraction``.
+    """Fields of a course whose fractions differ, along a new dimension ``fraction``; ``fractions`` says how many of each.
 
-    Ions of one field mix within a fraction (their moments add before the model); fields of different fractions must not:
-    apply the model to the result, which keeps ``fraction``, and add effect with `ionrt.rbe.add_fractions`.
-
-    Parameters
-    ----------
-    fields : one Dataset per kind of fraction, on one grid, without dimension `ion` (sum it first)
-    parts : how many fractions of each.
-
-    Returns
-    -------
-    a Dataset (fraction, ...) with the coordinate ``fractions`` (fraction).
-
-    Raises
-    ------
-    IonrtError
-        Unequal lengths, counts below 1, fields of different definitions, LET thresholds or variables.
+    Ions of one field mix within a fraction (their moments add before the model; sum the dimension `ion` first); fields of
+    different fractions must not: apply the model to the result, which keeps ``fraction``, and add effect with
+    `ionrt.rbe.add_fractions`.
     """
     if len(fields) != len(parts) or not fields:
         raise IonrtError(f"course: expected one count per field, got {len(fields)} fields and {len(parts)} counts")

@@ -11,6 +11,7 @@ import xarray as xr
 from ionrt import ions
 from ionrt.files import atomic
 from ionrt.plan.engine.influence import BeamInfluence, Influence
+from ionrt.plan.fields import check_weights
 from ionrt.plan.setup.geometry import Grid
 from ionrt.plan.setup.scene import spr_of
 from ionrt.quantities import IonrtError
@@ -74,11 +75,9 @@ def write_monte_carlo(
 
         Valid for beams whose variance in air is quadratic in the distance (Fermi-Eyges); no air outside the grid.
     """
-    w = np.asarray(weights, dtype=np.float64)
-    if w.shape != (influence.n_spots,) or not (w > 0.0).any() or min(histories, batches, seed) < 1:
-        raise IonrtError(
-            f"write_monte_carlo: expected {influence.n_spots} weights, some above 0, and positive histories, batches and seed"
-        )
+    w = check_weights(influence, weights)
+    if not w.any() or min(histories, batches, seed) < 1:
+        raise IonrtError("write_monte_carlo: expected some weights above 0, and positive histories, batches and seed")
     spr = spr_of(patient).transpose("z", "y", "x")
     lines, index = _materials(np.asarray(spr.values, dtype=np.float64))
     grid = Grid.of(spr)

@@ -190,20 +190,29 @@ def _radioresistance(zd, p, z_r, gamma, r_m, k):
     return _resistance(zr, p, r_m, k), slope
 
 
+@njit(inline="always")
+def _smk_dose(o, d, s, t, n, g, al, a_s, b0, ar, br, scale, correction_max, dose_max):
+    """A stage of voxels: effect, then RBE-weighted dose into `o`; g = 1/R, a number or per voxel. Bad ones, ones outside."""
+    bad, outside = np.int32(0), np.int32(0)
+    for i in range(o.size):
+        x, y, z, w = d[i], s[i], t[i], n[i]
+        _, zn, _, alpha, beta, _, second = _smk_terms(x, y, z, w, at(g, i), al, a_s, b0)
+        o[i] = alpha * x + beta * x * x - log1p(second)
+        bad = counted(bad, _any_bad(x, y, z, w))
+        outside = counted(outside, _beyond_expansion(second, zn, alpha, beta, correction_max) | (x > dose_max))
+    for i in range(o.size):
+        o[i] = scale * isoeffective(o[i], ar, br)[0]
+    return bad, outside
+
+
 @njit(**OPTIONS)
 def smk_value(out, d, s, t, n, a0, b0, ar, br, scale, correction_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
     T = type(d[0])
     for a in range(0, d.size, STAGE):
         o, ds, ss, ts, ns = out[a : a + STAGE], d[a : a + STAGE], s[a : a + STAGE], t[a : a + STAGE], n[a : a + STAGE]
-        for i in range(o.size):
-            x, y, z, w = ds[i], ss[i], ts[i], ns[i]
-            _, zn, _, alpha, beta, _, second = _smk_terms(x, y, z, w, T(1.0), a0, T(0.0), b0)
-            o[i] = alpha * x + beta * x * x - log1p(second)
-            bad = counted(bad, _any_bad(x, y, z, w))
-            outside = counted(outside, _beyond_expansion(second, zn, alpha, beta, correction_max) | (x > dose_max))
-        for i in range(o.size):
-            o[i] = scale * isoeffective(o[i], ar, br)[0]
+        more = _smk_dose(o, ds, ss, ts, ns, T(1.0), a0, T(0.0), b0, ar, br, scale, correction_max, dose_max)
+        bad, outside = counted(bad, more[0]), counted(outside, more[1])
     return bad, outside
 
 
@@ -220,14 +229,8 @@ def osmk_value(out, d, s, t, n, p, al, a_s, b0, z_r, gamma, r_m, k, ar, br, scal
         ps = onward(p, a)
         for i in range(o.size):
             o[i] = _resistance(exp(gamma * o[i]), at(ps, i), r_m, k)
-        for i in range(o.size):
-            x, y, z, w = ds[i], ss[i], ts[i], ns[i]
-            _, zn, _, alpha, beta, _, second = _smk_terms(x, y, z, w, o[i], al, a_s, b0)
-            o[i] = alpha * x + beta * x * x - log1p(second)
-            bad = counted(bad, _any_bad(x, y, z, w))
-            outside = counted(outside, _beyond_expansion(second, zn, alpha, beta, correction_max) | (x > dose_max))
-        for i in range(o.size):
-            o[i] = scale * isoeffective(o[i], ar, br)[0]
+        more = _smk_dose(o, ds, ss, ts, ns, o, al, a_s, b0, ar, br, scale, correction_max, dose_max)
+        bad, outside = counted(bad, more[0]), counted(outside, more[1])
     return bad, outside
 
 

@@ -54,6 +54,18 @@ def linear_slopes(out_d, out_m, d, m, intercept, slope):
 
 
 @njit(inline="always")
+def _let_dose(o, d, m, r, let_max, dose_max):
+    """A stage of voxels: effect over photon alpha, in `o`, to RBE-weighted dose. Bad ones, ones outside."""
+    bad, outside = np.int32(0), np.int32(0)
+    T = type(d[0])
+    for i in range(o.size):
+        x, y = d[i], m[i]
+        o[i] = isoeffective(o[i], T(1.0), T(1.0) / at(r, i))[0]
+        bad, outside = counted(bad, unusable(x) | unusable(y)), counted(outside, (y > let_max * x) | (x > dose_max))
+    return bad, outside
+
+
+@njit(inline="always")
 def _chen_effect(x, y, r, alpha_x, p0, p1, p2):
     """Effect over photon alpha, and its slopes by dose and let_x_dose; RBEmax = [p0 + (1 - exp(-p1 L^2)) / (p2 L)] /
     alpha_x.
@@ -73,15 +85,12 @@ def _chen_effect(x, y, r, alpha_x, p0, p1, p2):
 @njit(**OPTIONS)
 def chen_value(out, d, m, ab, alpha_x, p0, p1, p2, let_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
-    T = type(d[0])
     for a in range(0, d.size, STAGE):
         o, ds, ms, rs = out[a : a + STAGE], d[a : a + STAGE], m[a : a + STAGE], onward(ab, a)
         for i in range(o.size):
-            x, y = ds[i], ms[i]
-            o[i] = _chen_effect(x, y, at(rs, i), alpha_x, p0, p1, p2)[0]
-            bad, outside = counted(bad, unusable(x) | unusable(y)), counted(outside, (y > let_max * x) | (x > dose_max))
-        for i in range(o.size):
-            o[i] = isoeffective(o[i], T(1.0), T(1.0) / at(rs, i))[0]
+            o[i] = _chen_effect(ds[i], ms[i], at(rs, i), alpha_x, p0, p1, p2)[0]
+        more = _let_dose(o, ds, ms, rs, let_max, dose_max)
+        bad, outside = counted(bad, more[0]), counted(outside, more[1])
     return bad, outside
 
 
@@ -108,15 +117,12 @@ def _helium_effect(x, y, r, c0, c1, c2):
 @njit(**OPTIONS)
 def helium_value(out, d, m, ab, c0, c1, c2, let_max, dose_max):
     bad, outside = np.int32(0), np.int32(0)
-    T = type(d[0])
     for a in range(0, d.size, STAGE):
         o, ds, ms, rs = out[a : a + STAGE], d[a : a + STAGE], m[a : a + STAGE], onward(ab, a)
         for i in range(o.size):
-            x, y = ds[i], ms[i]
-            o[i] = _helium_effect(x, y, at(rs, i), c0, c1, c2)[0]
-            bad, outside = counted(bad, unusable(x) | unusable(y)), counted(outside, (y > let_max * x) | (x > dose_max))
-        for i in range(o.size):
-            o[i] = isoeffective(o[i], T(1.0), T(1.0) / at(rs, i))[0]
+            o[i] = _helium_effect(ds[i], ms[i], at(rs, i), c0, c1, c2)[0]
+        more = _let_dose(o, ds, ms, rs, let_max, dose_max)
+        bad, outside = counted(bad, more[0]), counted(outside, more[1])
     return bad, outside
 
 

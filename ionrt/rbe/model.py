@@ -176,17 +176,8 @@ def apply_model(field: xr.Dataset, name: str, **params: Any) -> xr.DataArray:
 
 
 def voxels_outside(field: xr.Dataset, name: str, **params: Any) -> xr.DataArray:
-    """How many voxels of `field` lie outside the range that the model `name` was made for.
+    """How many voxels of `field` lie outside the range that the model `name` was made for; lazy where the field is chunked.
 
     A chunked field warns when the first such block is computed and counts that block alone; this counts all of them.
-
-    Parameters
-    ----------
-    field, name, params : as `apply_model`.
-
-    Returns
-    -------
-    ``voxels_outside`` [1], a number; lazy where the field is chunked.
-    Errors: as `apply_model`.
     """
     return MODELS[one_of(name, tuple(MODELS), what="RBE model")].outside(field, **params)

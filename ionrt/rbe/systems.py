@@ -38,23 +38,7 @@ DOSE_SYSTEMS: dict[str, DoseSystem] = {
 
 
 def dose_in_system(field: xr.Dataset, system: str, **params: Any) -> xr.DataArray:
-    """RBE-weighted dose of a field under a dose system.
-
-    Parameters
-    ----------
-    field : with the moments of the system's model
-    system : a name in `DOSE_SYSTEMS`
-    params : of the model.
-
-    Returns
-    -------
-    ``rbe_dose`` [Gy (RBE)] with the attribute ``dose_system``.
-
-    Raises
-    ------
-    IonrtError
-        A system without a formula.
-    """
+    """RBE-weighted dose of a field under a dose system, a name in `DOSE_SYSTEMS`; attribute ``dose_system``."""
     s = DOSE_SYSTEMS[one_of(system, tuple(DOSE_SYSTEMS), what="dose system")]
     if s.model is None:
         raise IonrtError(f"{s.name}: cannot be computed: {s.note}")
@@ -99,21 +83,12 @@ def convert(
     return xr.Dataset({"source": a.rename("source"), "target": b.rename("target"), "factor": ratio})
 
 
-@dataclass(frozen=True)
-class LiteratureFactor:
-    """A published factor LEM I / MKM at a LEM I dose per fraction [Gy (RBE)]: `low`, `high` its 95 % confidence limits."""
-
-    dose: float
-    factor: float
-    low: float
-    high: float
-
-
 ZHANG_2020 = (
     "Zhang et al. 2020, doi 10.1186/s13014-020-01723-z: 20 patients with recurrent nasopharyngeal carcinoma, LEM I plans "
     "recalculated with the MKM"
 )
-_LEM_PER_MKM = (LiteratureFactor(2.70, 1.46, 1.41, 1.51), LiteratureFactor(3.00, 1.37, 1.35, 1.39))
+# its factors LEM I / MKM at LEM I doses per fraction [Gy (RBE)], and their 95 % confidence limits
+LEM_PER_MKM = {"dose": (2.70, 3.00), "factor": (1.46, 1.37), "low": (1.41, 1.35), "high": (1.51, 1.39)}
 
 
 @dataclass(frozen=True)
@@ -166,17 +141,15 @@ def convert_prescription(dose_per_fraction: float, *, source: str, target: str) 
         raise IonrtError(
             f"no published factor from {source!r} to {target!r}; recalculate from the field with ionrt.rbe.convert"
         )
-    lem = np.array([f.dose for f in _LEM_PER_MKM])
-    factor = np.array([f.factor for f in _LEM_PER_MKM])
-    known = lem if source == "LEM-I" else lem / factor
+    published = {k: np.array(v) for k, v in LEM_PER_MKM.items()}
+    known = published["dose"] if source == "LEM-I" else published["dose"] / published["factor"]
     order = np.argsort(known)
     if not known.min() - 1e-9 <= dose_per_fraction <= known.max() + 1e-9:
         raise IonrtError(
             f"{dose_per_fraction:g} Gy (RBE) per fraction: published are {known.min():.3g} to {known.max():.3g} only; "
             "the factor depends strongly on dose: recalculate from the field with ionrt.rbe.convert"
         )
-    published = [np.array([getattr(f, k) for f in _LEM_PER_MKM]) for k in ("factor", "low", "high")]
-    factors = [float(np.interp(dose_per_fraction, known[order], x[order])) for x in published]
+    factors = [float(np.interp(dose_per_fraction, known[order], published[k][order])) for k in ("factor", "low", "high")]
     values = [dose_per_fraction * (1 / x if source == "LEM-I" else x) for x in factors]
     label = f"literature fallback, not a recalculation: {ZHANG_2020}"
     return ConvertedPrescription(values[0], min(values[1:]), max(values[1:]), source, target, label)

@@ -18,22 +18,10 @@ COMPARED = ("endpoint", "population", "method", "strata", "covariates", "alpha")
 
 
 def departures(protocol: Protocol, performed: Mapping[str, Any]) -> pd.DataFrame:
-    """Compare an analysis with the protocol's plan.
+    """What was `performed` (of endpoint, population, method, strata, covariates, alpha) otherwise than the protocol planned.
 
-    Parameters
-    ----------
-    protocol : from `load`.
-    performed : what was done: any of endpoint, population, method, strata, covariates, alpha; what is left out was done as
-        planned.
-
-    Returns
-    -------
-    a DataFrame, one row per item that differs: item, planned, performed; attrs["status"] is "as planned" or "exploratory".
-
-    Raises
-    ------
-    IonrtError
-        An item that the plan does not know.
+    One row per item that differs: item, planned, performed; attrs["status"] is "as planned" or "exploratory". What is left out
+    was done as planned.
     """
     unknown = [key for key in performed if key not in COMPARED]
     if unknown:

@@ -202,27 +202,8 @@ def tite_crm(
 def indifference_skeleton(half_width: float, target: float, prior_level: int, levels: int) -> Array:
     """Skeleton of the empiric model with equal indifference intervals target -+ half_width around every level.
 
-    Neighbours satisfy ln s_(k+1) = ln s_k ln(target + half_width) / ln(target - half_width), with s = target at `prior_level`.
-
-    Parameters
-    ----------
-    half_width : half width of the interval in probability.
-    target : acceptable toxicity probability.
-    prior_level : level (1-based) thought to have it.
-    levels : number of levels.
-
-    Returns
-    -------
-    probabilities (level,).
-
-    Raises
-    ------
-    IonrtError
-        An interval that leaves (0, 1), a level that does not exist.
-
-    References
-    ----------
-    Lee & Cheung 2009, doi:10.1177/1740774509105076.
+    Neighbours satisfy ln s_(k+1) = ln s_k ln(target + half_width) / ln(target - half_width), with s = target at `prior_level`
+    (1-based). Lee & Cheung 2009, doi:10.1177/1740774509105076.
     """
     limits.probability(target - limits.positive(half_width, "half_width"), "target - half_width")
     limits.probability(target + half_width, "target + half_width")

@@ -71,8 +71,7 @@ def survival_rate(
     ----------
     doi:10.1002/sim.721; Nagashima et al. 2021, doi:10.1002/pst.2090.
     """
-    s0, s1 = limits.probability(s0, "s0"), limits.probability(s1, "s1")
-    limits.alternative_above(s0, s1)
+    s0, s1 = limits.rates(s0, s1, ("s0", "s1"))
     alpha, power = limits.error_rates(alpha, power)
     time, accrual = limits.positive(time, "time"), limits.positive(accrual, "accrual")
     if accrual + limits.non_negative(follow_up, "follow_up") <= time:

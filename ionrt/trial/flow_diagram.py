@@ -14,31 +14,12 @@ ARM_STAGES = ("allocated", "received", "not_received", "lost", "discontinued", "
 def consort(
     *, assessed: int, excluded: Mapping[str, int], randomised: int, arms: Mapping[str, Mapping[str, int | Mapping[str, int]]]
 ) -> pd.DataFrame:
-    """Flow of participants from assessment to analysis.
+    """Flow of participants from assessment to analysis, one row per count: stage, arm ("all" before allocation), reason, n.
 
     Must hold: assessed = excluded + randomised; randomised = sum of allocated; in every arm allocated = received +
     not_received = analysed + excluded_from_analysis, and lost + discontinued <= allocated. Counts with reasons are the sum of
-    their reasons.
-
-    Parameters
-    ----------
-    assessed, randomised : patients.
-    excluded : patients per reason, before randomisation.
-    arms : per arm the counts of `ARM_STAGES`; not_received, lost, discontinued and excluded_from_analysis may be mappings of
-        reasons.
-
-    Returns
-    -------
-    a DataFrame, one row per count: stage, arm ("all" before allocation), reason ("" for the sum), n.
-
-    Raises
-    ------
-    IonrtError
-        Every equation that does not hold.
-
-    References
-    ----------
-    Hopewell et al. 2025, doi:10.1136/bmj-2024-081123.
+    their reasons. Every equation that does not hold is named. `arms`: per arm the counts of `ARM_STAGES`; not_received, lost,
+    discontinued and excluded_from_analysis may be mappings of reasons. Hopewell et al. 2025, doi:10.1136/bmj-2024-081123.
     """
     rows, faults = [_row("assessed", "all", "", assessed)], []
     rows += _reasons("excluded", "all", excluded)

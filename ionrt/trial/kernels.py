@@ -128,13 +128,9 @@ def crm_trials(u, times, entry, p, cohort, grid, prior, table, target, cutoff, w
 
 @njit(nogil=True, cache=True)
 def survival_trials(entry, arm, lifetime, loss, looks, upper, lower, log_margin, end):
-    """Replicates of an event-driven two-arm trial.
+    """Replicates of an event-driven two-arm trial: look at the stop (from 1), decision (1 efficacy, 0), events, patients, time.
 
     entry, arm, lifetime, loss: (replicate, patient); looks: events at which each analysis happens; end: latest calendar time.
-
-    Returns
-    -------
-    Look at the stop (from 1), decision (1 efficacy, 0 none), events, patients, calendar time.
     """
     n_sim, n = entry.shape
     stop = np.zeros(n_sim, np.int64)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,14 @@ from ionrt.quantities import IonrtError
 MOST = 1000  # patients and levels of a dose-finding design, whose decision table has a row for each
 
 
+def _is_number(value: Any) -> bool:
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return real and bool(abs(value) <= sys.float_info.max)  # whole numbers of 400 digits are none
+
+
 def probability(value: float, name: str) -> float:
     """A number strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0.0 < value < 1.0:
+    if not _is_number(value) or not 0.0 < value < 1.0:
         raise IonrtError(f"{name}: expected a probability between 0 and 1 (both excluded), got {value!r}")
     return float(value)
 
@@ -32,22 +38,21 @@ def error_rates(alpha: float, power: float) -> tuple[float, float]:
 
 def positive(value: float, name: str, *, unit: str = "") -> float:
     """A finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value) or value <= 0:
+    if not _is_number(value) or value <= 0:
         raise IonrtError(f"{name}: expected a number above 0{' ' + unit if unit else ''}, got {value!r}")
     return float(value)
 
 
-def non_negative(value: float, name: str, *, unit: str = "") -> float:
+def non_negative(value: float, name: str) -> float:
     """A finite number, 0 or above."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value) or value < 0:
-        raise IonrtError(f"{name}: expected 0 or more{' ' + unit if unit else ''}, got {value!r}")
+    if not _is_number(value) or value < 0:
+        raise IonrtError(f"{name}: expected 0 or more, got {value!r}")
     return float(value)
 
 
 def count(value: int, name: str, *, least: int = 1, most: int | None = None) -> int:
     """A whole number of at least `least`, and at most `most`."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or int(value) != value or value < least or (most is not None and value > most):
+    if not _is_number(value) or int(value) != value or value < least or (most is not None and value > most):
         wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise IonrtError(f"{name}: expected a whole number {wanted}, got {value!r}")
     return int(value)
@@ -87,11 +92,11 @@ def increasing(values: Sequence[float], name: str, *, strictly: bool = True, lea
     return array
 
 
-def skeleton(values: Sequence[float], name: str = "skeleton") -> np.ndarray:
+def skeleton(values: Sequence[float]) -> np.ndarray:
     """Prior toxicity probabilities: in (0, 1), strictly increasing with the level."""
-    array = increasing(values, name)
+    array = increasing(values, "skeleton")
     for value in array:
-        probability(float(value), name)
+        probability(float(value), "skeleton")
     return array
 
 
@@ -103,7 +108,16 @@ def toxicity(values: Sequence[float], name: str = "p_true") -> np.ndarray:
     return array
 
 
-def alternative_above(p0: float, p1: float) -> None:
-    """The rate of interest lies above the uninteresting one."""
-    if p1 <= p0:
-        raise IonrtError(f"p1: expected a rate above p0 = {p0:g}, got {p1:g}; a design needs a rate worth finding")
+def rates(uninteresting: float, interesting: float, names: tuple[str, str] = ("p0", "p1")) -> tuple[float, float]:
+    """Two rates of which the one of interest lies above the uninteresting one."""
+    low, high = (probability(p, name) for p, name in zip((uninteresting, interesting), names, strict=True))
+    if high <= low:
+        raise IonrtError(f"p1: expected a rate above p0 = {low:g}, got {high:g}; a design needs a rate worth finding")
+    return low, high
+
+
+def whole_arms(control: float, allocation: float) -> dict[str, int]:
+    """Patients of both arms, whole and in the allocation ratio, from a size of the control arm that need not be whole."""
+    n_control = int(np.ceil(control - 1e-9))
+    n_experimental = int(np.ceil(allocation * n_control - 1e-9))
+    return {"n_control": n_control, "n_experimental": n_experimental, "n_planned": n_control + n_experimental}

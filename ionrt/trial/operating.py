@@ -19,25 +19,11 @@ from ionrt.trial.phase1 import Boin, select_isotonic, three_plus_three
 def dose_finding(
     design: Boin | Crm, p_true: Sequence[float], *, n_sim: int = 10_000, seed: int = 0, accrual_interval: float | None = None
 ) -> pd.DataFrame:
-    """Operating characteristics of a phase I design under a true toxicity curve.
+    """Operating characteristics of a phase I design (`boin`, `crm`) under a true toxicity curve; `three_plus_three` is exact.
 
-    Parameters
-    ----------
-    design : from `boin` or `crm`; `three_plus_three` is exact and needs no simulation.
-    p_true : true toxicity probability per level (level,), not decreasing.
-    n_sim, seed : replicates and random seed.
-    accrual_interval : mean time between patients, TITE-CRM only, in the unit of its window (default: a quarter of it).
-
-    Returns
-    -------
-    a DataFrame, one row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the
-        replicates), se (of that share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the
-        truth come uniformly over the window.
-
-    Raises
-    ------
-    IonrtError
-        Where the curve does not fit the design.
+    One row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the replicates), se (of that
+    share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the truth come uniformly over the
+    window. `accrual_interval`: mean time between patients, TITE-CRM only, in the unit of its window (default: a quarter of it).
     """
     p = limits.toxicity(p_true)
     k = design.n_levels if isinstance(design, Boin) else len(design.skeleton)

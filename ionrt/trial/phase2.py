@@ -46,8 +46,7 @@ def simon(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     >>> table[["r1", "n1", "r", "n"]].T.to_dict("list")
     {'optimal': [1, 10, 5, 29], 'minimax': [1, 15, 5, 25]}
     """
-    p0, p1 = limits.probability(p0, "p0"), limits.probability(p1, "p1")
-    limits.alternative_above(p0, p1)
+    p0, p1 = limits.rates(p0, p1)
     alpha, power = limits.error_rates(alpha, 1.0 - limits.probability(beta, "beta"))
     found: dict[str, tuple] = {}
     n_max = limits.count(n_max, "n_max", least=2, most=MOST_SIMON)
@@ -132,8 +131,7 @@ def ahern(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
     >>> ionrt.trial.ahern(0.1, 0.3)[["n", "r"]].astype(int).tolist()  # 25 patients, more than 5 responses
     [25, 5]
     """
-    p0, p1 = limits.probability(p0, "p0"), limits.probability(p1, "p1")
-    limits.alternative_above(p0, p1)
+    p0, p1 = limits.rates(p0, p1)
     alpha, power = limits.error_rates(alpha, 1.0 - limits.probability(beta, "beta"))
     n = np.arange(1, limits.count(n_max, "n_max", most=100_000) + 1)
     r = stats.binom.isf(alpha, n, p0)
@@ -153,29 +151,11 @@ def ahern(p0: float, p1: float, alpha: float = 0.05, beta: float = 0.20, *, n_ma
 
 
 def two_stage_ci(x: int, *, r1: int, n1: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact limits of the response rate after a two-stage trial.
+    """Exact limits of the response rate after a two-stage trial with `x` responses; x <= r1: it stopped after the first stage.
 
     Outcomes are ordered by stage, then by responses; P(this outcome or a higher one | p) is inverted at both tails.
-    The plain binomial interval ignores that a promising first stage was the condition for the second.
-
-    Parameters
-    ----------
-    x : all responses seen; x <= r1 means that the trial stopped after the first stage.
-    r1, n1, n : the design (see `simon`).
-    level : coverage.
-
-    Returns
-    -------
-    (lower, upper).
-
-    Raises
-    ------
-    IonrtError
-        More responses than patients, a level out of (0, 1).
-
-    References
-    ----------
-    Jennison & Turnbull 1983, doi:10.1080/00401706.1983.10487806.
+    The plain binomial interval ignores that a promising first stage was the condition for the second. Jennison & Turnbull 1983,
+    doi:10.1080/00401706.1983.10487806.
     """
     tail = (1.0 - limits.probability(level, "level")) / 2.0
     if not 0 <= x <= n:

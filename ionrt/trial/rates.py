@@ -58,28 +58,11 @@ def noninferiority_rates(
 def superiority_rates(
     p_experimental: float, p_control: float, *, alpha: float = 0.025, power: float = 0.80, allocation: float = 1.0
 ) -> pd.Series:
-    """Patients to show that a success rate is higher than the control's.
+    """Patients to show that a success rate is higher than the control's; a Series as of `noninferiority_rates`.
 
     `noninferiority_rates` at margin 0: s0 at the pooled rate, so the score test is Pearson's chi-squared test, one-sided. For
-    rates of harm give their complements.
-
-    Parameters
-    ----------
-    p_experimental, p_control : success rates assumed true, the experimental one higher.
-    alpha, power : one-sided type I error (half of a two-sided one); power.
-    allocation : experimental patients per control patient.
-
-    Returns
-    -------
-    Series as of `noninferiority_rates`.
-
-    Raises
-    ------
-    IonrtError : rates out of (0, 1), or nothing to show.
-
-    References
-    ----------
-    Fleiss, Levin & Paik 2003, doi:10.1002/0471445428, eq. 4.14 (no continuity correction); doi:10.1002/sim.4780091208.
+    rates of harm give their complements. Fleiss, Levin & Paik 2003, doi:10.1002/0471445428, eq. 4.14 (no continuity
+    correction); doi:10.1002/sim.4780091208.
     """
     return _two_rates(p_experimental, p_control, 0.0, alpha, power, allocation)
 
@@ -99,17 +82,8 @@ def _two_rates(
     s0 = np.sqrt(e0 * (1 - e0) / k + c0 * (1 - c0))
     s1 = np.sqrt(pe * (1 - pe) / k + pc * (1 - pc))
     n_c = ((stats.norm.isf(alpha) * s0 + stats.norm.ppf(power) * s1) / (pe - pc + margin)) ** 2
-    n_control = int(np.ceil(n_c - 1e-9))
-    n_experimental = int(np.ceil(k * n_control - 1e-9))
     return pd.Series(
-        {
-            "n": n_c * (1.0 + k),
-            "n_control": n_control,
-            "n_experimental": n_experimental,
-            "n_planned": n_control + n_experimental,
-            "p0_experimental": e0,
-            "p0_control": c0,
-        },
+        {"n": n_c * (1.0 + k), **limits.whole_arms(n_c, k), "p0_experimental": e0, "p0_control": c0},
         name="noninferiority_rates" if margin else "superiority_rates",
         dtype=object,
     )
@@ -133,24 +107,10 @@ def _restricted(pe, pc, k, margin):
 
 
 def farrington_manning(x_experimental, n_experimental, x_control, n_control, *, margin: float):
-    """Score statistic of two success rates: non-inferiority, or superiority with margin 0.
+    """Score statistic of two success rates: non-inferiority, or superiority with margin 0; large for the experimental arm.
 
     z = (p_e - p_c + margin) / sqrt(p~_e (1 - p~_e) / n_e + p~_c (1 - p~_c) / n_c), p~ the rates restricted to
-    p_e - p_c = -margin.
-
-    Parameters
-    ----------
-    x_experimental, x_control : successes, any broadcastable shape.
-    n_experimental, n_control : patients.
-    margin : as in `noninferiority_rates`, or 0.
-
-    Returns
-    -------
-    z in the broadcast shape; large values speak for the experimental arm.
-
-    References
-    ----------
-    doi:10.1002/sim.4780091208.
+    p_e - p_c = -margin; successes of any broadcastable shape. doi:10.1002/sim.4780091208.
     """
     margin = margin if margin == 0 else limits.probability(margin, "margin")
     return _score(x_experimental, n_experimental, x_control, n_control, margin)

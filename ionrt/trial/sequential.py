@@ -25,23 +25,10 @@ _PANEL = 1.0  # width of a quadrature panel in units of the next step's standard
 
 
 def spent(fraction: float | Array, total: float, spending: str) -> float | Array:
-    """Error spent at information fraction t.
+    """Cumulative error of `total` (one-sided) spent at information fraction t in (0, 1], any shape.
 
-    lan_demets_obrien_fleming: 2 - 2 Phi(z(1 - total / 2) / sqrt(t)); lan_demets_pocock: total ln(1 + (e - 1) t).
-
-    Parameters
-    ----------
-    fraction : information fraction in (0, 1], any shape.
-    total : error to be spent, one-sided.
-    spending : name of the function.
-
-    Returns
-    -------
-    the cumulative error, same shape.
-
-    References
-    ----------
-    Lan & DeMets 1983, doi:10.1093/biomet/70.3.659.
+    lan_demets_obrien_fleming: 2 - 2 Phi(z(1 - total / 2) / sqrt(t)); lan_demets_pocock: total ln(1 + (e - 1) t). Lan & DeMets
+    1983, doi:10.1093/biomet/70.3.659.
     """
     one_of(spending, SPENDING[:2], what="spending")
     if spending == "lan_demets_pocock":
@@ -139,29 +126,16 @@ def interim_bounds(information: Sequence[float], *, planned: Sequence[float] | i
 def final_bound(
     information: Sequence[float], *, alpha: float, planned: Sequence[float] | int = 1, binding: bool = False, **rules: Any
 ) -> float:
-    """Critical value of the last look, which may have less or more information than was planned.
+    """Critical value (Z) of the last look, which may have less or more information than was planned.
 
     Earlier looks keep the bounds that were in force (`interim_bounds`), and c solves P(no crossing before, Z >= c | 0) = alpha
     minus what was spent, with the correlations sqrt(t_j / t_k) of the information really there: all of alpha is used, no more.
+    z(1 - alpha) where there was no look before.
 
-    Parameters
-    ----------
-    information : information at all looks over the *planned* maximum, increasing, below 1 before the last; the last is free.
-    planned : information fractions (or number of looks) of the plan; needed by the constant shapes.
-    alpha, binding, rules : as in `spending_bounds`.
-
-    Returns
-    -------
-    Critical value on the Z scale; z(1 - alpha) where there was no look before.
-
-    Raises
-    ------
-    IonrtError : information that does not increase, or a look before the last at full information.
-
-    References
-    ----------
-    Lan & DeMets 1983, doi:10.1093/biomet/70.3.659; over- and underrunning: Wassmer & Brannath 2016,
-    doi:10.1007/978-3-319-32562-0, section 3.3.
+    `information` at all looks is over the *planned* maximum, increasing, below 1 before the last; the last is free. `planned`
+    (fractions, or a number of looks) is needed by the constant shapes; `alpha`, `binding`, `rules` as in `spending_bounds`. Lan
+    & DeMets 1983, doi:10.1093/biomet/70.3.659; over- and underrunning: Wassmer & Brannath 2016, doi:10.1007/978-3-319-32562-0,
+    3.3.
     """
     t = limits.increasing(information, "information", least=1)
     if t[0] <= 0 or (t.size > 1 and t[-2] >= 1.0):
@@ -250,21 +224,9 @@ def _propagate(t: Array, k: int, drift: float, density: Density, low: float, hig
 
 
 def crossing(information: Array, upper: Array, lower: Array, drift: float) -> tuple[Array, Array]:
-    """Probability of crossing each bound first at each look.
+    """Probability (efficacy, futility) of crossing each bound first at each look, `drift` the expectation of Z at fraction 1.
 
-    Parameters
-    ----------
-    information : information fractions (look,).
-    upper, lower : bounds on the Z scale (look,); -inf where there is no futility bound.
-    drift : expectation of Z at information fraction 1.
-
-    Returns
-    -------
-    (efficacy, futility), each (look,).
-
-    References
-    ----------
-    Armitage, McPherson & Rowe 1969, doi:10.2307/2343787.
+    Bounds on the Z scale, -inf where there is none for futility. Armitage, McPherson & Rowe 1969, doi:10.2307/2343787.
     """
     t = np.asarray(information, float)
     up, down = np.zeros(t.size), np.zeros(t.size)

@@ -69,13 +69,10 @@ def schoenfeld(
 
 
 def freedman(hr: float, *, alpha: float = 0.05, power: float = 0.80, allocation: float = 1.0, sided: int = 2) -> float:
-    """Events for a log-rank test under proportional hazards with a constant ratio at risk.
+    """Events for a log-rank test under proportional hazards with a constant ratio at risk; not rounded.
 
-    events = (z_alpha + z_power)^2 (1 + k hr)^2 / (k (1 - hr)^2), k = allocation. Parameters as in `schoenfeld`.
-
-    Returns
-    -------
-    Number of events, not rounded. References ---------- Freedman 1982, doi:10.1002/sim.4780010204.
+    events = (z_alpha + z_power)^2 (1 + k hr)^2 / (k (1 - hr)^2), k = allocation. Parameters as in `schoenfeld`. Freedman 1982,
+    doi:10.1002/sim.4780010204.
     """
     _hazard_ratio(hr, 1.0)
     k = limits.positive(allocation, "allocation")
@@ -83,17 +80,7 @@ def freedman(hr: float, *, alpha: float = 0.05, power: float = 0.80, allocation:
 
 
 def hazard(*, median: float | None = None, survival: tuple[float, float] | None = None) -> float:
-    """Exponential hazard from a median or from (survival, time): ln 2 / median or -ln(survival) / time.
-
-    Returns
-    -------
-    ------- the hazard per unit of the time given.
-
-    Raises
-    ------
-    IonrtError
-        Unless exactly one of the two is given.
-    """
+    """Exponential hazard per unit of time from a median or from (survival, time): ln 2 / median or -ln(survival) / time."""
     if (median is None) == (survival is None):
         raise IonrtError("hazard: give either median= or survival=(probability, time)")
     if survival is None:
@@ -105,22 +92,9 @@ def hazard(*, median: float | None = None, survival: tuple[float, float] | None 
 def event_probability(time: float, *, hazard: float, accrual: float, dropout: float = 0.0) -> float:
     """Probability that a patient enrolled by calendar time `time` has had the event by then.
 
-    Uniform entry over [0, accrual], exponential event and dropout; with c = hazard + dropout and entries up to a = min(time,
-    accrual): hazard / c (1 - (exp(-c (time - a)) - exp(-c time)) / (c a)).
-
-    Parameters
-    ----------
-    time : calendar time since the first patient, same unit as the rest.
-    hazard, dropout : rates per unit time.
-    accrual : duration of accrual.
-
-    Returns
-    -------
-    the probability per enrolled patient.
-
-    References
-    ----------
-    Lachin & Foulkes 1986, doi:10.2307/2531201.
+    Uniform entry over [0, accrual], exponential event and dropout (rates per unit time); with c = hazard + dropout and entries
+    up to a = min(time, accrual): hazard / c (1 - (exp(-c (time - a)) - exp(-c time)) / (c a)). Lachin & Foulkes 1986,
+    doi:10.2307/2531201.
     """
     c = limits.positive(hazard, "hazard") + limits.non_negative(dropout, "dropout")
     entered = min(limits.positive(time, "time"), limits.positive(accrual, "accrual"))
@@ -234,15 +208,11 @@ def survival_sample_size(
         events = (_z_sum(alpha, power, sided) / drift) ** 2 * p_event
     events *= inflation
     n = events / p_event
-    n_control = int(np.ceil(n / (1.0 + k) - 1e-9))
-    n_experimental = int(np.ceil(k * n_control - 1e-9))
     return pd.Series(
         {
             "events": events,
             "n": n,
-            "n_control": n_control,
-            "n_experimental": n_experimental,
-            "n_planned": n_control + n_experimental,
+            **limits.whole_arms(n / (1.0 + k), k),
             "events_planned": int(np.ceil(events - 1e-9)),
             "p_control": p_control,
             "p_experimental": p_experimental,
@@ -261,24 +231,10 @@ def logrank_drift(
 ) -> float:
     """Expected log-rank statistic at calendar time `time`, without the local approximation.
 
-    With numbers at risk n p_j(u) at time u since entry and hazards h_j: U = n int (h_0 - h_1) p_0 p_1 / (p_0 + p_1) du,
-    V = n int (h_0 p_0 + h_1 p_1) p_0 p_1 / (p_0 + p_1)^2 du, drift = U / sqrt(V) (positive in favour of the experimental arm).
-
-    Parameters
-    ----------
-    n : patients enrolled over the whole accrual.
-    hr : hazard ratio.
-    control_hazard, dropout : rates per unit time.
-    accrual, time : durations in that unit.
-    allocation : experimental patients per control patient.
-
-    Returns
-    -------
-    the drift; power of a one-sided test = Phi(drift - z_alpha).
-
-    References
-    ----------
-    Lakatos 1988, doi:10.2307/2531910.
+    With numbers at risk n p_j(u) at time u since entry and hazards h_j: U = n int (h_0 - h_1) p_0 p_1 / (p_0 + p_1) du, V = n
+    int (h_0 p_0 + h_1 p_1) p_0 p_1 / (p_0 + p_1)^2 du, drift = U / sqrt(V) (positive in favour of the experimental arm), `n`
+    patients enrolled over the whole accrual; power of a one-sided test = Phi(drift - z_alpha). Lakatos 1988,
+    doi:10.2307/2531910.
     """
     u, weight = np.polynomial.legendre.leggauss(200)
     edges = np.unique([0.0, max(time - accrual, 0.0), time])

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, UID_dictionary
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ from ionrt.patient.deid.identifiers import Identifiers
 from ionrt.patient.deid.pixel_text import hidden_text, stored_values, why_not
 from ionrt.patient.reading.dicom_files import Header, read_all, scan
 from ionrt.patient.reading.door import DAMAGED, read_dataset
-from ionrt.patient.writing.objects import IMPLEMENTATION
+from ionrt.patient.writing.objects import meta_of
 from ionrt.quantities import IonrtError
 
 SHORTEST_KEY, FEWEST_BITS = 16, 48
@@ -255,12 +255,9 @@ def _write_one(one: _File, folder: Path, cleaner: Cleaner, patient: Patient) -> 
         for keyword, extreme in (("SmallestImagePixelValue", values.min()), ("LargestImagePixelValue", values.max())):
             if keyword in data and values.dtype.itemsize == 2:
                 new.add_new(keyword, "SS" if values.dtype.kind == "i" else "US", int(extreme))
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = new.SOPClassUID, new.SOPInstanceUID
     explicit = _fits_explicit(new)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+    meta = meta_of(new, ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian)
     _as_they_are(new, implicit=not explicit)
-    meta.ImplementationClassUID, meta.ImplementationVersionName = UID(IMPLEMENTATION), "IONRT"
     new.file_meta, new.preamble = meta, b"\0" * 128
     one.file = f"{one.kind}.{new.SOPInstanceUID}.dcm"
     pydicom.dcmwrite(folder / one.file, new, enforce_file_format=True)

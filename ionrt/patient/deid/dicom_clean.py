@@ -35,6 +35,7 @@ from ionrt.patient.deid.allowlist import (
 from ionrt.patient.deid.identifiers import Identifiers
 from ionrt.patient.dicom_dose import COMMENTS
 from ionrt.patient.names import nomenclature
+from ionrt.patient.writing.objects import coded
 from ionrt.quantities import LET_DEFINITIONS, IonrtError
 
 TARGET = re.compile(r"(i?(?:GTV|CTV)|ITV|PTV)([pn]?\d{0,2})((?:_(?:Low|Mid|High|\d{3,5}))?)", re.IGNORECASE)
@@ -114,7 +115,7 @@ class Cleaner:
             seen.add(str(roi.ROIName))
         new.PatientName, new.PatientID, new.PatientIdentityRemoved = patient.alias, patient.alias, "YES"
         new.DeidentificationMethod = METHOD
-        new.DeidentificationMethodCodeSequence = [_code(value, "DCM", meaning) for value, meaning in METHODS]
+        new.DeidentificationMethodCodeSequence = [coded(value, meaning) for value, meaning in METHODS]
         new.LongitudinalTemporalInformationModified = "MODIFIED"
         return new
 
@@ -335,11 +336,5 @@ def _known_codes(items: list[Dataset]) -> list[Dataset]:
         if not meaning and scheme == "99VMS_STRUCTCODE" and not roi_name(value, 0).startswith("ROI_"):
             meaning = roi_name(value, 0)
         if meaning:
-            found.append(_code(value, scheme, meaning[:64]))
+            found.append(coded(value, meaning[:64], scheme))
     return found
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item

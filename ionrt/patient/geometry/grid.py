@@ -135,22 +135,7 @@ def regrid(patient: xr.Dataset, *, spacing: float | Sequence[float]) -> xr.Datas
 
 
 def crop(patient: xr.Dataset, name: str, *, margin: float) -> xr.Dataset:
-    """Cut the grid to the box around a structure.
-
-    Parameters
-    ----------
-    patient : Dataset with `structures`.
-    name : structure to keep inside.
-    margin : mm kept around it on every side, where the grid goes that far.
-
-    Returns
-    -------
-    Dataset on the smaller grid (a view, lazy where it was lazy).
-
-    Raises
-    ------
-    IonrtError for an unknown or empty structure.
-    """
+    """The patient on the box around a structure and `margin` mm on every side, as far as the grid goes; a view."""
     inside = find_structure(patient, name) > 0
     keep = {}
     for dim in DIMS:

@@ -13,27 +13,11 @@ FINE = 1.0  # mm
 
 
 def with_margin(patient: xr.Dataset, structure: str, *, margin: float, name: str, within: str | None = None) -> xr.Dataset:
-    """The patient with one more structure: another one expanded by `margin` mm in all directions.
+    """The patient with one more structure: another one expanded by `margin` mm in all directions, not beyond `within`.
 
     The margin is measured from the surface where the structure fills half a voxel; a voxel that the new edge crosses is filled
-    in part, so that margins smaller than a voxel count.
-
-    Parameters
-    ----------
-    patient : Dataset with `structures` (structure, z, y, x).
-    structure : name of the one to expand.
-    margin : mm.
-    name : of the new structure.
-    within : a structure that the new one does not leave, e.g. the outline (None: none).
-
-    Returns
-    -------
-    The Dataset with only `structures` enlarged (lazily): the new one has the type (`roi_type`) of the one it came from, and no
-    contours; images, dose and contours stay.
-
-    Raises
-    ------
-    IonrtError for an unknown structure, a `name` that exists, a margin that is negative or not finite.
+    in part, so that margins smaller than a voxel count. Only `structures` is enlarged (lazily): the new one has the type
+    (`roi_type`) of the one it came from, and no contours; images, dose and contours stay.
     """
     for known in (structure, *([within] if within else [])):
         one_of(known, [str(s) for s in patient["structure"].values], what="structure")

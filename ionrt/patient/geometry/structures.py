@@ -15,41 +15,16 @@ from ionrt.quantities import IonrtError, stamp
 
 
 def contours(patient: xr.Dataset, name: str) -> list[np.ndarray]:
-    """The closed contours of a structure as they were drawn.
+    """The closed contours (vertices, 3) of a structure as they were drawn, mm (LPS); they survive `regrid` and `crop`.
 
-    Parameters
-    ----------
-    patient : Dataset of `read_dicom`; its contours survive `regrid` and `crop`.
-    name : name of the structure.
-
-    Returns
-    -------
-    List of arrays (vertices, 3) of x, y, z in mm (LPS); empty for a structure without contours.
-
-    Raises
-    ------
-    IonrtError if the structure does not exist (the message lists those that do, nearest first).
+    Empty for a structure without contours; an unknown name raises, those that exist nearest first.
     """
     one = contours_of(patient, _known(patient, name))
     return np.split(one.points, np.cumsum(one.lengths)[:-1]) if len(one.lengths) else []
 
 
 def find_structure(patient: xr.Dataset, name: str) -> xr.DataArray:
-    """Volume fraction per voxel of one structure, lazily.
-
-    Parameters
-    ----------
-    patient : Dataset with `structures` (structure, z, y, x).
-    name : exact name of the structure.
-
-    Returns
-    -------
-    DataArray (z, y, x) of fractions 0..1 with unit "1".
-
-    Raises
-    ------
-    IonrtError if the structure does not exist (the message lists those that do, nearest first).
-    """
+    """Volume fraction (z, y, x) of one structure, lazily; an unknown name raises, those that exist nearest first."""
     found = patient["structures"].sel(structure=_known(patient, name))
     return stamp(found, "structures", structure=name, **_frame(patient))
 

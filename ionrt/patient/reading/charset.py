@@ -31,14 +31,7 @@ SINGLE_BYTE = frozenset(c for c in CODECS.values() if c.startswith(("latin", "is
 
 
 def decode(raw: bytes, declared: tuple[str, ...]) -> tuple[str, str]:
-    """Text of an element and a doubt about it, empty where there is none.
-
-    Parameters: `raw` bytes of the value; `declared` values of Specific Character Set (empty: none declared).
-
-    Returns
-    -------
-    Text in Unicode normal form C, and what rests on a guess in words that can follow a file's name.
-    """
+    """Text of an element (normal form C) and a doubt about it, as words that follow a file's name; empty without one."""
     raw = raw.rstrip(b"\0 ")
     if raw.isascii() and b"\x1b" not in raw:
         return _tidy(raw.decode("ascii")), ""

@@ -20,28 +20,14 @@ def frame_fault(frame: str, other: str) -> str | None:
 def check_frame(
     patient: xr.Dataset | xr.DataArray, other: str | xr.DataArray | xr.Dataset, *, what: str, quiet: bool = False
 ) -> str:
-    """Refuse what does not lie in the patient's frame of reference.
+    """Refuse what does not lie in the patient's frame of reference (DICOM PS3.3 C.7.4.1).
 
     Equal FrameOfReferenceUID means equal coordinates; nothing else does. Everything that is placed on a CT (dose, structure,
-    plan, registration) comes through here.
+    plan, registration) comes through here. `other` is its UID or an array with that attribute, `what` it in the words of the
+    message, e.g. the name of its file.
 
-    Parameters
-    ----------
-    patient : Dataset of `read_dicom` (or one of its arrays) with the attribute `frame_of_reference_uid`.
-    other : the other object's UID, or an array with that attribute.
-    what : the other object in the words of the message, e.g. the name of its file.
-    quiet : no warning; for callers whose result carries the returned sentence as its attribute `assumed`.
-
-    Returns
-    -------
-    what is assumed, "" where both state the same frame.
-
-    Raises
-    ------
-    IonrtError where both state a frame and the two differ. Where one states none, an `IncompleteWarning` says that the objects
-    are taken to share their coordinates.
-
-    Reference: DICOM PS3.3 C.7.4.1.
+    Where one side states none, they are taken to share their coordinates: that sentence is returned ("" else) and, unless
+    `quiet`, is an `IncompleteWarning`; quiet is for callers whose result carries it as its attribute `assumed`.
     """
     uid = other if isinstance(other, str) else str(other.attrs.get("frame_of_reference_uid", ""))
     fault = frame_fault(str(patient.attrs.get("frame_of_reference_uid", "")), uid)

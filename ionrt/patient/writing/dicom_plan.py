@@ -33,33 +33,15 @@ def write_plan_tables(
     description: str = "",
     source: str | Path | None = None,
 ) -> Path:
-    """Write beams, layers and spots as RT Ion Plan.
+    """Write beams, layers and spots as RT Ion Plan (DICOM PS3.3 A.49, C.8.8.25); the path written.
 
     Per layer two control points, the second with zero weights, as planning systems write them; weights of a beam's spots add up
-    to its final cumulative weight, and meterset = weight * beam meterset / final weight.
+    to its final cumulative weight, and meterset = weight * beam meterset / final weight. Spot positions, weights and sizes are
+    32-bit in DICOM, energies and angles decimal strings of 16 characters.
 
-    Parameters
-    ----------
-    ion_plan : tables as `read_ion_plan` returns them; the columns that it fills from optional elements may be missing.
-    patient : Dataset of `read_dicom`; gives frame of reference, study and structure set.
-    path : file to write; replaced only by a complete one.
-    prescription : Gy (RBE) of the whole course to the target, if it shall stand in the file.
-    description : of the plan (RBE model, what it rests on).
-    source : folder with the patient's CT, by default `patient.attrs["source"]`.
-
-    Returns
-    -------
-    The path written. Spot positions, weights and sizes are 32-bit in DICOM, energies and angles decimal
-    strings of 16 characters.
-
-    Raises
-    ------
-    IonrtError for a plan without spots, spots that are not finite or negative, a beam without species, meterset or isocentre,
-    a patient of another frame of reference, a source without the patient's CT.
-
-    References
-    ----------
-    DICOM PS3.3 A.49, C.8.8.25.
+    `ion_plan` as `read_ion_plan` returns it; the columns that it fills from optional elements may be missing. The patient,
+    whose CT lies in `source`, gives frame of reference, study and structure set. `prescription` is Gy (RBE) of the whole course
+    to the target, `description` says the RBE model and what it rests on.
     """
     _check(ion_plan, patient)
     template, _ = series_of(patient, source, what="write_ion_plan")

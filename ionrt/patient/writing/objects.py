@@ -16,7 +16,7 @@ from pydicom.valuerep import DSfloat
 from ionrt import __version__
 from ionrt.files import atomic, content_hash
 from ionrt.patient.ct import is_ct
-from ionrt.patient.reading.dicom_files import scan
+from ionrt.patient.reading.dicom_files import Header, scan
 from ionrt.quantities import IonrtError
 
 IMPLEMENTATION = "2.25.150276391487906424513180926381475826127"
@@ -33,13 +33,18 @@ IDENTITY = {
 }
 
 
-def series_of(patient: xr.Dataset, source: str | Path | None = None, *, what: str) -> tuple[Dataset, list[str]]:
-    """Header and instance UIDs of the patient's CT series, from the files: a Dataset carries no names."""
+def series_of(patient: xr.Dataset, source: str | Path | None = None, *, what: str) -> tuple[Dataset, list[Header]]:
+    """What identifies the patient's CT series, and the headers of its files: a Dataset carries no names."""
     folder, series = source or patient.attrs.get("source", ""), patient.attrs.get("series_instance_uid")
     mine = [h for h in scan(folder) if is_ct(h) and h.code("SeriesInstanceUID") == series]
     if not mine:
         raise IonrtError(f"{what}: {folder} holds no CT series {series}; expected the folder with the patient's CT")
-    return pydicom.dcmread(mine[0].path, stop_before_pixels=True), sorted(h.code("SOPInstanceUID") for h in mine)
+    return pydicom.dcmread(mine[0].path, stop_before_pixels=True), mine
+
+
+def identity_of(header: Dataset) -> dict[str, Any]:
+    """Patient and study of a header, by the keys of `IDENTITY`."""
+    return {k: header.get(keyword, "") for k, keyword in IDENTITY.items()}
 
 
 def uid(*parts: object) -> str:
@@ -60,7 +65,7 @@ def new_object(
     place: int = 1,
 ) -> Dataset:
     """Patient, study, series, frame and equipment modules; `who` is a CT's header or an identity by the keys `IDENTITY`."""
-    identity = {k: who.get(keyword, "") for k, keyword in IDENTITY.items()} if isinstance(who, Dataset) else who
+    identity = identity_of(who) if isinstance(who, Dataset) else who
     data = Dataset()
     data.SpecificCharacterSet = "ISO_IR 192"
     data.SOPClassUID, data.SOPInstanceUID, data.Modality = UID(sop_class), UID(instance), modality
@@ -108,13 +113,23 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() and c != "\\" else " " for c in text).strip()[:64]
 
 
-def save(data: Dataset, path: Path) -> Path:
-    """Write whole or not at all."""
+def coded(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
+    """An item of a code sequence."""
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
+def meta_of(data: Dataset, syntax: UID = ExplicitVRLittleEndian) -> FileMetaDataset:
+    """The file meta information of an object."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = data.SOPClassUID, data.SOPInstanceUID
-    meta.TransferSyntaxUID, meta.ImplementationClassUID = ExplicitVRLittleEndian, UID(IMPLEMENTATION)
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = syntax, UID(IMPLEMENTATION)
     meta.ImplementationVersionName = "IONRT"
-    data.file_meta = meta
+    return meta
+
+
+def save(data: Dataset, path: Path) -> Path:
+    """Write whole or not at all."""
+    data.file_meta = meta_of(data)
     with atomic(path) as place:
         pydicom.dcmwrite(place, data, enforce_file_format=True)
     return path

@@ -9,12 +9,11 @@ import numpy as np
 import xarray as xr
 
 from ionrt.files import content_hash
-from ionrt.patient.ct import is_ct
 from ionrt.patient.geometry.coverage import Contours
 from ionrt.patient.geometry.grid import DIMS
-from ionrt.patient.reading.dicom_files import scan
+from ionrt.patient.reading.dicom_files import Header
 from ionrt.patient.writing.dicom_write import write_structure_set
-from ionrt.patient.writing.objects import IDENTITY, series_of
+from ionrt.patient.writing.objects import identity_of, series_of
 from ionrt.quantities import IonrtError, check
 
 STEPS = 30  # halvings until an outline has the area of its fractions
@@ -64,8 +63,8 @@ def write_rtstruct(
             f"write_rtstruct: expected structures of different names in frame of reference {mine}, got"
             f" {', '.join(names) or 'none'} in {theirs}"
         )
-    header, _ = series_of(patient, source, what="write_rtstruct")
-    images = _slices(patient, source or patient.attrs["source"])
+    header, files = series_of(patient, source, what="write_rtstruct")
+    images = _slices(patient, files)
     planes = fractions.interp(
         z=[z for z in images if fractions["z"][0] - NEAR <= z <= fractions["z"][-1] + NEAR],
         kwargs={"fill_value": "extrapolate"},
@@ -75,7 +74,7 @@ def write_rtstruct(
         raise IonrtError("write_rtstruct: expected volume fractions between 0 and 1")
     axes = (planes["z"].values, planes["y"].values.astype(float), planes["x"].values.astype(float))
     found = [_outlines(name, one, *axes) for name, one in zip(names, values, strict=True)]
-    identity = {k: header.get(keyword, "") for k, keyword in IDENTITY.items()} | {
+    identity = identity_of(header) | {
         "series": str(header.SeriesInstanceUID),
         "description": label,
         "label": label[:16],
@@ -86,10 +85,8 @@ def write_rtstruct(
     return write_structure_set(found, [(types or {}).get(n, "") for n in names], images, Path(path), identity)
 
 
-def _slices(patient: xr.Dataset, folder: str | Path) -> dict[float, str]:
+def _slices(patient: xr.Dataset, mine: list[Header]) -> dict[float, str]:
     """Instance UID of the CT slice at each z of the patient."""
-    series = patient.attrs["series_instance_uid"]
-    mine = [h for h in scan(folder) if is_ct(h) and h.code("SeriesInstanceUID") == series]
     place = patient["z"].values.astype(float)
     if len(mine) == 1:  # an enhanced object holds all slices
         return dict.fromkeys(place.tolist(), mine[0].code("SOPInstanceUID"))

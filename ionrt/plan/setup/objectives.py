@@ -222,17 +222,7 @@ class DoseVolume(Objective):
 
 
 def make_robust(objectives: Iterable[Objective], *, robust: str = "worst", structures: Iterable[str]) -> tuple[Objective, ...]:
-    """The same objectives, those on `structures` (names) counting over scenarios as `robust` says, one of `ROBUST`.
-
-    Returns
-    -------
-    a tuple.
-
-    Raises
-    ------
-    IonrtError
-        Unknown `robust`; no objective on any of the structures.
-    """
+    """The same objectives, those on `structures` (names) counting over scenarios as `robust` says, one of `ROBUST`."""
     chosen, given = set(structures), tuple(objectives)
     if not any(o.structure in chosen for o in given):
         raise IonrtError(f"make_robust: no objective on any of {', '.join(sorted(chosen)) or 'no structures'}")
@@ -242,23 +232,12 @@ def make_robust(objectives: Iterable[Objective], *, robust: str = "worst", struc
 def default_objectives(
     target: str, prescription: float, structures: Iterable[str], *, organs: Iterable[str] | None = None
 ) -> tuple[Objective, ...]:
-    """Objectives that make a sensible first plan.
+    """Objectives that make a sensible first plan for a `prescription` [Gy (RBE) per fraction].
 
     Uniform prescription in the target, underdose and more than 3 % overdose penalised again; organs above half the prescription
     and in the mean; the outline (``BODY``, ``EXTERNAL``, ...; without the target) above the prescription, and lightly above
-    half of it. The outline's weights are large because they count against its whole volume.
-
-    Parameters
-    ----------
-    target : name
-    prescription : Gy (RBE) per fraction
-    structures : all names in the patient
-    organs : those to spare (None: every structure that is neither a target volume, by its name or as the target's margin
-        ``<target> + ...``, nor the outline).
-
-    Returns
-    -------
-    a tuple of objectives. Raises where a name does not exist.
+    half of it. The outline's weights are large because they count against its whole volume. Without `organs` every structure is
+    spared that is neither a target volume, by its name or as the target's margin ``<target> + ...``, nor the outline.
     """
     names = [str(s) for s in structures]
     one_of(target, names, what="target")

@@ -89,22 +89,10 @@ def wepl(
     isocentre: tuple[float, float, float],
     source_distance: tuple[float, float] = (7000.0, 6500.0),
 ) -> xr.DataArray:
-    r"""Water-equivalent path length from the source to every voxel centre: \int spr dl along the ray, exactly.
+    r"""Water-equivalent path length [mm] from the source to every voxel centre: \int spr dl along the ray, exactly.
 
-    Parameters
-    ----------
-    spr : (z, y, x) stopping-power ratio to water
-    gantry, couch : degrees (IEC 61217)
-    isocentre : (x, y, z) mm LPS
-    source_distance : mm (BEV x, y).
-
-    Returns
-    -------
-    `wepl` (z, y, x) mm. Between source and grid there is vacuum. The computation is not lazy.
-
-    References
-    ----------
-    Siddon, Med Phys 12 (1985) 252, doi 10.1118/1.595715.
+    Angles in degrees (IEC 61217), `isocentre` (x, y, z) and `source_distance` (BEV x, y) in mm; between source and grid there
+    is vacuum. The computation is not lazy. Siddon, Med Phys 12 (1985) 252, doi 10.1118/1.595715.
     """
     check(spr, "spr", dims=("z", "y", "x"))
     grid = Grid.of(spr)

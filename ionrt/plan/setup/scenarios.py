@@ -149,28 +149,11 @@ def scenarios_random(
     daily_sigma: float | Sequence[float] = 0.0,
     fractions: int = 1,
 ) -> tuple[Scenario, ...]:
-    """`n` courses drawn from normal distributions; range and systematic set-up error once per course, daily error per fraction.
+    """`n` courses drawn from normal distributions, of equal weight; the same seed gives the same courses.
 
-    Parameters
-    ----------
-    n : number of courses
-    seed, range_sigma : relative
-    setup_sigma : systematic
-    daily_sigma : random set-up error, mm, one number or (x, y, z)
-    fractions : per course (used where `daily_sigma` is above 0).
-
-    Returns
-    -------
-    a tuple of `Scenario` of equal weight; the same seed gives the same courses.
-
-    Raises
-    ------
-    IonrtError
-        N or fractions below 1, negative standard deviations.
-
-    References
-    ----------
-    van Herk, doi 10.1053/j.semradonc.2003.10.003 (systematic and random errors).
+    Range (relative) and systematic set-up error once per course, daily error per fraction (doi
+    10.1053/j.semradonc.2003.10.003); standard deviations of set-up in mm, one number or (x, y, z). `fractions` are used where
+    `daily_sigma` is above 0.
     """
     for what, value in (("n", n), ("fractions", fractions)):
         if not (isinstance(value, int) and value >= 1):
