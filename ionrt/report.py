@@ -152,6 +152,7 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             progress_bar=True,
             kernel_name="python3",
             language="python",
+            iopub_timeout=120,  # s; its 4 are too few where many processes share a processor
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings about local sockets are noise here
         )
     except papermill.PapermillExecutionError as error:
@@ -159,15 +160,16 @@ def _execute(source: Path, executed: Path, parameters: dict[str, Any]) -> None:
             raise IonrtError(f"in the notebook: {error.ename}: {error.evalue}; make room on the disk or in memory") from None
         if not _ends_there(executed, error):
             raise
+    except TimeoutError as error:  # of nbclient; Python counts it among the disk's
+        raise IonrtError("the notebook's process did not answer in time; try again when the machine is less busy") from error
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise DiskError(f"the notebook could not be kept ({why}); make room, or set JUPYTER_RUNTIME_DIR and TMPDIR") from error
     except RuntimeError as error:  # nbclient's words for a kernel that is gone
         if "kernel" not in str(error).lower():
             raise
-        raise IonrtError(
-            "the notebook's process was ended from outside, often for lack of memory; try a coarser grid"
-        ) from error
+        why = "the notebook's process was ended from outside, often for lack of memory; try a coarser grid"
+        raise IonrtError(why) from error
 
 
 def _ends_there(executed: Path, error: papermill.PapermillExecutionError) -> bool:
@@ -293,8 +295,7 @@ def to_html(
     title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {}, notes)
-    outside = external_resources(page)
-    if outside:
+    if outside := external_resources(page):
         raise IonrtError(
             f"the report would load {len(outside)} resources from elsewhere, first {outside[0]!r}; nothing was written"
         )
@@ -334,22 +335,23 @@ def _titled(book: Any) -> None:
 
 
 def math_to_mathml(text: str) -> str:
-    """Replace ``$…$`` and ``$$…$$`` outside code by MathML."""
+    """Replace ``$…$`` and ``$$…$$`` outside code by MathML, and codes of the data dictionary by words."""
     from latex2mathml.converter import convert as to_mathml
 
-    def one(match: re.Match[str]) -> str:
-        formula, display = (match.group(1), "block") if match.group(1) else (match.group(2), "inline")
-        return to_mathml(formula.strip(), display=display)
+    from ionrt.quantities import codes_in_words
 
-    parts = CODE.split(text)
-    return "".join(part if i % 2 else MATH.sub(one, part).replace("$", "&#36;") for i, part in enumerate(parts))
+    def one(match: re.Match[str]) -> str:
+        return to_mathml((match[1] or match[2]).strip(), display="block" if match[1] else "inline")
+
+    said = (p if i % 2 else MATH.sub(one, codes_in_words(p)).replace("$", "&#36;") for i, p in enumerate(CODE.split(text)))
+    return "".join(said)
 
 
 def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
     """A parameter for the reader; a folder that was given is not shown, as its name is often a patient's."""
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_shown(v, name, source, given=given)}" for k, v in value.items()) or "default"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(_shown(one, name, source, given=given) for one in value) or "default"
     if _is_path(value, name, source):
         return f"[{name}]" if given else Path(value).name
@@ -360,8 +362,8 @@ def _rows(heading: str, values: Mapping[str, str], notes: Mapping[str, str] | No
     """A block of names and values at the end of a page, where there are notes with a third column; nothing for no values."""
     cells = ([k, v, *([notes.get(k, "")] if notes else [])] for k, v in values.items())
     words = ([html.escape(c).replace("`", "") for c in row] for row in cells)
-    heads = ((f"<th scope='row'>{k.replace('_', '_<wbr>')}</th>", row) for k, *row in words)  # a narrow screen breaks there
-    rows = "".join(f"<tr>{head}{''.join(f'<td>{c}</td>' for c in row)}</tr>" for head, row in heads)
+    lines = (f"{k.replace('_', '_<wbr>')}</th>{''.join(f'<td>{c}</td>' for c in row)}" for k, *row in words)
+    rows = "".join(f"<tr><th scope='row'>{line}</tr>" for line in lines)
     return f"<h2>{heading}</h2><table class='ionrt settings'><tbody>{rows}</tbody></table>" if rows else ""
 
 

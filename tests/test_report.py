@@ -138,6 +138,16 @@ def test_an_error_of_the_notebook_is_ours_and_leaves_nothing(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_kernel_that_does_not_answer_is_no_full_disk(tmp_path, monkeypatch):
+    def silent(*_, **__):
+        raise TimeoutError("Timeout waiting for IOPub output")
+
+    monkeypatch.setattr("ionrt.report.papermill.execute_notebook", silent)
+    with pytest.raises(IonrtError, match="did not answer in time"):
+        report("start_here", tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_names_list_the_known(tmp_path):
     with pytest.raises(IonrtError, match="'compare_ions'"):
         find_notebook("compare_ion")

@@ -38,6 +38,7 @@ def _decimals(values: pd.Series, digits: int) -> int:
     sizes = sorted(abs(float(v)) for v in values if not isinstance(v, str) and pd.notna(v) and v != 0)
     if not sizes or all(float(v).is_integer() for v in sizes):
         return 0
+    sizes = [v for v in sizes if v >= 5e-4] or sizes  # what shows as zero is no typical value
     return min(max(digits - 1 - math.floor(math.log10(sizes[len(sizes) // 2])), 0), 3)
 
 
@@ -90,7 +91,7 @@ def _row_heads(keys: list[Any]) -> list[str]:
     cells = []
     for i, key in enumerate(split):
         same = [i > 0 and split[i - 1][: level + 1] == key[: level + 1] for level in range(len(key))]
-        words = [codes_in_words(str(k)) for k in key]
+        words = [codes_in_words(str(k)).replace("keV/µ", "keV/\N{WORD JOINER}µ") for k in key]
         kinds = [" ".join(["short"] * (len(w) < 25) + ["brief"] * (len(w) < 16)) for w in words]  # stay in one line
         shown = [
             f"<span class='again' hidden>{html.escape(w)}</span>" if s else html.escape(w)
