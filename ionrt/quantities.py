@@ -73,7 +73,7 @@ CODES = {
     "cm3": "cm³",
     "keV/um": "keV/µm",
 } | {f"CTCAE{version}": f"CTCAE {version}" for version in (3, 4, 5, 6)}
-_SYSTEM, _CODE = (re.compile(rf"\b({'|'.join(map(re.escape, names))})\b") for names in (RBE_MODELS, CODES))
+_SYSTEM, _CODE = (re.compile(rf"(?<![A-Za-z_])({'|'.join(map(re.escape, names))})\b") for names in (RBE_MODELS, CODES))
 
 QUANTITIES: dict[str, Quantity] = {
     # patient

@@ -128,7 +128,7 @@ def write_index(folder: Path) -> Path:
         named, said = (html.escape(html.unescape(m.group(1))) if m else "" for m in (title, about))
         link = f"<a href='{html.escape(quote(page.name), quote=True)}'>{named or html.escape(page.stem)}</a>"
         rows.append(f"<tr><th scope='row'>{link}</th><td>{said}</td></tr>")
-    body = f"<h1>Reports</h1><table class='ionrt'><tbody>{''.join(rows)}</tbody></table>"
+    body = f"<h1>Reports</h1><table class='ionrt settings'><tbody>{''.join(rows)}</tbody></table>"
     with atomic(folder / "index.html") as place:
         place.write_text(_page("Reports", body, {}, {}), encoding="utf-8")
     return folder / "index.html"

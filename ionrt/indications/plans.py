@@ -135,10 +135,11 @@ def limits_of(
     table = pd.DataFrame(columns, index=rows.index)
     met = (table != "not comparable").any(axis=1)
     if not met.any():
-        return pd.DataFrame({"": [f"none of {len(rows)} can be compared: another dose system, or other or unknown fractions"]})
+        none = f"none of {len(rows)} can be compared: another dose system, or other or unknown fractions"
+        return pd.DataFrame({"": [none if len(rows) else "no limit was found"]})
     said = rows.assign(unit=[str(r["unit"]).replace("(RBE)", f"(RBE; {r['system']})") for _, r in rows.iterrows()])
     shown = [said.loc[met, ["organ", "metric", "op", "limit", "unit"]], table[met].rename(columns=in_words)]
-    return pd.concat(shown, axis=1).set_index("organ")
+    return pd.concat(shown, axis=1).rename(columns={"op": "must be"}).set_index("organ")
 
 
 def target_table(facts: Indications, page: str, made: Comparison) -> pd.DataFrame:
@@ -298,7 +299,7 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
             " prescription with one scan, 97.1 ± 0.6 % with four. Computed: SYNTHETIC thorax, 5 mm to each side in 4 s; times"
             " of spots and energies are assumptions, and the plan takes what the target breathes into as it is on one phase."
         )
-        return motion_table(), said
+        return motion_table().rename(columns={"deviation [%]": "D95 deviation [%]", "least [%]": "D95 least [%]"}), said
     return pd.DataFrame({"": ["none"]}), "No published statement of this page is computed here."
 
 
