@@ -68,8 +68,12 @@ CODES = {
     "LEM_IV": "LEM-IV",
     "LEM_I": "LEM-I",
     "FIXED_1.1": "constant RBE 1.1",
-}
-_SYSTEM, _CODE = (re.compile(rf"\b({'|'.join(map(re.escape, names))})\b") for names in (RBE_MODELS, CODES))
+    "head_neck": "head and neck",
+    "RTOG_EORTC": "RTOG/EORTC",
+    "cm3": "cm³",
+    "keV/um": "keV/µm",
+} | {f"CTCAE{version}": f"CTCAE {version}" for version in (3, 4, 5, 6)}
+_SYSTEM, _CODE = (re.compile(rf"(?<![A-Za-z_])({'|'.join(map(re.escape, names))})\b") for names in (RBE_MODELS, CODES))
 
 QUANTITIES: dict[str, Quantity] = {
     # patient
@@ -176,7 +180,7 @@ def system_in_words(text: str) -> str:
 
 
 def codes_in_words(text: str) -> str:
-    """Any text with the data dictionary's codes of dose systems as readers know them."""
+    """Any text with the data dictionary's codes and the units of plain text, as readers know them."""
     return _CODE.sub(lambda code: CODES[code[0]], text)
 
 

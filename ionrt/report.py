@@ -128,7 +128,7 @@ def write_index(folder: Path) -> Path:
         named, said = (html.escape(html.unescape(m.group(1))) if m else "" for m in (title, about))
         link = f"<a href='{html.escape(quote(page.name), quote=True)}'>{named or html.escape(page.stem)}</a>"
         rows.append(f"<tr><th scope='row'>{link}</th><td>{said}</td></tr>")
-    body = f"<h1>Reports</h1><table class='ionrt'><tbody>{''.join(rows)}</tbody></table>"
+    body = f"<h1>Reports</h1><table class='ionrt settings'><tbody>{''.join(rows)}</tbody></table>"
     with atomic(folder / "index.html") as place:
         place.write_text(_page("Reports", body, {}, {}), encoding="utf-8")
     return folder / "index.html"
@@ -295,8 +295,7 @@ def to_html(
     title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {}, notes)
-    outside = external_resources(page)
-    if outside:
+    if outside := external_resources(page):
         raise IonrtError(
             f"the report would load {len(outside)} resources from elsewhere, first {outside[0]!r}; nothing was written"
         )
@@ -336,22 +335,23 @@ def _titled(book: Any) -> None:
 
 
 def math_to_mathml(text: str) -> str:
-    """Replace ``$…$`` and ``$$…$$`` outside code by MathML."""
+    """Replace ``$…$`` and ``$$…$$`` outside code by MathML, and codes of the data dictionary by words."""
     from latex2mathml.converter import convert as to_mathml
 
-    def one(match: re.Match[str]) -> str:
-        formula, display = (match.group(1), "block") if match.group(1) else (match.group(2), "inline")
-        return to_mathml(formula.strip(), display=display)
+    from ionrt.quantities import codes_in_words
 
-    parts = CODE.split(text)
-    return "".join(part if i % 2 else MATH.sub(one, part).replace("$", "&#36;") for i, part in enumerate(parts))
+    def one(match: re.Match[str]) -> str:
+        return to_mathml((match[1] or match[2]).strip(), display="block" if match[1] else "inline")
+
+    said = (p if i % 2 else MATH.sub(one, codes_in_words(p)).replace("$", "&#36;") for i, p in enumerate(CODE.split(text)))
+    return "".join(said)
 
 
 def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
     """A parameter for the reader; a folder that was given is not shown, as its name is often a patient's."""
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_shown(v, name, source, given=given)}" for k, v in value.items()) or "default"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(_shown(one, name, source, given=given) for one in value) or "default"
     if _is_path(value, name, source):
         return f"[{name}]" if given else Path(value).name

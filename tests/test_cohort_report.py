@@ -124,17 +124,17 @@ def test_no_two_points_of_a_curve_are_fewer_than_ten_events_apart(page):
         if y[0] != 1:
             continue  # incidence; the next test
         for endpoint, table in ends.items():
-            rows = table[table["indication"].eq(name.replace(" ", "_"))]
+            rows = table[table["indication"].eq(name)]
             exact = outcome.kaplan_meier(rows, "time", "event", at=list(x))["survival"].to_numpy()
             if np.abs(exact - y).max() < 0.0051:
                 points[name, endpoint] = set(x)
     assert len(points) == 6, points.keys()
     name = endpoint = ""
-    for row in next(t for t in read_tables(page) if t[0][:3] == ["indication", "endpoint", "years"])[1:]:
-        name, endpoint = row[0] or name, row[1] or endpoint
+    for row in next(t for t in read_tables(page) if t[0][:3] == ["indication", "endpoint", "time [years]"])[1:]:
+        name, endpoint = row[0].replace("head and neck", "head_neck") or name, row[1] or endpoint
         points.setdefault((name, CODES[endpoint]), {0.0}).add(float(row[2]))
     for (name, endpoint), times in points.items():
-        rows = ends[endpoint][ends[endpoint]["indication"].eq(name.replace(" ", "_"))]
+        rows = ends[endpoint][ends[endpoint]["indication"].eq(name)]
         count, _ = np.histogram(rows.loc[rows["event"].eq(1), "time"], bins=[*sorted(times)])
         assert count.min() >= 10, (name, endpoint, sorted(times), count)
         assert (rows["time"] > max(times)).sum() >= 10, (name, endpoint)
@@ -143,12 +143,12 @@ def test_no_two_points_of_a_curve_are_fewer_than_ten_events_apart(page):
 @pytest.mark.slow
 def test_no_two_points_of_an_incidence_are_fewer_than_ten_events_apart(page):
     found = [(name, numbers(x), numbers(y)) for name, x, y in CURVE.findall(page)]
-    found = [(name, x) for name, x, y in found if y[0] == 0 and name in ("prostate", "head neck", "recurrent")]
+    found = [(name, x) for name, x, y in found if y[0] == 0 and name in ("prostate", "head_neck", "recurrent")]
     assert bool(found) == ("Outcomes against dose" in page)
     tables = cohort.load(ROOT / "datasets" / "exchange_cohort")
     late = outcome.toxicity_times(tables["toxicity"], cohort.patient_table(tables), grade=2, late_from=90)
     for name, x in found:
-        rows = late[late["indication"].eq(name.replace(" ", "_"))]
+        rows = late[late["indication"].eq(name)]
         count, _ = np.histogram(rows.loc[rows["code"].eq(1), "time"] / 365.25, bins=x)
         assert count.min() >= 10 and (rows["time"] / 365.25 > x[-1]).sum() >= 10, name
 

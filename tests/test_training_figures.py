@@ -18,8 +18,8 @@ def line(k):
 
 @pytest.mark.slow
 def test_a_slider_shows_one_figure_at_a_time_offline(tmp_path):
-    figure = plot.slide({f"{k} keV/um": line(k) for k in (1, 2, 3)}, over="LET", start="2 keV/um")
-    assert figure.caption == "SYNTHETIC. Slider: LET, 1 keV/um to 3 keV/um."
+    figure = plot.slide({f"{k} keV/µm": line(k) for k in (1, 2, 3)}, over="LET", start="2 keV/µm")
+    assert figure.caption == "SYNTHETIC. Slider: LET, 1 keV/µm to 3 keV/µm."
     page = tmp_path / "page.html"
     script = (bokehjs_path() / "js" / "bokeh.min.js").read_text(encoding="utf-8")
     page.write_text(f"<!doctype html><meta charset='utf-8'><script>{script}</script>{figure.whole_html()}", encoding="utf-8")
@@ -27,10 +27,10 @@ def test_a_slider_shows_one_figure_at_a_time_offline(tmp_path):
         assert min(opened.canvases(1)) > 1, "the one to start with is painted"
         seen = "return [...document.querySelectorAll('.plot')].map(e => e.style.display !== 'none' && e.offsetHeight > 100)"
         said = "return document.querySelector('output').textContent"
-        assert (opened.driver.execute_script(seen), opened.driver.execute_script(said)) == ([False, True, False], "2 keV/um")
+        assert (opened.driver.execute_script(seen), opened.driver.execute_script(said)) == ([False, True, False], "2 keV/µm")
         opened.driver.find_element("css selector", "input[type=range]").send_keys("\ue014")  # right
         assert min(opened.canvases(2)) > 1, "the next one is painted when it is shown"
-        assert (opened.driver.execute_script(seen), opened.driver.execute_script(said)) == ([False, False, True], "3 keV/um")
+        assert (opened.driver.execute_script(seen), opened.driver.execute_script(said)) == ([False, False, True], "3 keV/µm")
         assert opened.errors() == []
 
 

@@ -239,12 +239,12 @@ class Guidance:
             said.append(f"{day}: bones at ({shift}) mm; V95 about: {found}; {self.decisions().loc[day, 'decision']}")
         return "\n".join(said)
 
-    def caption(self, what: str) -> str:
-        """A caption with the definitions that every table needs."""
-        ions = " + ".join(dict.fromkeys(in_words(b.ion) for b in self.plan.beams))
-        system, let = system_in_words(self.plan.model), LET_LABELS[self.plan.let_definition]
-        about = f"Dose system: {system}. LETd: dose average over {let}. Doses per fraction."
-        return f"{what} {whose(self.planning)} Ions: {ions}. {about}"
+    def caption(self, what: str, ions: Sequence[str] = ()) -> str:
+        """A caption with the definitions that every table needs; of several `ions`, the table itself says the dose system."""
+        used = " + ".join(dict.fromkeys(in_words(ion) for ion in ions or [b.ion for b in self.plan.beams]))
+        system = "" if ions else f"Dose system: {system_in_words(self.plan.model)}. "
+        let = LET_LABELS[self.plan.let_definition]
+        return f"{what} {whose(self.planning)} Ions: {used}. {system}LETd: dose average over {let}, unrestricted, in water."
 
     def _numbers(self, maps: xr.Dataset, patient: xr.Dataset) -> dict[str, float]:
         """V95, D98 in % of the prescription and LETd98 of the target as it is that day."""

@@ -45,7 +45,7 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
     made = {"banner": _banner(facts, page)}
     made["schedules"] = _rows(facts.of("schedules", page), [], lambda r: {
         "dose": f"{r['total']:g} {_unit(r)} in {r['fractions']:g}",
-        "per fraction, same unit": f"{r['total'] / r['fractions']:.2f}",
+        "per fraction [same unit]": f"{r['total'] / r['fractions']:.2f}",
         "for": _said(r), "known": r["confidence"], "ref": refs(r["source"]),
     })  # fmt: skip
     held, fractions = set(against(facts, page).values()), fractions_of(facts, page)
@@ -59,7 +59,7 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
     outcomes = facts.outcomes[facts.outcomes["page"] == page]
     made["outcomes"] = _rows(outcomes, ["study", "schedule", "system"], lambda r: _outcome(r, refs))
     made["toxicity"] = _rows(facts.of("toxicity", page), ["event"], lambda r: {
-        "event": r["term"], "percent": f"{r['percent']:g}", "n": f"{r['n']:g}", "95 % limits": exact_limits(r),
+        "event": r["term"], "rate [%]": f"{r['percent']:g}", "n": f"{r['n']:g}", "95 % limits": exact_limits(r),
         "remark": _said(r), "ref": refs(r["source"]),
     })  # fmt: skip
     for part in ("beams", "why", "gaps"):
@@ -176,7 +176,7 @@ def _outcome(row: pd.Series, refs: _References) -> dict[str, str]:
         "study": str(row["study"]), "schedule": str(row["schedule"]), "system": f"{row['system']} ({row['basis']})",
         "endpoint": f"{_words(row['endpoint'])}{years}", "n": f"{n:g}" if np.isfinite(n) else "not stated",
         "group": re.sub(r"Gy ?\(RBE\)", _unit(row), _set(str(row["group"]))),
-        "percent": f"{row['percent']:g}", "95 % limits": limits, "ref": refs(str(row["source"])),
+        "rate [%]": f"{row['percent']:g}", "95 % limits": limits, "ref": refs(str(row["source"])),
     }  # fmt: skip
 
 

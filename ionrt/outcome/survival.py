@@ -234,7 +234,7 @@ def at_risk(
     Parameters
     ----------
     df, time, event, by, start : as in `kaplan_meier`; event codes above 0 all count as events.
-    at : times in the unit of `time`; empty: six evenly spaced round times.
+    at : times in the unit of `time`; empty: four to nine evenly spaced round times.
 
     Returns
     -------
@@ -268,10 +268,10 @@ def at_risk(
 
 
 def _round_times(end: float) -> np.ndarray:
-    """Up to six times from 0 in steps of 1, 2 or 5 times a power of ten."""
+    """Four to nine times from 0 in steps of 1, 2 or 5 times a power of ten."""
     if end <= 0:
         return np.zeros(1)
-    raw = end / 5
+    raw = end / 8
     power = 10.0 ** np.floor(np.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
     return np.arange(0.0, end + step * 1e-9, step)

@@ -119,7 +119,7 @@ def forest(
     xlabel : names the ratio and its unit.
     origin : SYNTHETIC or clinical.
     width, caption : of the figure [pixels]; first sentence.
-    truth : column with a planted value (a cross).
+    truth : column with a planted value (a hollow diamond).
 
     Returns
     -------
@@ -132,7 +132,8 @@ def forest(
     drawn.append(hv.Scatter((ratio, rows)).opts(color=PANEL_COLOURS[1], size=9, marker="square"))
     if truth:
         planted = table[truth].to_numpy(float)
-        drawn.append(hv.Scatter((planted, rows)).opts(color=PANEL_COLOURS[2], size=11, marker="diamond", line_color="white"))
+        hollow = {"fill_alpha": 0, "line_color": PANEL_COLOURS[2], "line_width": 2}
+        drawn.append(hv.Scatter((planted, rows)).opts(size=17, marker="diamond", **hollow))
         low, high = np.minimum(low, planted), np.maximum(high, planted)
     across = 0.95 * min(1.0, float(np.nanmin(low))), 1.05 * max(1.0, float(np.nanmax(high)))
     layout = panel(
@@ -146,7 +147,7 @@ def forest(
         xlabel=xlabel,
         ylabel="",
     )
-    key = (("estimate", PANEL_COLOURS[1], "square"), ("planted", PANEL_COLOURS[2], "diamond")) if truth else ()
+    key = (("estimate", PANEL_COLOURS[1], "square"), ("planted", "#FFFFFF", "diamond")) if truth else ()
     return Figure(hv.Overlay(drawn).opts(layout), f"{caption} Bars: 95 % limits. {_origin(origin)}".strip(), key=key)
 
 

@@ -112,7 +112,9 @@ def depth_views(change: xr.Dataset, *, width: int = 1140, caption: str = "") -> 
     most = max(1.0, float(np.ceil(abs(change["wepl_change"]).max())))
     drawn = _rays(tables, width, clabel="mm", cmap="cividis", clim=(-most, most))
     what = (
-        "Water-equivalent depth of the target's far edge, that day less planned: bright, deeper than planned; dark, shallower."
+        "Change of the water-equivalent depth of the target's far edge [mm], ray by ray in the isocentre plane, that day "
+        "less planned:"
+        " bright, deeper than planned; dark, shallower."
     )
     text = f"{caption} {what}"
     return Figure(in_columns(drawn, max(len(beams), 1)), text.strip())

@@ -202,6 +202,7 @@ class Figure:
             re.split(r"(?<=\.) (?=[A-Z])", codes_in_words(self.caption))
         )  # a sentence of plot and caller stands once
         object.__setattr__(self, "caption", " ".join(once))
+        object.__setattr__(self, "key", tuple((codes_in_words(name), *look) for name, *look in self.key))
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display

@@ -38,6 +38,7 @@ def _decimals(values: pd.Series, digits: int) -> int:
     sizes = sorted(abs(float(v)) for v in values if not isinstance(v, str) and pd.notna(v) and v != 0)
     if not sizes or all(float(v).is_integer() for v in sizes):
         return 0
+    sizes = [v for v in sizes if v >= 5e-4] or sizes  # what shows as zero is no typical value
     return min(max(digits - 1 - math.floor(math.log10(sizes[len(sizes) // 2])), 0), 3)
 
 

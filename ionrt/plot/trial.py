@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ionrt.plot.style import BARS, LINE_DASHES, MARKERS, PANEL_COLOURS, Figure, in_columns, panel, sized, tidy
+from ionrt.quantities import codes_in_words
 
 BAR_COLOURS = PANEL_COLOURS[1:]
 NOT_DATA = "SYNTHETIC: simulated, no patients."
@@ -48,7 +49,7 @@ def recommendations(table: pd.DataFrame, *, axis: str, columns: int = 3, width: 
             xlim=(-0.6, len(ticks) - 0.4),
             xticks=ticks,
             xlabel=axis if k >= len(scenarios) - columns else "",
-            ylabel="Trials [%]" if k % columns == 0 else "",
+            ylabel="Recommended [% of trials]" if k % columns == 0 else "",
         )
         drawn.append(hv.Overlay(bars).opts(layout))
     grid = in_columns(drawn, columns)
@@ -87,9 +88,10 @@ def power_curve(
         ylim=(0, 103),
         xlim=(0, 1.03 * planned),
         xlabel="Patients when accrual stopped",
-        ylabel="Trials that reject [%]",
+        ylabel="Trials that reject the null hypothesis [%]",
     )
-    text = f"{caption} Dotted: planned number of patients, power and type I error. {NOT_DATA}"
+    text = f"{caption} Bars: 1.96 Monte Carlo standard errors; dotted: planned number of patients, power and type I error. "
+    text += f"{NOT_DATA}"
     return Figure(hv.Overlay(lines).opts(layout), text.strip(), key=key)
 
 
@@ -107,7 +109,8 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
     """
     lines: list[Any] = []
     key = tuple(zip(tables, BAR_COLOURS, LINE_DASHES, strict=False))
-    for (name, colour, dash), marker in zip(key, MARKERS, strict=False):
+    # where lines agree the first is on top
+    for (name, colour, dash), marker in reversed(list(zip(key, MARKERS, strict=False))):
         table, style = tables[name], {"color": colour, "line_dash": dash, "line_width": 2.2}
         x = 100 * table["information"].to_numpy()
         lines.append(hv.Curve((x, table["z_efficacy"].to_numpy())).opts(**style))
@@ -171,7 +174,7 @@ def survival_steps(
         band = hv.Area((x[known], low[known], high[known]), vdims=["low", "high"])
         lines.append(band.opts(color=style["color"], alpha=0.15, line_alpha=0))
         lines.append(hv.Curve((x, curve)).opts(line_width=2.2, **style))
-    names = 7 * max((len(str(s)) for s in strata), default=0) if at_risk is not None else 0
+    names = 7 * max((len(codes_in_words(str(s))) for s in strata), default=0) if at_risk is not None else 0
 
     def aligned(plot: Any, _: Any) -> None:
         """Room for the names of the strata beside both axes, which else are cut at the right to stand below one another."""
@@ -182,6 +185,7 @@ def survival_steps(
         **shape,
         frame_height=300,
         ylim=(0, top),
+        xticks=None if at_risk is None else sorted(set(at_risk["time"])),  # the numbers stand under them
         xlabel=f"Time since {since} [{unit}]",
         ylabel=f"{label} [%]",
     )
@@ -213,7 +217,7 @@ def _numbers_at_risk(at_risk: pd.DataFrame, strata: list, shape: dict[str, Any])
         title="At risk",
         frame_height=24 * len(strata),
         ylim=(-0.6, len(strata) - 0.4),
-        yticks=[(len(strata) - 1 - k, str(stratum)) for k, stratum in enumerate(strata)],
+        yticks=[(len(strata) - 1 - k, codes_in_words(str(stratum))) for k, stratum in enumerate(strata)],
         xlabel="",
         ylabel="",
         show_grid=False,

@@ -130,8 +130,8 @@ def summarise_dose_finding(table: pd.DataFrame, *, target: float) -> pd.DataFram
 
     Returns
     -------
-    ------- a DataFrame: right (level value, NaN for none), recommended (share of the trials that recommend it), n (mean
-    patients), above_target (share of the patients treated above the target), toxicities (mean).
+    a DataFrame: right (level value, NaN for none), recommended (share of the trials that recommend it), n (mean patients),
+        above_target (share of the patients treated above the target), toxicities (mean).
 
     Raises
     ------

@@ -53,7 +53,7 @@ class Grid:
         return float(np.prod(self.spacing))
 
     def near(self, mask: np.ndarray, distance: float) -> np.ndarray:
-        """Voxels (z, y, x) no farther than `distance` mm from those of a mask (flat or not); distances are made around it only."""
+        """Voxels (z, y, x) within `distance` mm of those of a mask (flat or not); distances are made around it only."""
         mask = mask.reshape(self.shape)
         out = np.zeros(self.shape, dtype=bool)
         hits = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
