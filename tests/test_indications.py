@@ -237,6 +237,9 @@ def test_every_dose_of_a_page_says_its_system_and_every_row_leads_to_a_source(pa
     text = "\n".join(map(str, cells))
     doses = re.findall(r"GyE|Gy ?\(RBE[^)]*\)", text)
     assert [d for d in doses if not re.fullmatch(r"Gy \(RBE; [\w.-]+, (stated|inferred|not stated)\)", d)] == []
+    outcomes = made["outcomes"].reset_index()
+    assert outcomes["schedule"].ne("").all()  # an empty cell would read as the schedule of the row above
+    assert not outcomes["group"].str.fullmatch(r"[<≥ ]*[\d.-]+( Gy)?").any()  # a dose level says its unit and system
     listed = set(made["sources"]["ref"])
     for name in ("schedules", "constraints", "outcomes", "toxicity", "beams", "why", "trials", "gaps"):
         for _, row in made[name].iterrows():

@@ -131,6 +131,8 @@ def test_base_data_must_fit_the_contract(small):
     for change, message in (
         (BASE["C"].drop_vars("sigma"), "'sigma' is missing"),
         (BASE["C"].assign(dose=BASE["C"]["dose"] * np.nan), "not finite"),
+        (BASE["C"].assign(dose=-BASE["C"]["dose"]), "dose has negative values"),
+        (BASE["C"].assign(halo_weight=BASE["C"]["halo_weight"] - 1.0), "halo_weight has negative values"),
         (BASE["C"].isel(energy=slice(None, None, -1)), "must ascend"),
         (BASE["C"].assign_attrs(ion="O"), "expected those of C, got those of O"),
         (BASE["C"].assign_coords(energy=BASE["C"]["energy"] / 100.0), "give base data for the room's energies"),

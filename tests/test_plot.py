@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import holoviews as hv
 import numpy as np
 import pandas as pd
@@ -229,6 +231,19 @@ def test_a_figure_is_saved_with_its_key_and_caption(scene, tmp_path):
     assert "Volume [%]" in text and ">carbon</text>" in text and "Two ions." in text and "#D55E00" in text.upper()
     picture = np.asarray(Image.open(plot.slices(rbe, ct, structures).save(tmp_path / "x.png")).convert("RGB"))
     assert picture.shape[1] > 1000 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 500, "maps, not an empty page"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for a browser is a script of a shell")
+def test_a_browser_that_does_not_answer_or_speaks_another_encoding(scene, tmp_path, monkeypatch):
+    figure, browser = plot.histograms(evaluate.dvh(scene[-1], scene[1])), tmp_path / "chromium"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("ionrt.plot.picture.PATIENCE", 0.5)
+    for does, message in (("exec sleep 20", "did not answer in 0.5 s"), (r"printf '\345\226 \377'", "painted nothing")):
+        browser.write_text(f"#!/bin/sh\n{does}\n")
+        browser.chmod(0o755)
+        with pytest.raises(IonrtError, match=message):
+            figure.save(tmp_path / "x.svg")
+    assert not (tmp_path / "x.svg").exists()
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def check_base_data(ds: xr.Dataset) -> xr.Dataset:
         raise IonrtError(f"base data: {', '.join(missing)} missing; needed are {', '.join(REQUIRED)}")
     for name, (quantity, dims) in REQUIRED.items():
         check(ds[name], quantity, dims=dims, what=f"base data: {name}")
-        _finite(ds[name])
+        check_values(ds[name])
     _axis(ds, "energy", "MeV/u")
     depth = _axis(ds, "depth", "mm")
     if depth[0] != 0 or np.ptp(np.diff(depth)) > 1e-6 * depth[-1]:
@@ -63,7 +63,7 @@ def _check_spectra(ds: xr.Dataset) -> None:
     for name in present:
         if set(ds[name].dims) != set(SPECTRA[name]):
             raise IonrtError(f"base data: {name} needs dimensions {SPECTRA[name]}, got {ds[name].dims}")
-        _finite(ds[name])
+        check_values(ds[name])
     if present:
         total = ds["dose_spectrum"].sum(("charge", "kinetic_energy"))
         if float(abs(total - 1).max()) > 1e-3:
@@ -81,7 +81,8 @@ def _axis(ds: xr.Dataset, name: str, unit: str) -> np.ndarray:
     return value
 
 
-def _finite(da: xr.DataArray) -> None:
+def check_values(da: xr.DataArray) -> None:
+    """Raise where a variable of base data is not a number or negative."""
     value = da.values
     bad = ~np.isfinite(value)
     if bad.any():
@@ -90,4 +91,4 @@ def _finite(da: xr.DataArray) -> None:
             f"base data: {da.name} has {int(bad.sum())} values that are not finite, the first at {at}; repair them"
         )
     if value.size and value.min() < 0:
-        raise IonrtError(f"base data: {da.name} has negative values")
+        raise IonrtError(f"base data: {da.name} has negative values; repair them")

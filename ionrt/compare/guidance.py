@@ -240,8 +240,8 @@ class Guidance:
         return "\n".join(said)
 
     def caption(self, what: str, ions: Sequence[str] = ()) -> str:
-        """A caption with the definitions that every table needs; of several `ions`, the table itself says the dose system."""
-        used = " + ".join(dict.fromkeys(in_words(ion) for ion in ions or [b.ion for b in self.plan.beams]))
+        """A caption with the definitions of a table; one plan each of `ions`: a list, and the table says the dose system."""
+        used = (", " if ions else " + ").join(dict.fromkeys(in_words(ion) for ion in ions or [b.ion for b in self.plan.beams]))
         system = "" if ions else f"Dose system: {system_in_words(self.plan.model)}. "
         let = LET_LABELS[self.plan.let_definition]
         return f"{what} {whose(self.planning)} Ions: {used}. {system}LETd: dose average over {let}, unrestricted, in water."

@@ -173,7 +173,8 @@ def _outcome(row: pd.Series, refs: _References) -> dict[str, str]:
         limits = exact_limits(row) + " (exact)"
     years = "" if pd.isna(row["years"]) else f" at {row['years']:g} y"
     return {
-        "study": str(row["study"]), "schedule": str(row["schedule"]), "system": f"{row['system']} ({row['basis']})",
+        "study": str(row["study"]), "schedule": str(row["schedule"]) or "not stated",
+        "system": f"{row['system']} ({row['basis']})",
         "endpoint": f"{_words(row['endpoint'])}{years}", "n": f"{n:g}" if np.isfinite(n) else "not stated",
         "group": re.sub(r"Gy ?\(RBE\)", _unit(row), _set(str(row["group"]))),
         "rate [%]": f"{row['percent']:g}", "95 % limits": limits, "ref": refs(str(row["source"])),

@@ -29,6 +29,7 @@ FLAGS = (
     "--no-first-run",
     "--run-all-compositor-stages-before-draw",  # else a busy machine leaves parts of the picture blank
 )
+PATIENCE = 120  # s
 WIDTH, LINE, LETTERS = 1240, 18, 165  # pixels, pixels, letters of a line of the caption
 DASHES = {"solid": "none", "dashed": "6 3", "dotdash": "2 3 6 3", "dotted": "2 3"}
 OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {  # of markers in a key, in units of their radius
@@ -78,7 +79,11 @@ def _run(browser: str, folder: str, page: str, *flags: str) -> str:
     source = Path(folder) / "page.html"
     source.write_text(page, encoding="utf-8")
     command = [browser, *FLAGS, f"--user-data-dir={folder}/profile", "--virtual-time-budget=20000", *flags, source.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
+    try:  # a browser writes UTF-8 whatever the computer's own encoding is
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        raise IonrtError(f"save: the browser did not answer in {PATIENCE} s; try again when the machine is less busy") from None
+    return done.stdout
 
 
 def _svg(browser: str, model: Any) -> str:

@@ -55,6 +55,6 @@ def slide(figures: Mapping[str, Figure], *, over: str, start: str | None = None)
     plots = "".join(f"<div id='{place}-{k}' class='plot' role='img' aria-label='{text}'></div>" for k, text in enumerate(said))
     label = html.escape(over, quote=True)
     control = f"<input type='range' min='0' max='{len(names) - 1}' value='{at}' style='width:24em;vertical-align:middle'"
-    body = f"<p>{label} {control} aria-label='{label}'> <output style='font-weight:600'></output></p>{plots}"
+    body = f"<p>{label} {control} aria-label='{label}'> <output style='font-weight:600;white-space:nowrap'></output></p>{plots}"
     text = f"{first.caption} Slider: {over}, {names[0]} to {names[-1]}.".strip()
     return Figure(Html(f"<div id='{place}'>{body}</div><script>{script}</script>", "figures"), text, key=first.key)

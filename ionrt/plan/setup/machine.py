@@ -10,6 +10,7 @@ import xarray as xr
 from numba import njit
 
 from ionrt.beam import base_data
+from ionrt.beam.check import check_values
 from ionrt.parallel import each, slabs
 from ionrt.plan.setup.beams import Beam
 from ionrt.quantities import IonrtError
@@ -138,9 +139,8 @@ def _axes(beam: Beam, base: xr.Dataset) -> tuple[np.ndarray, float]:
         raise IonrtError(f"base data of {beam.ion}: {depth.size} depths; at most 65535 fit the influence")
     if np.any(np.diff(energy) <= 0.0):
         raise IonrtError(f"base data of {beam.ion}: energies must ascend")
-    bad = [v for v in NEEDED if not np.isfinite(base[v].values).all()]
-    if bad:
-        raise IonrtError(f"base data of {beam.ion}: {bad[0]!r} has values that are not finite")
+    for name in NEEDED:
+        check_values(base[name])
     return energy, step
 
 
