@@ -179,7 +179,7 @@ def test_tiny_tables_end_in_a_table_or_a_sentence(name):
 
 ANSWERS = {  # all censored, one event at day 4, everything at one time: a message, or what the result must be
     "kaplan_meier": ((lambda t: t.survival.eq(1).all()), (lambda t: t.survival.iloc[-1] < 1), (lambda t: len(t) == 2)),
-    "at_risk": ((lambda t: t.events.eq(0).all()), (lambda t: t.events.sum() == 1), (lambda t: t.at_risk.le(24).all())),
+    "at_risk": ((lambda t: t.events.eq(0).all()), (lambda t: set(t.events) == {0, 1}), (lambda t: t.at_risk.le(24).all())),
     "logrank": ("no event in any group", (lambda t: t.observed.sum() == 1), (lambda t: t.p.between(0, 1).all())),
     "rmst": ((lambda t: t.rmst[0] == 4 and t.se[0] == 0), (lambda t: t.rmst[0] <= 4), (lambda t: t.rmst[0] == 4)),
     "cumulative_incidence": (

@@ -192,8 +192,8 @@ def osmk23(
     """RBE-weighted dose of the oxygen-effect stochastic microdosimetric kinetic model of 2023, relative to aerobic photons.
 
     Oxygen changes domain radius, z0 and coefficients of the cell (`ionrt.biology.oxygen.osmk23_at`, also for `z0_exponent`,
-    which is UNCONFIRMED and therefore without a default); survival as in `smk`. `po2` [mmHg] is a number, since the moments
-    themselves, made with the set at this pressure, depend on it. Inaniwa and Kanematsu 2023, J Radiat Res.
+    UNCONFIRMED (confidence "?") and therefore without a default); survival as in `smk`. `po2` [mmHg] is a number, since the
+    moments themselves, made with the set at this pressure, depend on it. Inaniwa and Kanematsu 2023, J Radiat Res.
     """
     return apply_model(field, "osmk23", tissue=tissue, po2=po2, z0_exponent=z0_exponent, reference=reference, scale=scale)
 
