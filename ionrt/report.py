@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,15 +290,13 @@ def to_html(
     from nbconvert import HTMLExporter
 
     body, _ = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True).from_notebook_node(book)
-    body = JQUERY.sub(r"var element = document.getElementById('\1');", body)
-    body = NOTEBOOK.sub(r"\1", body)
+    body = NOTEBOOK.sub(r"\1", JQUERY.sub(r"var element = document.getElementById('\1');", body))
     title = next((m.group(1) for c in book.cells if (m := TITLE.search(c.source))), executed.stem)
     body = SCRIPT.sub(lambda m: m[1] + m[2].replace("<!--", "\\u003c!--").replace("<script", "\\u003cscript") + m[3], body)
     page = _page(title, body, parameters, made or {}, notes)
     if outside := external_resources(page):
-        raise IonrtError(
-            f"the report would load {len(outside)} resources from elsewhere, first {outside[0]!r}; nothing was written"
-        )
+        why = f"the report would load {len(outside)} resources from elsewhere, first {outside[0]!r}; nothing was written"
+        raise IonrtError(why)
     return page
 
 
@@ -312,12 +310,14 @@ def _prepare(book: Any) -> None:
 
     Cells tagged `synthetic` leave the page together where none of them shows anything: the data are not SYNTHETIC.
     """
+    from ionrt.quantities import codes_in_words
+
     about = [cell for cell in book.cells if "synthetic" in cell.metadata.get("tags", ())]
     if not any(cell.get("outputs") for cell in about):
         book.cells = [cell for cell in book.cells if cell not in about]
     for cell in book.cells:
         if cell.cell_type == "markdown":
-            cell.source = math_to_mathml(cell.source)
+            cell.source = math_to_mathml(_outside_code(cell.source, codes_in_words))
         elif cell.cell_type == "code":
             cell.outputs = _page_outputs(cell)
     _titled(book)
@@ -335,16 +335,17 @@ def _titled(book: Any) -> None:
 
 
 def math_to_mathml(text: str) -> str:
-    """Replace ``$…$`` and ``$$…$$`` outside code by MathML, and codes of the data dictionary by words."""
+    """Replace ``$…$`` and ``$$…$$`` outside code by MathML."""
     from latex2mathml.converter import convert as to_mathml
-
-    from ionrt.quantities import codes_in_words
 
     def one(match: re.Match[str]) -> str:
         return to_mathml((match[1] or match[2]).strip(), display="block" if match[1] else "inline")
 
-    said = (p if i % 2 else MATH.sub(one, codes_in_words(p)).replace("$", "&#36;") for i, p in enumerate(CODE.split(text)))
-    return "".join(said)
+    return _outside_code(text, lambda part: MATH.sub(one, part).replace("$", "&#36;"))
+
+
+def _outside_code(text: str, change: Callable[[str], str]) -> str:
+    return "".join(part if i % 2 else change(part) for i, part in enumerate(CODE.split(text)))
 
 
 def _shown(value: Any, name: str, source: Path, *, given: bool) -> str:
@@ -371,8 +372,7 @@ def _page(
     title: str, body: str, parameters: Mapping[str, str], made: Mapping[str, str], notes: Mapping[str, str] | None = None
 ) -> str:
     css, script = (Path(__file__).with_suffix(kind).read_text(encoding="utf-8") for kind in (".css", ".js"))
-    day = datetime.date.today()
-    today = f"{day.day} {day:%B %Y}"  # Windows has no %-d
+    today = f"{(day := datetime.date.today()).day} {day:%B %Y}"  # Windows has no %-d
     settings = _rows("How it was made", made) + _rows("Settings of this report", parameters, notes)
     about = html.escape(f"{today}. {made.get('command', '')}", quote=True)
     plain = html.escape(re.sub(r"[*_`]", "", title))

@@ -253,7 +253,7 @@ def test_survival_rate_methods_agree():
 BAD = {
     "no design within n_max": (lambda: trial.simon(0.4, 0.45, n_max=40), "up to n_max=40"),
     "no single stage within n_max": (lambda: trial.ahern(0.4, 0.41, n_max=50), "the power at n_max is"),
-    "p1 below p0": (lambda: trial.simon(0.4, 0.3), "expected a rate above p0"),
+    "p1 below p0": (lambda: trial.simon(0.4, 0.3), "p1: expected a rate above p0 = 0.4, got 0.3"),
     "alpha above half": (lambda: trial.spending_bounds(3, alpha=0.6), "type I error below 0.5"),
     "alpha zero": (lambda: trial.schoenfeld(0.7, alpha=0.0), "alpha: expected a probability"),
     "power of one": (lambda: trial.schoenfeld(0.7, power=1.0), "power: expected a probability"),
@@ -274,6 +274,7 @@ BAD = {
     "information beyond 1": (lambda: trial.spending_bounds([0.5, 1.2]), "increase to 1"),
     "unknown spending": (lambda: trial.spending_bounds(2, spending="obrien"), "does not exist"),
     "beta spending without power": (lambda: trial.spending_bounds(2, beta_spending="lan_demets_pocock"), "needs power"),
+    "s1 below s0": (lambda: survival_rate(0.6, 0.4, time=2, accrual=2, follow_up=3), "s1: expected a rate above s0 = 0.6"),
     "nobody observed": (lambda: survival_rate(0.4, 0.6, time=6, accrual=2, follow_up=3), "nobody is observed"),
     "exact with censoring": (
         lambda: survival_rate(0.4, 0.6, time=3, accrual=2, follow_up=2),

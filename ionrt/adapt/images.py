@@ -137,12 +137,3 @@ def seen_by_registration(
     for name in guide:
         out += np.float32(PAINTED) * np.asarray(find_structure(patient, name).transpose(*DIMS).values, np.float32)
     return out, body, grid
-
-
-def dilated(mask: np.ndarray, grid: Grid, margin: float) -> np.ndarray:
-    """A mask and all within `margin` mm of it."""
-    from scipy.ndimage import distance_transform_edt
-
-    if not mask.any():
-        return mask
-    return distance_transform_edt(~mask, sampling=grid.spacing) <= margin

@@ -17,7 +17,6 @@ from ionrt.adapt.images import (
     body_of,
     coarser,
     common_grid,
-    dilated,
     hounsfield,
     resampled,
     seen_by_registration,
@@ -102,7 +101,7 @@ def _matched(
     other, there = hounsfield(moving)
     mask = _mask(fixed, values, home, on)
     base = common_grid(fixed)
-    around = dilated(resampled(mask.astype(np.float32), home, base, outside=0.0) >= 0.5, base, 0.5 * max(base.spacing))
+    around = base.near(resampled(mask.astype(np.float32), home, base, outside=0.0) >= 0.5, 0.5 * max(base.spacing))
     pair = [averaged(np.clip(a, *WINDOW), g) for a, g in ((values, home), (other, there))]
     middle, seen = _middle(around, base), centres(base)[np.flatnonzero(around.ravel())]
     begin = _better_start(pair, seen) if start is None else start["matrix"].values
@@ -288,11 +287,11 @@ def _mask(patient: xr.Dataset, values: np.ndarray, grid: Grid, on: str) -> np.nd
     names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
     if on in names:
         inside = np.asarray(find_structure(patient, on).transpose(*DIMS).values) >= 0.5
-        mask = dilated(inside, grid, NEAR_STRUCTURE)
+        mask = grid.near(inside, NEAR_STRUCTURE)
     else:
         one_of(on, ("bone", "body", *names), what="register_rigid: on")
         body = body_of(patient, values)
-        mask = dilated(body, grid, NEAR_BODY) if on == "body" else dilated(body & (values > BONE), grid, NEAR_BONE)
+        mask = grid.near(body, NEAR_BODY) if on == "body" else grid.near(body & (values > BONE), NEAR_BONE)
     if not mask.any():
         raise IonrtError(f"register_rigid: there is no {on} on the planning CT to match on; choose another")
     return mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -24,6 +23,7 @@ EXAMPLES = {"p": 150.0, "He": 150.0, "C": 400.0, "O": 300.0, "Ne": 350.0}  # MeV
 WATER_FROM_CARBON = 1.13  # oxygen over carbon: cross section of a molecule = 2 x hydrogen + 1.13 x carbon
 _NAMES = ("hydrogen", "helium", "lithium", "beryllium", "boron", "carbon", "nitrogen", "oxygen", "fluorine", "neon")
 ELEMENT_NAMES = dict(zip(ELEMENTS, _NAMES, strict=True))
+NBSP = "\N{NO-BREAK SPACE}"
 SUBJECTS: dict[Callable[[], Iterable[val.Line]], str] = {
     val.stopping_lines: "stopping power and range",
     val.haettner_lines: "carbon 400 MeV/u, measured (Haettner)",
@@ -32,10 +32,6 @@ SUBJECTS: dict[Callable[[], Iterable[val.Line]], str] = {
     val.numerical_lines: "numerical",
     val.lateral_lines: "lateral spread",
 }
-UNITS = {  # of reference and ours, by what the line's name holds, first found; without one a share or a ratio
-    "range|sigma": "mm", "stopping power": "MeV cm²/g", "LETd": "keV/µm", "energy balance": "MeV", "half width": "deg",
-    "number": "per primary", "cm, mean|cm, fitted|tail, ": "relative ionisation", "dose|plateau|tail": "MeV/mm",
-}  # fmt: skip
 NOT_VALIDATED = (
     "Depth dose of He, O and Ne: no open measurement",
     "LETd of C, O and Ne with target fragments: no open reference, only Geant4's share of the dose (two lines above)",
@@ -185,11 +181,11 @@ def verdicts(sections: Iterable[Callable[[], Iterable[val.Line]]] = val.SECTIONS
             rows.append(
                 {
                     "subject": SUBJECTS[section],
-                    "line": f"{line.name} {_unit(line)}".strip(),
+                    "line": f"{line.name} [{line.of.replace(' ', NBSP)}]" if line.of else line.name,
                     "reference": _number(line.reference),
                     "ours": _number(line.ours),
-                    "difference": f"{line.measured:.2f}\N{NO-BREAK SPACE}{line.unit}".strip(),
-                    "target": f"{line.target:g}\N{NO-BREAK SPACE}{line.unit}".strip(),
+                    "difference": f"{line.measured:.2f}{NBSP}{line.unit}".strip(),
+                    "target": f"{line.target:g}{NBSP}{line.unit}".strip(),
                     "verdict": "pass" if line.reached else "MISS",
                 }
             )
@@ -203,11 +199,6 @@ def tally(table: pd.DataFrame) -> pd.DataFrame:
     counts = table.groupby("subject", sort=False)["verdict"].value_counts().unstack(fill_value=0)
     counts = counts.reindex(columns=["pass", "MISS", "not validated"], fill_value=0).reindex(table.index.unique("subject"))
     return pd.concat([counts, counts.sum().to_frame("all").T]).rename_axis("subject")
-
-
-def _unit(line: val.Line) -> str:
-    found = next((unit for words, unit in UNITS.items() if re.search(words, line.name)), "")
-    return f"[{found}]".replace(" ", "\N{NO-BREAK SPACE}") if found and np.isfinite(line.reference) else ""
 
 
 def _number(value: float) -> str:

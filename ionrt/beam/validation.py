@@ -20,10 +20,15 @@ from ionrt.beam.physics.water.shower import Mesh, mesh_of
 from ionrt.ions import IONS
 from ionrt.resources import shipped
 
+KEV = "keV/µm"
+
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the validation: the worst deviation and the target it should stay below, reference and ours where it is."""
+    """One line of the validation: the worst deviation and the target it should stay below, reference and ours where it is.
+
+    `unit` is that of deviation and target, `of` that of reference and ours; empty for a share or a ratio.
+    """
 
     name: str
     measured: float
@@ -31,6 +36,7 @@ class Line:
     unit: str = "%"
     reference: float = float("nan")
     ours: float = float("nan")
+    of: str = ""
 
     @property
     def reached(self) -> bool:
@@ -54,12 +60,12 @@ def geant4(ion: str, energy: float, model: str) -> pd.DataFrame:
     return read("geant4").query("ion == @ion and energy == @energy and model == @model")
 
 
-def against(name: str, ours: ArrayLike, reference: ArrayLike, target: float, unit: str = "%") -> Line:
+def against(name: str, ours: ArrayLike, reference: ArrayLike, target: float, unit: str = "%", of: str = "") -> Line:
     """The line of the place where ours deviates most from the reference, in per cent or in the unit of both."""
     mine, theirs = (np.atleast_1d(np.asarray(v, float)) for v in np.broadcast_arrays(ours, reference))
     apart = 100 * np.abs(mine / theirs - 1) if unit == "%" else np.abs(mine - theirs)
     k = int(np.argmax(apart))
-    return Line(name, float(apart.flat[k]), target, unit, float(theirs.flat[k]), float(mine.flat[k]))
+    return Line(name, float(apart.flat[k]), target, unit, float(theirs.flat[k]), float(mine.flat[k]), of)
 
 
 def nearest(lines: Iterable[Line]) -> Line:
@@ -80,13 +86,15 @@ def stopping_lines() -> Iterator[Line]:
     for ion, rows in ((str(ion), rows) for ion, rows in read("stopping_range").groupby("ion", sort=False)):
         energy, reach, power = rows["energy"].to_numpy(), 10 * rows["csda_range"].to_numpy(), rows["stopping_power"].to_numpy()
         inside = (reach < 300) & (energy >= 10)
-        yield against(f"range {ion} (< 300 mm)", csda_range(ion, energy).values[inside], reach[inside], limit[ion], "mm")
+        yield against(
+            f"range {ion} (< 300 mm)", csda_range(ion, energy).values[inside], reach[inside], limit[ion], "mm", of="mm"
+        )
         ours, known = stopping_power(ion, energy).values, np.isfinite(power)
         for label, where, target in (
             ("50 MeV/u and more", known & (energy >= 50) & (energy <= 430), 0.3),
             ("20 MeV/u", known & (energy >= 20) & (energy < 50), 1.0),
         ):
-            yield against(f"stopping power {ion} {label}", ours[where], power[where], target)
+            yield against(f"stopping power {ion} {label}", ours[where], power[where], target, of="MeV cm²/g")
 
 
 def fall(depth: np.ndarray, dose: np.ndarray, level: float) -> float:
@@ -114,7 +122,7 @@ def haettner_lines() -> Iterator[Line]:
     for element, charge, limit in (("He", 2, 6), ("B", 5, 15), ("Be", 4, 15), ("Li", 3, 15), ("H", 1, 20)):
         rows = haettner("yield").query("element == @element")
         ours = np.interp(nominal(rows.depth) - shift, depth, s.cone[:, charge - 1])
-        yield against(f"C 400 number of {element} within 10 deg", ours, rows.value.to_numpy(), limit)
+        yield against(f"C 400 number of {element} within 10 deg", ours, rows.value.to_numpy(), limit, of="per primary")
     yield from angle_lines(shift)
 
 
@@ -139,7 +147,7 @@ def ionisation_lines(points: pd.DataFrame, depth: np.ndarray, dose: np.ndarray) 
             ("dose at 2.2 cm", z < 30, 3.0),
             ("tail", z > 281, 10.0),
         ):
-            yield against(f"C 400 {label}, {name}", scale * ours[where], measured[where], target)
+            yield against(f"C 400 {label}, {name}", scale * ours[where], measured[where], target, of="relative ionisation")
     pull = ((scale * ours - measured) / points.error.to_numpy())[rise]
     yield Line("C 400 dose 2.2 to 27.3 cm, mean square in error bars", float(np.mean(pull**2)), 1.0, "")
 
@@ -154,7 +162,7 @@ def angle_lines(shift: float) -> Iterator[Line]:
         inside = np.array([np.interp(159 - shift, z, n[:, charge - 1]) for z, n in rings])
         density = np.diff(inside, prepend=0) / np.diff(edges**2, prepend=0)
         middle = np.sqrt(0.5 * (edges**2 + np.append(0, edges[:-1] ** 2)))
-        yield against(f"C 400 half width of {element} at 15.9 cm", half_width(middle, density), target, 25.0)
+        yield against(f"C 400 half width of {element} at 15.9 cm", half_width(middle, density), target, 25.0, of="deg")
 
 
 def half_width(angle: np.ndarray, value: np.ndarray) -> float:
@@ -248,7 +256,7 @@ def banded(name: str, runs: list[Compared], where: np.ndarray, target: float) ->
     apart = np.where(r.min(0) > 1, r.min(0) - 1, np.where(r.max(0) < 1, 1 - r.max(0), 0.0))
     k = int(apart.argmax())
     run = runs[int(np.argmin(np.abs(r[:, k] - 1)))]
-    return Line(name, 100 * float(apart[k]), target, "%", float(run.theirs[where][k]), float(run.ours[where][k]))
+    return Line(name, 100 * float(apart[k]), target, "%", float(run.theirs[where][k]), float(run.ours[where][k]), "MeV/mm")
 
 
 def let_lines() -> Iterator[Line]:
@@ -260,14 +268,14 @@ def let_lines() -> Iterator[Line]:
         at = np.array([0.0, 0.25, 0.5, 0.75]) * reach
         here = energy_for_range(ion, reach - at).values
         power = stopping_power(ion, here).values / 10
-        yield against(f"LETd {ion} {energy:.0f} of primaries against S", np.interp(at, depth, let[0]), power, 1.0)
+        yield against(f"LETd {ion} {energy:.0f} of primaries against S", np.interp(at, depth, let[0]), power, 1.0, of=KEV)
         rise = np.diff(let[0][: int(10 * reach)])
         fall_back = float(100 * max(0.0, -rise.min()) / let[0][0])
         yield Line(f"LETd {ion} {energy:.0f} of primaries, largest fall before the peak", fall_back, 0.0)
         if energy == 150.0:
             figure = {"p": 8.8, "He": 4.6}[ion]
             near = float(np.interp(5.0, depth, let[2]))
-            yield against(f"LETd {ion} 150 with target fragments near the entrance", near, figure, 30.0)
+            yield against(f"LETd {ion} 150 with target fragments near the entrance", near, figure, 30.0, of=KEV)
     yield from carbon_let_lines()
 
 
@@ -287,7 +295,7 @@ def carbon_let_lines() -> Iterator[Line]:
             share = 1 - first.dose_primary.sum() / first.dose.sum()
             expected.append((1 - share) * power + share * RECOIL_LET)
         name = f"LETd C {energy:.0f} with target fragments at 0.5 mm, Geant4's share"
-        yield nearest(against(name, ours, value, 10.0) for value in expected)
+        yield nearest(against(name, ours, value, 10.0, of=KEV) for value in expected)
 
 
 def finer(ion: str) -> dict[str, Mesh]:
@@ -307,14 +315,14 @@ def numerical_lines() -> Iterator[Line]:
         reach = float(csda_range(ion, energy)[0])
         depth, s, dose = beam(ion, energy, reach + 50)
         booked = np.trapezoid(dose, depth) + s.neutral + s.beyond
-        yield against(f"{ion} {energy:.0f} energy balance", booked, s.energy_in, 0.5)
+        yield against(f"{ion} {energy:.0f} energy balance", booked, s.energy_in, 0.5, of="MeV")
         before = (depth > 2) & (depth < reach - 3)
         let = bb.let_averages(IONS[ion], s)[0][1:]
         for name, mesh in finer(ion).items():
             _, t, again = beam(ion, energy, reach + 50, mesh=mesh)
-            yield against(f"{ion} {energy:.0f} dose, {name} halved", dose[before], again[before], 0.3)
+            yield against(f"{ion} {energy:.0f} dose, {name} halved", dose[before], again[before], 0.3, of="MeV/mm")
             finest = bb.let_averages(IONS[ion], t)[0][1:, before]
-            yield against(f"{ion} {energy:.0f} LETd, {name} halved", let[:, before], finest, 0.5)
+            yield against(f"{ion} {energy:.0f} LETd, {name} halved", let[:, before], finest, 0.5, of=KEV)
 
 
 def lateral_lines() -> Iterator[Line]:
@@ -328,10 +336,10 @@ def lateral_lines() -> Iterator[Line]:
             spread = np.sqrt(pr.lateral(start, np.array([0, reach]))[2, 1])
             if ion == "C" and reach == 270.0:  # Monte Carlo and open base data; the first value belongs to 3/4 of the range
                 at = np.sqrt(pr.lateral(start, reach * np.array([0.75, 0.98]))[2])
-                yield against("sigma C at 3/4 of 270 mm", at[0], 0.85, 10.0)
-                yield against("sigma C near the end of 270 mm", at[1], 1.35, 10.0)
+                yield against("sigma C at 3/4 of 270 mm", at[0], 0.85, 10.0, of="mm")
+                yield against("sigma C near the end of 270 mm", at[1], 1.35, 10.0, of="mm")
             form = 0.0224 * isotope.charge**-0.16 * isotope.mass_number**-0.46 * reach
-            yield against(f"sigma {ion} at the end of {reach:.0f} mm", spread, form, 10.0)
+            yield against(f"sigma {ion} at the end of {reach:.0f} mm", spread, form, 10.0, of="mm")
 
 
 SECTIONS = (stopping_lines, haettner_lines, monte_carlo_lines, let_lines, numerical_lines, lateral_lines)

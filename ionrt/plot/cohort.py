@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import BARS, LINE_DASHES, PANEL_COLOURS, Figure, panel, ticks
+from ionrt.plot.style import BARS, PANEL_COLOURS, Figure, line_look, panel, ticks
 from ionrt.quantities import codes_in_words
 
 
@@ -51,7 +51,8 @@ def lines(
     drawn: list[Any] = []
     key: list[tuple[str, str, str]] = []
     for i, (level, part) in enumerate(table.groupby(by, sort=False, observed=True)):
-        style: dict[str, Any] = {"color": PANEL_COLOURS[1 + i % 7], "line_dash": LINE_DASHES[i % 8], "line_width": 2.2}
+        colour, dash = line_look(i)
+        style: dict[str, Any] = {"color": colour, "line_dash": dash, "line_width": 2.2}
         at, value = part[x].to_numpy(float), 100 * part[y].to_numpy(float)
         if {"lower", "upper"} <= set(part):
             low, high = (100 * part[c].fillna(part[y]).to_numpy(float) for c in ("lower", "upper"))

@@ -105,9 +105,9 @@ def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     found = {n: ELEMENTS[n] for n in names if n in ELEMENTS}
     found |= {n: (ION_COLOURS[ion], ION_DASHES[ion]) for n in names if (ion := symbols.get(n, n)) in ION_COLOURS}
     taken = {colour for colour, _ in found.values()}
-    spare = [c for c in PANEL_COLOURS if c not in taken]  # black is in no element: one always is
+    spare, n = [c for c in PANEL_COLOURS if c not in taken], len(LINE_DASHES)  # black is in no element: one always is
     for i, name in enumerate(n for n in names if n not in found):
-        found[name] = (spare[i % len(spare)], LINE_DASHES[(i + (i // len(spare)) * (len(spare) == 8)) % 8])
+        found[name] = (spare[i % len(spare)], LINE_DASHES[(i + (i // len(spare)) * (len(spare) == n)) % n])
     return {n: found[n] for n in names}
 
 
@@ -127,6 +127,11 @@ def sized(width: int, columns: int, *, ratio: float = 0.75, most: int = 290, bes
     """Size of the frame of one of `columns` panels in a figure of `width` pixels, `beside` of them for axis and labels."""
     size = int(width / columns) - beside
     return {"frame_width": size, "frame_height": int(min(ratio * size, most))}
+
+
+def line_look(k: int) -> tuple[str, str]:
+    """Colour and dash of line k of several that are no ions; seven colours and eight dashes: 56 lines differ."""
+    return PANEL_COLOURS[1 + k % (len(PANEL_COLOURS) - 1)], LINE_DASHES[k % len(LINE_DASHES)]
 
 
 def whole_palette(name: str) -> list[str]:

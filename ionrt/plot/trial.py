@@ -8,7 +8,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from ionrt.plot.style import BARS, LINE_DASHES, MARKERS, PANEL_COLOURS, Figure, in_columns, panel, sized, tidy
+from ionrt.plot.style import BARS, MARKERS, PANEL_COLOURS, Figure, in_columns, line_look, panel, sized, tidy
 from ionrt.quantities import codes_in_words
 
 BAR_COLOURS = PANEL_COLOURS[1:]
@@ -108,7 +108,7 @@ def boundaries(tables: dict[str, pd.DataFrame], *, width: int = 640, caption: st
     Figure, bounds on the Z scale.
     """
     lines: list[Any] = []
-    key = tuple(zip(tables, BAR_COLOURS, LINE_DASHES, strict=False))
+    key = tuple((name, *line_look(k)) for k, name in enumerate(tables))
     # where lines agree the first is on top
     for (name, colour, dash), marker in reversed(list(zip(key, MARKERS, strict=False))):
         table, style = tables[name], {"color": colour, "line_dash": dash, "line_width": 2.2}
@@ -164,7 +164,7 @@ def survival_steps(
     reach = float(table["time"].max()) if at_risk is None else max(float(table["time"].max()), float(at_risk["time"].max()))
     lines: list[Any] = []
     for k, stratum in enumerate(strata):
-        part, style = table[table["stratum"] == stratum], {"color": BAR_COLOURS[k % 7], "line_dash": LINE_DASHES[k % 8]}
+        part, style = table[table["stratum"] == stratum], dict(zip(("color", "line_dash"), line_look(k), strict=True))
         x = part["time"].to_numpy(float)
         curve, low, high = (100 * part[c].to_numpy(float) for c in (y, "lower", "upper"))
         if steps:
@@ -194,7 +194,7 @@ def survival_steps(
         drawn = in_columns([drawn, _numbers_at_risk(at_risk, strata, shape)], 1)
     text = "At risk: patients just before the time." if at_risk is not None else ""
     said = f"{caption} Shaded: pointwise 95 % limits. {text} {NOT_DATA if origin == 'SYNTHETIC' else ''}"
-    key = tuple((str(stratum), BAR_COLOURS[k % 7], LINE_DASHES[k % 8]) for k, stratum in enumerate(strata))
+    key = tuple((str(stratum), *line_look(k)) for k, stratum in enumerate(strata))
     return Figure(drawn, " ".join(said.split()), key=key)
 
 
@@ -206,7 +206,7 @@ def _numbers_at_risk(at_risk: pd.DataFrame, strata: list, shape: dict[str, Any])
         place = np.full(len(part), float(len(strata) - 1 - k))
         texts = [str(int(v)) if np.isfinite(v) else "" for v in part["at_risk"].to_numpy(float)]
         rows.append(
-            hv.Labels((part["time"].to_numpy(float), place, texts)).opts(text_color=BAR_COLOURS[k % 7], text_font_size="9pt")
+            hv.Labels((part["time"].to_numpy(float), place, texts)).opts(text_color=line_look(k)[0], text_font_size="9pt")
         )
 
     def bare(plot: Any, _: Any) -> None:

@@ -100,9 +100,28 @@ def lem1(field: xr.Dataset, *, tissue: str | Lem1 = "lem1_chordoma") -> xr.DataA
 def lem_kernel(field: xr.Dataset, *, tissue: Kernel) -> xr.DataArray:
     """RBE-weighted dose from alpha and beta tables that the base data carry, LEM IV for instance.
 
-    alpha D + beta D^2 = alpha_x d + beta_x d^2, with dose-weighted alpha and sqrt(beta) (Zaider and Rossi 1980, doi
-    10.2307/3575352). `tissue` is a class of the base data (`ionrt.biology.moments.kernel_tissues`), matched by exact alpha_x
-    and beta_x; the field was made with the same one. Validity: that of the tables.
+    alpha D + beta D^2 = alpha_x d + beta_x d^2, with dose-weighted alpha and sqrt(beta) (Zaider-Rossi).
+
+    Validity: that of the tables.
+
+    Parameters
+    ----------
+    field : Dataset with ``dose`` [Gy per fraction], ``alpha_x_dose`` [1], ``sqrt_beta_x_dose`` [1], made with the same tissue
+        class
+    tissue : a class of the base data (`ionrt.biology.moments.kernel_tissues`), matched by exact alpha_x and beta_x.
+
+    Returns
+    -------
+    ``rbe_dose`` [Gy (RBE)].
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`; a field of another class or model.
+
+    References
+    ----------
+    Zaider and Rossi 1980, doi 10.2307/3575352.
     """
     return apply_model(field, "lem_kernel", tissue=tissue)
 
@@ -191,9 +210,28 @@ def osmk23(
 ) -> xr.DataArray:
     """RBE-weighted dose of the oxygen-effect stochastic microdosimetric kinetic model of 2023, relative to aerobic photons.
 
-    Oxygen changes domain radius, z0 and coefficients of the cell (`ionrt.biology.oxygen.osmk23_at`, also for `z0_exponent`,
-    UNCONFIRMED (confidence "?") and therefore without a default); survival as in `smk`. `po2` [mmHg] is a number, since the
-    moments themselves, made with the set at this pressure, depend on it. Inaniwa and Kanematsu 2023, J Radiat Res.
+    Oxygen changes domain radius, z0 and coefficients of the cell (`ionrt.biology.oxygen.osmk23_at`); survival as in `smk`.
+
+    Parameters
+    ----------
+    field : as for `smk`, its moments made with the set at this pressure
+    z0_exponent : [1] as in `osmk23_at`, UNCONFIRMED (confidence "?") and therefore without a default
+    tissue : an OSMK 2023 set
+    po2 : [mmHg] a number, since the moments themselves depend on it
+    reference, scale : as for `smk`.
+
+    Returns
+    -------
+    ``rbe_dose`` [Gy (RBE)], the field's shape. Validity as for `smk`.
+
+    Raises
+    ------
+    IonrtError
+        As in `apply_model`; moments of another set; negative `po2`.
+
+    References
+    ----------
+    Inaniwa and Kanematsu 2023, J Radiat Res.
     """
     return apply_model(field, "osmk23", tissue=tissue, po2=po2, z0_exponent=z0_exponent, reference=reference, scale=scale)
 
@@ -309,8 +347,15 @@ def chen(field: xr.Dataset, *, alpha_beta: Number, alpha_x: float = 0.1) -> xr.D
 def linear(field: xr.Dataset, *, slope: float, intercept: float = 1.0) -> xr.DataArray:
     """Proton RBE-weighted dose linear in LET at every dose: D (intercept + slope LETd).
 
-    `slope` [um/keV] has no default (the review gives 0.055); return and validity as for `wedenberg`. doi
-    10.1088/1361-6560/aad9db.
+    Parameters
+    ----------
+    field : as for `wedenberg`
+    slope : [um/keV], no default (the review below gives 0.055)
+    intercept : [1]. Return and validity as for `wedenberg`.
+
+    References
+    ----------
+    doi 10.1088/1361-6560/aad9db.
     """
     return apply_model(field, "linear", slope=slope, intercept=intercept)
 

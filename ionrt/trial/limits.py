@@ -112,7 +112,9 @@ def rates(uninteresting: float, interesting: float, names: tuple[str, str] = ("p
     """Two rates of which the one of interest lies above the uninteresting one."""
     low, high = (probability(p, name) for p, name in zip((uninteresting, interesting), names, strict=True))
     if high <= low:
-        raise IonrtError(f"p1: expected a rate above p0 = {low:g}, got {high:g}; a design needs a rate worth finding")
+        raise IonrtError(
+            f"{names[1]}: expected a rate above {names[0]} = {low:g}, got {high:g}; a design needs a rate worth finding"
+        )
     return low, high
 
 

@@ -100,7 +100,15 @@ class Randomisation:
         return pd.DataFrame(self.__used, columns=["number", "pid", *self.factors, "arm"])
 
     def allocate(self, pid: str, **stratum: str) -> str:
-        """Enter a patient, once, and reveal the arm; one keyword per factor, for instance ``centre="A"``."""
+        """Enter a patient and reveal the arm.
+
+        Parameters: pid, not used before; one keyword per factor, for instance ``centre="A"``.
+
+        Raises
+        ------
+        IonrtError
+            A patient entered twice, an unknown stratum, or a stratum whose list is used up.
+        """
         if any(row["pid"] == pid for row in self.__used):
             raise IonrtError(f"pid {pid!r} was allocated before; an allocation is final")
         if set(stratum) != set(self.factors):

@@ -97,11 +97,20 @@ class Room:
         return gantry, every_couch if self.couch_angles is None else self.couch_angles  # type: ignore[return-value]
 
     def sigma_in_air(self, ion: str, energy: float, *, upstream: float = 0.0) -> float:
-        """Standard deviation [mm] of the spot in air at `energy` [MeV/u], `upstream` mm from the isocentre towards the source.
+        r"""Standard deviation of the spot in air.
 
-        sigma^2 = optics_sigma^2 + theta_w^2 d^2 + theta_a^2 d^2/3, d = window_distance - upstream, theta the Highland angles of
-        the window and of d mm of air (Nucl Instrum Methods 129 (1975) 497, constants of the PDG review, doi
-        10.1093/ptep/ptac097).
+        sigma^2 = optics_sigma^2 + theta_w^2 d^2 + theta_a^2 d^2/3, d = window_distance - upstream,
+        theta the Highland angles of the window and of d mm of air.
+
+        Parameters
+        ----------
+        ion : name
+        energy : MeV/u
+        upstream : mm from the isocentre towards the source. Returns mm.
+
+        References
+        ----------
+        Highland, Nucl Instrum Methods 129 (1975) 497, with the constants of the PDG review (doi 10.1093/ptep/ptac097).
         """
         distance = max(self.window_distance - upstream, 0.0)
         window = self.window_thickness / RADIATION_LENGTH_WATER
