@@ -101,15 +101,10 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
     return out | ({"target": chosen.target} if chosen.target else {})
 
 
-def _light() -> None:
-    """No check of addresses in schemas, which no notebook needs: its grammar takes a second to compile at each start."""
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
-
 def _report(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")  # of the libraries underneath; ours are errors
-    _light()
-    from ionrt.report import find_notebook, report
+    with lazy.light():
+        from ionrt.report import find_notebook, report
 
     parameters = _parameters(chosen)
     for name in [find_notebook(n) for n in chosen.notebook]:
@@ -123,8 +118,8 @@ def _indications(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")
     from ionrt.indications import load
 
-    _light()
-    from ionrt.report import report
+    with lazy.light():
+        from ionrt.report import report
 
     for name in load().pages:  # the index of the folder is renewed with each
         print(f"page      {report('20_indication', Path(chosen.out) / f'{name}.html', {'indication': name}).html}", flush=True)
