@@ -44,6 +44,17 @@ def test_helium_cross_sections_within_two_error_bars_of_every_measured_point() -
         assert abs(ours - row.value) <= 2 * row.error, (row.target, row.energy, kind, ours, row.value)
 
 
+@pytest.mark.parametrize(  # EXFOR (CC BY 4.0) O0330, Carlson 1975; O0579, Ingemarsson 1999; O0213, Renberg 1972
+    ("energy", "value", "error"),
+    [
+        (18.8, 531, 18), (22.0, 535, 15), (24.7, 548, 17), (27.6, 503, 14), (30.6, 487, 14), (34.8, 481, 13), (37.8, 461, 11),
+        (43.2, 432, 12), (46.3, 418, 13), (65.5, 365, 15), (231, 295, 12), (345, 282, 14), (464, 288, 15), (552, 290, 15),
+    ],
+)  # fmt: skip
+def test_protons_react_with_oxygen_as_measured(energy: float, value: float, error: float) -> None:
+    assert abs(float(cross_section("p", energy, target="O")[0]) - value) <= 2 * error
+
+
 # b, 12C of 95 MeV/u on hydrogen and oxygen (Dudouet 2013, table V; EXFOR O2170, CC BY 4.0): value and error
 DUDOUET = {
     "3He": ((0.041, 0.004), (0.40, 0.05)), "4He": ((0.20, 0.08), (1.2, 0.4)),
