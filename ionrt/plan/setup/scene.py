@@ -125,12 +125,13 @@ def _outlines(
     patient: xr.Dataset, spacing: tuple[float, float, float], target: str | None
 ) -> tuple[Grid, np.ndarray, np.ndarray | None]:
     """Dose grid, and on it volume fractions of the target (zero without one) and the mask of the body (None: no outline)."""
-    if target is None and "structures" in patient and patient["structures"].chunks is None:  # nothing else is averaged
-        patient = patient.isel(structure=[k for k, s in enumerate(patient["structure"].values) if is_external(str(s))][:1])
+    names = [str(s) for s in patient["structure"].values] if "structures" in patient else []
+    external = [s for s in names if is_external(s)][:1]
+    wanted = [*([] if target is None else [target]), *external]
+    if names and patient["structures"].chunks is None and set(wanted) <= set(names):  # no others are averaged
+        patient = patient.isel(structure=[names.index(s) for s in wanted])
     coarse = on_spacing(patient, spacing)
     grid = Grid.of(coarse, what="dose grid")
-    external = [str(s) for s in coarse["structure"].values if is_external(str(s))][:1] if "structures" in coarse else []
-    wanted = [*([] if target is None else [target]), *external]
     found = dict(zip(wanted, fractions_of(coarse, wanted).reshape(len(wanted), -1), strict=True)) if wanted else {}
     body = found[external[0]] > 0.0 if external else None
     return grid, np.zeros(grid.size, np.float32) if target is None else found[target].copy(), body  # not a view of both
