@@ -64,6 +64,18 @@ def test_what_arithmetic_left_without_a_definition_is_refused(scene, use, key, t
         use(lost, ct, structures, tmp_path)
 
 
+def test_the_default_slice_is_that_of_what_the_structure_set_calls_a_target(scene):
+    ct, structures, dose, _, _ = scene
+    here = structures.copy()
+    here[1] = np.roll(here[1], 2, axis=list(here.dims[1:]).index("z"))
+    named = here.assign_coords(structure=["視神経", "臨床標的体積"])
+    typed = named.assign_coords(roi_type=("structure", ["ORGAN", "CTV"]))
+    at = [float((s * s.z).sum() / s.sum()) for s in here]
+    assert at[0] != at[1]
+    for one, z in ((named, at[0]), (typed, at[1])):
+        assert f"z = {float(ct.z.sel(z=z, method='nearest')):.0f} mm" in plot.slices(dose, ct, one).caption
+
+
 def test_a_caption_says_that_a_definition_was_assumed(scene):
     ct, structures, _, let, _ = scene
     field = xr.Dataset({"dose": xr.ones_like(let).drop_attrs(), "let_x_dose": let.drop_attrs()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import html
 import json
 import re
@@ -19,6 +20,7 @@ from bokeh.core.types import ID
 from bokeh.embed import json_item
 
 from ionrt.ions import ION_NAMES, in_words
+from ionrt.lazy import light
 from ionrt.plot.picture import glyph, save
 from ionrt.quantities import (
     LET_LABELS,
@@ -71,7 +73,10 @@ FONT_SIZES = {
 
 def setup() -> None:
     """Load HoloViews with all its JavaScript inside the page, so that plots show without a network."""
-    hv.extension("bokeh", inline=True, logo=False)
+    with light():
+        hv.extension("bokeh", inline=True, logo=False)
+    if not gc.get_freeze_count():
+        gc.freeze()  # modules stay: looked through no more, a second less where the kernel ends
 
 
 def unit(name: str, of: xr.DataArray | None = None) -> str:
