@@ -189,6 +189,9 @@ def test_table_lines_up_and_escapes():
     html = figure.element._repr_html_()
     assert ">3.53<" in html and ">0.01<" in html and ">–<" in html and ">1230<" in html and "&lt;a&gt;" in html
     assert figure.caption == "Numbers."
+    long = plot.table(pd.DataFrame({"n": range(16)}, index=pd.RangeIndex(16, name="row")), caption="Many.").whole_html()
+    short = figure.whole_html()
+    assert long.index("Many.") < long.index("<table") and short.index("Numbers.") > short.index("<table")
 
 
 def test_a_counting_index_is_not_shown_and_a_quiet_row_is_grey():
