@@ -101,30 +101,33 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, Any]:
     return out | ({"target": chosen.target} if chosen.target else {})
 
 
-def _light() -> None:
-    """No check of addresses in schemas, which no notebook needs: its grammar takes a second to compile at each start."""
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
-
 def _report(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")  # of the libraries underneath; ours are errors
-    _light()
-    from ionrt.report import find_notebook, report
+    with lazy.light():
+        from ionrt.report import find_notebook, report
 
-    parameters = _parameters(chosen)
+    parameters, refused = _parameters(chosen), []
     for name in [find_notebook(n) for n in chosen.notebook]:
         short = name.stem.lstrip("0123456789").lstrip("_")
-        made = report(name, Path(chosen.out) / f"{short}.html", parameters)
+        try:
+            made = report(name, Path(chosen.out) / f"{short}.html", parameters)
+        except IonrtError as reason:
+            if len(chosen.notebook) == 1:
+                raise
+            refused.append(f"{name.stem}: {reason}")  # what one notebook cannot carry is no reason not to make the next
+            continue
         size = made.html.stat().st_size / 1e6
-        print(f"report    {made.html}  ({size:.1f} MB, 0 external resources)\nnotebook  {made.notebook}")
+        print(f"report    {made.html}  ({size:.1f} MB, 0 external resources)\nnotebook  {made.notebook}", flush=True)
+    if refused:
+        raise IonrtError(f"{len(refused)} of {len(chosen.notebook)} pages not made: {'; '.join(refused)}")
 
 
 def _indications(chosen: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")
     from ionrt.indications import load
 
-    _light()
-    from ionrt.report import report
+    with lazy.light():
+        from ionrt.report import report
 
     for name in load().pages:  # the index of the folder is renewed with each
         print(f"page      {report('20_indication', Path(chosen.out) / f'{name}.html', {'indication': name}).html}", flush=True)

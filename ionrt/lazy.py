@@ -6,7 +6,9 @@ A package that belongs to an extra is asked for by the name of the extra where i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lazy_loader
@@ -58,6 +60,19 @@ def _moved(room: str, name: str) -> Any:
         f"{room}.{name} was public in 0.1.0 and is inner now: from {home} import {name}", DeprecationWarning, stacklevel=3
     )
     return getattr(importlib.import_module(home), name)
+
+
+@contextmanager
+def light() -> Iterator[None]:
+    """Import what checks notebooks without its check of addresses, which none needs: the grammar takes a second to compile."""
+    hidden = "rfc3987_syntax" not in sys.modules
+    if hidden:
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["rfc3987_syntax"]
 
 
 def needed(module: str, user: str) -> Any:

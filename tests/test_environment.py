@@ -174,3 +174,14 @@ def test_a_wheel_carries_what_a_report_needs(tmp_path):
 def test_names_of_nothing_are_asked_for_with_a_clear_error():
     with pytest.raises(ValueError, match="notebook: 'x' does not exist; there are none"):
         one_of("x", [], what="notebook")
+
+
+def test_a_notebook_starts_without_the_grammar_of_addresses_which_stays_there_for_others():
+    """Its 38 grammars take a second to compile, in every kernel that draws."""
+    code = (
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "done = InteractiveShell.instance().run_cell('from ionrt import plot; plot.setup(); import nbformat.validator, sys')\n"
+        "done.raise_error(); import sys; print('jsonschema' in sys.modules, 'rfc3987_syntax' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "True False" in run.stdout
