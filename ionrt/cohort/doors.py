@@ -118,6 +118,11 @@ def read_json(path: str | Path) -> Any:
         raise IonrtError(f"{file.name}: is no JSON that can be read ({type(error).__name__})") from None
 
 
+def distinct(cells: pd.Series) -> list[str]:
+    """Each text that a column of text holds: what is asked of a text is asked once."""
+    return [v for v in cells.unique().tolist() if isinstance(v, str)]
+
+
 def numbers(cells: pd.Series, *, comma: bool = False) -> pd.Series:
     """float64 of numbers and of text such as 57.6 (57,6 with `comma`); NaN where a cell is empty or no finite number."""
     out = pd.Series(np.nan, index=cells.index, dtype="float64")
