@@ -45,6 +45,7 @@ $(READY): constraints.txt pyproject.toml
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@printf '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}\n' > $(VENV)/share/jupyter/lab/settings/overrides.json
 	@touch $@
+	@echo "  ready; for ionrt and python of this environment in a shell: source $(BIN)/activate"
 
 report: $(READY)  ## reports/compare_ions.html; PATIENT= TARGET= COHORT= NOTEBOOK= PARAM=, see below
 	@$(BIN)/python -m ionrt report $(NOTEBOOK) $(ARGS)

@@ -106,12 +106,20 @@ def _report(chosen: argparse.Namespace) -> None:
     with lazy.light():
         from ionrt.report import find_notebook, report
 
-    parameters = _parameters(chosen)
+    parameters, refused = _parameters(chosen), []
     for name in [find_notebook(n) for n in chosen.notebook]:
         short = name.stem.lstrip("0123456789").lstrip("_")
-        made = report(name, Path(chosen.out) / f"{short}.html", parameters)
+        try:
+            made = report(name, Path(chosen.out) / f"{short}.html", parameters)
+        except IonrtError as reason:
+            if len(chosen.notebook) == 1:
+                raise
+            refused.append(f"{name.stem}: {reason}")  # what one notebook cannot carry is no reason not to make the next
+            continue
         size = made.html.stat().st_size / 1e6
-        print(f"report    {made.html}  ({size:.1f} MB, 0 external resources)\nnotebook  {made.notebook}")
+        print(f"report    {made.html}  ({size:.1f} MB, 0 external resources)\nnotebook  {made.notebook}", flush=True)
+    if refused:
+        raise IonrtError(f"{len(refused)} of {len(chosen.notebook)} pages not made: {'; '.join(refused)}")
 
 
 def _indications(chosen: argparse.Namespace) -> None:

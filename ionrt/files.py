@@ -35,6 +35,10 @@ def atomic(path: str | os.PathLike[str], *, folder: bool = False, new: bool = Fa
     about other files passes.
     """
     target = Path(path)
+    if not target.name:  # "." or "/"
+        raise DiskError(
+            f"could not be written: '{target}' is a folder that is there; name {'a new one' if folder else 'a file'}"
+        )
     place = target.with_name(f".{target.name}.{uuid4().hex}{'' if folder else target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

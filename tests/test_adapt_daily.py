@@ -19,6 +19,7 @@ from ionrt.compare.cases import planned_maps
 from ionrt.compare.guidance import PUBLISHED
 from ionrt.patient import read_days, read_dicom, volumes
 from ionrt.patient.geometry.margins import with_margin
+from ionrt.patient.names import kinds_of
 from ionrt.patient.phantom import add_ellipsoid, write_phantom
 from ionrt.patient.registration import field_transform, matrix_transform
 from ionrt.plan.setup.objectives import default_objectives
@@ -161,7 +162,9 @@ def test_structures_are_propagated_by_the_inverse():
     patient, day = box(), box().drop_vars("structures").drop_vars("structure")
     shift = np.eye(4)
     shift[:3, 3] = 4.0, -2.0, 2.0
+    patient = patient.assign_coords(roi_type=("structure", ["CTV" if s == "CTV" else "" for s in patient["structure"].values]))
     found = propagate(patient, day, matrix_transform(shift), structures=["CTV"])
+    assert kinds_of(found) == {"CTV": "CTV"}
     change = anatomy_change(patient, found, structures=["CTV"]).loc["CTV"]
     np.testing.assert_allclose([change[f"{k} [mm]"] for k in "xyz"], [4.0, -2.0, 2.0], atol=0.05)
     assert abs(change["volume [%]"]) < 0.1 and found.attrs["propagated"] == ("CTV",)

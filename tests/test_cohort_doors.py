@@ -96,6 +96,13 @@ def test_what_a_mark_or_utf8_says_needs_no_word(tmp_path, codec):
     assert table.to_dict("list") == {"병기": ["Ⅲ"], "名": ["山田"]} and not said and table.attrs["delimiter"] == "\t"
 
 
+def test_the_line_in_which_excel_states_the_delimiter_is_no_header(tmp_path):
+    table, _ = read(tmp_path, b"sep=;\r\na,b;c\r\n1,5;x,y\r\n")
+    assert table.to_dict("list") == {"a,b": ["1,5"], "c": ["x,y"]}
+    with pytest.raises(IonrtError, match=r"row 0 \(line 3\): 3 fields"):
+        read(tmp_path, b"sep=;\na;b\n1;2;3\n")
+
+
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
@@ -109,6 +116,8 @@ def test_what_a_mark_or_utf8_says_needs_no_word(tmp_path, codec):
         (b"a,b\n1,\xff\xfe\xfa\n", "row 0, line 2, column b"),
         (b"\xff\xfea\x00\n", "utf-16"),
         (b"a," * 30000 + b"b\n", "columns"),
+        (b"PK\x03\x04\x14\x00[Content_Types].xml", "Excel workbook"),
+        (bytes.fromhex("D0CF11E0A1B11AE1") + bytes(8), "save it as CSV UTF-8"),
     ],
 )
 def test_refusals_name_file_and_place(tmp_path, raw, words):

@@ -344,10 +344,13 @@ def test_a_continuous_term_of_little_information_may_be_said_to_be_one():
 def one_patient_apart(tables, pid):
     """The cohort without a patient, with another record of the patient, with the patient elsewhere, and with a twin."""
     yield select(tables, set(tables["patient"]["pid"]) - {pid})
-    for table, changes in (("event", {"code": 1, "day": 400}), ("patient", {"indication": "lung", "sex": "other"})):
+    changed = ("event", {"code": 1, "day": 400}), ("patient", {"indication": "lung", "sex": "other"})
+    for table, changes in (*changed, ("patient", {"consent_scope": "site"})):
         other = {name: t.copy() for name, t in tables.items()}
         other[table].loc[other[table]["pid"].eq(pid), list(changes)] = list(changes.values())
         yield other
+    for table in ("event", "course"):  # of a patient of whom no more is known yet
+        yield tables | {table: tables[table][tables[table]["pid"].ne(pid)].reset_index(drop=True)}
     twin = select(tables, [pid])
     twin = {name: t.assign(**{c: "twin" for c in ("pid", "cid") if c in t}) for name, t in twin.items()}
     yield {name: pd.concat([t, twin[name]], ignore_index=True) for name, t in tables.items()}
@@ -368,6 +371,39 @@ def test_what_is_one_patient_apart_has_the_same_answer(tmp_path):
         assert cohort.summary(less, site="s", horizons=[1.5, 4.0], register=tmp_path)["survival"] == whole["survival"]
     assert [f.name for f in sorted(tmp_path.iterdir())] == ["0001.export", "export.key"]
     assert "SYN-" not in (tmp_path / "0001.export").read_bytes().decode("latin-1")
+
+
+def rounded_fingerprints(patient, kept, register):
+    """Of earlier versions: one patient without an event, or whose consent is the site's only, rounded the sums of all."""
+    sums = {}
+    for name, columns in (
+        ("patient", ["indication", "sex", "consent_scope"]),
+        ("event", ["endpoint", "day", "code"]),
+        ("course", ["rbe_model", "let_definition"]),
+    ):
+        rows = (patient if name == "patient" else kept[name]).set_index("pid")[columns]
+        rows = rows.astype({c: "float64" for c in columns if c in ("day", "code")}).astype("str")
+        hashed = pd.util.hash_pandas_object(rows, index=False, hash_key=register.key.hex()[:16])
+        sums[name] = hashed.groupby(level=0).sum()
+    whole = pd.DataFrame(sums).reindex(patient["pid"]).fillna(0).astype("str")
+    return pd.util.hash_pandas_object(whole, index=False, hash_key=register.key.hex()[:16]).map("{:016x}".format)
+
+
+@pytest.mark.filterwarnings("ignore:summary:UserWarning")
+@pytest.mark.parametrize("lacking", ["consent", "event", "course", "nothing"])
+def test_a_register_of_an_earlier_version_still_knows_its_patients(tmp_path, monkeypatch, lacking):
+    tables = cohort.synthetic(300, 4, indication="sarcoma")
+    pid = tables["patient"]["pid"]
+    if lacking == "consent":
+        tables["patient"].loc[0, "consent_scope"] = "site"
+    elif lacking != "nothing":
+        tables[lacking] = tables[lacking][tables[lacking]["pid"].ne(pid[0])].reset_index(drop=True)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("ionrt.cohort.federated._fingerprints", rounded_fingerprints)
+        first = cohort.summary(tables, site="s", register=tmp_path)
+    for known in (tables, select(tables, pid[1:]), select(tables, pid[:-2])):
+        assert cohort.summary(known, site="s", register=tmp_path) == first
+    assert len(list(tmp_path.glob("*.export"))) == 1
 
 
 def test_enough_new_patients_give_new_numbers_and_few_of_an_indication_do_not(tmp_path):

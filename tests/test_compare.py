@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -171,6 +172,16 @@ def test_what_the_structure_set_calls_a_target_is_no_organ(patient):
     renamed = patient.assign_coords(structure=[names.get(s, s) for s in patient["structure"].values])
     untyped = renamed.assign_coords(roi_type=("structure", ["CTV", "", "GTV", "EXTERNAL"]))
     assert nearest_organs(renamed, "Tumour_1") == nearest_organs(untyped, "Tumour_1") == ("Organ",)
+
+
+def test_a_renamed_structure_keeps_its_histogram(patient):
+    """Its contours still bear the old name; before, its volume was 0 without a word."""
+    dose = stamp((0.0 * patient["ct"] + abs(patient["x"])).transpose(*GRID).drop_attrs().astype(np.float32), "dose")
+    names = [{"CTV": "臨床標的体積"}.get(str(s), str(s)) for s in patient["structure"].values]
+    found, own = (evaluate.statistics(dose, p) for p in (patient, patient.assign_coords(structure=names)))
+    assert own.loc["臨床標的体積", "volume_cc"] == pytest.approx(found.loc["CTV", "volume_cc"], rel=1e-6)
+    assert own.loc["臨床標的体積", "mean"] == pytest.approx(found.loc["CTV", "mean"], rel=0.01)
+    pd.testing.assert_frame_equal(own.drop("臨床標的体積"), found.drop("CTV"))
 
 
 def test_nearest_organs_of_an_empty_list(result):

@@ -137,7 +137,7 @@ def test_one_volume_everywhere(levels, expected, tmp_path):
     ],
 )
 def test_what_lies_between_planes_that_are_not_neighbours_is_said(levels, word, tmp_path):
-    (said,) = read(drawn(S=[contour(z) for z in levels]), tmp_path).attrs["assumed"]
+    said, _no_outline = read(drawn(S=[contour(z) for z in levels]), tmp_path).attrs["assumed"]
     assert word in said
 
 
@@ -448,7 +448,9 @@ def test_what_needs_no_guess_is_read_without_a_word(tmp_path):
         ct.RescaleSlope, ct.RescaleIntercept = "0.5", "-1000.5"
 
     p = read(altered(odd), tmp_path)
-    assert float(p.ct[2, 8, 8]) == 1066 / 2 - 1000.5 and "assumed" not in p.attrs
+    assert float(p.ct[2, 8, 8]) == 1066 / 2 - 1000.5 and not p.attrs["left_out"]
+    (said,) = p.attrs["assumed"]
+    assert "no structure is the outline of the body" in said
 
 
 def test_two_names_without_a_number_are_said(tmp_path):

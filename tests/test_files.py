@@ -41,6 +41,16 @@ def test_a_file_is_replaced_and_a_folder_only_if_empty(tmp_path):
     ]
 
 
+def test_the_working_folder_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "", ".."):
+        with pytest.raises(DiskError, match="could not be written"):
+            write_text(name, "text")
+    with pytest.raises(DiskError, match="name a new one"), atomic(".", folder=True):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_content_hash_depends_on_values_shape_and_order():
     a = np.arange(6.0)
     hashes = {content_hash(*parts) for parts in [(a,), (a.reshape(2, 3),), (a, "x"), ("x", a), (a.astype("f4"),)]}

@@ -226,7 +226,7 @@ def test_the_limits_met_by_a_plan_say_their_system():
     plan = {name: one.expand_dims(case=["C"]) for name, one in (("rbe_dose", DOSE), ("let_d", LET))}
     made = SimpleNamespace(plans=["C"], maps=xr.Dataset(plan), grid=xr.Dataset({"structures": organ("SacralNerves")}))
     table = plans.limits_of(FACTS, "sarcoma", made)
-    assert table["unit"].tolist() == ["Gy (RBE; LEM-I)", "percent"]
+    assert table["unit"].tolist() == ["Gy (RBE; LEM-I)", "%"]
     assert table["carbon"].str.contains("the limit|an association").all()
 
 

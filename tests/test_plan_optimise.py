@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 
 from ionrt import IonrtError
 from ionrt.biology.tissues import Kernel
-from ionrt.patient.names import is_target
+from ionrt.patient.names import is_target, outline_of
 from ionrt.plan import (
     GEUD,
     Beam,
@@ -28,6 +28,7 @@ from ionrt.plan import (
 )
 from ionrt.plan.setup.moments import Moment
 from ionrt.plan.setup.objectives import OBJECTIVE_QUANTITIES, ROBUST, default_objectives, make_robust
+from ionrt.plan.setup.scene import make_scene
 from ionrt.plan.solve.assemble import sample
 from ionrt.plan.solve.problem import Delivery, Problem, Term
 from ionrt.rbe import MODELS
@@ -336,6 +337,22 @@ def test_a_target_needs_no_usual_name():
         SquaredUnderdose("a", quantity="let_d", level=50.0),
     ]
     assert all(o.asks_for_dose for o in asks) and not any(o.asks_for_dose for o in others)
+
+
+def test_the_type_of_a_structure_counts_in_any_script():
+    """A patient whose structures have Japanese names and DICOM types is planned as the one with the usual names."""
+    usual = water_box()
+    usual["structures"][2, :, :4] = 0.0
+    usual = usual.assign_coords(structure=["CTV", "RECTUM", "BODY"])
+    names = {"CTV": "臨床標的体積", "RECTUM": "直腸", "BODY": "体表"}
+    own = usual.assign_coords(structure=list(names.values()), roi_type=("structure", ["CTV", "ORGAN", "EXTERNAL"]))
+    assert outline_of(own) == "体表" and outline_of(own.drop_vars("roi_type")) is None
+    made = default_objectives(names["CTV"], 2.0, own)
+    assert made == tuple(replace(o, structure=names[o.structure]) for o in default_objectives("CTV", 2.0, usual))
+    plan = simple_plan()
+    scenes = [make_scene(p, replace(plan, target=t)) for p, t in ((usual, "CTV"), (own, names["CTV"]))]
+    np.testing.assert_array_equal(scenes[0].body, scenes[1].body)
+    assert not scenes[0].body.all()
 
 
 def test_an_organ_less_the_target_is_an_organ():

@@ -64,6 +64,18 @@ def test_what_arithmetic_left_without_a_definition_is_refused(scene, use, key, t
         use(lost, ct, structures, tmp_path)
 
 
+def test_the_default_slice_is_that_of_what_the_structure_set_calls_a_target(scene):
+    ct, structures, dose, _, _ = scene
+    here = structures.copy()
+    here[1] = np.roll(here[1], 2, axis=list(here.dims[1:]).index("z"))
+    named = here.assign_coords(structure=["視神経", "臨床標的体積"])
+    typed = named.assign_coords(roi_type=("structure", ["ORGAN", "CTV"]))
+    at = [float((s * s.z).sum() / s.sum()) for s in here]
+    assert at[0] != at[1]
+    for one, z in ((named, at[0]), (typed, at[1])):
+        assert f"z = {float(ct.z.sel(z=z, method='nearest')):.0f} mm" in plot.slices(dose, ct, one).caption
+
+
 def test_a_caption_says_that_a_definition_was_assumed(scene):
     ct, structures, _, let, _ = scene
     field = xr.Dataset({"dose": xr.ones_like(let).drop_attrs(), "let_x_dose": let.drop_attrs()})
@@ -177,6 +189,9 @@ def test_table_lines_up_and_escapes():
     html = figure.element._repr_html_()
     assert ">3.53<" in html and ">0.01<" in html and ">–<" in html and ">1230<" in html and "&lt;a&gt;" in html
     assert figure.caption == "Numbers."
+    long = plot.table(pd.DataFrame({"n": range(16)}, index=pd.RangeIndex(16, name="row")), caption="Many.").whole_html()
+    short = figure.whole_html()
+    assert long.index("Many.") < long.index("<table") and short.index("Numbers.") > short.index("<table")
 
 
 def test_a_counting_index_is_not_shown_and_a_quiet_row_is_grey():

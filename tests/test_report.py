@@ -369,3 +369,15 @@ def test_values_of_the_command_line_are_read_as_settings_are(text, value):
 def test_a_value_that_cannot_be_read_names_its_parameter():
     with pytest.raises(IonrtError, match=r"^-p ions: not readable as YAML"):
         command_line(_parser().parse_args(["report", "x", "-p", "ions=[p"]))
+
+
+def test_of_several_pages_those_that_can_be_made_are_made(tmp_path, monkeypatch, capsys):
+    from ionrt.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "01_few.ipynb", "import ionrt\nraise ionrt.IonrtError('too few for a model')")
+    write(tmp_path / "02_whole.ipynb", "print(level)")
+    assert main(["report", "01_few.ipynb", "02_whole.ipynb", "--out", "pages"]) == 2
+    said = capsys.readouterr()
+    assert "1 of 2 pages not made: 01_few: " in said.err and "too few for a model" in said.err
+    assert "whole.html" in said.out and sorted(p.name for p in (tmp_path / "pages").glob("[!i]*.html")) == ["whole.html"]

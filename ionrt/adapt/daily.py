@@ -19,7 +19,7 @@ from ionrt.adapt.transform import invert, move_points
 from ionrt.files import content_hash
 from ionrt.patient.days import same_scanner
 from ionrt.patient.geometry.structures import contours_of, find_structure, lazy_fractions
-from ionrt.patient.names import is_external, is_target
+from ionrt.patient.names import is_target, kinds_of, outline_of
 from ionrt.patient.registration import check_transform, matrix_transform
 from ionrt.plan import field
 from ionrt.plan.engine.influence import Influence
@@ -114,8 +114,8 @@ def propagate(
     IonrtError
         A structure that the planning CT does not have; what is no transform.
     """
-    own = [str(s) for s in daily["structure"].values] if "structure" in daily.coords else []
-    wanted = [str(s) for s in planning["structure"].values] if structures is None else list(structures)
+    own, kinds = kinds_of(daily), kinds_of(planning)
+    wanted = list(kinds) if structures is None else list(structures)
     wanted = [s for s in wanted if structures is not None or s not in own]
     back, grid = invert(transform), Grid.of(daily, what="daily CT")
     layers = {s: np.asarray(find_structure(daily, s).values, np.float32) for s in own if s not in wanted}
@@ -127,6 +127,7 @@ def propagate(
         dims=("structure", *DIMS),
         coords={"structure": list(layers), **{d: daily[d] for d in DIMS}},
     )
+    stack = stack.assign_coords(roi_type=("structure", [(kinds if s in wanted else own)[s] for s in layers]))
     return bare.assign(structures=stamp(stack, "structures")).assign_attrs(propagated=tuple(wanted))
 
 
@@ -139,7 +140,7 @@ def deliver(influence: Influence, daily: xr.Dataset) -> Influence:
     """
     beams = tuple(replace(b, beam=replace(b.beam, isocentre=b.isocentre)) for b in influence.beams)
     plan = replace(influence.plan, beams=tuple(b.beam for b in beams))
-    if "structures" not in daily or not any(is_external(str(s)) for s in daily["structure"].values):
+    if "structures" not in daily or outline_of(daily) is None:
         warnings.warn(
             "deliver: the day has no outline (BODY, EXTERNAL); everything denser than air is dosed, the couch included",
             stacklevel=2,
@@ -228,9 +229,7 @@ def _check_pair(daily: xr.Dataset, planning: xr.Dataset, calibrated: bool) -> No
 
 def _check_target(placed: xr.Dataset, planning: xr.Dataset) -> None:
     """Target volumes of planning must lie within the placed daily CT."""
-    if "structure" not in planning.coords:
-        return
-    for name in (str(s) for s in planning["structure"].values if is_target(str(s))):
+    for name in (s for s, kind in kinds_of(planning).items() if is_target(s, kind)):
         inside = find_structure(planning, name)
         volume = float(inside.sum())
         for d in DIMS:

@@ -14,7 +14,7 @@ from ionrt.adapt.sampling import at_points, centres
 from ionrt.lazy import needed
 from ionrt.patient import regrid
 from ionrt.patient.geometry.structures import find_structure
-from ionrt.patient.names import is_external
+from ionrt.patient.names import outline_of
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, check
 
@@ -111,9 +111,8 @@ def hounsfield(patient: xr.Dataset) -> tuple[np.ndarray, Grid]:
 
 def body_of(patient: xr.Dataset, values: np.ndarray) -> np.ndarray:
     """The body on the CT's grid: its outline, else the largest piece of tissue, couch cut off, holes filled."""
-    names = [str(s) for s in patient["structure"].values if is_external(str(s))] if "structure" in patient.coords else []
-    if names:
-        return np.asarray(find_structure(patient, names[0]).transpose(*DIMS).values) >= 0.5
+    if (outline := outline_of(patient)) is not None:
+        return np.asarray(find_structure(patient, outline).transpose(*DIMS).values) >= 0.5
     pieces, n = label(binary_opening(values > SKIN, iterations=2))
     if n == 0:
         raise IonrtError("registration: no body found: nothing denser than -300 HU; expected a CT of a patient, in HU")

@@ -62,7 +62,7 @@ def endpoint_table(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.Data
 
 
 def _with_covariates(rows: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    first = tables["course"].sort_values(["pid", "start_day"]).drop_duplicates("pid")
+    first = tables["course"].sort_values("start_day", kind="stable").drop_duplicates("pid")
     out = rows.merge(tables["patient"][["pid", *FROM_PATIENT]], on="pid", how="left", validate="many_to_one")
     out = out.merge(first[["pid", "cid", *FROM_COURSE]], on="pid", how="left", validate="many_to_one")
     out["log_gtv"] = np.log(out["gtv_volume"].astype("float64"))

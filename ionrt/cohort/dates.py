@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import groupby
 
 _MONTHS = (  # English, German, French, Spanish, Italian, Dutch, Portuguese; with the usual short forms
     "january|jan|januar|jän|jänner|janvier|janv|enero|ene|gennaio|gen|januari|janeiro "
@@ -14,9 +15,18 @@ _MONTHS = (  # English, German, French, Spanish, Italian, Dutch, Portuguese; wit
     "october|oct|oktober|okt|octobre|octubre|ottobre|ott|outubro|out november|nov|novembre|noviembre|novembro "
     "december|dec|dezember|dez|décembre|déc|diciembre|dic|dicembre|dezembro"
 )
-_NAME = "|".join(sorted({m for month in _MONTHS.split(" ") for m in month.split("|")}, key=len, reverse=True))
-_LONG = "|".join(m for m in _NAME.split("|") if len(m) > 4)  # without a year: no "2 may" or "3 mars"
-_FOUR = "|".join(m for m in _NAME.split("|") if len(m) > 3)  # behind a day with a point
+_NAMES = sorted({m for month in _MONTHS.split(" ") for m in month.split("|")})
+
+
+def _names(shortest: int) -> str:
+    """The names of at least so many letters, by first letter: most texts that hold none are left after one look."""
+    listed = groupby((m for m in _NAMES if len(m) >= shortest), key=lambda m: m[0])
+    return "|".join(f"{first}(?:{'|'.join(m[1:] for m in same)})" for first, same in listed)
+
+
+_NAME = _names(3)
+_FOUR = _names(4)  # behind a day with a point
+_LONG = _names(5)  # without a year: no "2 may" or "3 mars"
 _ROMAN = r"(?:I{1,3}|IV|VI{0,3}|IX|XI{0,2})"
 _Y, _M, _D = r"(?:19|20)\d{2}", r"(?:1[0-2]|0?[1-9])", r"(?:3[01]|[12]\d|0?[1-9])"
 _M2, _D2, _Y2 = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])", r"\d{2}"

@@ -27,6 +27,7 @@ MAX_BYTES = 2**28  # of a table; a cohort of 100 000 patients has 2**24
 MAX_JSON = 2**24
 MAX_COLUMNS = 20_000
 DELIMITERS = ",;\t|"
+WORKBOOKS = (b"PK\x03\x04", bytes.fromhex("D0CF11E0A1B11AE1"))  # first bytes of .xlsx and .ods, of .xls
 ENCODINGS = ("utf-8", "cp949", "cp932", "cp1252")
 _NUMBER = r"\s*[+-]?(?:\d+(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d{{1,3}})?\s*"
 POINT, COMMA = (re.compile(_NUMBER.format(mark=mark), re.ASCII) for mark in (r"\.", ","))
@@ -117,6 +118,11 @@ def read_json(path: str | Path) -> Any:
         raise IonrtError(f"{file.name}: is no JSON that can be read ({type(error).__name__})") from None
 
 
+def distinct(cells: pd.Series) -> list[str]:
+    """Each text that a column of text holds: what is asked of a text is asked once."""
+    return [v for v in cells.unique().tolist() if isinstance(v, str)]
+
+
 def numbers(cells: pd.Series, *, comma: bool = False) -> pd.Series:
     """float64 of numbers and of text such as 57.6 (57,6 with `comma`); NaN where a cell is empty or no finite number."""
     out = pd.Series(np.nan, index=cells.index, dtype="float64")
@@ -173,6 +179,8 @@ def _bytes(file: Path, limit: int) -> bytes:
         raise IonrtError(f"{file.name}: cannot be read ({why})") from None
     if len(raw) > limit:
         raise IonrtError(f"{file.name}: more than {limit / 2**20:.0f} MB")
+    if raw.startswith(WORKBOOKS):
+        raise IonrtError(f"{file.name}: is an Excel workbook or an archive, no table of text; save it as CSV UTF-8 there")
     return raw
 
 
@@ -264,7 +272,10 @@ def _place(raw: bytes, error: Exception) -> str:
 
 
 def _delimiter(text: str) -> str:
-    """The delimiter by which the first rows have as many fields as the names; comma where there is one column."""
+    """The delimiter that a first line ``sep=;`` of Excel states, else that by which the first rows have as many fields as the
+    names; comma where there is one column."""
+    if stated := re.match(rf"sep=([{''.join(DELIMITERS)}])\r?\n", text):
+        return stated[1]
     head = [line for line in text[:65536].splitlines()[:50] if line.strip()]
     if len(text) > 65536 and len(head) < 50:
         head = head[:-1] or head
@@ -287,7 +298,7 @@ def _records(text: str, mark: str, name: str) -> tuple[list[str], list[list[str]
     lines: list[int] = []
     try:
         for row in reader:
-            if not row:
+            if not row or (header is None and row == ["sep=", ""]):
                 continue
             if header is None:
                 header = row

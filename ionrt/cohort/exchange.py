@@ -212,9 +212,9 @@ def _convert(course: pd.DataFrame, patient: pd.DataFrame, conversion: Conversion
 
 def select(tables: Mapping[str, pd.DataFrame], pids: Sequence[str] | pd.Series) -> Tables:
     """The tables of some patients, attributes kept; a pid that does not exist is an error."""
-    keep = set(pids)
-    unknown = keep - set(tables["patient"]["pid"])
-    if unknown:
+    keep = pd.Index(pids if isinstance(pids, pd.Series) else list(pids)).unique()
+    unknown = keep[~keep.isin(tables["patient"]["pid"])]
+    if len(unknown):
         raise IonrtError(f"{len(unknown)} of {len(keep)} patients are not in the cohort (first: {sorted(unknown)[0]!r})")
     cids = tables["course"].loc[tables["course"]["pid"].isin(keep), "cid"]
     out = {}

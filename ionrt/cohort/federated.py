@@ -6,6 +6,8 @@ A summary hides one patient also from somebody who holds two of them: see `docs/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from ionrt import __version__
-from ionrt.cohort.analysis import endpoint_table
 from ionrt.cohort.doors import read_json
 from ionrt.cohort.exchange import select
 from ionrt.cohort.perturb import Noise
@@ -86,26 +87,30 @@ def _summary(
     tables: Mapping[str, pd.DataFrame], site: str, effects: pd.DataFrame | None, horizons: Sequence[float], register: Register
 ) -> dict[str, Any]:
     patient, min_cell = tables["patient"], register.min_cell
-    kept = select(tables, patient.loc[patient["consent_scope"].ne("site"), "pid"])
+    kept = select(
+        {name: tables[name] for name in ("patient", "course", "event")}, patient.loc[patient["consent_scope"].ne("site"), "pid"]
+    )
     if len(kept["patient"]) < min_cell or min_cell < 1:
         raise IonrtError(
             f"a cohort of fewer than {min_cell} patients (without those who consented to the site only) has no summary that"
             " protects them"
         )
     asked = _effect_rows(effects)
-    who = _fingerprints(patient, kept, register.key)
+    who = _fingerprints(patient, kept, register)
     words = {
         c: spec.get("allowed", []) for t in ("patient", "event") for c, spec in dictionary()["tables"][t]["columns"].items()
     }
-    rows = {e: endpoint_table(kept, e) for e in words["endpoint"] if kept["event"]["endpoint"].eq(e).any()}
+    of = patient.set_index("pid")["indication"]
+    event, courses = (kept[name].assign(indication=kept[name]["pid"].map(of)) for name in ("event", "course"))
+    event = event.assign(time=event["day"] / 365.25, event=event["code"].eq(1).astype("int64"))
     parts: list[dict[str, Any]] = []
     for indication in words["indication"]:
         here = patient["indication"].eq(indication)
 
         def make(noise: Noise, here: pd.Series = here, indication: str = indication) -> dict[str, Any]:
             export = _Export(noise, min_cell)
-            course = kept["course"][kept["course"]["pid"].isin(patient.loc[here, "pid"])]
-            groups = {e: table[table["indication"].eq(indication)] for e, table in rows.items()}
+            course, rows = (table[table["indication"].eq(indication)] for table in (courses, event))
+            groups = {e: rows[rows["endpoint"].eq(e)] for e in words["endpoint"]}
             return export.indication(patient[here], course, groups, words, horizons)
 
         part = register.part(indication, who[here.to_numpy()].to_list(), sorted(horizons), make)
@@ -153,18 +158,26 @@ def _summary(
     return made
 
 
-def _fingerprints(patient: pd.DataFrame, kept: Mapping[str, pd.DataFrame], key: bytes) -> pd.Series:
-    """A keyed hash of what each patient adds to a summary, whatever the pid."""
+def _fingerprints(patient: pd.DataFrame, kept: Mapping[str, pd.DataFrame], register: Register) -> pd.Series:
+    """A keyed hash of what each patient adds to a summary, whatever the pid and whoever else is there."""
     parts = {
-        "patient": patient.set_index("pid")[["indication", "sex", "consent_scope"]],
-        "event": kept["event"].set_index("pid")[["endpoint", "day", "code"]].astype({"day": "float64", "code": "float64"}),
-        "course": kept["course"].set_index("pid")[list(DEFINITIONS)],
+        "patient": patient[["pid", "indication", "sex", "consent_scope"]],
+        "event": kept["event"][["pid", "endpoint", "day", "code"]].astype({"day": "float64", "code": "float64"}),
+        "course": kept["course"][["pid", *DEFINITIONS]],
     }
-    secret = key.hex()[:16]
-    hashed = {n: pd.util.hash_pandas_object(t.astype("str"), index=False, hash_key=secret) for n, t in parts.items()}
-    sums = pd.DataFrame({n: h.groupby(level=0).sum() for n, h in hashed.items()}).reindex(patient["pid"]).fillna(0)
-    whole = pd.util.hash_pandas_object(sums.astype("str"), index=False, hash_key=secret)
-    return whole.map("{:016x}".format)
+    hashed = partial(pd.util.hash_pandas_object, index=False, hash_key=register.key.hex()[:16])
+    each = {n: hashed(t.drop(columns="pid").astype("str")).groupby(t["pid"], sort=False).sum() for n, t in parts.items()}
+    sums = pd.DataFrame({n: of_one.reindex(patient["pid"], fill_value=0) for n, of_one in each.items()})
+
+    def made(*kinds: str) -> pd.Series:
+        whole = sums.astype(dict(zip(("event", "course"), kinds, strict=True)))
+        return hashed(whole.astype("str")).map("{:016x}".format)
+
+    exact, *rounded = product(("uint64", "float64"), repeat=2)
+    who, known = made(*exact), {one for part in register.parts for one in part["who"]}
+    if known and known.isdisjoint(who):  # earlier versions rounded the sums of all where one patient had no event or course
+        who = next((old for kinds in rounded if not known.isdisjoint(old := made(*kinds))), who)
+    return who
 
 
 class _Export:
@@ -218,18 +231,22 @@ class _Export:
         Cumulative hazard gains noise from one horizon to the next: of `sd` events among those at risk at its end.
         """
         day, event = group["day"].to_numpy(dtype=float), group["event"].to_numpy()
-        out: list[dict[str, Any]] = []
-        shown, exact, noisy, variance = 0, 0.0, 0.0, 0.0
+        bins: list[tuple[float, int, int]] = []
         for horizon in sorted(horizons):
             before, risk = int(event[day <= horizon * 365.25].sum()), int((day > horizon * 365.25).sum())
-            if not (self.enough(before - shown, "bin", label, horizon) and self.enough(risk, "risk", label, horizon)):
-                continue
-            row = kaplan_meier(group, "day", "event", at=[horizon * 365.25]).iloc[0]
-            s, se = float(row["survival"]), float(row["se"])
+            new = before - (bins[-1][1] if bins else 0)
+            if self.enough(new, "bin", label, horizon) and self.enough(risk, "risk", label, horizon):
+                bins.append((horizon, before, risk))
+        if not bins:
+            return []
+        curve = kaplan_meier(group, "day", "event", at=[365.25 * horizon for horizon, *_ in bins])
+        out: list[dict[str, Any]] = []
+        exact, noisy, variance = 0.0, 0.0, 0.0
+        for (horizon, before, risk), s, se in zip(bins, curve["survival"].tolist(), curve["se"].tolist(), strict=True):
             gain, width = -np.log(s) - exact, self.sd / risk
             noisy += max(gain + width * self.noise.normal("bin", label, horizon), 0.25 * self.min_cell / risk)
             variance += width**2
-            exact, shown = exact + gain, before
+            exact += gain
             information = self._coarse((s * np.log(s) / se) ** 2, before, "se", label, horizon)
             error = float(np.sqrt(1 / information + variance / noisy**2))
             out.append({"years": float(horizon), "cloglog": round(float(np.log(noisy)), 3), "se": round(error, 3)})

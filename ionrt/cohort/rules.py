@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ionrt.cohort.dates import holds_date
+from ionrt.cohort.doors import distinct
 
 Violation = tuple[Any, ...]
 Tables = dict[str, pd.DataFrame]
@@ -46,7 +47,7 @@ def relative_days(tables: Tables) -> Iterator[Violation]:
                 yield from _rows(name, column, table, cells.notna())
             elif not pd.api.types.is_numeric_dtype(cells) or str(column).startswith("x_"):
                 cells = cells if cells.dtype == "str" else cells.map(str, na_action="ignore")  # x_ columns may hold anything
-                found = {v for v in cells.dropna().unique() if dated(v.removesuffix(".0"))}
+                found = {v for v in distinct(cells) if dated(v.removesuffix(".0"))}
                 if found:
                     yield from _rows(name, column, table, cells.isin(found))
 

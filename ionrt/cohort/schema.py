@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ionrt.cohort.doors import decimal_comma, numbers, read_table
+from ionrt.cohort.doors import decimal_comma, distinct, numbers, read_table
 from ionrt.files import read_yaml, write_text
 from ionrt.quantities import IonrtError
 
@@ -264,6 +265,8 @@ def typed(name: str, table: pd.DataFrame, spec: Mapping[str, Any]) -> tuple[pd.D
 def _stripped(cells: pd.Series) -> pd.Series:
     """Without space around text; text of nothing but space is an empty cell."""
     if cells.dtype == "str":
+        if all(v and v == v.strip() for v in distinct(cells)):
+            return cells
         bare = cells.str.strip()
         return bare.mask(bare.eq(""))
     if cells.dtype.kind in "iufbmM":
@@ -318,12 +321,10 @@ def _broken(cells: pd.Series, rules: Mapping[str, Any]) -> Iterator[tuple[str, p
     if "max" in rules:
         yield f"must be at most {rules['max']}", cells > rules["max"]
     if rules["type"] == "str":
-        long = cells.str.len() > MAX_CELL
-        yield f"may have at most {MAX_CELL} characters", long.eq(True)
-        yield (
-            "holds characters that no file can hold (half a surrogate pair)",
-            cells.map(_unwritable, na_action="ignore").eq(True),
-        )
+        held = distinct(cells)
+        long = {v for v in held if len(v) > MAX_CELL}
+        yield f"may have at most {MAX_CELL} characters", cells.isin(long)
+        yield "holds characters that no file can hold (half a surrogate pair)", cells.isin([v for v in held if _unwritable(v)])
         if "pattern" in rules:
-            fits = cells.mask(long).str.fullmatch(rules["pattern"], na=False)
-            yield f"must look like {rules['pattern']}", ~fits.astype(bool)
+            fits = re.compile(rules["pattern"]).fullmatch
+            yield f"must look like {rules['pattern']}", cells.isin(long.union(v for v in held if v not in long and not fits(v)))

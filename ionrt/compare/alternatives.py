@@ -88,8 +88,8 @@ def compare_ions(
     """
     if not prescription > 0:
         raise IonrtError(f"prescription: expected a positive prescription in Gy (RBE) per fraction, got {prescription!r}")
-    names, grid, chosen = cases.structures_of(patient, target, organs, spacing)
-    objectives = default_objectives(target, prescription, names, organs=chosen)
+    grid, chosen = cases.structures_of(patient, target, organs, spacing)
+    objectives = default_objectives(target, prescription, grid, organs=chosen)
     wanted = {}
     for ion in (one_of(i, tuple(IONS), what="ion") for i in ions):
         beams = plan.beam_set(ion, gantry_angles, room=room)
@@ -166,11 +166,11 @@ def compare_options(
     IonrtError
         Unknown structures, ions or models, a prescription that is not positive, or no option reaches.
     """
-    names, grid, chosen = cases.structures_of(patient, target, organs, spacing)
-    gtv = one_of(gtv or target, names, what="gtv")
+    grid, chosen = cases.structures_of(patient, target, organs, spacing)
+    gtv = one_of(gtv or target, [str(s) for s in grid["structure"].values], what="gtv")
     if not options:
         raise IonrtError("compare_options: expected at least one option, {name: beams}")
-    objectives: list[Objective] = [*default_objectives(target, prescription, names, organs=chosen), *limits]
+    objectives: list[Objective] = [*default_objectives(target, prescription, grid, organs=chosen), *limits]
     if let_minimum is not None:
         objectives.append(plan.SquaredUnderdose(gtv, weight=let_weight, quantity="let_d", level=let_minimum))
     plans = {}

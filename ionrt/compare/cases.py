@@ -25,7 +25,7 @@ from ionrt.parallel import each
 from ionrt.patient import read_dicom, regrid, stopping_power_ratio, write_phantom
 from ionrt.patient.calibration import GENERIC
 from ionrt.patient.geometry.margins import with_margin
-from ionrt.patient.names import is_external, is_margin_of, is_target
+from ionrt.patient.names import is_external, is_margin_of, is_target, kinds_of, outline_of
 from ionrt.patient.phantom import recipe
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.machine import base_of as base_of_ion
@@ -37,7 +37,6 @@ LET_ABOVE = 0.02  # LETd counts where the physical dose [Gy] is at least this sh
 CARBON_CLINIC = ("nirs_mkm",)  # clinical doses relative to a carbon beam: their ratio to physical dose is no RBE
 GY, KEV = "[Gy (RBE)]", "[keV/µm]"
 METRICS = {"D95": "rbe_dose", "D2": "rbe_dose", "mean": "rbe_dose", "L98": "let_d"}
-VOLUMES = ("GTV", "CTV", "ITV", "PTV", "EXTERNAL")  # types in a structure set that are no organs
 
 
 @dataclass(frozen=True)
@@ -110,19 +109,18 @@ def system_and_parameters(
 
 def structures_of(
     patient: xr.Dataset, target: str, organs: Sequence[str], spacing: float
-) -> tuple[list[str], xr.Dataset, tuple[str, ...]]:
-    """All names, the patient on the dose grid, the organs asked for or nearest."""
-    names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
+) -> tuple[xr.Dataset, tuple[str, ...]]:
+    """The patient on the dose grid, the organs asked for or nearest."""
+    names = list(kinds_of(patient))
     one_of(target, names, what="target")
     grid = regrid(patient, spacing=spacing)
     grid["structures"] = grid["structures"].compute()
-    return names, grid, tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
+    return grid, tuple(one_of(o, names, what="organ") for o in organs) or nearest_organs(grid, target)
 
 
 def widened(patient: xr.Dataset, wanted: plan.Plan, margin: float, name: str) -> tuple[xr.Dataset, plan.Plan]:
     """The patient with the target and `margin` mm around it, within the outline; the plan that wishes there what it does."""
-    outline = next((str(s) for s in patient["structure"].values if is_external(str(s))), None)
-    wider = with_margin(patient, wanted.target, margin=margin, name=name, within=outline)
+    wider = with_margin(patient, wanted.target, margin=margin, name=name, within=outline_of(patient))
     aims = tuple(replace(o, structure=name) if o.structure == wanted.target else o for o in wanted.objectives or ())
     return wider, replace(wanted, objectives=aims)
 
@@ -190,9 +188,8 @@ def planning_patient(patient: xr.Dataset, calibration: str | Path | None = None)
 
 def body_of(grid: xr.Dataset) -> xr.DataArray:
     """The outline where there is one, else what is denser than air."""
-    outline = [str(s) for s in grid["structure"].values if is_external(str(s))]
-    if outline:
-        return grid["structures"].sel(structure=outline[0], drop=True)
+    if (outline := outline_of(grid)) is not None:
+        return grid["structures"].sel(structure=outline, drop=True)
     return stamp((grid["ct"] > -400.0).astype(np.float32), "structures")
 
 
@@ -216,11 +213,10 @@ def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]
     IonrtError
         No such target, or one without volume on the grid.
     """
-    names = [str(s) for s in grid["structure"].values]
-    kinds = dict(zip(names, map(str, grid["roi_type"].values), strict=True)) if "roi_type" in grid.coords else {}
-    volumes = {s for s in names if is_external(s) or is_target(s) or is_margin_of(s, target) or kinds.get(s) in VOLUMES}
-    candidates = [s for s in names if s != target and s not in volumes]
-    organs = [s for s in candidates if kinds.get(s) == "ORGAN"] or candidates
+    kinds = kinds_of(grid)
+    volumes = {s for s, kind in kinds.items() if is_external(s, kind) or is_target(s, kind) or is_margin_of(s, target)}
+    candidates = [s for s in kinds if s != target and s not in volumes]
+    organs = [s for s in candidates if kinds[s] == "ORGAN"] or candidates
     x, y, z = centroid(grid["structures"].sel(structure=target, drop=True))
     distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)
     away = {s: float(distance.where(grid["structures"].sel(structure=s, drop=True) > 0.25).min()) for s in organs}

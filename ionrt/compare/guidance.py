@@ -303,7 +303,6 @@ def compare_days(
     """
     planning = days["planning"]
     daily = {k: v for k, v in days.items() if k != "planning"}
-    names = [str(s) for s in planning["structure"].values]
     chosen = tuple(organs) or nearest_organs(regrid(planning, spacing=spacing), target, 2)
     first = plan.Plan(
         tuple(plan.Beam(ion, float(a), room=room) for a in gantry_angles),
@@ -314,7 +313,7 @@ def compare_days(
         let_definition=let_definition,
         spacing=spacing,
         margin=5.0 + MARGIN,
-        objectives=default_objectives(target, prescription, names, organs=chosen),
+        objectives=default_objectives(target, prescription, planning, organs=chosen),
     )
     influence, weights = planned(planning, first, iterations)
     wanted, asked = influence.plan, asked_of(influence.plan)

@@ -18,7 +18,7 @@ from ionrt.evaluate.profile import centroid
 from ionrt.let import let_d
 from ionrt.patient import regrid
 from ionrt.patient.ionplan import IonPlan
-from ionrt.patient.names import is_external, is_target
+from ionrt.patient.names import is_external, is_target, kinds_of
 from ionrt.plan import recompute
 from ionrt.plan.recomputation import PROTON_RBE
 from ionrt.plan.setup.geometry import bev_axes
@@ -255,8 +255,8 @@ class Received:
         IonrtError
             A field without the moments of a system.
         """
-        names = [str(s) for s in structures["structure"].values]
-        organs = structures.sel(structure=[target, *(n for n in names if not (is_target(n) or is_external(n)) and n != target)])
+        others = (n for n, k in kinds_of(structures).items() if n != target and not (is_target(n, k) or is_external(n, k)))
+        organs = structures.sel(structure=[target, *others])
         let, dosed = let_d(field), field["dose"] >= LET_ABOVE * prescription
         parts: dict[str, pd.Series] = {}
         for system in SYSTEMS[self.protons]:

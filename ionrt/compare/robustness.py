@@ -93,7 +93,7 @@ def compare_robustness(
     tested = plan.scenario_set(range_shift=range_error, setup=setup_error, together=True) if tested is None else tuple(tested)
     if not tested or not tested[0].is_nominal:
         raise IonrtError("tested: expected scenarios of which the first is the nominal one")
-    names, grid, chosen = cases.structures_of(patient, target, organs, spacing)
+    grid, chosen = cases.structures_of(patient, target, organs, spacing)
     beams = tuple(plan.Beam(one_of(i, tuple(IONS), what="ion"), float(a), room=room) for i in ions for a in gantry_angles)
     patient_spr, data = cases.planning_patient(patient, calibration), cases.base_of(ions, base)
     common = plan.Plan(
@@ -103,7 +103,7 @@ def compare_robustness(
         **cases.system_and_parameters(ions, model, proton_model, parameters),
         spacing=spacing,
         let_definition=let_definition,
-        objectives=(*default_objectives(target, prescription, names, organs=chosen), *goals),
+        objectives=(*default_objectives(target, prescription, grid, organs=chosen), *goals),
     )
     margin = setup_error + range_error * _greatest_depth(patient_spr, common)
     volume = f"{target} + {margin:.1f} mm"

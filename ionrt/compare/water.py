@@ -15,7 +15,7 @@ from ionrt import adapt, evaluate, plan
 from ionrt.compare.cases import asked_of, planned_maps, system_and_parameters
 from ionrt.compare.guidance import planned
 from ionrt.ions import in_words
-from ionrt.patient.names import is_external
+from ionrt.patient.names import outline_of
 from ionrt.plan.setup.beams import ReachError
 from ionrt.plan.setup.scene import spr_of
 from ionrt.quantities import stamp, system_in_words
@@ -74,7 +74,7 @@ def water_table(
 
 def _with_water(patient: xr.Dataset, thickness: float) -> xr.Dataset:
     """The patient with a skin of water, also in the outline."""
-    outline = next(str(s) for s in patient["structure"].values if is_external(str(s)))
+    outline = outline_of(patient)
     inside = patient["structures"].sel(structure=outline).transpose("z", "y", "x").values
     steps = [float(patient[d][1] - patient[d][0]) for d in ("z", "y", "x")]
     far = distance_transform_edt(inside < 0.5, sampling=[1e6, *steps[1:]])  # slice by slice: the ends of the CT are no skin

@@ -227,13 +227,21 @@ def _fine_grid(one: Contours) -> list[np.ndarray]:
 
 
 def from_contours(patient: xr.Dataset) -> list[xr.DataArray]:
-    """Fractions of each structure on a fine grid of its own, from the contours that `read_dicom` keeps."""
+    """Fractions of each structure on a fine grid of its own, from the contours that `read_dicom` keeps; those of the patient's
+    grid where a structure has no contours and is not empty (renamed, carried to a day, made of others)."""
     from ionrt.patient.geometry.coverage import coverage
     from ionrt.patient.geometry.structures import contours_of
 
     frame, out = {"frame_of_reference_uid": patient.attrs.get("frame_of_reference_uid")}, []
     for name in (str(n) for n in patient["structure"].values):
         one = contours_of(patient, name)
+        if (
+            not len(one.lengths)
+            and "structures" in patient
+            and bool((given := patient["structures"].sel(structure=[name]).reset_coords(drop=True)).any())
+        ):
+            out.append(given)
+            continue
         grid = _fine_grid(one) if len(one.lengths) else [np.array([0.0, 1.0])] * 3
         coords = {"structure": [name], **dict(zip(GRID, grid, strict=True))}
         out.append(stamp(xr.DataArray(coverage(one, *grid)[None], coords, list(coords)), "structures", **frame))

@@ -18,6 +18,20 @@ from ionrt.rbe import DOSE_SYSTEMS
 
 SMALL = 40  # patients behind a page, at most, for its banner
 WITH_PLAN = "with the plan below"
+ABBREVIATIONS = {
+    "ACC": "adenoid cystic carcinoma", "bRFS": "biochemical relapse-free survival", "CKD": "chronic kidney disease",
+    "CSS": "cause-specific survival", "CTV": "clinical target volume", "DFS": "disease-free survival",
+    "DLT": "dose-limiting toxicity", "DMFS": "distant metastasis-free survival", "FFLP": "freedom from local progression",
+    "G": "grade", "GI": "gastrointestinal", "GTV": "gross tumour volume", "GU": "genitourinary",
+    "HCC": "hepatocellular carcinoma", "LA-NSCLC": "locally advanced non-small-cell lung cancer",
+    "LAPC": "locally advanced pancreatic cancer", "LC": "local control", "LKB": "Lyman-Kutcher-Burman model",
+    "LPFS": "local progression-free survival",
+    "LR CIF": "cumulative incidence of local recurrence with death competing", "MFS": "metastasis-free survival",
+    "OR": "odds ratio", "OS": "overall survival", "PFS": "progression-free survival", "PSM": "propensity-score matching",
+    "PTV": "planning target volume", "RILD": "radiation-induced liver disease",
+    "RILSN": "radiation-induced lumbosacral neuropathy", "RP2D": "recommended dose for phase II",
+    "SIB": "simultaneous integrated boost", "TACE": "transarterial chemoembolisation", "VC": "vital capacity",
+}  # fmt: skip
 
 
 def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
@@ -33,7 +47,7 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
     {"banner", "schedules", "constraints", "beams", "outcomes", "toxicity", "why", "trials", "gaps", "sources"}: tables of text.
     The column ``ref`` holds numbers in brackets that stand at the sources; "(abstract)" where only the abstract was read.
     Percentages of patients carry exact (Clopper-Pearson) limits over every count that rounds to the printed figure; those of
-    survival curves published limits, or none.
+    survival curves published limits, or none. ``attrs["abbreviations"]`` says what those in a table stand for.
 
     Raises
     ------
@@ -69,7 +83,13 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
         "trial": r.name, "what": _said(r), "status": f"{r['status']} (seen {r['seen']})", "ref": refs(r["source"])
     })  # fmt: skip
     made["sources"] = refs.table()
-    return {name: t.astype(str) if len(t) else pd.DataFrame({"": ["none found"]}) for name, t in made.items()}
+    made = {name: t.astype(str) if len(t) else pd.DataFrame({"": ["none found"]}) for name, t in made.items()}
+    made = {name: t.loc[:, t.ne("").any()] for name, t in made.items()}  # a column that nothing stands in is left out
+    for table in made.values():
+        text = table.reset_index().to_csv()
+        used = [f"{short}: {long}" for short, long in ABBREVIATIONS.items() if re.search(rf"\b{short}(?=\b|\d)", text)]
+        table.attrs["abbreviations"] = "; ".join(used) + "." * bool(used)
+    return made
 
 
 def fractions_of(facts: Indications, page: str) -> float:

@@ -137,7 +137,8 @@ def limits_of(
     if not met.any():
         none = f"none of {len(rows)} can be compared: another dose system, or other or unknown fractions"
         return pd.DataFrame({"": [none if len(rows) else "no limit was found"]})
-    said = rows.assign(unit=[str(r["unit"]).replace("(RBE)", f"(RBE; {r['system']})") for _, r in rows.iterrows()])
+    units = rows["unit"].astype(str).replace("percent", "%")
+    said = rows.assign(unit=[u.replace("(RBE)", f"(RBE; {s})") for u, s in zip(units, rows["system"], strict=True)])
     shown = [said.loc[met, ["organ", "metric", "op", "limit", "unit"]], table[met].rename(columns=in_words)]
     return pd.concat(shown, axis=1).rename(columns={"op": "must be"}).set_index("organ")
 
@@ -280,9 +281,10 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
     """
     if page == "pancreas":
         said = (
-            "Published (doi:10.1186/s13014-020-01515-5, abstract; 13 plans): 4.6 x 12 and 4.0 x 14 kept the high-dose limits of"
-            " stomach and duodenum only where the target was not adjacent, 3.0 x 17 always. The limits were not seen."
-            " Computed: SYNTHETIC abdomen, 4.6 x 12, carbon alone; doses of the course, by the gap between target and duodenum."
+            "Published (doi:10.1186/s13014-020-01515-5, abstract; 13 plans): 12 fractions of 4.6 Gy (RBE) and 14 of 4.0 kept"
+            " the high-dose limits of stomach and duodenum only where the target was not adjacent, 17 of 3.0 always. Neither"
+            " the dose system nor the limits were seen. Computed: SYNTHETIC abdomen, 12 fractions of 4.6 Gy (RBE; NIRS-mMKM),"
+            " carbon alone; doses of the course, by the gap between target and duodenum."
         )
         return gap_table(), said
     if page == "head_neck":

@@ -18,6 +18,7 @@ from ionrt.patient.dicom_struct import choose_structure_set, read_contours
 from ionrt.patient.geometry.coverage import Contours, spacing
 from ionrt.patient.geometry.grid import DIMS, Layout, affine, layout
 from ionrt.patient.geometry.structures import add_structures
+from ionrt.patient.names import outline_of
 from ionrt.patient.reading.dicom_files import Header, scan
 from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError, stamp
@@ -91,10 +92,16 @@ def read_dicom(
         found = [one.on_slices(*(form.coords[d] for d in ("x", "y", "z")), notes=notes) for one in found]
         patient = add_structures(patient, found, types)
         _note_outside(found, form, notes)
+        if found and outline_of(patient) is None:
+            notes.assume(
+                "no structure is the outline of the body, by its type (EXTERNAL) or a usual name (BODY, Skin); a plan takes"
+                " everything denser than air for it, the couch included",
+                quiet=True,
+            )
     patient = doses_of(patient, doses, Path(folder), dose, notes)
     contours = [patient[name].values for name in ("contour_points", "contour_lengths") if name in patient]
     patient.attrs["content_hash"] = content_hash(digest, patient.attrs["affine"], *contours)
-    patient.attrs |= notes.tell(strict=strict)
+    patient.attrs |= {"left_out": (), "assumed": ()} | notes.tell(strict=strict)
     return patient
 
 

@@ -28,7 +28,15 @@
   const what = choose("Quantity", Object.entries(A.quantities));
   const lines = tick("isodoses"), shapes = tick("structures");
   const value = (c, q, i) => V[c + "|" + q] ? V[c + "|" + q][i] / 255 * A.scales[c + "|" + q] : NaN;
-  const shown = i => value(which.value, what.value, i) - (less.value ? value(less.value, what.value, i) : 0);
+  const shown = i => {
+    const one = value(which.value, what.value, i), other = less.value ? value(less.value, what.value, i) : 0;
+    return less.value && what.value === "let_d" && !(one && other) ? 0 : one - other;  // an LETd where there is no dose is none
+  };
+  const reach = {};  // the largest difference in the whole volume, so that the colours of all slices are the same
+  const largest = () => {
+    const key = [which.value, less.value, what.value].join("|"), of = V[which.value + "|" + what.value] || [];
+    return reach[key] ??= of.reduce((most, _, i) => Math.max(most, Math.abs(shown(i)) || 0), 0) || 1;
+  };
   const planes = [["transverse", "z", "x", "y"], ["coronal", "y", "x", "z"], ["sagittal", "x", "y", "z"]].map(([name, normal, across, down]) => {
     const box = make("div", make("div", root, { className: "browse-plane" }));
     const canvas = make("canvas", box, { title: name });
@@ -55,7 +63,7 @@
     const q = what.value, diff = less.value !== "";
     const colours = A.palettes[diff ? "less" : q].map(rgb);
     const each = A.cases.map(c => A.scales[c + "|" + q] || 0);
-    const top = q === "let_d" && !diff ? A.scales[which.value + "|" + q] || 1 : Math.max(...each);
+    const top = diff ? largest() : q === "let_d" ? A.scales[which.value + "|" + q] || 1 : Math.max(...each);
     for (const p of planes) {
       const w = n(p.across), h = n(p.down), image = new ImageData(w, h), index = new Int32Array(w * h);
       for (let r = 0; r < h; r++) for (let c = 0; c < w; c++) {

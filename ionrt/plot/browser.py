@@ -59,7 +59,7 @@ def browse(
     scene = scene_of(result, patient, model, prescription)
     if len(scene.fields) > CASES:
         raise IonrtError(f"browse: expected at most {CASES} cases, got {len(scene.fields)}; take a part of them")
-    names = list(structures) or [n for n in target_first(scene.structures) if _inner(scene, n)]
+    names = list(structures) or [n for n in target_first(scene.kinds) if _inner(scene, n)]
     names = names[:STRUCTURES]
     box = _box(scene, names)
     volumes, about = _volumes(scene, list(quantities), names, box)

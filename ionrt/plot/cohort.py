@@ -133,7 +133,7 @@ def forest(
     drawn.append(hv.Scatter((ratio, rows)).opts(color=PANEL_COLOURS[1], size=9, marker="square"))
     if truth:
         planted = table[truth].to_numpy(float)
-        hollow = {"fill_alpha": 0, "line_color": PANEL_COLOURS[2], "line_width": 2}
+        hollow = {"fill_alpha": 0, "line_color": PANEL_COLOURS[0], "line_width": 2}
         drawn.append(hv.Scatter((planted, rows)).opts(size=17, marker="diamond", **hollow))
         low, high = np.minimum(low, planted), np.maximum(high, planted)
     across = 0.95 * min(1.0, float(np.nanmin(low))), 1.05 * max(1.0, float(np.nanmax(high)))

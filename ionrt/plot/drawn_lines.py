@@ -98,7 +98,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     what = "enough dose for an LETd" if "above" in curves.attrs else "volume on the grid"
     missing_there = f" Without {what}: {', '.join(absent)}." if absent else ""
     bands = " Lines: nominal; bands: between the extremes over all scenarios." if banded else ""
-    what = f"Cumulative volume histograms of {label(quantity, curves)} per structure.{bands}{missing_there}"
+    what = f"{label(quantity, curves)}: cumulative volume histogram of each structure.{bands}{missing_there}"
     return Figure(in_columns(drawn, n), f"{caption} {what} {provenance([curves])}".strip(), key=_key(look))
 
 

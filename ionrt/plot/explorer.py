@@ -155,7 +155,7 @@ class Explorer:
         return getattr(self.view, name)
 
     def _middle(self, shown: Iterable[str]) -> dict[str, int]:
-        names = target_first([n for n in shown if self.scene.structures[n].any()])
+        names = target_first({n: self.scene.kinds[n] for n in shown if self.scene.structures[n].any()})
         if not names:
             return {d: a.size // 2 for d, a in self.scene.axes.items()}
         inside = self.scene.structures[names[0]]

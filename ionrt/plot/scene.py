@@ -12,6 +12,7 @@ import xarray as xr
 
 from ionrt import rbe
 from ionrt.let import let_d
+from ionrt.patient.names import kinds_of
 from ionrt.quantities import IonrtError
 
 GRID = ("z", "y", "x")
@@ -54,6 +55,7 @@ class Scene:
             str(s): np.asarray(grid["structures"].sel(structure=s).transpose(*GRID).values, dtype=np.float32)
             for s in (grid["structures"]["structure"].values if "structures" in grid else ())
         }
+        self.kinds = kinds_of(grid["structures"]) if "structures" in grid else {}
         self.prescription = prescription or max(float(f["dose"].max()) for f in self.fields.values())
         self.planned, self.given = dict(models), dict(parameters or {})
         self.ions = {name: set((ions or {}).get(name, ())) for name in cases}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import contourpy
@@ -10,7 +10,7 @@ import holoviews as hv
 import numpy as np
 import xarray as xr
 
-from ionrt.patient.names import is_external, is_target
+from ionrt.patient.names import is_external, is_target, kinds_of
 from ionrt.patient.reading.frames import check_frame
 from ionrt.plot.style import (
     COLOUR_BAR,
@@ -55,7 +55,7 @@ def _box(
 ) -> dict[str, tuple[float, float]]:
     """Extent of what is shown and of the structures, outlines of the body aside; of the body where nothing is shown."""
     out = {}
-    inner = [str(s) for s in outline["structure"].values if not is_external(str(s))]
+    inner = [s for s, kind in kinds_of(outline).items() if not is_external(s, kind)]
     for dim, other in ((rows, columns), (columns, rows)):
         parts = [cut[dim].values[cut.notnull().any([d for d in cut.dims if d != dim]).values]]
         drawn = outline.sel(structure=inner) > 0.5
@@ -138,7 +138,7 @@ def slices(
     ct : CT numbers [HU] on any grid of the same frame.
     structures : fractions (structure, z, y, x), drawn at one half.
     plane : ``transverse``, ``coronal`` or ``sagittal``.
-    at : position [mm] of the slice; default the middle of the target (the first structure with a target's name), else of the
+    at : position [mm] of the slice; default the middle of the target (the first structure of its type or name), else of the
         first structure.
     limits : ends of the colour scale [unit of `da`], default 0 to the maximum in the slice.
     floor : values below this share of the upper end are transparent.
@@ -207,14 +207,14 @@ def _what(cut: xr.DataArray, each: bool, plane: str, at: float) -> str:
     return f"{label(str(cut.name), cut)} as colour wash on CT, {plane} slice at {normal} = {at:.0f} mm, {scale}."
 
 
-def target_first(names: Iterable[str]) -> list[str]:
-    """Structures, what has the name of a target in front, outlines of the body last."""
-    return sorted(names, key=lambda n: (not is_target(n), is_external(n)))
+def target_first(kinds: Mapping[str, str]) -> list[str]:
+    """Structures (name to type), target volumes in front, outlines of the body last."""
+    return sorted(kinds, key=lambda n: (not is_target(n, kinds[n]), is_external(n, kinds[n])))
 
 
 def _middle(structures: xr.DataArray, normal: str) -> float:
     """Centre along one axis of the target, else of the first structure; of the grid where it is empty."""
-    first = structures.sel(structure=target_first(map(str, structures["structure"].values))[0])
+    first = structures.sel(structure=target_first(kinds_of(structures))[0])
     profile = first.sum([d for d in first.dims if d != normal]).compute()
     total = float(profile.sum())
     return float((profile * profile[normal]).sum()) / total if total else float(structures[normal].mean())

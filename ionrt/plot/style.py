@@ -45,8 +45,8 @@ STRUCTURE_DASHES = ("solid", "12 4", "5 4", "14 4 3 4", "9 3 2 3 2 3", "22 5", "
 PANEL_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 BARS = ("#0072B2", "#E69F00", "#F0E442", "#56B4E9", "#D55E00", "#FFFFFF")  # with a dark rim; the first three part in grey
 ELEMENTS = {  # colour and dash of those that are no ions of ours; the dash tells in grey
-    "hydrogen": (ION_COLOURS["p"], "1 3"), "lithium": ("#56B4E9", "10 4"), "beryllium": ("#E69F00", "5 3 1 3"),
-    "boron": ("#999999", "3 2"), "nitrogen": ("#4B0082", "12 3 3 3"), "fluorine": ("#CC79A7", "6 2 1 2 1 2"),
+    "hydrogen": (ION_COLOURS["p"], "1 3"), "lithium": ("#56B4E9", "9 9"), "beryllium": ("#E69F00", "9 3 1 3 1 3"),
+    "boron": ("#999999", "3 8"), "nitrogen": ("#4B0082", "12 3 3 3"), "fluorine": ("#CC79A7", "1 2 1 2 1 8"),
 }  # fmt: skip
 SHADE: dict[str, Any] = {"color": "#999999", "alpha": 0.22, "line_alpha": 0}
 COLOUR_BAR = {"width": 12, "padding": 6, "title_standoff": 10, "title_text_font_style": "normal"}
@@ -224,6 +224,8 @@ class Figure:
         drawn = isinstance(self.element, (hv.Element, hv.Overlay, hv.Layout))
         body = self.to_html() if drawn else self.element._repr_html_()
         caption = f"<figcaption class='caption {self.kind}'>{html.escape(self.caption)}</figcaption>"
+        if not drawn and body.count("<tr") > 16:  # paper breaks it: what it shows stands where it starts
+            return f"<figure style='margin:0'>{caption}{body}</figure>"
         return f"<figure style='margin:0'>{body}{self._outlines()}{caption}</figure>"
 
     def _outlines(self) -> str:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
+import xarray as xr
 
-from ionrt.patient.names import is_external, is_margin_of, is_target
+from ionrt.patient.names import is_external, is_margin_of, is_target, kinds_of
 from ionrt.quantities import IonrtError, one_of
 
 OBJECTIVE_QUANTITIES = ("rbe_dose", "dose", "let_d", "high_let_dose")
@@ -230,18 +231,24 @@ def make_robust(objectives: Iterable[Objective], *, robust: str = "worst", struc
 
 
 def default_objectives(
-    target: str, prescription: float, structures: Iterable[str], *, organs: Iterable[str] | None = None
+    target: str,
+    prescription: float,
+    structures: xr.Dataset | xr.DataArray | Iterable[str],
+    *,
+    organs: Iterable[str] | None = None,
 ) -> tuple[Objective, ...]:
     """Objectives that make a sensible first plan for a `prescription` [Gy (RBE) per fraction].
 
     Uniform prescription in the target, underdose and more than 3 % overdose penalised again; organs above half the prescription
     and in the mean; the outline (``BODY``, ``EXTERNAL``, ...; without the target) above the prescription, and lightly above
     half of it. The outline's weights are large because they count against its whole volume. Without `organs` every structure is
-    spared that is neither a target volume, by its name or as the target's margin ``<target> + ...``, nor the outline.
+    spared that is neither a target volume nor the outline, by its name, as the target's margin ``<target> + ...``, or by its
+    type, where `structures` is a patient and not bare names.
     """
-    names = [str(s) for s in structures]
+    kinds = kinds_of(structures)
+    names = list(kinds)
     one_of(target, names, what="target")
-    volumes = {target, *(s for s in names if is_external(s) or is_target(s) or is_margin_of(s, target))}
+    volumes = {target, *(s for s, k in kinds.items() if is_external(s, k) or is_target(s, k) or is_margin_of(s, target))}
     spare = [s for s in names if s not in volumes] if organs is None else list(organs)
     out: list[Objective] = [
         SquaredDeviation(target, weight=100.0, level=prescription),
@@ -255,7 +262,7 @@ def default_objectives(
             MeanDose(organ, weight=2.0),
         ]
     for name in names:
-        if is_external(name):
+        if is_external(name, kinds[name]):
             out += [
                 SquaredOverdose(name, weight=3000.0, level=prescription),
                 SquaredOverdose(name, weight=100.0, level=0.5 * prescription),

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.parallel import each, slabs
-from ionrt.patient.names import is_external
+from ionrt.patient.names import outline_of
 from ionrt.plan.setup.beams import Plan
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, check, one_of
@@ -125,12 +125,13 @@ def _outlines(
     patient: xr.Dataset, spacing: tuple[float, float, float], target: str | None
 ) -> tuple[Grid, np.ndarray, np.ndarray | None]:
     """Dose grid, and on it volume fractions of the target (zero without one) and the mask of the body (None: no outline)."""
-    if target is None and "structures" in patient and patient["structures"].chunks is None:  # nothing else is averaged
-        patient = patient.isel(structure=[k for k, s in enumerate(patient["structure"].values) if is_external(str(s))][:1])
+    external = outline_of(patient) if "structures" in patient else None
+    wanted = list(dict.fromkeys(name for name in (target, external) if name is not None))
+    names = [str(s) for s in patient["structure"].values] if "structures" in patient else []
+    if names and patient["structures"].chunks is None and set(wanted) <= set(names):  # no others are averaged
+        patient = patient.isel(structure=[names.index(name) for name in wanted])
     coarse = on_spacing(patient, spacing)
     grid = Grid.of(coarse, what="dose grid")
-    external = [str(s) for s in coarse["structure"].values if is_external(str(s))][:1] if "structures" in coarse else []
-    wanted = [*([] if target is None else [target]), *external]
     found = dict(zip(wanted, fractions_of(coarse, wanted).reshape(len(wanted), -1), strict=True)) if wanted else {}
-    body = found[external[0]] > 0.0 if external else None
+    body = None if external is None else found[external] > 0.0
     return grid, np.zeros(grid.size, np.float32) if target is None else found[target].copy(), body  # not a view of both

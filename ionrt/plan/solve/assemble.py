@@ -12,7 +12,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ionrt.parallel import each
-from ionrt.patient.names import is_external, is_target
+from ionrt.patient.names import is_external, is_target, kinds_of
 from ionrt.plan.engine.influence import BeamInfluence, Influence, beam_influence
 from ionrt.plan.setup.beams import Plan
 from ionrt.plan.setup.geometry import Grid
@@ -48,7 +48,7 @@ def make_problem(
     coarse = on_dose_grid(patient, plan)
     _check_grid(coarse, influence.grid)
     names = [str(s) for s in coarse["structure"].values]
-    objectives = plan.objectives or default_objectives(plan.target, plan.prescription, names)
+    objectives = plan.objectives or default_objectives(plan.target, plan.prescription, coarse)
     for objective in objectives:
         one_of(objective.structure, names, what="objective: structure")
     set_of = _scenario_set(objectives, scenarios)
@@ -152,7 +152,8 @@ def _terms(
     if reach > 0.0:
         dosed = grid.near(dosed, reach).ravel()
     limited = {o.structure for o in objectives if o.hard}
-    volumes = {o.structure for o in objectives if o.asks_for_dose or is_target(o.structure)} - {plan.target}
+    kinds = kinds_of(coarse)
+    volumes = {o.structure for o in objectives if o.asks_for_dose or is_target(o.structure, kinds[o.structure])} - {plan.target}
     names = list(dict.fromkeys([plan.target, *(o.structure for o in objectives)]))
     fractions = dict(zip(names, fractions_of(coarse, names), strict=True))
     target = fractions[plan.target]
@@ -162,7 +163,7 @@ def _terms(
     chosen: dict[str, Chosen] = {}
     for name in dict.fromkeys(o.structure for o in objectives):
         fraction = fractions[name].ravel()
-        if is_external(name):
+        if is_external(name, kinds[name]):
             fraction = np.where(covered, 0.0, fraction)
         if fraction.max(initial=0.0) <= 0.0:
             raise IonrtError(f"objective on {name!r}: the structure is empty on the dose grid")
