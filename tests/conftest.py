@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis  # noqa: F401  now: its hook in trio warns when pytest loads it at the very end, where warnings are errors
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
