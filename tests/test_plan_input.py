@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 from plan_fixtures import POINT_ROOM, simple_plan, synthetic_base, water_box
 
 from ionrt.plan import (
@@ -124,6 +125,16 @@ def test_target_that_does_not_exist_is_empty_or_not_finite(small):
         influence(empty, plan, base=BASE)
     with pytest.raises(IonrtError, match="not finite"):
         influence(patient.assign(spr=patient["spr"] * np.nan), plan, base=BASE)
+
+
+def test_an_empty_structure_is_no_aim_by_default_and_refused_where_it_is_asked_for(small):
+    patient, plan, dij = small
+    empty = (patient["structures"].isel(structure=[0]) * 0.0).assign_coords(structure=["drawn nowhere"])
+    wider = patient.drop_dims("structure").assign(structures=xr.concat([patient["structures"], empty], "structure"))
+    np.testing.assert_array_equal(optimise(wider, plan, dij), optimise(patient, plan, dij))
+    asked = (SquaredDeviation("CTV", level=plan.prescription), MeanDose("drawn nowhere"))
+    with pytest.raises(IonrtError, match="'drawn nowhere': the structure is empty"):
+        optimise(wider, replace(plan, objectives=asked), dij)
 
 
 def test_base_data_must_fit_the_contract(small):

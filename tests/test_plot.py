@@ -123,6 +123,20 @@ def test_panels_and_axes_say_the_dose_system(scene, model, heads, axis):
     assert {child.below[0].axis_label for child, *_ in curves.children} == {axis}
 
 
+def test_histograms_of_one_plan_are_lines_of_one_panel(scene):
+    import holoviews as hv
+
+    _, structures, *_, rbe = scene
+    plot.setup()
+    names = [str(n) for n in structures["structure"].values]
+    for alone in (rbe.isel(ion=0, drop=True), rbe.isel(ion=[0])):
+        figure = plot.histograms(evaluate.dvh(alone, structures))
+        drawn = hv.render(figure.element, backend="bokeh")
+        panels = [child for child, *_ in drawn.children] if hasattr(drawn, "children") else [drawn]
+        assert len(panels) == 1 and len(panels[0].renderers) == len(names)
+        assert [name for name, *_ in figure.key] == names and "Compared" not in figure.caption
+
+
 def test_profiles_side_by_side_have_heads_of_equal_height(scene):
     import holoviews as hv
 

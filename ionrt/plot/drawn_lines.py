@@ -37,7 +37,7 @@ def _key(of: Mapping[str, tuple[str, str]]) -> tuple[tuple[str, str, str], ...]:
 
 
 def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, caption: str = "") -> Figure:
-    """Cumulative volume histograms of `ionrt.dvh`: one panel per structure, one line per ion or case.
+    """Cumulative volume histograms of `ionrt.dvh`: a panel per structure, a line per ion or case; of one plan all in one.
 
     Parameters
     ----------
@@ -71,6 +71,11 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
         for s, one in zip(curves["structure"].values, drawn_for.values, strict=True)
         if not one.all()
     ]
+    said = provenance([curves])
+    if curves.sizes["case"] == 1 and not banded:  # a line per structure, under the name of the plan
+        whose = str(curves["case"].values[0])
+        curves = curves.sel(structure=present).isel(case=0, drop=True).rename(structure="case").expand_dims(structure=[whose])
+        low, middle, high, present = curves, curves, curves, [whose] if present else []
     n = min(columns, len(present)) or 1
     used = curves[quantity].where((high.sel(structure=present) > 0.002).any(["case", "structure"]))
     kdim, vdim = hv.Dimension(quantity, label=label(quantity, curves)), hv.Dimension("volume", label="Volume [%]")
@@ -86,12 +91,12 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
         drawn.append(
             hv.Overlay(items).opts(
                 panel(
-                    title=str(structure),
+                    title=in_words(str(structure)),
                     ylim=(0, 103),
                     xlim=(0, 1.05 * float(used.max()) or 1.0),
                     xlabel=_in_lines(label(quantity, curves)),
                     ylabel="Volume [%]" if k % n == 0 else "",
-                    **sized(width, n, most=260),
+                    **sized(width, max(n, 2), most=260 if n > 1 else 340),
                 )
             )
         )
@@ -99,7 +104,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     missing_there = f" Without {what}: {', '.join(absent)}." if absent else ""
     bands = " Lines: nominal; bands: between the extremes over all scenarios." if banded else ""
     what = f"{label(quantity, curves)}: cumulative volume histogram of each structure.{bands}{missing_there}"
-    return Figure(in_columns(drawn, n), f"{caption} {what} {provenance([curves])}".strip(), key=_key(look))
+    return Figure(in_columns(drawn, n), f"{caption} {what} {said}".strip(), key=_key(look))
 
 
 def _in_lines(text: str) -> str:

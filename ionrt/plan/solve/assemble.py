@@ -166,13 +166,15 @@ def _terms(
         if is_external(name, kinds[name]):
             fraction = np.where(covered, 0.0, fraction)
         if fraction.max(initial=0.0) <= 0.0:
+            if not plan.objectives and name != plan.target:
+                continue  # nobody asked for it by name, and there is nothing to spare
             raise IonrtError(f"objective on {name!r}: the structure is empty on the dose grid")
         most = fraction.size if name in limited else samples  # a limit holds in every voxel
         chosen[name] = sample(fraction, dosed | (name == plan.target), near, most, rng)
     voxels = np.unique(np.concatenate([c[0] for c in chosen.values()]))
     if voxels.size == 0:
         raise IonrtError("optimise: no spot reaches any structure that has an objective")
-    return [Term(o, *chosen[o.structure]) for o in objectives if chosen[o.structure][0].size], voxels
+    return [Term(o, *chosen[o.structure]) for o in objectives if o.structure in chosen and chosen[o.structure][0].size], voxels
 
 
 def sample(fraction: np.ndarray, dosed: np.ndarray, keep: np.ndarray, samples: int, rng: np.random.Generator) -> Chosen:
