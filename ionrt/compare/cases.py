@@ -25,7 +25,7 @@ from ionrt.parallel import each
 from ionrt.patient import read_dicom, regrid, stopping_power_ratio, write_phantom
 from ionrt.patient.calibration import GENERIC
 from ionrt.patient.geometry.margins import with_margin
-from ionrt.patient.names import is_external, is_margin_of, is_target, kinds_of, outline_of
+from ionrt.patient.names import kinds_of, organs_of, outline_of
 from ionrt.patient.phantom import recipe
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.machine import base_of as base_of_ion
@@ -214,8 +214,7 @@ def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]
         No such target, or one without volume on the grid.
     """
     kinds = kinds_of(grid)
-    volumes = {s for s, kind in kinds.items() if is_external(s, kind) or is_target(s, kind) or is_margin_of(s, target)}
-    candidates = [s for s in kinds if s != target and s not in volumes]
+    candidates = organs_of(kinds, target)
     organs = [s for s in candidates if kinds[s] == "ORGAN"] or candidates
     x, y, z = centroid(grid["structures"].sel(structure=target, drop=True))
     distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)

@@ -18,7 +18,7 @@ from ionrt.evaluate.profile import centroid
 from ionrt.let import let_d
 from ionrt.patient import regrid
 from ionrt.patient.ionplan import IonPlan
-from ionrt.patient.names import is_external, is_target, kinds_of
+from ionrt.patient.names import kinds_of, organs_of
 from ionrt.plan import recompute
 from ionrt.plan.recomputation import PROTON_RBE
 from ionrt.plan.setup.geometry import bev_axes
@@ -255,8 +255,7 @@ class Received:
         IonrtError
             A field without the moments of a system.
         """
-        others = (n for n, k in kinds_of(structures).items() if n != target and not (is_target(n, k) or is_external(n, k)))
-        organs = structures.sel(structure=[target, *others])
+        organs = structures.sel(structure=[target, *organs_of(kinds_of(structures), target)])
         let, dosed = let_d(field), field["dose"] >= LET_ABOVE * prescription
         parts: dict[str, pd.Series] = {}
         for system in SYSTEMS[self.protons]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 
@@ -31,6 +31,11 @@ def outline_of(structures: xr.Dataset | xr.DataArray) -> str | None:
     """The patient's outline: what the structure set calls so, else what has one of its usual names."""
     kinds = kinds_of(structures)
     return next((n for n, kind in kinds.items() if kind == "EXTERNAL"), next(filter(is_external, kinds), None))
+
+
+def organs_of(kinds: Mapping[str, str], target: str) -> list[str]:
+    """Of `kinds_of`, what is neither the target, nor it with a margin, nor another target volume, nor the outline."""
+    return [s for s, k in kinds.items() if not (s == target or is_external(s, k) or is_target(s, k) or is_margin_of(s, target))]
 
 
 def is_external(name: str, kind: str = "") -> bool:

@@ -73,7 +73,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
     ]
     said = provenance([curves])
     if curves.sizes["case"] == 1 and not banded:  # a line per structure, under the name of the plan
-        whose = str(curves["case"].values[0])
+        whose = in_words(str(curves["case"].values[0]))
         curves = curves.sel(structure=present).isel(case=0, drop=True).rename(structure="case").expand_dims(structure=[whose])
         low, middle, high, present = curves, curves, curves, [whose] if present else []
     n = min(columns, len(present)) or 1
@@ -91,7 +91,7 @@ def histograms(curves: xr.DataArray, *, columns: int = 3, width: int = 1140, cap
         drawn.append(
             hv.Overlay(items).opts(
                 panel(
-                    title=in_words(str(structure)),
+                    title=str(structure),
                     ylim=(0, 103),
                     xlim=(0, 1.05 * float(used.max()) or 1.0),
                     xlabel=_in_lines(label(quantity, curves)),

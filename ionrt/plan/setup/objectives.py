@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from ionrt.patient.names import is_external, is_margin_of, is_target, kinds_of
+from ionrt.patient.names import is_external, kinds_of, organs_of
 from ionrt.quantities import IonrtError, one_of
 
 OBJECTIVE_QUANTITIES = ("rbe_dose", "dose", "let_d", "high_let_dose")
@@ -248,8 +248,7 @@ def default_objectives(
     kinds = kinds_of(structures)
     names = list(kinds)
     one_of(target, names, what="target")
-    volumes = {target, *(s for s, k in kinds.items() if is_external(s, k) or is_target(s, k) or is_margin_of(s, target))}
-    spare = [s for s in names if s not in volumes] if organs is None else list(organs)
+    spare = organs_of(kinds, target) if organs is None else list(organs)
     out: list[Objective] = [
         SquaredDeviation(target, weight=100.0, level=prescription),
         SquaredUnderdose(target, weight=300.0, level=prescription),
