@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
 
+import dask
 import pandas as pd
 import pytest
 
@@ -73,6 +75,19 @@ def test_a_finished_course_is_not_computed_again(rows, studies, monkeypatch):
     again = cohort.patient_features(studies, out, structures=["GTV"], metrics=["Mean", "D98", "D50", "D2"], **SAID)
     assert sorted(seen) == ["COURSE-2", "COURSE-3"]
     pd.testing.assert_frame_equal(again, table)
+
+
+def test_dask_s_configuration_says_where_studies_are_read(tmp_path):
+    ran = []
+
+    def where(patient, folder):
+        ran.append(threading.current_thread())
+
+    for cid in "ABC":
+        ionrt.write_phantom(tmp_path / "in" / cid, pixel=10.0, slice_distance=10.0)
+    with dask.config.set(scheduler="synchronous"):
+        cohort.patient_features(tmp_path / "in", tmp_path / "out", metrics=["Mean"], recompute=where, **SAID)
+    assert ran == [threading.main_thread()] * 3
 
 
 def test_a_dose_system_is_never_guessed(studies, tmp_path):

@@ -80,9 +80,8 @@ def patient_features(
     parts = {folder.name: target / "courses" / f"{folder.name}.{plan.key}.{_content(folder)}.csv" for folder in folders}
     todo = [folder for folder in folders if _kept(parts[folder.name]) is None]
     with whole_cluster("finished courses are kept"), TqdmCallback(desc="studies", disable=None):
-        failed = dask.compute(
-            *[dask.delayed(_one)(folder, parts[folder.name], plan) for folder in todo], **_scheduler(processes)
-        )
+        by = {"scheduler": "processes", "num_workers": processes} if processes > 0 else {}
+        failed = dask.compute(*[dask.delayed(_one)(folder, parts[folder.name], plan) for folder in todo], **by)
     failures = pd.DataFrame([row for rows in failed for row in rows], columns=FAILED)
     return _collected(list(parts.values()), target, failures)
 
@@ -107,19 +106,6 @@ def _kept(part: Path) -> pd.DataFrame | None:
     """The rows that were kept, or None where there are none or the file is not as it was written."""
     content = read_sealed(part)
     return None if content is None else pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
-
-
-def _scheduler(processes: int) -> dict[str, Any]:
-    """Processes where asked for, a running client, or threads: reading waits, the kernels release the interpreter."""
-    if processes > 0:
-        return {"scheduler": "processes", "num_workers": processes}
-    try:
-        import distributed
-
-        distributed.get_client()
-    except (ImportError, ValueError):
-        return {"scheduler": "threads"}
-    return {}
 
 
 class _Plan:
