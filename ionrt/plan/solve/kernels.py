@@ -34,9 +34,9 @@ def runs_of(row_start, rows, bins, spans):
 def _run(q, i, first, count, bins, lowest, runs):
     """Depth bin, first energy within the block, number of energies and of rows of run `q`, or of row `i` alone."""
     if runs.size > 0:
-        return runs[q, 0], np.uint64(runs[q, 1]), np.uint64(runs[q, 2]), np.uint64(runs[q, 3])
+        return runs[q, 0], np.uint64(runs[q, 1]), np.uint64(runs[q, 2]), np.int64(runs[q, 3])
     skip = max(lowest[bins[i]] - first, 0)
-    return bins[i], np.uint64(skip), np.uint64(max(count - skip, 0)), np.uint64(1)
+    return bins[i], np.uint64(skip), np.uint64(max(count - skip, 0)), 1
 
 
 @njit(nogil=True, cache=True, fastmath=ROUNDING)
@@ -94,8 +94,8 @@ def forward(first, count, spot, row_start, entry_start, rows, dose, runs, run_st
                     for e in range(n):
                         both[0, e] = weights[s + e] * table[bin_, k - 1, f + e] if k > 0 else weights[s + e]
                         both[1, e] = weights[s + e] * table[bin_, k, f + e] if k < n_moments else np.float32(0.0)
-                    _times(dose[at : at + alike * n], np.int64(n), both, rows[j : j + np.int64(alike)], k, out)
-                at, j, q = at + alike * n, j + np.int64(alike), q + 1
+                    _times(dose[at : at + np.uint64(alike) * n], np.int64(n), both, rows[j : j + alike], k, out)
+                at, j, q = at + np.uint64(alike) * n, j + alike, q + 1
                 continue
             total, one, two = np.float32(0.0), np.float32(0.0), np.float32(0.0)
             if n_moments == 0:
@@ -142,7 +142,7 @@ def backward(first, count, spot, row_start, entry_start, rows, dose, runs, run_s
             f = np.uint64(first[b]) + skip
             if alike > 1:
                 for k in range(0, 1 + n_moments, 2):
-                    _transposed(dose[at : at + alike * n], np.int64(n), g, k, rows[j : j + np.int64(alike)], both)
+                    _transposed(dose[at : at + np.uint64(alike) * n], np.int64(n), g, k, rows[j : j + alike], both)
                     for e in range(n):
                         total[skip + e] += both[0, e] * table[bin_, k - 1, f + e] if k > 0 else both[0, e]
                         total[skip + e] += both[1, e] * table[bin_, k, f + e] if k < n_moments else np.float32(0.0)
@@ -163,7 +163,7 @@ def backward(first, count, spot, row_start, entry_start, rows, dose, runs, run_s
                     if g[i, 1 + k] != 0.0:
                         for e in range(n):
                             total[skip + e] += dose[at + e] * (g[i, 1 + k] * table[bin_, k, f + e])
-            at, j, q, summed = at + alike * n, j + np.int64(alike), q + 1, summed + np.int64(alike)
+            at, j, q, summed = at + np.uint64(alike) * n, j + alike, q + 1, summed + alike
             if summed >= 64 or j == row_start[b + 1]:
                 for e in range(count[b]):
                     out[spot[b] + e] += total[e]
@@ -221,6 +221,19 @@ def _extent(blocks, first, count, row_start, entry_start, rows, dose, bins, lowe
 
 
 @njit(nogil=True, cache=True)
+def _by_depth(rows, bins, depths):
+    """The same rows in the order of their depth bins, of `depths`; those of one bin as they came."""
+    place, out = np.zeros(depths + 1, np.int64), np.empty_like(rows)
+    for i in rows:
+        place[bins[i] + 1] += 1
+    place = np.cumsum(place)
+    for i in rows:
+        out[place[bins[i]]] = i
+        place[bins[i]] += 1
+    return out
+
+
+@njit(nogil=True, cache=True)
 def pack(
     begin, first, count, row_start, entry_start, rows, dose, bins, lowest, new_row, new_bins, out_row_start, out_entry_start,
     out_rows, out_spans, out_dose,
@@ -235,7 +248,7 @@ def pack(
         n = _extent(blocks, first, count, row_start, entry_start, rows, dose, bins, lowest, new_row, low, high, touched)
         here, entry = out_row_start[group], out_entry_start[group]
         mine = touched[:n]
-        for i in mine[np.argsort(new_bins[mine], kind="mergesort")]:
+        for i in _by_depth(mine, new_bins, lowest.size):
             out_rows[here], out_spans[here, 0], out_spans[here, 1] = i, low[i], high[i] - low[i]
             to[i] = entry - low[i]
             here, entry = here + 1, entry + high[i] - low[i]

@@ -105,7 +105,7 @@ def compact(beam: BeamInfluence, values: Sequence[np.ndarray], position: np.ndar
             out.append(_cut(columns, new_row, n_rows, None))
             continue
         kept = np.flatnonzero(new_row >= 0)
-        place = csr_array((np.ones(kept.size, np.float32), (new_row[kept], kept)), shape=(n_rows, new_row.size))
+        place = csr_array((np.ones(kept.size), (new_row[kept], kept)), shape=(n_rows, new_row.size))
         lift = csr_array(place @ part.lift)
         nodes = np.unique(lift.indices)
         new_node = np.full(part.bins.size, -1, dtype=np.int64)
@@ -136,7 +136,7 @@ def _packed(chunk: Chunk, columns: Columns, new_row: np.ndarray, new_bins: np.nd
     dose = np.zeros(entry_start[-1], np.float32)
     kernels.pack(*given, *old, row_start, entry_start, rows, spans, dose)  # type: ignore[call-arg]
     count = np.add.reduceat(chunk.count, begin[:-1])
-    runs = kernels.runs_of(row_start, rows, new_bins, spans)  # type: ignore[call-arg]
+    runs = kernels.runs_of(row_start, rows, new_bins, spans)
     return Packed(chunk.first[begin[:-1]], count, chunk.spot[begin[:-1]], row_start, entry_start, rows, dose, *runs)
 
 
