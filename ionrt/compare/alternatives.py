@@ -97,9 +97,7 @@ def compare_ions(
         settings |= {"objectives": objectives, "spacing": spacing, "let_definition": let_definition}
         wanted[ion] = plan.Plan(beams, target, prescription, fractions, **settings)
     measured = patient.sel(structure=[target, *chosen])
-    return _compare(
-        "ion", patient, grid, wanted, target, chosen, measured, model, iterations, calibration, base, store, by="beam"
-    )
+    return _compare("ion", patient, grid, wanted, target, chosen, measured, model, iterations, calibration, base, store)
 
 
 def compare_options(
@@ -181,22 +179,8 @@ def compare_options(
         settings |= {"spacing": spacing, "margin": margin, "spot_spacing": spot_spacing}
         plans[name] = plan.Plan(beams, target, prescription, fractions, **settings)
     measured = grid["structures"].sel(structure=list(dict.fromkeys([target, gtv, *chosen])))
-    return _compare(
-        "option",
-        patient,
-        grid,
-        plans,
-        gtv,
-        chosen,
-        measured,
-        model,
-        iterations,
-        calibration,
-        base,
-        store,
-        by="ion",
-        under=scenarios,
-    )
+    asked = (measured, model, iterations, calibration, base, store, scenarios)
+    return _compare("option", patient, grid, plans, gtv, chosen, *asked)
 
 
 def _compare(
@@ -212,12 +196,10 @@ def _compare(
     calibration: str | Path | None,
     base: Mapping[str, xr.Dataset] | None,
     store: str | Path | None,
-    *,
-    by: str,
     under: Sequence[plan.Scenario] = (),
 ) -> Comparison:
-    """Plan every case, two at a time; LETd of ions counts from a share of the prescription on, that of options from one of
-    their own dose in the target."""
+    """Plan every case, two at a time, ions with their field by beam, options by ion; LETd of ions counts from a share of the
+    prescription on, that of options from one of their own dose in the target."""
     first = next(iter(plans.values()))
     target = first.target
     patient_spr = cases.planning_patient(patient, calibration)
@@ -226,7 +208,7 @@ def _compare(
     shared = [b for b, n in times.items() if n > 1 or under]
     reach = partial(_influence, data=data, store=store)
     parts = cases.side_by_side(lambda b: reach(patient_spr, replace(first, beams=(b,))), shared, "beams") if shared else {}
-    also = (model,) if kind == "ion" else ()
+    by, also = ("beam", (model,)) if kind == "ion" else ("ion", ())
     work = partial(_planned, patient_spr, parts, reach, by, also, iterations)
     made = cases.side_by_side(lambda case: work(plans[case]), plans, f"{kind}s")
     done = {case: one for case, one in made.items() if isinstance(one, Planned)}
