@@ -131,28 +131,18 @@ def compare_options(
 
     Parameters
     ----------
-    patient : Dataset of `read_dicom`.
-    options : {name: beams}, e.g. of `ionrt.plan.beam_set`; one room each.
-    target : structure that is prescribed to.
-    gtv : where LETd is judged, default the target.
-    organs : default the four nearest.
-    prescription : Gy (RBE) per fraction.
-    fractions : for the record.
-    model, parameters : one of `ionrt.rbe.MODELS` and its parameters.
+    patient, target, organs, prescription, fractions, model, parameters, let_definition : as in `compare_ions`.
+    spacing, iterations, calibration, base, store : likewise.
     proton_model : dose system of options with protons alone, where `model` is relative to a carbon beam.
-    let_definition : of LETd.
+    options : {name: beams}, e.g. of `ionrt.plan.beam_set`; one room each.
+    gtv : where LETd is judged, default the target.
     let_minimum : LETd [keV/um] below which a voxel of the GTV is penalised, the same for every option (None: no such
         objective).
     let_weight : of that objective, per (keV/um)2.
     limits : further objectives of `ionrt.plan`, the same for every option, e.g. organ limits.
-    spacing : of the dose grid [mm].
     margin : around the target that spots cover [mm].
     spot_spacing : in the isocentre plane [mm].
-    iterations : of the optimiser at most.
     scenarios : of `ionrt.plan`, the nominal one first, for worst cases of target and GTV; the plans are nominal.
-    calibration : CSV with ``hu, spr``, default generic.
-    base : {ion: Dataset}, default `ionrt.beam.base_data`.
-    store : folder that keeps influences, see `compare_ions`.
 
     Returns
     -------
