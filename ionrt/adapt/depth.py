@@ -68,10 +68,9 @@ def depth_change(
             np.array(one.isocentre),
             np.array(one.beam.room.source_distance, dtype=float),
         )
-        u, v = _window(volumes, view)
+        u, v, reach = _extent(volumes, view)
         rays = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
         start, towards = _rays(view, rays)
-        reach = _reach(volumes, view)
         edges = [start + _far(values, grid, start, towards, reach)[:, None] * towards for values, grid in volumes]
         depths = [_path(e, image, grid, view) for e, (image, grid) in zip(edges, images, strict=True)]
         change = (depths[1] - depths[0]).reshape(v.size, u.size)
@@ -93,20 +92,16 @@ def _rays(view: View, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return start, back / np.linalg.norm(back, axis=1, keepdims=True)
 
 
-def _window(volumes: list[tuple[np.ndarray, Grid]], view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Ray axes u and v that cover the target of both days; multiples of the spacing."""
-    seen = np.concatenate([view.bev(np.flatnonzero(values.ravel() > 0.0), grid)[:, :2] for values, grid in volumes])
+def _extent(volumes: list[tuple[np.ndarray, Grid]], view: View) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Ray axes u and v (multiples of the spacing) that cover the target of both days; from behind to before it, mm from the
+    isocentre plane."""
+    seen = np.concatenate([view.bev(np.flatnonzero(values.ravel() > 0.0), grid) for values, grid in volumes])
     if not seen.size:
         raise IonrtError("depth_change: the target is empty")
-    ends = [(np.floor(seen[:, k].min() / RAY), np.ceil(seen[:, k].max() / RAY)) for k in range(2)]
-    return tuple(RAY * np.arange(a, b + 1) for a, b in ends)  # type: ignore[return-value]
-
-
-def _reach(volumes: list[tuple[np.ndarray, Grid]], view: View) -> tuple[float, float]:
-    """From behind to before the target along the beam, mm from the isocentre plane."""
-    w = np.concatenate([view.bev(np.flatnonzero(values.ravel() > 0.0), grid)[:, 2] for values, grid in volumes])
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    u, v = (RAY * np.arange(np.floor(low[k] / RAY), np.ceil(high[k] / RAY) + 1) for k in range(2))
     pad = 3.0 * max(max(grid.spacing) for _, grid in volumes)
-    return float(w.min()) - pad, float(w.max()) + pad
+    return u, v, (float(low[2]) - pad, float(high[2]) + pad)
 
 
 def _far(values: np.ndarray, grid: Grid, start: np.ndarray, towards: np.ndarray, reach: tuple[float, float]) -> np.ndarray:
