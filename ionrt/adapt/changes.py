@@ -59,16 +59,7 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
 
 
 def depth_table(change: xr.Dataset) -> pd.DataFrame:
-    """Median, 95th percentile and largest size of the change of depth, and the rays it rests on, per beam.
-
-    Parameters
-    ----------
-    change : Dataset of `depth_change`.
-
-    Returns
-    -------
-    DataFrame, one row per beam; sizes without sign [mm], the median also with its sign.
-    """
+    """Of `depth_change`, per beam: median, 95th percentile and largest size [mm], the median also with its sign, and rays."""
     rows = {}
     for beam in (str(b) for b in change["beam"].values):
         values = change["wepl_change"].sel(beam=beam).values

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ionrt.adapt.sampling import at_points
 from ionrt.plan.engine.influence import BeamInfluence, Influence
-from ionrt.plan.setup.geometry import Grid, bev_axes
+from ionrt.plan.setup.geometry import Grid
 from ionrt.plan.setup.raytrace import trace
 from ionrt.plan.setup.scene import AIR, Scene, spr_of, structure_fractions
 from ionrt.plan.setup.spots import View, make_view
@@ -42,32 +42,22 @@ def check_entry(one: BeamInfluence, scene: Scene, seen: np.ndarray | None = None
         warnings.warn(f"{said}; what they cross before is taken as air", stacklevel=3)
 
 
-def depth_change(
-    influence: Influence, planning: xr.Dataset, daily: xr.Dataset, *, target: str = "", follow: bool = True
-) -> xr.Dataset:
+def depth_change(influence: Influence, planning: xr.Dataset, daily: xr.Dataset) -> xr.Dataset:
     r"""Change of the water-equivalent depth of the target's far edge, per beam and ray.
 
     :math:`\Delta = \int^{far'} s'\,dl - \int^{far} s\,dl` along each ray through the target on both days, on exact paths
-    (Siddon, doi 10.1118/1.595715). `follow`: the far edge of the day's own target; False: the planned edge on both CTs, which
-    shows what the tissue on the way has become.
+    (Siddon, doi 10.1118/1.595715), to the far edge of the day's own target.
 
     Dataset (beam, v, u) of ``wepl_change`` and ``wepl_distal`` (the planned depth) [mm] on rays 2 mm apart at the isocentre;
     NaN where a ray misses the target on either day.
     """
-    name = target or influence.plan.target
-    patients = (planning, daily if follow else planning)
-    volumes = [(structure_fractions(p, name), Grid.of(p, what="patient")) for p in patients]
-    images = [
-        (np.ascontiguousarray(s.transpose("z", "y", "x").values, np.float32), Grid.of(s))
-        for s in map(spr_of, (planning, daily))
-    ]
+    name = influence.plan.target
+    volumes = [(structure_fractions(p, name), Grid.of(p, what="patient")) for p in (planning, daily)]
+    ratios = [spr_of(p).transpose("z", "y", "x") for p in (planning, daily)]
+    images = [(np.ascontiguousarray(s.values, np.float32), Grid.of(s)) for s in ratios]
     found = {}
     for i, one in enumerate(influence.beams):
-        view = View(
-            bev_axes(one.beam.gantry, one.beam.couch),
-            np.array(one.isocentre),
-            np.array(one.beam.room.source_distance, dtype=float),
-        )
+        view = View(one.beam.axes, np.array(one.isocentre), np.array(one.beam.room.source_distance, dtype=float))
         u, v, reach = _extent(volumes, view)
         rays = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
         start, towards = _rays(view, rays)
@@ -121,17 +111,8 @@ def _far(values: np.ndarray, grid: Grid, start: np.ndarray, towards: np.ndarray,
 def _path(points: np.ndarray, spr: np.ndarray, grid: Grid, view: View) -> np.ndarray:
     """WEPL (mm) from the source to points, NaN where they are."""
     out, good = np.full(len(points), np.nan), np.isfinite(points).all(axis=1)
-    found = np.empty(int(good.sum()))
-    trace(
-        np.ascontiguousarray(points[good]),
-        spr,
-        np.array(grid.origin),
-        np.array(grid.spacing),
-        view.axes,
-        view.isocentre,
-        view.source,
-        found,
-    )
+    found, place = np.empty(int(good.sum())), (np.array(grid.origin), np.array(grid.spacing))
+    trace(np.ascontiguousarray(points[good]), spr, *place, view.axes, view.isocentre, view.source, found)
     out[good] = found
     return out
 

@@ -26,22 +26,12 @@ from ionrt.quantities import IonrtError, stamp
 
 @dataclass(frozen=True)
 class Timing:
-    """How a room delivers spots in time; the defaults are assumptions of ionrt, not data of a machine.
+    """How a room delivers spots in time; the defaults are assumptions of ionrt, not data of a machine."""
 
-    Parameters
-    ----------
-    energy_switch : s between two energies of a beam (about 1 s for a synchrotron).
-    beam_switch : s between two beams; rate : particles per second; travel : s between two spots.
-
-    Raises
-    ------
-    IonrtError for negative times or a rate that is not positive.
-    """
-
-    energy_switch: float = 1.0
-    beam_switch: float = 60.0
-    rate: float = 1e8
-    travel: float = 5e-4
+    energy_switch: float = 1.0  # s between two energies of a beam (about 1 s for a synchrotron)
+    beam_switch: float = 60.0  # s between two beams
+    rate: float = 1e8  # particles per second
+    travel: float = 5e-4  # s between two spots
 
     def __post_init__(self) -> None:
         if min(self.energy_switch, self.beam_switch, self.travel) < 0.0 or not self.rate > 0.0:

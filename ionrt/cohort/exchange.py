@@ -222,7 +222,5 @@ def split(tables: Mapping[str, pd.DataFrame], *, by: str = "treat_centre") -> di
     >>> sum(len(p["patient"]) for p in parts.values())  # every patient has one treating centre
     20
     """
-    patient = tables["patient"]
-    if by not in patient:
-        raise IonrtError(f"by: {by!r} is not a column of patient; there are {', '.join(patient.columns)}")
-    return {str(value): select(tables, group["pid"]) for value, group in patient.groupby(by, sort=True)}
+    by = one_of(by, tuple(tables["patient"]), what="split: by, a column of patient")
+    return {str(value): select(tables, group["pid"]) for value, group in tables["patient"].groupby(by, sort=True)}

@@ -19,7 +19,7 @@ import xarray as xr
 from ionrt.cohort.schema import dictionary
 from ionrt.files import content_hash, read_sealed, write_sealed, write_text
 from ionrt.parallel import whole_cluster
-from ionrt.quantities import IonrtError
+from ionrt.quantities import IonrtError, one_of
 
 METRICS = ("Mean", "D98", "D50", "D2")
 METRIC = re.compile(r"(?P<kind>[DV])(?P<value>\d+(?:\.\d+)?)(?P<unit>cc|Gy|keV/um)?|Mean|Min|Max")
@@ -112,8 +112,8 @@ class _Plan:
         self.stated = {"rbe_dose": rbe_model, "let_d": let_definition}
         self.origin, self.max_outside = origin, max_outside
         for column, value in (("rbe_model", rbe_model), ("let_definition", let_definition), ("origin", origin)):
-            if value is not None and value not in _allowed(column):
-                raise IonrtError(f"{column}: {value!r} is none of {', '.join(_allowed(column))}")
+            if value is not None:
+                one_of(value, _allowed(column), what=column)
         for name in {m for chosen in self._lists() for m in chosen}:
             if not METRIC.fullmatch(name):
                 raise IonrtError(f"metric {name!r} is not known; write Mean, Min, Max, D98, D2cc, V40Gy or V55keV/um")
