@@ -5,6 +5,7 @@ A summary hides one patient also from somebody who holds two of them: see `docs/
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -362,10 +363,9 @@ def combine(summaries: Sequence[Mapping[str, Any] | str | Path]) -> pd.DataFrame
 
 def _refuse_two_meanings(summaries: Sequence[Mapping[str, Any]]) -> None:
     for definition in DEFINITIONS:
-        seen: dict[str, set[str]] = {}
-        for site in summaries:
-            for effect in site["effects"]:
-                seen.setdefault(effect["term"], set()).add(effect.get(definition, ""))
+        seen: dict[str, set[str]] = defaultdict(set)
+        for effect in (e for site in summaries for e in site["effects"]):
+            seen[effect["term"]].add(effect.get(definition, ""))
         for term, values in seen.items():
             if len(values) > 1:
                 named = ", ".join(sorted(v or "not stated" for v in values))
@@ -374,16 +374,14 @@ def _refuse_two_meanings(summaries: Sequence[Mapping[str, Any]]) -> None:
 
 def _collected(summaries: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], list[tuple[float, float]]]:
     """(estimate, se) of every site per result."""
-    out: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    out: dict[tuple[Any, ...], list[tuple[float, float]]] = defaultdict(list)
     for site in summaries:
         for s in site["survival"]:
-            out.setdefault(("survival", "S", s["indication"], s["endpoint"], s["years"]), []).append((s["cloglog"], s["se"]))
+            out["survival", "S", s["indication"], s["endpoint"], s["years"]].append((s["cloglog"], s["se"]))
         for r in site["rates"]:
-            out.setdefault(("rate", "events per year", r["indication"], r["endpoint"], np.nan), []).append(
-                (r["log_rate"], r["se"])
-            )
+            out["rate", "events per year", r["indication"], r["endpoint"], np.nan].append((r["log_rate"], r["se"]))
         for e in site["effects"]:
-            out.setdefault(("effect", e["term"], "", "", np.nan), []).append((e["estimate"], e["se"]))
+            out["effect", e["term"], "", "", np.nan].append((e["estimate"], e["se"]))
     return out
 
 
