@@ -39,8 +39,27 @@ def attach(room: str, file: str) -> tuple[Callable[[str], Any], Callable[[], lis
             return load(name)
         except ModuleNotFoundError as error:
             raise missing(error, f"{room}.{name}") from error
+        except AttributeError:
+            if name.startswith("__") or (found := _moved(room, name)) is None:
+                raise
+            return found
 
     return opened, names, public
+
+
+def _moved(room: str, name: str) -> Any:
+    """What an inner name was in 0.1.0, with a warning that says where it lives now; None where it was none."""
+    import warnings
+
+    from ionrt.moved import home_of
+
+    home = home_of(room, name)
+    if home is None:
+        return None
+    warnings.warn(
+        f"{room}.{name} was public in 0.1.0 and is inner now: from {home} import {name}", DeprecationWarning, stacklevel=3
+    )
+    return getattr(importlib.import_module(home), name)
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas import DataFrame as Table
 
 from ionrt.cohort.dates import holds_date
 from ionrt.cohort.doors import distinct
 
 Violation = tuple[Any, ...]
 Tables = dict[str, pd.DataFrame]
-Table = pd.DataFrame
 Broken = Iterator[tuple[str, str, Any]]
 SHARES = [f"share_{ion}" for ion in ("p", "He", "C", "O", "Ne")]
 UNITS = {"dose": {"Gy"}, "rbe_dose": {"Gy (RBE)"}, "let_d": {"keV/um"}}

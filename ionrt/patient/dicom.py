@@ -78,6 +78,7 @@ def read_dicom(
     first = slices[0]
     form = layout(np.array([s.position for s in slices]), first.orientation, first.spacing, first.shape)
     ordered = [slices[i] for i in form.order]
+    values: np.ndarray | da.Array
     scalings: list[Scaling] = []
     if lazy:
         values, digest = _lazy_ct(ordered, form), "".join(one.uid for one in ordered).encode()
@@ -171,8 +172,8 @@ def _stack(slices: list[Slice]) -> tuple[np.ndarray, list[bytes], list[Scaling]]
     told: dict[int, tuple[bytes, Scaling]] = {}
 
     def fill(where: list[int]) -> None:
-        for i, (values, *about) in zip(where, hounsfield([slices[i] for i in where]), strict=True):
-            stack[i], told[i] = values, tuple(about)
+        for i, (values, digest, scaling) in zip(where, hounsfield([slices[i] for i in where]), strict=True):
+            stack[i], told[i] = values, (digest, scaling)
 
     each(fill, files.values())
     return stack, [told[i][0] for i in range(len(slices))], [told[i][1] for i in range(len(slices))]

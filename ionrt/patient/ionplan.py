@@ -28,8 +28,8 @@ TILTS = {"table_pitch": "TableTopPitchAngle", "table_roll": "TableTopRollAngle",
 TURNING = ("GantryAngle", "PatientSupportAngle", "TableTopPitchAngle", "TableTopRollAngle", "TableTopEccentricAngle")
 MOST_ENERGY = 1000.0  # MeV/u
 MOST_FRACTIONS = 1000
-NO_GROUP = {"meterset": np.nan, "fractions": 0, "beam_dose": np.nan, "beam_dose_type": "", "dose_point_x": np.nan,
-            "dose_point_y": np.nan, "dose_point_z": np.nan}  # fmt: skip
+NO_GROUP: dict[str, Any] = {"meterset": np.nan, "fractions": 0, "beam_dose": np.nan, "beam_dose_type": ""}
+NO_GROUP |= dict.fromkeys(("dose_point_x", "dose_point_y", "dose_point_z"), np.nan)
 STILL = 0.01  # mm
 FAR = 1e4  # mm: no isocentre, source or snout lies farther
 MOST_WEIGHT = 1e14  # particles of a spot, and more than any number of monitor units
