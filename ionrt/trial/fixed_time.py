@@ -36,11 +36,11 @@ def survival_rate(
     time: float,
     accrual: float,
     follow_up: float,
+    method: str = "exact",
     alpha: float = 0.05,
     power: float = 0.80,
-    dropout: float = 0.0,
-    method: str = "exact",
     n_max: int = 500,
+    dropout: float = 0.0,
 ) -> pd.Series:
     """Patients to show that survival at `time` exceeds s0.
 
