@@ -189,7 +189,8 @@ def likelihood_table(
 ) -> pd.DataFrame:
     """Estimates with profile limits, on the scale of the covariates; the first `tested` with a test of being zero."""
     tested = len(best) if tested is None else tested
-    se = likelihood.standard_errors(objective, best)
+    variance = np.diag(likelihood.covariance(objective, best))
+    se = np.sqrt(np.where(variance > 0, variance, np.nan))
     limits = [likelihood.profile_limits(objective, best, j, level=level, scale=se[j]) for j in range(len(best))]
     return pd.DataFrame(
         {
@@ -302,15 +303,9 @@ def _start_lkb(
     objective: likelihood.Objective, dose: np.ndarray, volume: np.ndarray, y: np.ndarray, n: float | None
 ) -> np.ndarray:
     """The best maximum over several starting volume parameters: the likelihood in n can have more than one."""
-    candidates = []
+    starts = []
     for guess in (0.03, 0.1, 0.3, 1.0) if n is None else (n,):
-        g = _power_mean(dose, volume, 1 / guess)
-        middle = float(np.log(np.median(g[y == 1])) + 0.1)
-        start = np.array(([np.log(guess)] if n is None else []) + [np.log(0.2), middle])
-        try:
-            candidates.append(likelihood.maximise(objective, start))
-        except IonrtError:
-            continue
-    if not candidates:
-        raise IonrtError("fit_lkb: the likelihood has no maximum that can be found; the risk may not rise with the dose")
-    return max(candidates, key=lambda c: c[1])[0]
+        middle = float(np.log(np.median(_power_mean(dose, volume, 1 / guess)[y == 1])) + 0.1)
+        starts.append(np.array(([np.log(guess)] if n is None else []) + [np.log(0.2), middle]))
+    why = "fit_lkb: the likelihood has no maximum that can be found; the risk may not rise with the dose"
+    return likelihood.best_of(objective, starts, why)

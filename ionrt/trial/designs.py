@@ -106,6 +106,13 @@ def last_bound(protocol: Protocol, previous: Sequence[float], now: float) -> flo
     return final_bound([*previous, now], **_rules(protocol))
 
 
+def check_event_driven(protocol: Protocol, who: str) -> None:
+    """Refuse designs whose information is not a number of events."""
+    if not DESIGNS[protocol.design].event_driven:
+        names = [name for name, design in DESIGNS.items() if design.event_driven]
+        raise IonrtError(f"{who}: expected a protocol of {' or '.join(names)}, got {protocol.design!r}")
+
+
 def events_of(data: pd.DataFrame) -> int:
     """Events of a table of patients, each 0 or 1."""
     return int(event_codes(data, "event", competing=False).sum())
