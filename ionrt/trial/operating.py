@@ -16,14 +16,12 @@ from ionrt.trial.kernels import boin_trials, crm_trials
 from ionrt.trial.phase1 import Boin, select_isotonic, three_plus_three
 
 
-def dose_finding(
-    design: Boin | Crm, p_true: Sequence[float], *, n_sim: int = 10_000, seed: int = 0, accrual_interval: float | None = None
-) -> pd.DataFrame:
+def dose_finding(design: Boin | Crm, p_true: Sequence[float], *, n_sim: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Operating characteristics of a phase I design (`boin`, `crm`) under a true toxicity curve; `three_plus_three` is exact.
 
     One row per level plus level 0 (stopped, none tolerated): value, p_toxicity, selected (share of the replicates), se (of that
     share), n, toxicities (means per trial). Escalation never skips a level; CRM toxicities of the truth come uniformly over the
-    window. `accrual_interval`: mean time between patients, TITE-CRM only, in the unit of its window (default: a quarter of it).
+    window, patients of the TITE-CRM a quarter of it apart on average.
     """
     p = limits.toxicity(p_true)
     k = design.n_levels if isinstance(design, Boin) else len(design.skeleton)
@@ -32,13 +30,7 @@ def dose_finding(
     if isinstance(design, Boin):
         parts = in_batches(_boin_batch, n_sim, seed, design, p)
     else:
-        window = design.window or 0.0
-        interval = (
-            limits.positive(window / 4.0 if accrual_interval is None else accrual_interval, "accrual_interval")
-            if window
-            else 1.0
-        )
-        parts = in_batches(_crm_batch, n_sim, seed, design, p, interval)
+        parts = in_batches(_crm_batch, n_sim, seed, design, p)
     selected = np.concatenate([part[0] for part in parts])
     share = np.bincount(selected, minlength=k + 1) / n_sim
     n, x = (np.concatenate([part[i] for part in parts]).mean(axis=0) for i in (1, 2))
@@ -67,24 +59,14 @@ def _boin_batch(rng: np.random.Generator, size: int, design: Boin, p: np.ndarray
     return chosen[np.ravel(inverse)], n, x
 
 
-def _crm_batch(rng: np.random.Generator, size: int, design: Crm, p: np.ndarray, interval: float):
+def _crm_batch(rng: np.random.Generator, size: int, design: Crm, p: np.ndarray):
     grid = np.linspace(-5.0 * design.scale, 5.0 * design.scale, 121)
     prior = np.exp(-0.5 * (grid / design.scale) ** 2)
     shape = (size, design.n_max)
-    entry = np.cumsum(rng.exponential(interval, shape), axis=1)
-    return crm_trials(
-        rng.random(shape),
-        rng.random(shape),
-        entry,
-        p,
-        design.cohort,
-        grid,
-        prior,
-        design.p_toxicity(grid),
-        design.target,
-        design.cutoff,
-        design.window or 0.0,
-    )
+    window = design.window or 0.0
+    entry = np.cumsum(rng.exponential(window / 4.0 or 1.0, shape), axis=1)
+    rules = (design.p_toxicity(grid), design.target, design.cutoff, window)
+    return crm_trials(rng.random(shape), rng.random(shape), entry, p, design.cohort, grid, prior, *rules)
 
 
 def compare_dose_finding(

@@ -86,18 +86,9 @@ def accrual_curve(protocol: Protocol, at: list[int], *, n_sim: int = 2_000, seed
     IonrtError
         As `simulate`.
     """
-    rows = {n: simulate(protocol, n_sim, seed, stop_accrual_at=n) for n in at}
-    return pd.DataFrame(
-        {
-            n: {
-                "type1": t.rejected["null"],
-                "type1_se": t.se["null"],
-                "power": t.rejected["alternative"],
-                "power_se": t.se["alternative"],
-            }
-            for n, t in rows.items()
-        }
-    ).T.rename_axis("n")
+    tables = [simulate(protocol, n_sim, seed, stop_accrual_at=n)[["rejected", "se"]] for n in at]
+    columns = ["type1", "type1_se", "power", "power_se"]
+    return pd.DataFrame([t.to_numpy().ravel() for t in tables], index=pd.Index(at, name="n"), columns=columns)
 
 
 def overview(protocols: Sequence[Protocol], *, n_sim: int = 10_000, seed: int = 0) -> pd.DataFrame:
