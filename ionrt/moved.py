@@ -30,7 +30,7 @@ MOVED = {
         "ions": "ION_NAMES",
     },
     "evaluate": {
-        "evaluate.indices": "conformity homogeneity",
+        "evaluate.quality": "conformity homogeneity",
         "evaluate.bands": "error_parts",
         "evaluate.histograms": "mean_value",
         "evaluate.gamma_index": "pass_rate",
@@ -72,12 +72,11 @@ MOVED = {
         "trial.flow_diagram": "consort",
         "trial.sequential": "crossing spent",
         "trial.conduct": "departures",
-        "trial.operating": "dose_finding",
+        "trial.simulation": "dose_finding",
         "trial.survival_design": "dropout_hazard event_probability freedman hazard logrank_drift time_of_events",
         "trial.rates": "exact_rejection farrington_manning",
         "trial.continual_reassessment": "indifference_skeleton tite_crm",
-        "trial.fixed_time": "survival_rate",
-        "trial.phase2": "two_stage_ci",
+        "trial.phase2": "survival_rate two_stage_ci",
     },
 }
 

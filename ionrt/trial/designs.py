@@ -19,12 +19,10 @@ from ionrt.outcome.regression import cox
 from ionrt.outcome.toxicity import binomial_ci
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
-from ionrt.trial.batches import in_batches
 from ionrt.trial.continual_reassessment import crm, tite_crm
-from ionrt.trial.fixed_time import survival_rate
-from ionrt.trial.kernels import survival_trials
+from ionrt.trial.kernels import in_batches, survival_trials
 from ionrt.trial.phase1 import boin
-from ionrt.trial.phase2 import ahern, reject_tables, rejection, simon
+from ionrt.trial.phase2 import ahern, reject_tables, rejection, simon, survival_rate
 from ionrt.trial.protocol import Protocol
 from ionrt.trial.rates import difference_limits, exact_rejection, farrington_manning, noninferiority_rates, superiority_rates
 from ionrt.trial.sequential import crossing, final_bound, interim_bounds, spending_bounds
