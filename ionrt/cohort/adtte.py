@@ -60,7 +60,8 @@ def from_adtte(
 
     Parameters
     ----------
-    adtte : frame or CSV file with USUBJID, PARAMCD, AVAL, CNSR; AVALU (DAYS, WEEKS, MONTHS, YEARS; default DAYS), EVNTDESC,
+    adtte : frame or CSV file with USUBJID, PARAMCD, AVAL, CNSR; AVALU (DAYS, WEEKS, MONTHS, YEARS; default
+        what stands in brackets in PARAM, else DAYS), EVNTDESC,
         SITEID, ORIGIN where present.
     origin : taken where there is no ORIGIN.
     competing : values of CNSR that are competing events.
@@ -84,7 +85,15 @@ def from_adtte(
         raise IonrtError(f"ADTTE: columns {', '.join(missing)} are missing")
     codes = set(_whole(competing))
     text = {c: _plain(frame[c]) for c in ("USUBJID", "PARAMCD", "AVALU", "EVNTDESC", "SITEID", "ORIGIN") if c in frame}
-    unit = text["AVALU"].str.upper() if "AVALU" in text else pd.Series("DAYS", index=frame.index)
+    if "AVALU" in text:
+        unit, assumed = text["AVALU"], []
+    else:  # ADaM has it in PARAM: Overall Survival (Months)
+        said = _plain(frame["PARAM"]) if "PARAM" in frame else pd.Series("", index=frame.index)
+        unit = said.str.extract(r"(?i)\((days?|weeks?|months?|years?)\)", expand=False)
+        assumed = ["AVALU: taken as PARAM says"] * bool(unit.notna().any()) + ["AVALU: taken as DAYS"] * bool(unit.isna().any())
+        unit = unit.fillna("DAYS")
+    unit = unit.str.upper()
+    unit = unit.where(unit.str.endswith("S"), unit + "S")
     endpoint = text["PARAMCD"].str.upper()
     comma = decimal_comma([frame["AVAL"], frame["CNSR"]])
     cnsr, value = numbers(frame["CNSR"], comma=comma), numbers(frame["AVAL"], comma=comma)
@@ -116,8 +125,7 @@ def from_adtte(
         }
     ).reset_index(drop=True)
     used = ("STUDYID", "PARAM", "AVAL", "CNSR", *text)
-    absent = [] if "AVALU" in frame else ["AVALU: taken as DAYS"]
-    out.attrs = {"not_read": [str(c) for c in frame.columns if c not in used], "assumed": absent}
+    out.attrs = {"not_read": [str(c) for c in frame.columns if c not in used], "assumed": assumed}
     return out
 
 

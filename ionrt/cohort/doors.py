@@ -28,7 +28,7 @@ MAX_JSON = 2**24
 MAX_COLUMNS = 20_000
 DELIMITERS = ",;\t|"
 WORKBOOKS = (b"PK\x03\x04", bytes.fromhex("D0CF11E0A1B11AE1"))  # first bytes of .xlsx and .ods, of .xls
-ENCODINGS = ("utf-8", "cp949", "cp932", "cp1252")
+ENCODINGS = ("utf-8", "cp949", "cp932", "euc_jp", "cp1252")
 _NUMBER = r"\s*[+-]?(?:\d+(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d{{1,3}})?\s*"
 POINT, COMMA = (re.compile(_NUMBER.format(mark=mark), re.ASCII) for mark in (r"\.", ","))
 
@@ -39,8 +39,8 @@ def read_table(path: str | Path, *, encoding: str | None = None, delimiter: str 
     Parameters
     ----------
     path : file of at most 256 MB with one line of column names.
-    encoding : of the file; default: what a byte order mark says, else UTF-8, else Korean (cp949), Japanese (cp932) or western
-        European (cp1252) where the text fits exactly one of them.
+    encoding : of the file; default: what a byte order mark says, else UTF-8, else Korean (cp949), Japanese (cp932, EUC-JP) or
+        western European (cp1252) where the text fits exactly one of them.
     delimiter : one of comma, semicolon, tab and vertical bar; default: the one by which every row has as many fields as the
         line of names.
 
@@ -240,19 +240,26 @@ def _sensible(raw: bytes, codec: str) -> str | None:
     except UnicodeDecodeError:
         return None
     far = [c for c in text if ord(c) > 127]
-    counts = {
-        script: sum(unicodedata.name(c, "").startswith(script) for c in far) for script in ("HANGUL", "HALFWIDTH", "LATIN")
-    }
-    han = sum(unicodedata.name(c, "").startswith("CJK UNIFIED") for c in far)
-    kana = sum(unicodedata.name(c, "").startswith(("HIRAGANA", "KATAKANA")) for c in far)
-    if codec == "cp949":  # Korean is written in Hangul, nearly always in the 2350 syllables of KS X 1001
-        common = sum(1 for c in far if unicodedata.name(c, "").startswith("HANGUL") and min(c.encode("cp949")) >= 0xA1)
-        return text if common > 0 and common >= 0.9 * counts["HANGUL"] and han <= common else None
+    names = [unicodedata.name(c, "") for c in far]
+    hangul, jamo, half, latin, han = (
+        sum(name.startswith(script) for name in names)
+        for script in ("HANGUL SYLLABLE", "HANGUL LETTER", "HALFWIDTH", "LATIN", "CJK")
+    )
+    kana = sum(name.startswith(("HIRAGANA", "KATAKANA")) for name in names)
+    if (
+        codec == "cp949"
+    ):  # Korean is in Hangul, nearly always the 2350 syllables of KS X 1001; much Han or letters: Chinese, Japanese
+        common = sum(
+            name.startswith("HANGUL SYLLABLE") and min(c.encode("cp949")) >= 0xA1 for c, name in zip(far, names, strict=True)
+        )
+        return text if common > 0 and common >= 0.9 * hangul and han <= 0.1 * common and jamo <= 0.1 * common else None
+    if codec == "euc_jp":  # hiragana and katakana would be letters of Hangul and Greek
+        return text if 10 * kana >= kana + han > 0 and 2 * (kana + han) > len(far) else None
     if codec == "cp932":
-        return text if kana + han > 0 and counts["HALFWIDTH"] <= 0.2 * (kana + han) else None
+        return text if kana + han > 0 and half <= 0.2 * (kana + han) else None
     signs = sum(c in "°µ²³·±§€–—‘’“”…«»ªº" for c in far)
     alone = not re.search(r"[^\x00-\x7f]{3}", text)
-    return text if alone and counts["LATIN"] > 0 and counts["LATIN"] + signs == len(far) else None
+    return text if alone and latin > 0 and latin + signs == len(far) else None
 
 
 def _place(raw: bytes, error: Exception) -> str:

@@ -179,7 +179,7 @@ def imported_doses(patient: xr.Dataset, folder: Path) -> dict[str, xr.DataArray]
     from ionrt.patient.reading.frames import check_frame
 
     found, left = {name: patient[name] for name in UNIT if name in patient}, []
-    for name in patient.attrs.get("doses_elsewhere", ()):
+    for name in patient.attrs.get("doses_elsewhere", "").splitlines():
         try:
             dose = read_dose(folder / name)
             if dose.name not in UNIT or dose.attrs["dose_summation_type"] != "PLAN":

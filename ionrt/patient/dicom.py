@@ -9,6 +9,7 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from pydicom.uid import UID
 
 from ionrt.files import content_hash
 from ionrt.parallel import each
@@ -18,8 +19,7 @@ from ionrt.patient.dicom_struct import choose_structure_set, read_contours
 from ionrt.patient.geometry.coverage import Contours, spacing
 from ionrt.patient.geometry.grid import DIMS, Layout, affine, layout
 from ionrt.patient.geometry.structures import add_structures
-from ionrt.patient.names import outline_of
-from ionrt.patient.reading.dicom_files import Header, scan
+from ionrt.patient.reading.dicom_files import Header, scan, without_copies
 from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError, stamp
 
@@ -59,9 +59,9 @@ def read_dicom(
     (structure, z, y, x), fractions 0..1, lazy, one block per structure; `dose`, `rbe_dose` or `let_d` where an RTDOSE lies
     on the same grid (`read_dose` reads the others on their own grid); the contours as ragged arrays (see `contours`).
     Attributes: `frame_of_reference_uid`, `series_instance_uid`, `study_instance_uid`,
-    `affine` (16 numbers, row by row, voxel x, y, z to mm), `content_hash`, `orientation`, `source`; `doses_elsewhere` (files
-    below the folder) and `doses_elsewhere_why`; `left_out` and `assumed`, which also warn (`IncompleteWarning`) unless they
-    are routine.
+    `affine` (16 numbers, row by row, voxel x, y, z to mm), `content_hash`, `orientation`, `source`; `doses_elsewhere`
+    (files below the folder) and `doses_elsewhere_why`, one a line; `left_out` and `assumed`, which also warn
+    (`IncompleteWarning`) unless they are routine.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def read_dicom(
     Valid for CT and enhanced multi-frame CT; reference: DICOM PS3.3 C.7.6.2 (image plane), C.8.8.5-6 (structure set).
     """
     notes = Notes()
-    headers = scan(folder, notes)
+    headers = without_copies(scan(folder, notes), notes)
     slices = _choose_series(headers, series, folder, notes)
     check_mixed(slices)
     first = slices[0]
@@ -92,16 +92,10 @@ def read_dicom(
         found = [one.on_slices(*(form.coords[d] for d in ("x", "y", "z")), notes=notes) for one in found]
         patient = add_structures(patient, found, types)
         _note_outside(found, form, notes)
-        if found and outline_of(patient) is None:
-            notes.assume(
-                "no structure is the outline of the body, by its type (EXTERNAL) or a usual name (BODY, Skin); a plan takes"
-                " everything denser than air for it, the couch included",
-                quiet=True,
-            )
     patient = doses_of(patient, doses, Path(folder), dose, notes)
     contours = [patient[name].values for name in ("contour_points", "contour_lengths") if name in patient]
     patient.attrs["content_hash"] = content_hash(digest, patient.attrs["affine"], *contours)
-    patient.attrs |= {"left_out": (), "assumed": ()} | notes.tell(strict=strict)
+    patient.attrs |= {"left_out": "", "assumed": ""} | notes.attrs(strict=strict)
     return patient
 
 
@@ -118,7 +112,9 @@ def _choose_series(headers: list[Header], series: str | None, folder: str | Path
         elif header.code("Modality") not in READ_HERE:
             others[header.code("Modality", "?")] += 1
     if not found:
-        kinds = ", ".join(sorted({h.code("Modality", "?") for h in headers}))
+        kinds = ", ".join(
+            sorted({f"{h.code('Modality', '?')} ({UID(h.uid('SOPClassUID')).name or 'no class'})" for h in headers})
+        )
         raise IonrtError(f"{folder}: no CT series (CT or enhanced CT images); the folder holds {kinds}")
     listing = "; ".join(f"{uid} ({len(s)} slices, {s[0].text('SeriesDescription', 'no name')})" for uid, s in found.items())
     if series is None and len(found) > 1:

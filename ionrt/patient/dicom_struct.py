@@ -16,6 +16,7 @@ from ionrt.quantities import IonrtError
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
+FAR = 1e5  # mm
 LONGEST_NAME = 64  # characters, as many as the standard allows
 
 
@@ -180,7 +181,7 @@ def _one(name: str, items: list[Fields], file: str, notes: Notes) -> Contours:
     for item in items:
         kind = item.code("ContourGeometricType")
         try:
-            numbers = item.numbers("ContourData", default=np.empty(0), low=-1e5, high=1e5)
+            numbers = item.numbers("ContourData", default=np.empty(0), low=-FAR, high=FAR)
         except IonrtError as error:
             raise IonrtError(f"{file}: structure {name!r}: {str(error).rsplit(': ', 1)[-1]}") from error
         if numbers.size % 3:
@@ -190,6 +191,10 @@ def _one(name: str, items: list[Fields], file: str, notes: Notes) -> Contours:
         stated = item.integer("NumberOfContourPoints", numbers.size // 3)
         if stated != numbers.size // 3:
             notes.assume(f"{file}: a contour of {name!r} has {numbers.size // 3} points and says {stated}; taken as they are")
+        if np.any(item.numbers("ContourOffsetVector", default=0.0, low=-FAR, high=FAR)):
+            notes.assume(
+                f"{file}: a contour of {name!r} states an offset (ContourOffsetVector), which is not added to its points"
+            )
         if kind in CLOSED and numbers.size >= 9:
             parts.append(numbers.reshape(-1, 3))
         else:

@@ -28,6 +28,7 @@ MOST_ENERGY = 1000.0  # MeV/u
 MOST_FRACTIONS = 1000
 STILL = 0.01  # mm
 FAR = 1e4  # mm: no isocentre, source or snout lies farther
+NEAREST_SOURCE = 500.0  # mm: no magnet is nearer
 MOST_WEIGHT = 1e14  # particles of a spot, and more than any number of monitor units
 
 
@@ -88,7 +89,7 @@ def read_ion_plan(path: str | Path, *, strict: bool = False) -> IonPlan:
     notes = Notes()
     data = read_fields(_plan_file(Path(path)), notes)
     beams, layers, spots = [], [], []
-    groups, twice = _groups(data), Counter(beam.integer("BeamNumber") for beam in data.items("IonBeamSequence"))
+    groups, twice = _groups(data, notes), Counter(beam.integer("BeamNumber") for beam in data.items("IonBeamSequence"))
     if max(twice.values(), default=0) > 1:
         raise IonrtError(f"{data.where}: beam number {twice.most_common(1)[0][0]} comes twice; the plan is damaged")
     for number in sorted(groups.keys() - twice.keys()):
@@ -155,12 +156,17 @@ def _is_plan(path: Path) -> bool:
     return header is not None and header.code("SOPClassUID") == ION_PLAN
 
 
-def _groups(data: Fields) -> dict[int, dict[str, Any]]:
+def _groups(data: Fields, notes: Notes) -> dict[int, dict[str, Any]]:
     """Beam number to what its fraction group says of it."""
     found: dict[int, dict[str, Any]] = {}
     for group in data.items("FractionGroupSequence"):
         fractions = group.integer("NumberOfFractionsPlanned", 0, low=0, high=MOST_FRACTIONS)
-        for beam in group.items("ReferencedBeamSequence"):
+        named = group.items("ReferencedBeamSequence")
+        if (stated := group.integer("NumberOfBeams", len(named))) != len(named):
+            notes.leave_out(
+                f"{data.where}: a fraction group names {len(named)} beams and says {stated}; the others are not known"
+            )
+        for beam in named:
             number = beam.integer("ReferencedBeamNumber")
             if number in found:
                 raise IonrtError(
@@ -245,13 +251,15 @@ def _beam(
     source = beam.numbers("VirtualSourceAxisDistances", 2, default=np.full(2, np.nan), low=0.0, high=1e6)
     for what, missing in (
         ("spot size", any(np.isnan(row["size_x"]) for row in layers)),
-        ("virtual source distance", np.isnan(source).any()),
+        (f"virtual source distance from {NEAREST_SOURCE:g} mm on", not (source > NEAREST_SOURCE).all()),
         ("number of fractions", not group["fractions"]),
         ("beam dose", np.isnan(group["beam_dose"])),
     ):
         if missing:
             notes.assume(f"beam {number}: no {what} stated", quiet=True)
     hindered = [word for keyword, word in NOT_MODELLED.items() if beam.integer(keyword, 0)] + _changes(beam, isocentre, number)
+    if beam.integer("NumberOfRangeShifters", 0) and not first.items("RangeShifterSettingsSequence"):
+        hindered.append("range shifter that may be in or out")
     if hindered:
         notes.assume(f"beam {number}: {', '.join(hindered)}; the tables do not hold it, and no dose is computed from them")
     if widening := [word for keyword, word in WIDENING.items() if beam.integer(keyword, 0)]:
@@ -333,10 +341,11 @@ def _check_metersets(
             notes.assume(f"beam {number}: cumulative weights and spot weights do not agree; the spots' are taken")
     if layers and meterset == 0.0:
         notes.assume(f"beam {number}: its meterset is 0, so that its spots have no particles")
-    if layers and not beam.code("PrimaryDosimeterUnit"):
-        notes.assume(f"beam {number}: no unit of its meterset stated; taken as monitor units")
-    if beam.code("ScanMode", "MODULATED") not in ("MODULATED", "MODULATED_SPEC"):
-        notes.assume(f"beam {number}: scan mode {beam.code('ScanMode')}; its spots are taken as they are written")
+    if layers and (unit := beam.code("PrimaryDosimeterUnit")) not in ("NP", "MU"):
+        notes.assume(f"beam {number}: {f'unit {unit}' if unit else 'no unit'} of its meterset stated; taken as monitor units")
+    modes = {beam.code("ScanMode", "MODULATED"), beam.code("ModulatedScanModeType", "STATIONARY")}
+    for mode in sorted(modes - {"MODULATED", "MODULATED_SPEC", "STATIONARY"}):
+        notes.assume(f"beam {number}: scan mode {mode}; its spots are taken as they are written, each standing still")
 
 
 def _range_shifter(point: Fields, number: int) -> dict[str, float]:

@@ -25,7 +25,6 @@ from ionrt.patient.deid.allowlist import (
     PLANES,
     Rule,
     allowed,
-    code_of,
     expected,
     regular,
     sequence,
@@ -203,7 +202,7 @@ class _Copy:
         if not regular(raw, rule):
             return None
         if not rule.must and rule.name != "terms":
-            shown = raw.decode("ascii") if rule.vr not in BINARY else str(np.frombuffer(raw, "<" + code_of(rule)).tolist())
+            shown = raw.decode("ascii") if rule.vr not in BINARY else str(np.frombuffer(raw, "<" + BINARY[rule.vr]).tolist())
             if any(self.cleaner.identifiers.is_number(part) for part in re.split(r"[\\, \[\]]+", shown) if part):
                 return None
         if rule.name == "terms" and rule.vr != "CS" and self.cleaner.identifiers.hit(raw.decode("ascii")):

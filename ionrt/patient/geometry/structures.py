@@ -25,7 +25,8 @@ def contours(patient: xr.Dataset, name: str) -> list[np.ndarray]:
 
 def find_structure(patient: xr.Dataset, name: str) -> xr.DataArray:
     """Volume fraction (z, y, x) of one structure, lazily; an unknown name raises, those that exist nearest first."""
-    found = patient["structures"].sel(structure=_known(patient, name))
+    known = _known(patient, name)
+    found = patient["structures"].sel(structure=known)
     return stamp(found, "structures", structure=name, **_frame(patient))
 
 
@@ -43,8 +44,10 @@ def volumes(patient: xr.Dataset) -> xr.DataArray:
     Raises
     ------
     IonrtError
-        A grid of one voxel along an axis, which has no spacing.
+        A patient without structures, a grid of one voxel along an axis, which has no spacing.
     """
+    if "structures" not in patient:
+        raise IonrtError("volumes: the patient has no structures; read it together with its RTSTRUCT")
     voxel = np.prod([spacing(patient[dim].values) for dim in ("z", "y", "x")]) / 1000.0
     total = patient["structures"].sum(("z", "y", "x"), dtype=np.float64) * voxel
     return stamp(total, "volume")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,19 @@ def scan(folder: str | Path, notes: Notes | None = None) -> list[Header]:
         state = "is empty" if not paths else f"holds {len(paths)} files, none of them DICOM"
         raise IonrtError(f"{root}: the folder {state}; expected CT slices and a structure set")
     return found
+
+
+def without_copies(headers: list[Header], notes: Notes) -> list[Header]:
+    """Each object once: files that equal another of the same instance UID byte for byte are left out."""
+    twice = Counter(h.code("SOPInstanceUID") for h in headers)
+    kept: dict[tuple[object, ...], Header] = {}
+    for header in headers:
+        uid = header.code("SOPInstanceUID")
+        mark = hashlib.sha256(header.path.read_bytes()).digest() if twice[uid] > 1 else header.path
+        kept.setdefault((uid, mark), header)
+    if n := len(headers) - len(kept):
+        notes.leave_out(f"{n} file{'s' if n > 1 else ''} equal to another, byte for byte", quiet=True)
+    return list(kept.values())
 
 
 def read_header(path: Path, notes: Notes | None = None) -> Header | None:
