@@ -83,7 +83,9 @@ def from_adtte(
     missing = [c for c in ("USUBJID", "PARAMCD", "AVAL", "CNSR") if c not in frame]
     if missing:
         raise IonrtError(f"ADTTE: columns {', '.join(missing)} are missing")
-    codes = set(_whole(competing))
+    codes = {competing} if isinstance(competing, int) else set(competing)
+    if not all(isinstance(v, (int, np.integer)) and v > 0 for v in codes):
+        raise IonrtError("ADTTE: competing takes values of CNSR above 0; 0 is the event")
     text = {c: _plain(frame[c]) for c in ("USUBJID", "PARAMCD", "AVALU", "EVNTDESC", "SITEID", "ORIGIN") if c in frame}
     if "AVALU" in text:
         unit, assumed = text["AVALU"], []
@@ -109,7 +111,9 @@ def from_adtte(
         ("ORIGIN", ~given.isin(ORIGINS), f"must be one of {', '.join(ORIGINS)}"),
         ("USUBJID", pd.DataFrame({"who": text["USUBJID"], "what": endpoint}).duplicated(), "stands twice under one PARAMCD"),
     ):
-        _refuse(column, bad, rule)
+        if (rows := np.flatnonzero(bad.to_numpy(dtype=bool))).size:
+            first = ", ".join(map(str, rows[:5])) + (", ..." if rows.size > 5 else "")
+            raise IonrtError(f"ADTTE: {column} {rule}; row{'s' if rows.size > 1 else ''} {first} ({rows.size} in all)")
     said = text.get("EVNTDESC", pd.Series(pd.NA, index=frame.index, dtype="str"))
     competes = (cnsr > 0) & (cnsr.isin(codes) | said.str.upper().str.startswith(COMPETING).eq(True))
     cause = said.str.replace(rf"(?i)^{COMPETING}\s*:?\s*", "", regex=True)
@@ -133,17 +137,3 @@ def _plain(cells: pd.Series) -> pd.Series:
     """Text without space around it; empty cells are missing."""
     text = cells.map(lambda v: str(v).strip(), na_action="ignore").astype("str")
     return text.where(cells.notna() & text.ne(""))
-
-
-def _whole(values: Sequence[int]) -> list[int]:
-    listed: list[int] = [values] if isinstance(values, int) else list(values)
-    if not all(isinstance(v, (int, np.integer)) and v > 0 for v in listed):
-        raise IonrtError("ADTTE: competing takes values of CNSR above 0; 0 is the event")
-    return listed
-
-
-def _refuse(column: str, bad: pd.Series, rule: str) -> None:
-    rows = np.flatnonzero(bad.to_numpy(dtype=bool))
-    if rows.size:
-        first = ", ".join(map(str, rows[:5])) + (", ..." if rows.size > 5 else "")
-        raise IonrtError(f"ADTTE: {column} {rule}; row{'s' if rows.size > 1 else ''} {first} ({rows.size} in all)")

@@ -147,19 +147,11 @@ def _number(cell: Any, fits: Any) -> float:
 
 def decimal_comma(columns: list[pd.Series]) -> bool:
     """Whether the numbers of a table are written with a decimal comma: some are, none has a point, not all like 1,234."""
-    commas, thousands = 0, 0
-    for cells in columns:
-        if pd.api.types.is_numeric_dtype(cells):
-            continue
-        for cell in cells:
-            if not isinstance(cell, str):
-                continue
-            if "." in cell and POINT.fullmatch(cell):
-                return False
-            if "," in cell and COMMA.fullmatch(cell):
-                commas += 1
-                thousands += bool(re.fullmatch(r"\s*[+-]?\d{1,3},\d{3}\s*", cell))
-    return commas > thousands
+    written = [c for cells in columns if not pd.api.types.is_numeric_dtype(cells) for c in cells if isinstance(c, str)]
+    if any("." in cell and POINT.fullmatch(cell) for cell in written):
+        return False
+    commas = [cell for cell in written if "," in cell and COMMA.fullmatch(cell)]
+    return not all(re.fullmatch(r"\s*[+-]?\d{1,3},\d{3}\s*", cell) for cell in commas)
 
 
 def _bytes(file: Path, limit: int) -> bytes:
@@ -286,40 +278,30 @@ def _delimiter(text: str) -> str:
     head = [line for line in text[:65536].splitlines()[:50] if line.strip()]
     if len(text) > 65536 and len(head) < 50:
         head = head[:-1] or head
-    best, most = ",", 0.0
-    for mark in DELIMITERS:
+
+    def score(mark: str) -> float:
         widths = [line.count(mark) for line in head]
-        if not widths or not widths[0]:
-            continue
-        score = widths[0] + 1000.0 * sum(w == widths[0] for w in widths) / len(widths)
-        if score > most:
-            best, most = mark, score
-    return best
+        return widths[0] + 1000.0 * sum(w == widths[0] for w in widths) / len(widths) if any(widths[:1]) else 0.0
+
+    return max(DELIMITERS, key=score)
 
 
 def _records(text: str, mark: str, name: str) -> tuple[list[str], list[list[str]], list[int]]:
     """Names, rows and the line in which each row ends; blank lines are no rows."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
-    header: list[str] | None = None
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    found: list[tuple[list[str], int]] = []
     try:
         for row in reader:
-            if not row or (header is None and row == ["sep=", ""]):
-                continue
-            if header is None:
-                header = row
-                if len(header) > MAX_COLUMNS:
-                    raise IonrtError(f"{name}: {len(header)} columns; at most {MAX_COLUMNS} are read")
-            else:
-                rows.append(row)
-                lines.append(reader.line_num)
+            if row and (found or row != ["sep=", ""]):
+                found.append((row, reader.line_num))
     except csv.Error as error:
         said = "a quotation mark never ends" if "unexpected end" in str(error) else str(error)
-        raise IonrtError(f"{name}, row {len(rows)} (line {reader.line_num}): {said}") from None
-    if header is None:
+        raise IonrtError(f"{name}, row {max(len(found) - 1, 0)} (line {reader.line_num}): {said}") from None
+    if not found:
         raise IonrtError(f"{name}: is empty; expected a line of column names")
-    return header, rows, lines
+    if len(header := found.pop(0)[0]) > MAX_COLUMNS:
+        raise IonrtError(f"{name}: {len(header)} columns; at most {MAX_COLUMNS} are read")
+    return header, [row for row, _ in found], [line for _, line in found]
 
 
 def _names(header: list[str], rows: list[list[str]], name: str) -> list[str]:

@@ -115,25 +115,18 @@ def from_redcap(redcap: pd.DataFrame | str | Path, *, encoding: str | None = Non
 
 def _columns(field: pd.Series, left_out: list[str]) -> tuple[str, dict[str, Any]]:
     """The table of a field and the columns that its data have."""
-    words = [part.split("=", 1) for part in field[ANNOTATION].split(" ") if "=" in part]
-    said = dict(words)
+    said = dict(part.split("=", 1) for part in field[ANNOTATION].split(" ") if "=" in part)
     if "ionrt" not in said:  # another one's annotation says nothing to us
         table = field[FORM] or "form"
-        if field[KIND].lower() == "checkbox":
+        if field[KIND].lower() == "checkbox":  # in exports -99 is _99, all else than letters and digits _
             boxes = choices(field[NAME], field[CHOICES])
-            made = {
-                f"{field[NAME]}___{checkbox_code(code)}": {
-                    "type": "int",
-                    "allowed": [0, 1],
-                    "label": f"{field[LABEL]}: {label}",
-                }
-                for code, label in boxes
-            }
-            if len(made) < len(boxes):
+            named = {re.sub(r"[^a-z0-9_]", "_", code.lower()): label for code, label in boxes}
+            if len(named) < len(boxes):
                 raise IonrtError(
                     f"REDCap field {field[NAME]}: two choices give one checkbox column; their codes differ in signs only"
                 )
-            return table, made
+            rule = {"type": "int", "allowed": [0, 1]}
+            return table, {f"{field[NAME]}___{c}": {**rule, "label": f"{field[LABEL]}: {label}"} for c, label in named.items()}
         return table, {field[NAME]: _rules(field, {}, left_out)}
     table, dot, column = said["ionrt"].partition(".")
     if not (dot and re.fullmatch(r"\w+", table) and re.fullmatch(r"\w+", column)):
@@ -148,11 +141,6 @@ def choices(field: str, text: str) -> list[tuple[str, str]]:
     if not out or not all(code for code, _ in out) or len({code for code, _ in out}) < len(out):
         raise IonrtError(f"REDCap field {field}: the choices need codes, each once (1, Yes | 2, No)")
     return out
-
-
-def checkbox_code(code: str) -> str:
-    """The end of a checkbox column's name as REDCap exports it: -99 is _99, all else than letters and digits _."""
-    return re.sub(r"[^a-z0-9_]", "_", code.lower())
 
 
 def _rules(field: pd.Series, said: Mapping[str, str], left_out: list[str]) -> dict[str, Any]:
@@ -204,9 +192,7 @@ def _with_keys(tables: dict[str, Any]) -> dict[str, Any]:
             columns = {**record, **tables[name]["columns"]}
             order = [c for c in spec["columns"] if c in columns] + [c for c in columns if c not in spec["columns"]]
             tables[name] = {**{k: v for k, v in spec.items() if k != "columns"}, "columns": {c: columns[c] for c in order}}
-    whole = all(
-        name in tables and set(spec["columns"]) <= set(tables[name]["columns"]) for name, spec in shipped["tables"].items()
-    )
+    whole = all(n in tables and set(spec["columns"]) <= set(tables[n]["columns"]) for n, spec in shipped["tables"].items())
     if not whole:
         for spec in tables.values():
             spec.pop("references", None)

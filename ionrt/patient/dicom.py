@@ -78,13 +78,18 @@ def read_dicom(
     first = slices[0]
     form = layout(np.array([s.position for s in slices]), first.orientation, first.spacing, first.shape)
     ordered = [slices[i] for i in form.order]
-    values, digest, scalings = _lazy_ct(ordered, form) if lazy else _eager_ct(ordered, form)
-    note_scaling(scalings, notes)
+    values: np.ndarray | da.Array
+    scalings: list[Scaling] = []
     if lazy:
+        values, digest = _lazy_ct(ordered, form), "".join(one.uid for one in ordered).encode()
         notes.assume("CT: read when it is used; scaling and padding of its pixels were not looked at", quiet=True)
+    else:
+        stack, digests, scalings = _stack(ordered)
+        values, digest = form.arrange(stack), b"".join(digests)
+    note_scaling(scalings, notes)
     patient = _dataset(values, form, first.header, folder, padding_of(scalings), notes)
-    frame = patient.attrs["frame_of_reference_uid"]
-    chosen = choose_structure_set(headers, frame, structure_set, _frames(headers), notes)
+    frame, frames = patient.attrs["frame_of_reference_uid"], {h.uid("FrameOfReferenceUID") for h in headers if is_ct(h)}
+    chosen = choose_structure_set(headers, frame, structure_set, frames, notes)
     doses = [h for h in headers if h.code("Modality") == "RTDOSE"]
     _check_one_patient([first.header, *([chosen] if chosen else []), *doses], headers, series is not None, notes)
     if chosen is not None:
@@ -154,47 +159,28 @@ def _check_one_patient(used: list[Header], headers: list[Header], chosen: bool, 
         )
 
 
-def _eager_ct(slices: list[Slice], form: Layout) -> tuple[np.ndarray | da.Array, bytes, list[Scaling]]:
-    """All slices in HU on the grid, read in threads."""
+def _stack(slices: list[Slice]) -> tuple[np.ndarray, list[bytes], list[Scaling]]:
+    """Slices in HU (slice, row, column), read in threads, a file of many frames once; digest and scaling of each."""
     stack = np.empty((len(slices), *slices[0].shape), dtype=np.float32)
-    places = _by_file(slices)
-
-    def fill(where: list[int]) -> list[tuple[bytes, Scaling]]:
-        made = hounsfield([slices[i] for i in where])
-        for i, (values, _, _) in zip(where, made, strict=True):
-            stack[i] = values
-        return [(digest, scaling) for _, digest, scaling in made]
-
-    done = dict(zip((i for part in places for i in part), (x for part in each(fill, places) for x in part), strict=True))
-    rows = [done[i] for i in range(len(slices))]
-    return form.arrange(stack), b"".join(digest for digest, _ in rows), [scaling for _, scaling in rows]
-
-
-def _by_file(slices: list[Slice]) -> list[list[int]]:
-    """Places of the slices of each file, so that a file of many frames is read once."""
     files: dict[Path, list[int]] = defaultdict(list)
     for i, one in enumerate(slices):
         files[one.header.path].append(i)
-    return list(files.values())
+    told: dict[int, tuple[bytes, Scaling]] = {}
+
+    def fill(where: list[int]) -> None:
+        for i, (values, digest, scaling) in zip(where, hounsfield([slices[i] for i in where]), strict=True):
+            stack[i], told[i] = values, (digest, scaling)
+
+    each(fill, files.values())
+    return stack, [told[i][0] for i in range(len(slices))], [told[i][1] for i in range(len(slices))]
 
 
-def _lazy_ct(slices: list[Slice], form: Layout) -> tuple[da.Array, bytes, list[Scaling]]:
+def _lazy_ct(slices: list[Slice], form: Layout) -> da.Array:
     """The same as a dask array that reads chunks of slices when they are used; their scaling is not known before."""
-
-    def load(part: list[Slice]) -> np.ndarray:
-        out = np.empty((len(part), *part[0].shape), dtype=np.float32)
-
-        def fill(where: list[int]) -> None:
-            for i, (values, _, _) in zip(where, hounsfield([part[i] for i in where]), strict=True):
-                out[i] = values
-
-        each(fill, _by_file(part))
-        return out
-
     parts = [slices[i : i + SLICES_PER_CHUNK] for i in range(0, len(slices), SLICES_PER_CHUNK)]
-    blocks = [da.from_delayed(dask.delayed(load)(part), (len(part), *part[0].shape), np.float32) for part in parts]
-    stack = da.flip(da.transpose(da.concatenate(blocks), form.axes), form.flips)
-    return stack, "".join(one.uid for one in slices).encode(), []
+    load = dask.delayed(lambda part: _stack(part)[0])
+    blocks = [da.from_delayed(load(part), (len(part), *part[0].shape), np.float32) for part in parts]
+    return da.flip(da.transpose(da.concatenate(blocks), form.axes), form.flips)
 
 
 def _dataset(
@@ -229,18 +215,10 @@ def _dataset(
 
 def _note_outside(found: list[Contours], form: Layout, notes: Notes) -> None:
     """Say which structures reach beyond the CT by more than a voxel: that part has no voxels to be counted in."""
-    for one in found:
-        if not len(one.points):
-            continue
-        beyond = 0.0
-        for axis, dim in enumerate(("x", "y", "z")):
-            at, values = form.coords[dim], one.points[:, axis]
-            edge = 1.5 * spacing(at)  # half a voxel to the edge of the grid, one of grace
-            beyond = max(beyond, float(at[0] - edge - values.min()), float(values.max() - at[-1] - edge))
+    ends = np.array([[form.coords[d][0], form.coords[d][-1]] for d in ("x", "y", "z")])
+    edge = np.array([1.5 * spacing(form.coords[d]) for d in ("x", "y", "z")])  # half a voxel to the grid's end, one of grace
+    for one in (one for one in found if len(one.points)):
+        low, high = one.points.min(axis=0), one.points.max(axis=0)
+        beyond = float(max((ends[:, 0] - edge - low).max(), (high - ends[:, 1] - edge).max()))
         if beyond > 0.0:
             notes.leave_out(f"structure {one.name!r} reaches {beyond:.1f} mm or more beyond the CT; that part is not seen")
-
-
-def _frames(headers: list[Header]) -> set[str]:
-    """Frames of reference of all CT images of the folder."""
-    return {h.uid("FrameOfReferenceUID") for h in headers if is_ct(h)}

@@ -78,7 +78,7 @@ def doses_of(patient: xr.Dataset, doses: list[Header], folder: Path, wanted: str
         kind = dose.attrs["dose_summation_type"]
         if kind != "PLAN":
             elsewhere[name] = f"dose of type {kind or 'not stated'}, not of a plan"
-        elif not _same_grid(dose, patient):
+        elif not all(dose.sizes[d] == patient.sizes[d] and np.allclose(dose[d], patient[d], atol=1e-3) for d in DIMS):
             elsewhere[name] = "on a grid of its own"
         else:
             if not header.uid("FrameOfReferenceUID"):
@@ -203,8 +203,3 @@ def _positions(data: Header, frames: int, orientation: np.ndarray, notes: Notes)
     places = np.tile(origin, (frames, 1))
     places[:, 2] = offsets
     return places
-
-
-def _same_grid(dose: xr.DataArray, patient: xr.Dataset) -> bool:
-    """Whether the dose has the voxels of the CT."""
-    return all(dose.sizes[d] == patient.sizes[d] and np.allclose(dose[d], patient[d], atol=1e-3) for d in DIMS)

@@ -66,7 +66,10 @@ def read_contours(header: Header, frame: str, images: set[str], notes: Notes) ->
     for keyword in ("StructureSetROISequence", "ROIContourSequence"):
         if keyword not in data.data:
             raise data.error(keyword, "is missing; the structure set is truncated, export it again")
-    rois, drawn = data.items("StructureSetROISequence"), _drawn(data)
+    drawn: dict[int, list[list[Fields]]] = defaultdict(list)  # number to the contours of each item that refers to it
+    for item in data.items("ROIContourSequence"):
+        drawn[item.integer("ReferencedROINumber")].append(item.items("ContourSequence"))
+    rois = data.items("StructureSetROISequence")
     names = _names(rois, notes, data.where)
     types = _types(data)
     numbers = [roi.integer("ROINumber") for roi in rois]
@@ -83,7 +86,7 @@ def read_contours(header: Header, frame: str, images: set[str], notes: Notes) ->
         if several and not own:
             notes.assume(f"{data.where}: structure {name!r} does not say which of the set's frames of reference is its own")
         one = _one(name, items, data.where, notes)
-        if not one.is_flat():
+        if one.flat_along() is None:
             notes.leave_out(f"{data.where}: structure {name!r} is drawn in oblique or non-planar contours; expected slices")
             continue
         if not len(one.lengths):
@@ -111,14 +114,6 @@ def _types(data: Fields) -> dict[int, list[str]]:
         if kind not in mine:
             mine.append(kind)
     return {number: [k for k in mine if k] or [""] for number, mine in found.items()}
-
-
-def _drawn(data: Fields) -> dict[int, list[list[Fields]]]:
-    """Number to the contours of each item that refers to it."""
-    found: dict[int, list[list[Fields]]] = defaultdict(list)
-    for item in data.items("ROIContourSequence"):
-        found[item.integer("ReferencedROINumber")].append(item.items("ContourSequence"))
-    return found
 
 
 def _assigned(

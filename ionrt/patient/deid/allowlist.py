@@ -15,6 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
+from ionrt.patient.deid.identifiers import standard_vr
 from ionrt.quantities import IonrtError
 
 OBJECTS = {
@@ -156,11 +157,4 @@ def payload(data: Dataset, kind: str, file: str, place: str = "-") -> Iterator[b
 def left_out(data: Dataset, kind: str) -> list[str]:
     """Keywords of the standard's sequences at the top of an object that have no place in the allow-list."""
     tags = [int(tag) for tag in data.keys() if int(tag) not in allowed(kind, "-") and not tag.is_private]  # noqa: SIM118
-    return sorted(keyword_for_tag(tag) for tag in tags if _is_sequence(tag))
-
-
-def _is_sequence(tag: int) -> bool:
-    try:
-        return dictionary_VR(tag) == "SQ"
-    except KeyError:
-        return False
+    return sorted(keyword_for_tag(tag) for tag in tags if standard_vr(tag) == "SQ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 
 import dask
 import dask.array as da
@@ -73,6 +74,15 @@ def add_structures(patient: xr.Dataset, found: list[Contours], types: list[str])
     )
     out["contour_structure"] = (("contour",), owner, {"long_name": "structure that the contour belongs to"})
     return out.assign(structures=lazy_fractions(out))
+
+
+def with_fractions(patient: xr.Dataset, layers: Mapping[str, np.ndarray], types: Mapping[str, str]) -> xr.Dataset:
+    """The patient with these structures (z, y, x) and their types alone, and no contours: a moved contour lies in no slice."""
+    coords = {"structure": list(layers), "roi_type": ("structure", [types[s] for s in layers])}
+    grid = {d: patient[d] for d in ("z", "y", "x")}
+    stack = xr.DataArray(np.stack(list(layers.values())), dims=("structure", *grid), coords=coords | grid)
+    bare = patient.drop_dims(["structure", "contour", "point"], errors="ignore")
+    return bare.assign(structures=stamp(stack, "structures"))
 
 
 def lazy_fractions(patient: xr.Dataset) -> xr.DataArray:

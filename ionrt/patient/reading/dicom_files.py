@@ -138,16 +138,12 @@ def read_pixels(path: Path, data: FileDataset | None = None) -> tuple[np.ndarray
         raise fields.error(
             "PhotometricInterpretation", f"is {kind}; expected grey values: the pixels are places in a table of colours"
         )
-    raw = _decoded(data, fields, shape, bits, path) if _is_compressed(data) else _native(data, fields, shape, bits)
+    syntax = _syntax(data)  # a file without meta information is not encapsulated
+    packed = bool(syntax) and (not syntax.is_transfer_syntax or syntax.is_compressed)
+    raw = _decoded(data, fields, shape, bits, path) if packed else _native(data, fields, shape, bits)
     values = _stored(raw, bits, stored, high, bool(signed))
     fields.cut = _cut(raw, values, stored, high)
     return values, fields, hashlib.sha256(values.tobytes()).digest()
-
-
-def _is_compressed(data: FileDataset) -> bool:
-    """Whether the pixels are encapsulated; a file without meta information is not."""
-    syntax = _syntax(data)
-    return bool(syntax) and (not syntax.is_transfer_syntax or syntax.is_compressed)
 
 
 def _syntax(data: FileDataset) -> UID:
