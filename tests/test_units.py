@@ -26,7 +26,7 @@ from ionrt.biology.moments import let_table
 from ionrt.biology.specific import single_event_dose
 from ionrt.evaluate.gamma_index import pass_rate
 from ionrt.evaluate.histograms import mean_value
-from ionrt.evaluate.indices import conformity, homogeneity
+from ionrt.evaluate.quality import conformity, homogeneity
 from ionrt.patient.geometry.margins import with_margin
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.mixture import course
@@ -90,7 +90,6 @@ CALLS = {
     "let.let_t": ("let_t", lambda w: let.let_t(w.f)),
     "let_weighted_dose": ("let_weighted_dose", lambda w: let.let_weighted_dose(w.f, c=0.04)),
     "let.high_let_dose": ("high_let_dose", lambda w: let.high_let_dose(w.f)),
-    "let.let_difference": ("let_d", lambda w: let.let_difference(w.let, w.let)),
     "beam.stopping_power": ("stopping_power", lambda w: beam.stopping_power("C", [200.0])),
     "beam.csda_range": ("csda_range", lambda w: beam.csda_range("C", [200.0])),
     "beam.energy_for_range": ("kinetic_energy", lambda w: beam.energy_for_range("C", [100.0])),
