@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from ionrt.beam.physics.emission import INDEX, TARGET
+from ionrt.beam.physics.emission import TARGET
 from ionrt.beam.physics.nuclear import by_parent
 from ionrt.beam.physics.stopping import Array, energies
 from ionrt.beam.physics.water import primary as primaries
@@ -141,11 +141,9 @@ def _held(value: Array, energy: Array) -> Array:
     return value[np.maximum.accumulate(np.where(energy > 1e-7 * energy.max(), np.arange(value.size), 0))]
 
 
-def lateral(isotope: Isotope, s: Solution) -> tuple[Array, Array, Array]:
-    """Core sigma, halo weight, halo sigma (mm). Core: primaries, of helium also those slowed whole, and fragments of Z >= 3."""
+def lateral(s: Solution) -> tuple[Array, Array, Array]:
+    """Core sigma, halo weight, halo sigma (mm). Core: primaries and fragments of Z >= 3; what scattered elastically is halo."""
     heavy = CHARGE_OF >= 3
-    if isotope.symbol == "4He":
-        heavy = heavy | (np.arange(CHARGE_OF.size) == INDEX["4He"])
     core_energy = s.primary[0] + s.secondary[0, heavy].sum(0)
     core = s.primary[0] * s.moments[2] + s.secondary[3, heavy].sum(0)
     halo_energy = s.secondary[0, ~heavy].sum(0) + s.local
@@ -238,7 +236,7 @@ def transport(
     )
     by_origin = dose_by_origin(isotope, s)
     let_d, let_t = let_averages(isotope, s)
-    sigma, weight, halo = lateral(isotope, s)
+    sigma, weight, halo = lateral(s)
     note = {"ion": ion, "energy": float(energy), "citation": CITATION}
     definitions = "see coordinate let_definition"
 
