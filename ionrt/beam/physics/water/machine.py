@@ -60,7 +60,7 @@ def _one(ion: str, energy: float, depth: Array, options: dict[str, float]) -> di
     s = tr.solve(isotope, energy, depth, spectrum_depth=nodes, energy_spread=spread, range_sigma=ripple, range_shifter=shifter)
     by_origin = tr.dose_by_origin(isotope, s)
     let_d, let_t = tr.let_averages(isotope, s)
-    sigma, weight, halo = tr.lateral(s)
+    sigma, weight, halo = tr.lateral(isotope, s)
     out = {
         "dose": by_origin.sum(0),
         "dose_by_origin": by_origin,
