@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ionrt.ions import ISOTOPES, get
-from ionrt.quantities import OWN_DOSE, WHOLE_DOSE, IonrtError, assumptions, check, shared_attr, stamp
+from ionrt.quantities import OWN_DOSE, WHOLE_DOSE, IonrtError, check, stamp
 
 
 def _variable(field: xr.Dataset, name: str, let_definition: str | None) -> xr.DataArray:
@@ -209,29 +209,6 @@ def high_let_dose(field: xr.Dataset) -> xr.DataArray:
         raise IonrtError("high_let_dose: the attribute let_threshold [keV/um] is missing; without it the number means nothing")
     own = moment.copy(deep=False)  # the field keeps its attributes
     return stamp(own, "high_let_dose", let_threshold=threshold, **definition_of(field, "high_let_dose"))
-
-
-def let_difference(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
-    """a - b of two LET maps of one definition; two definitions raise.
-
-    Parameters
-    ----------
-    a, b : ``let_d`` or ``let_t`` [keV/um] on one grid.
-
-    Returns
-    -------
-    difference [keV/um].
-
-    Raises
-    ------
-    IonrtError
-        Where the definitions or the averages differ.
-    """
-    name = "let_t" if a.attrs.get("averaging") == "track" else "let_d"
-    definition = shared_attr((a, b), "let_definition")
-    averaging = shared_attr((a, b), "averaging")
-    about = {"let_definition": definition, "averaging": averaging, "assumed": assumptions((a, b))}
-    return stamp(check(a, name) - check(b, name), name, **about)
 
 
 def ions_of(field: xr.Dataset) -> tuple[str, ...]:

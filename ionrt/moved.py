@@ -5,84 +5,34 @@ They still answer, with a `DeprecationWarning` that says where they live. Loaded
 
 from __future__ import annotations
 
-# room -> module -> names
+import re
+from pathlib import Path
+
 MOVED = {
-    "beam": {
-        "beam.physics.nuclear": "cross_section",
-        "beam.writing": "export_matrad export_netcdf",
-        "beam.physics.water.machine": "machine_energies",
-    },
-    "biology": {
-        "biology.track": "KieferChatterjee",
-        "biology.tissues": "Lem1 Mkm Osmk Osmk21 Osmk23 Smk get_tissue saturation_z0",
-        "biology.specific": "closure single_event_dose",
-        "biology.moments": "let_table moment_tables",
-        "biology.oxygen": "osmk21_resistance osmk23_at",
-    },
-    "cohort": {
-        "cohort.exchange": "CONVERSIONS select",
-        "cohort.schema": "CohortError dictionary",
-        "cohort.adtte": "from_adtte to_adtte",
-        "cohort.analysis": "metric_table",
-        "cohort.redcap": "from_redcap to_redcap",
-    },
-    "compare": {
-        "ions": "ION_NAMES",
-    },
-    "evaluate": {
-        "evaluate.indices": "conformity homogeneity",
-        "evaluate.bands": "error_parts",
-        "evaluate.histograms": "mean_value",
-        "evaluate.gamma_index": "pass_rate",
-    },
-    "outcome": {
-        "outcome.toxicity": "actuarial_toxicity crude_rate",
-    },
-    "patient": {
-        "patient.ionplan": "IonPlan",
-        "patient.calibration": "calibration_table",
-        "patient.geometry.structures": "contours find_structure",
-        "patient.geometry.grid": "crop",
-        "patient.phantom": "recipe",
-        "patient.geometry.margins": "with_margin",
-    },
-    "plan": {
-        "plan.setup.room": "GANTRY_2 REFERENCE_FACILITY",
-        "plan.engine.influence": "Influence",
-        "plan.setup.beams": "ReachError",
-        "plan.mixture": "course join_influences spot_table",
-        "plan.setup.objectives": "default_objectives make_robust",
-        "plan.fields": "scenario_field",
-        "plan.setup.scenarios": "NOMINAL scenarios_grid scenarios_random scenarios_single",
-        "plan.setup.raytrace": "wepl",
-    },
-    "plot": {
-        "plot.style": "Figure ION_COLOURS",
-    },
-    "rbe": {
-        "rbe.model": "Model voxels_outside",
-        "rbe.blocks": "Validity",
-        "rbe.isoeffect": "bed eqdx",
-        "rbe.functions": "chen linear osmk23 rorvik wilkens",
-        "rbe.systems": "dose_in_system",
-    },
-    "trial": {
-        "trial.axis": "Axis",
-        "trial.designs": "bounds_of sample_size",
-        "trial.flow_diagram": "consort",
-        "trial.sequential": "crossing spent",
-        "trial.conduct": "departures",
-        "trial.operating": "dose_finding",
-        "trial.survival_design": "dropout_hazard event_probability freedman hazard logrank_drift time_of_events",
-        "trial.rates": "exact_rejection farrington_manning",
-        "trial.continual_reassessment": "indifference_skeleton tite_crm",
-        "trial.fixed_time": "survival_rate",
-        "trial.phase2": "two_stage_ci",
-    },
-}
+    "beam": "cross_section export_matrad export_netcdf machine_energies",
+    "biology": "closure get_tissue KieferChatterjee Lem1 let_table Mkm moment_tables Osmk Osmk21 osmk21_resistance Osmk23 "
+    "osmk23_at saturation_z0 single_event_dose Smk",
+    "cohort": "CohortError CONVERSIONS dictionary from_adtte from_redcap metric_table select to_adtte to_redcap",
+    "compare": "ION_NAMES",
+    "evaluate": "conformity error_parts homogeneity mean_value pass_rate",
+    "outcome": "actuarial_toxicity crude_rate",
+    "patient": "calibration_table contours crop find_structure IonPlan recipe with_margin",
+    "plan": "course default_objectives GANTRY_2 Influence join_influences make_robust NOMINAL ReachError REFERENCE_FACILITY "
+    "scenario_field scenarios_grid scenarios_random scenarios_single spot_table wepl",
+    "plot": "Figure ION_COLOURS",
+    "rbe": "bed chen dose_in_system eqdx linear Model osmk23 rorvik Validity voxels_outside wilkens",
+    "trial": "Axis bounds_of consort crossing departures dose_finding dropout_hazard event_probability exact_rejection "
+    "farrington_manning freedman hazard indifference_skeleton logrank_drift sample_size spent survival_rate "
+    "time_of_events tite_crm two_stage_ci",
+}  # fmt: skip
 
 
 def home_of(room: str, name: str) -> str | None:
-    """The module that a name of 0.1.0 lives in; None where it was none."""
-    modules = MOVED.get(room.removeprefix("ionrt."), {})
-    return next((f"ionrt.{module}" for module, names in modules.items() if name in names.split()), None)
+    """The module that a name of 0.1.0 lives in, of its room or at the top; None where it was none."""
+    top, room = Path(__file__).parent, room.removeprefix("ionrt.")
+    if name not in MOVED.get(room, "").split():
+        return None
+    made = re.compile(rf"^(?:(?:def|class) {name}\b|{name}\b[^=\n]*= )", re.MULTILINE)
+    files = [*sorted((top / room).rglob("*.py")), *sorted(top.glob("*.py"))]
+    home = next(file for file in files if made.search(file.read_text(encoding="utf-8")))
+    return "ionrt." + ".".join(home.relative_to(top).with_suffix("").parts)

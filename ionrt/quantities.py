@@ -36,18 +36,16 @@ class Quantity:
 
 
 LET = ("let_definition",)
-LET_DEFINITIONS = ("primary", "charged", "charged_with_target")
 OWN_DOSE = ("primary",)  # weighted with the `counted_dose` of their particles; the others with the whole dose
 WHOLE_DOSE = "primaries' LET weighted with the dose of all particles"
 CELL = ("parameter_set",)
 GY_RBE = "Gy (RBE)"
-LET_LABELS = dict(
-    zip(
-        LET_DEFINITIONS,
-        ("primary ions only", "all charged particles without target fragments", "all charged particles with target fragments"),
-        strict=True,
-    )
-)
+LET_LABELS = {
+    "primary": "primary ions only",
+    "charged": "all charged particles without target fragments",
+    "charged_with_target": "all charged particles with target fragments",
+}
+LET_DEFINITIONS = tuple(LET_LABELS)
 RBE_MODELS = {  # how readers know a dose system, and what it is
     "nirs_mkm": ("NIRS-mMKM", "clinical dose relative to a carbon beam, microdosimetric kinetic model for HSG cells"),
     "lem1": ("LEM-I", "local effect model I"),
@@ -75,6 +73,18 @@ CODES = {
 } | {f"CTCAE{version}": f"CTCAE {version}" for version in (3, 4, 5, 6)}
 _SYSTEM, _CODE = (re.compile(rf"(?<![A-Za-z_])({'|'.join(map(re.escape, names))})\b") for names in (RBE_MODELS, CODES))
 
+_FIELD = {  # the additive field
+    "dose": Quantity("Gy", "physical dose", additive=True),
+    "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),
+    "dose_per_let": Quantity("Gy um/keV", "dose over LET, proportional to fluence", additive=True, carries=LET),
+    "counted_dose": Quantity("Gy", "dose of the particles that the LET counts", additive=True, carries=LET),
+    "high_let_dose": Quantity("Gy", "dose deposited above an LET threshold", additive=True, carries=LET),
+    "zstar_x_dose": Quantity("Gy2", "saturation-corrected specific energy times dose", additive=True, carries=CELL),
+    "zd_x_dose": Quantity("Gy2", "domain specific energy times dose", additive=True, carries=CELL),
+    "zn_x_dose": Quantity("Gy2", "nucleus specific energy times dose", additive=True, carries=CELL),
+    "alpha_x_dose": Quantity("1", "alpha times dose", additive=True, carries=CELL),
+    "sqrt_beta_x_dose": Quantity("1", "square root of beta times dose", additive=True, carries=CELL),
+}
 QUANTITIES: dict[str, Quantity] = {
     # patient
     "ct": Quantity("HU", "CT number"),
@@ -111,17 +121,7 @@ QUANTITIES: dict[str, Quantity] = {
     "planar_fluence": Quantity("1/mm2", "primary ions per area and fraction"),
     "spot_weight": Quantity("1", "particles per spot and fraction"),
     "ion_share": Quantity("1", "share of the ion"),
-    # the additive field
-    "dose": Quantity("Gy", "physical dose", additive=True),
-    "let_x_dose": Quantity("Gy keV/um", "LET times dose", additive=True, carries=LET),
-    "counted_dose": Quantity("Gy", "dose of the particles that the LET counts", additive=True, carries=LET),
-    "high_let_dose": Quantity("Gy", "dose deposited above an LET threshold", additive=True, carries=LET),
-    "dose_per_let": Quantity("Gy um/keV", "dose over LET, proportional to fluence", additive=True, carries=LET),
-    "zstar_x_dose": Quantity("Gy2", "saturation-corrected specific energy times dose", additive=True, carries=CELL),
-    "zd_x_dose": Quantity("Gy2", "domain specific energy times dose", additive=True, carries=CELL),
-    "zn_x_dose": Quantity("Gy2", "nucleus specific energy times dose", additive=True, carries=CELL),
-    "alpha_x_dose": Quantity("1", "alpha times dose", additive=True, carries=CELL),
-    "sqrt_beta_x_dose": Quantity("1", "square root of beta times dose", additive=True, carries=CELL),
+    **_FIELD,
     # functions of the field
     "let_d": Quantity("keV/um", "dose-averaged LET", carries=LET),
     "let_t": Quantity("keV/um", "track-averaged LET", carries=LET),
@@ -159,18 +159,7 @@ def number_in(value: Any, what: str, low: float, high: float) -> float:
     return float(value)
 
 
-FIELD = (
-    "dose",
-    "let_x_dose",
-    "dose_per_let",
-    "counted_dose",
-    "high_let_dose",
-    "zstar_x_dose",
-    "zd_x_dose",
-    "zn_x_dose",
-    "alpha_x_dose",
-    "sqrt_beta_x_dose",
-)
+FIELD = tuple(_FIELD)
 LET_MOMENTS = FIELD[1:4]  # what a definition of LET makes
 
 

@@ -64,6 +64,7 @@ JAPANESE = [
     "なし",
     "不明",
 ]
+KANA = ["その他", "リンパ節", "あり", "なし", "がん", "サトウ", "治療なし", "頭頸部のがん"]
 LATIN = ["München", "Zürich", "Köln", "Genève", "Würzburg", "Québec", "Málaga", "Bjørn", "Göteborg", "São", "Curaçao", "5°C"]
 
 
@@ -72,7 +73,7 @@ def read(tmp_path, raw, **keywords):
     return fuzz.warned(lambda: read_table(tmp_path / "t.csv", **keywords))
 
 
-@pytest.mark.parametrize(("words", "codec"), [(KOREAN, "cp949"), (JAPANESE, "cp932"), (LATIN, "cp1252")])
+@pytest.mark.parametrize(("words", "codec"), [(KOREAN, "cp949"), (JAPANESE, "cp932"), (KANA, "euc_jp"), (LATIN, "cp1252")])
 def test_the_encoding_found_is_right_or_asked_for_never_wrong(tmp_path, words, codec):
     rng, right = random.Random(1), 0
     for _ in range(150):
@@ -88,6 +89,15 @@ def test_the_encoding_found_is_right_or_asked_for_never_wrong(tmp_path, words, c
         right += 1
     assert right > 100
     assert read(tmp_path, raw, encoding=codec)[0]["a"].tolist() == cells
+
+
+@pytest.mark.parametrize(
+    ("text", "codec"),
+    [("姓名,组织学\n王小明,鳞状细胞癌\n李华,前列腺\n", "gb18030"), ("氏名,組織\n山田太郎,扁平上皮癌\n", "euc_jp")],
+)
+def test_chinese_and_han_alone_are_not_taken_for_korean(tmp_path, text, codec):
+    with pytest.raises(IonrtError, match=r"fits none of .*state encoding="):
+        read(tmp_path, text.encode(codec))
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])

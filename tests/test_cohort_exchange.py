@@ -10,7 +10,7 @@ import ionrt
 from ionrt import cohort
 from ionrt.cohort.adtte import from_adtte, to_adtte
 from ionrt.cohort.analysis import metric_table
-from ionrt.cohort.redcap import from_redcap, to_redcap
+from ionrt.cohort.redcap import API, from_redcap, to_redcap
 from ionrt.cohort.schema import CohortError, dictionary
 
 ZHANG = "LEM_I to NIRS_MMKM, Zhang 2020"
@@ -227,6 +227,15 @@ def test_adtte_from_elsewhere():
         from_adtte(adtte.drop(columns="CNSR"))
 
 
+def test_the_unit_of_adtte_may_stand_in_param():
+    adtte = pd.DataFrame({"USUBJID": ["a1", "a2"], "PARAMCD": ["OS", "PFS"], "AVAL": [12, 24], "CNSR": 1})
+    said = from_adtte(adtte.assign(PARAM=["Overall Survival (Months)", "PFS (investigator) (week)"]))
+    assert said["day"].tolist() == [365, 168] and said.attrs["assumed"] == ["AVALU: taken as PARAM says"]
+    open_ = from_adtte(adtte.assign(PARAM=["Overall Survival (Months)", "PFS (investigator)"]))
+    assert open_["day"].tolist() == [365, 24] and open_.attrs["assumed"][1] == "AVALU: taken as DAYS"
+    assert from_adtte(adtte.assign(PARAM="OS (Months)", AVALU="DAY"))["day"].tolist() == [12, 24]
+
+
 def test_what_competes_is_said_never_guessed(tmp_path):
     adtte = pd.DataFrame(
         {"USUBJID": list("abcd"), "PARAMCD": "PFS", "AVAL": ["100,5", "2", "3", "4"], "CNSR": ["0", "1", "2", "3"]}
@@ -296,10 +305,23 @@ def test_fields_of_other_redcap_projects():
 
 
 @pytest.mark.parametrize(
+    "choices", ["1, Yes, all | 2, No", "1, Yes, all\n2, No\n", r"1, Yes, all \n 2, No", "1, Yes, all | 2, No |"]
+)
+@pytest.mark.parametrize("api", [False, True])
+def test_redcap_dictionaries_of_other_releases_and_of_the_interface(choices, api):
+    frame = pd.DataFrame([redcap_field("record_id"), redcap_field("late", "radio", choices=choices, required="y")])
+    if api:
+        frame.columns = API
+    column = from_redcap(frame)["tables"]["form"]["columns"]["late"]
+    assert column == {"type": "str", "label": "late", "required": True, "allowed": ["1", "2"]}
+
+
+@pytest.mark.parametrize(
     "field",
     [
         redcap_field("x", "radio", choices="1, a | 1, b"),
         redcap_field("x", "radio", choices=""),
+        redcap_field("x", "checkbox", choices="a-b, one | a_b, another"),  # one column
         redcap_field("x", check="integer", low="many"),
         redcap_field("x", annotation="ionrt=nodot type=int"),
         redcap_field("x", annotation="ionrt=a.b type=complex"),

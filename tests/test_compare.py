@@ -186,6 +186,8 @@ def test_a_renamed_structure_keeps_its_histogram(patient):
 
 def test_nearest_organs_of_an_empty_list(result):
     assert nearest_organs(result.grid, "CTV", n=0) == ()
+    with pytest.raises(IonrtError, match="structure 'CVT' does not exist; there are 'CTV'"):
+        nearest_organs(result.grid, "CVT")
 
 
 @pytest.fixture(scope="module")

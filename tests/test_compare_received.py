@@ -12,7 +12,7 @@ from plan_fixtures import POINT_ROOM, synthetic_base
 
 import ionrt
 from ionrt.compare import receive
-from ionrt.patient import read_dicom, write_phantom, write_rtdose
+from ionrt.patient import IncompleteWarning, read_dicom, write_phantom, write_rtdose
 from ionrt.plan import Beam, Plan
 from ionrt.quantities import IonrtError
 
@@ -91,7 +91,10 @@ def test_dose_system_not_stated(copy):
 def test_physical_and_effective_swapped(copy):
     change(copy / "physical.dcm", DoseType="EFFECTIVE")
     change(copy / "effective.dcm", DoseType="PHYSICAL")
-    with pytest.raises(IonrtError, match=r"effective / physical is 0\.33: they seem to be swapped"):
+    with (
+        pytest.warns(IncompleteWarning, match="DoseType PHYSICAL, and its comment .* names an RBE"),
+        pytest.raises(IonrtError, match=r"effective / physical is 0\.33: they seem to be swapped"),
+    ):
         receive(copy, dose_system="x", **STATED).require()
 
 

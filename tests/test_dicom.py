@@ -166,7 +166,15 @@ def test_missing_slice(folder):
 
 
 def test_duplicate_slice(folder):
-    shutil.copy(slices(folder)[3], folder / "again.dcm")
+    """A copy counts once; another image at the same place is refused."""
+    before = read_dicom(folder)
+    again = shutil.copy(slices(folder)[3], folder / "again.dcm")
+    shutil.copy(folder / "RS.dcm", folder / "RS copy.dcm")
+    found = read_dicom(folder)
+    assert found.drop_attrs().identical(before.drop_attrs()) and "2 files equal to another" in found.attrs["left_out"]
+    data = pydicom.dcmread(again)
+    data.SOPInstanceUID += ".1"
+    data.save_as(again)
     with pytest.raises(IonrtError, match="share a position"):
         read_dicom(folder)
 
@@ -198,6 +206,7 @@ def test_oblique(folder):
         ("PixelSpacing", [8, 7]),
         ("Rows", 30),
         ("FrameOfReferenceUID", "1.2.3"),
+        ("PatientPosition", "FFS"),
     ],
 )
 def test_mixed_series(folder, keyword, value):
@@ -318,7 +327,7 @@ def test_dose_on_the_ct_grid_is_added_and_another_is_named(folder):
     write_rtdose(dose.isel(x=slice(3, 20)), p, folder / "RD_small.dcm", fractions=1)
     again = read_dicom(folder)
     np.testing.assert_allclose(again.dose, 1.5, rtol=1e-6)
-    assert again.attrs["doses_elsewhere"] == ("RD_small.dcm",)
+    assert again.attrs["doses_elsewhere"] == "RD_small.dcm"
     assert read_dose(folder / "RD_small.dcm").sizes["x"] == 17
     with pytest.raises(IonrtError, match="expected an RTDOSE"):
         read_dose(folder / "RS.dcm")

@@ -499,6 +499,20 @@ def check_name(tmp_path, name: str, label: str) -> None:
         assert not left & {part.casefold() for part in name.split("^") if len(part) > 1}, (row.source, left)
 
 
+@pytest.mark.parametrize(("vr", "value"), [("SS", -2000), ("SS", -32768), ("SS", 0), ("US", 63536)])
+def test_a_padding_value_of_any_scanner_stays(tmp_path, vr, value):
+    """Bytes that are no text, in an element that is US or SS."""
+    objects = study()
+    images = [name for name, data in objects.items() if data.Modality == "CT"]
+    for name in images:
+        objects[name].add_new("PixelPaddingValue", vr, value)
+    source = saved(objects, tmp_path / "in")
+    table = deidentify(source, tmp_path / "out", key=KEY).set_index("source")
+    for name in images:
+        before, after = pydicom.dcmread(source / name), pydicom.dcmread(tmp_path / "out" / table.loc[name, "file"])
+        assert after.PixelPaddingValue % 65_536 == value % 65_536 and after.PixelData == before.PixelData
+
+
 @pytest.mark.parametrize("n", range(max(10, min(len(NAMES), int(os.environ.get("IONRT_FUZZ") or 0)))))
 def test_names_and_labels_change_nothing_that_is_measured(tmp_path, n):
     """Every fourteenth name in continuous integration, more by option; the label is one of the defined terms."""

@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 from ionrt import IonrtError
 from ionrt.biology.tissues import Kernel
 from ionrt.patient.names import is_target, outline_of
+from ionrt.patient.reading.notes import IncompleteWarning
 from ionrt.plan import (
     GEUD,
     Beam,
@@ -353,6 +354,9 @@ def test_the_type_of_a_structure_counts_in_any_script():
     scenes = [make_scene(p, replace(plan, target=t)) for p, t in ((usual, "CTV"), (own, names["CTV"]))]
     np.testing.assert_array_equal(scenes[0].body, scenes[1].body)
     assert not scenes[0].body.all()
+    with pytest.warns(IncompleteWarning, match="no structure is the outline of the body"):
+        dosed = make_scene(own.drop_vars("roi_type"), replace(plan, target=names["CTV"])).body
+    assert dosed.all()  # the water outside of it
 
 
 def test_an_organ_less_the_target_is_an_organ():

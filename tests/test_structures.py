@@ -184,6 +184,10 @@ def test_unknown_structure_lists_the_nearest_first():
         find_structure(patient(*found), "ctv1")
     with pytest.raises(IonrtError, match="no structure set"):
         contours(xr.Dataset(coords={"z": Z}), "CTV")
+    with pytest.raises(IonrtError, match="no structure set"):
+        find_structure(xr.Dataset(coords={"z": Z}), "CTV")
+    with pytest.raises(IonrtError, match="volumes: the patient has no structures"):
+        volumes(xr.Dataset(coords={"z": Z}))
 
 
 def test_ring_studies(shared):

@@ -90,7 +90,6 @@ CALLS = {
     "let.let_t": ("let_t", lambda w: let.let_t(w.f)),
     "let_weighted_dose": ("let_weighted_dose", lambda w: let.let_weighted_dose(w.f, c=0.04)),
     "let.high_let_dose": ("high_let_dose", lambda w: let.high_let_dose(w.f)),
-    "let.let_difference": ("let_d", lambda w: let.let_difference(w.let, w.let)),
     "beam.stopping_power": ("stopping_power", lambda w: beam.stopping_power("C", [200.0])),
     "beam.csda_range": ("csda_range", lambda w: beam.csda_range("C", [200.0])),
     "beam.energy_for_range": ("kinetic_energy", lambda w: beam.energy_for_range("C", [100.0])),

@@ -11,11 +11,11 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from ionrt import evaluate
 from ionrt.adapt.depth import depth_change
-from ionrt.adapt.sampling import at_points, centres
+from ionrt.adapt.sampling import at_points, centres, middle_of
 from ionrt.evaluate.gamma_index import pass_rate
-from ionrt.patient.geometry.structures import find_structure
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.setup.geometry import Grid
+from ionrt.plan.setup.scene import structure_fractions
 from ionrt.quantities import IonrtError
 
 DIMS = ("z", "y", "x")
@@ -39,7 +39,7 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
     for name in structures:
         sides = [_of(p, name, what) for p, what in ((planning, "planning CT"), (daily, "day"))]
         volumes = [float(a.sum(dtype=np.float64)) * g.voxel_volume / 1000.0 for a, g in sides]
-        shift = _centroid(*sides[1]) - _centroid(*sides[0])
+        shift = middle_of(*sides[1]) - middle_of(*sides[0])
         other = _other_hu(*((p, a) for p, (a, _) in zip((planning, daily), sides, strict=True)))
         mean, high = _surfaces(*sides)
         rows[name] = {
@@ -51,22 +51,15 @@ def anatomy_change(planning: xr.Dataset, daily: xr.Dataset, *, structures: Seque
             "surface mean [mm]": mean,
             "surface 95 % [mm]": high,
             "other HU [%]": other,
-            "contour": _whose(other) if name in daily.attrs.get("propagated", ()) else "own",
+            "contour": "propagated" if name in daily.attrs.get("propagated", ()) else "own",
         }
+        if rows[name]["contour"] == "propagated" and np.isfinite(other):
+            rows[name]["contour"] = f"propagated; at least {other:.0f} % of it shows other HU"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("structure")
 
 
 def depth_table(change: xr.Dataset) -> pd.DataFrame:
-    """Median, 95th percentile and largest size of the change of depth, and the rays it rests on, per beam.
-
-    Parameters
-    ----------
-    change : Dataset of `depth_change`.
-
-    Returns
-    -------
-    DataFrame, one row per beam; sizes without sign [mm], the median also with its sign.
-    """
+    """Of `depth_change`, per beam: median, 95th percentile and largest size [mm], the median also with its sign, and rays."""
     rows = {}
     for beam in (str(b) for b in change["beam"].values):
         values = change["wepl_change"].sel(beam=beam).values
@@ -123,7 +116,7 @@ def measure(
     }
     if planned is None or field is None:
         return out
-    sides = [(m, _structures(p, [target, *organs])) for m, p in ((planned, planning), (field, daily))]
+    sides = [(m, p["structures"].sel(structure=[target, *organs])) for m, p in ((planned, planning), (field, daily))]
     at = [evaluate.statistics(m["rbe_dose"], s.sel(structure=[target]), percent=(98,), dose=(0.95 * dose,)) for m, s in sides]
     let = [evaluate.statistics(m["let_d"], s.sel(structure=[target]), percent=(98,)) for m, s in sides]
     d98, l98 = [t.loc[target, "D98%"] for t in at], [t.loc[target, "L98%"] for t in let]
@@ -144,13 +137,8 @@ def gamma_passed(planned: xr.DataArray, delivered: xr.DataArray) -> float:
     return 100.0 * float(pass_rate(evaluate.gamma(planned, delivered, dose_percent=3.0, distance_mm=3.0)))
 
 
-def _structures(patient: xr.Dataset, names: Sequence[str]) -> xr.DataArray:
-    """Fractions of some structures."""
-    return patient["structures"].sel(structure=list(names))
-
-
 def _of(patient: xr.Dataset, name: str, what: str) -> tuple[np.ndarray, Grid]:
-    values = np.asarray(find_structure(patient, name).transpose(*DIMS).values, np.float32)
+    values = structure_fractions(patient, name)
     if not values.any():
         raise IonrtError(f"anatomy_change: {name!r} is empty on the {what}")
     return values, Grid.of(patient, what=what)
@@ -169,18 +157,6 @@ def _other_hu(planned: tuple[xr.Dataset, np.ndarray], day: tuple[xr.Dataset, np.
     at = np.concatenate([hu for hu, _ in found])
     below = [share[np.searchsorted(hu, at, side="right")] for hu, share in found]
     return 100.0 * float(np.abs(below[0] - below[1]).max())
-
-
-def _whose(other: float) -> str:
-    """What is read beside the volume of a propagated contour."""
-    return "propagated" if np.isnan(other) else f"propagated; at least {other:.0f} % of it shows other HU"
-
-
-def _centroid(values: np.ndarray, grid: Grid) -> np.ndarray:
-    """x, y, z [mm]."""
-    index = np.argwhere(values > 0.0)
-    zyx = np.average(index, axis=0, weights=values[tuple(index.T)])
-    return (np.array(grid.origin) + np.array(grid.spacing) * zyx)[::-1]
 
 
 def _surfaces(a: tuple[np.ndarray, Grid], b: tuple[np.ndarray, Grid]) -> tuple[float, float]:

@@ -11,7 +11,8 @@ import xarray as xr
 
 from ionrt import rbe
 from ionrt.adapt.mapping import map_field
-from ionrt.let import ions_of, let_d
+from ionrt.evaluate.sampling import kept_attrs
+from ionrt.let import let_d
 from ionrt.parallel import running_sum
 from ionrt.plan.mixture import course
 from ionrt.quantities import IonrtError, stamp
@@ -75,10 +76,9 @@ def total(days: xr.Dataset) -> xr.Dataset:
     """
     counts, out = days["fractions"].values, xr.Dataset(attrs={**days.attrs, "dose_per": "course"})
     for name, a in days.data_vars.items():
-        carried = {str(k): v for k, v in a.attrs.items() if k not in ("units", "long_name", "ionrt_version")}
         wide = a.astype(np.float64).drop_vars("fractions")
         summed = running_sum(float(n) * wide.isel(fraction=k, drop=True) for k, n in enumerate(counts)).astype(a.dtype)
-        out[name] = stamp(summed, str(name), **{**carried, "dose_per": "course", "outside": days.attrs.get("outside")})
+        out[name] = stamp(summed, str(name), **kept_attrs(a) | {"dose_per": "course", "outside": days.attrs.get("outside")})
     return out
 
 
@@ -102,7 +102,7 @@ def shortcuts(
     """
     n = int(days["fractions"].sum())
     whole = total(days)
-    mean = _scaled(whole, 1.0 / n)
+    mean = whole.map(lambda a: (a * np.float32(1.0 / n)).assign_attrs(a.attrs), keep_attrs=True)
     right = rbe.add_fractions(weighted(days, model, parameters), alpha_beta=alpha_beta)
     d = weighted(mean, model, parameters)
     at_once = weighted(whole, model, parameters)
@@ -119,12 +119,3 @@ def shortcuts(
         off = off[np.isfinite(off)]
         rows[name] = {"mean [%]": float(off.mean()), "largest [%]": float(off[np.abs(off).argmax()])}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("shortcut")
-
-
-def _scaled(field: xr.Dataset, factor: float) -> xr.Dataset:
-    """The field times a number, labels kept; a field per fraction."""
-    ions = ", ".join(ions_of(field))
-    out = xr.Dataset(attrs=field.attrs | ({"ion": ions} if ions else {}))
-    for name, a in field.data_vars.items():
-        out[name] = (a * np.float32(factor)).assign_attrs(a.attrs)
-    return out

@@ -18,7 +18,7 @@ from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, move_points
 from ionrt.files import content_hash
 from ionrt.patient.days import same_scanner
-from ionrt.patient.geometry.structures import contours_of, find_structure, lazy_fractions
+from ionrt.patient.geometry.structures import contours_of, find_structure, lazy_fractions, with_fractions
 from ionrt.patient.names import is_target, kinds_of, outline_of
 from ionrt.patient.registration import check_transform, matrix_transform
 from ionrt.plan import field
@@ -27,7 +27,7 @@ from ionrt.plan.fields import field_moments
 from ionrt.plan.setup.geometry import Grid
 from ionrt.plan.setup.provenance import of_patient
 from ionrt.plan.setup.scenarios import NOMINAL
-from ionrt.plan.setup.scene import on_spacing, scene_without_target
+from ionrt.plan.setup.scene import on_spacing, scene_without_target, structure_fractions
 from ionrt.plan.solve.assemble import in_scenario
 from ionrt.quantities import IonrtError, stamp
 
@@ -121,14 +121,8 @@ def propagate(
     layers = {s: np.asarray(find_structure(daily, s).values, np.float32) for s in own if s not in wanted}
     for name in wanted:
         layers[name] = _carried_over(find_structure(planning, name), transform, back, grid)
-    bare = daily.drop_dims(["structure", "contour", "point"], errors="ignore")
-    stack = xr.DataArray(
-        np.stack(list(layers.values())),
-        dims=("structure", *DIMS),
-        coords={"structure": list(layers), **{d: daily[d] for d in DIMS}},
-    )
-    stack = stack.assign_coords(roi_type=("structure", [(kinds if s in wanted else own)[s] for s in layers]))
-    return bare.assign(structures=stamp(stack, "structures")).assign_attrs(propagated=tuple(wanted))
+    types = own | {s: kinds[s] for s in wanted}
+    return with_fractions(daily, layers, types).assign_attrs(propagated=tuple(wanted))
 
 
 def deliver(influence: Influence, daily: xr.Dataset) -> Influence:
@@ -182,7 +176,8 @@ def daily_field(
     """
     names = field_moments(models, parameters or {}, let_definition, let_threshold)
     asked = {"models": models, "let_definition": let_definition, "parameters": parameters, "let_threshold": let_threshold}
-    coords = _coords_of(daily, influence.plan.grid_spacing)
+    grid = on_spacing(xr.Dataset(coords={d: daily[d].values for d in DIMS}), influence.plan.grid_spacing)
+    coords = {d: grid[d].values for d in DIMS}
     shape = (1 + len(names), *(len(coords[d]) for d in DIMS))
     made = dask.delayed(partial(_day, influence, weights, daily, asked), pure=False)()
     stack = da.from_delayed(made, shape, np.float32)
@@ -200,13 +195,6 @@ def _day(influence: Influence, weights: Any, daily: xr.Dataset, asked: dict[str,
     """All variables (variable, z, y, x) of the field of a day."""
     made = field(deliver(influence, daily), weights, **asked)
     return np.stack([made[v].values for v in made.data_vars])
-
-
-def _coords_of(daily: xr.Dataset, spacing: tuple[float, float, float]) -> dict[str, np.ndarray]:
-    """Voxel centres of the day's dose grid."""
-    bare = xr.Dataset(coords={d: daily[d].values for d in DIMS})
-    coarse = on_spacing(bare, spacing)
-    return {d: coarse[d].values for d in DIMS}
 
 
 def _shift_matrix(shift: Shift) -> np.ndarray:
@@ -266,22 +254,19 @@ def _turned(daily: xr.Dataset, matrix: np.ndarray) -> xr.Dataset:
     way = middle - np.linalg.solve(matrix[:3, :3], middle - matrix[:3, 3])
     grid = Grid(tuple(o - w for o, w in zip(there.origin, way[::-1], strict=True)), there.spacing, there.shape)
     points = move_points(matrix_transform(matrix), centres(grid))
-    coords = grid.coords()
 
     def pulled(values: np.ndarray, air: float) -> np.ndarray:
         found = at_points(np.asarray(values, np.float32)[None], there, points)[0].reshape(grid.shape)
         return np.where(np.isfinite(found), found, np.float32(air))
 
     seen = np.isfinite(at_points(np.ones((1, *there.shape), np.float32), there, points)[0]).reshape(grid.shape)
-    out = xr.Dataset({"seen": (DIMS, seen)}, coords=coords)
+    out = xr.Dataset({"seen": (DIMS, seen)}, coords=grid.coords())
     for name, air in (("ct", AIR_HU), ("spr", 0.0)):
         if name in daily:
             out[name] = (DIMS, pulled(daily[name].transpose(*DIMS).values, air), dict(daily[name].attrs))
     if "structures" in daily:
-        names = [str(s) for s in daily["structure"].values]
-        layers = np.stack([pulled(find_structure(daily, s).transpose(*DIMS).values, 0.0) for s in names])
-        stack = xr.DataArray(layers, dims=("structure", *DIMS), coords={"structure": names, **coords})
-        out["structures"] = stamp(stack, "structures")
+        kinds = kinds_of(daily)
+        out = with_fractions(out, {s: pulled(structure_fractions(daily, s), 0.0) for s in kinds}, kinds)
     return out
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ionrt.adapt.sampling import at_points
 from ionrt.plan.engine.influence import BeamInfluence, Influence
-from ionrt.plan.setup.geometry import Grid, bev_axes
+from ionrt.plan.setup.geometry import Grid
 from ionrt.plan.setup.raytrace import trace
 from ionrt.plan.setup.scene import AIR, Scene, spr_of, structure_fractions
 from ionrt.plan.setup.spots import View, make_view
@@ -42,36 +42,25 @@ def check_entry(one: BeamInfluence, scene: Scene, seen: np.ndarray | None = None
         warnings.warn(f"{said}; what they cross before is taken as air", stacklevel=3)
 
 
-def depth_change(
-    influence: Influence, planning: xr.Dataset, daily: xr.Dataset, *, target: str = "", follow: bool = True
-) -> xr.Dataset:
+def depth_change(influence: Influence, planning: xr.Dataset, daily: xr.Dataset) -> xr.Dataset:
     r"""Change of the water-equivalent depth of the target's far edge, per beam and ray.
 
     :math:`\Delta = \int^{far'} s'\,dl - \int^{far} s\,dl` along each ray through the target on both days, on exact paths
-    (Siddon, doi 10.1118/1.595715). `follow`: the far edge of the day's own target; False: the planned edge on both CTs, which
-    shows what the tissue on the way has become.
+    (Siddon, doi 10.1118/1.595715), to the far edge of the day's own target.
 
     Dataset (beam, v, u) of ``wepl_change`` and ``wepl_distal`` (the planned depth) [mm] on rays 2 mm apart at the isocentre;
     NaN where a ray misses the target on either day.
     """
-    name = target or influence.plan.target
-    patients = (planning, daily if follow else planning)
-    volumes = [(structure_fractions(p, name), Grid.of(p, what="patient")) for p in patients]
-    images = [
-        (np.ascontiguousarray(s.transpose("z", "y", "x").values, np.float32), Grid.of(s))
-        for s in map(spr_of, (planning, daily))
-    ]
+    name = influence.plan.target
+    volumes = [(structure_fractions(p, name), Grid.of(p, what="patient")) for p in (planning, daily)]
+    ratios = [spr_of(p).transpose("z", "y", "x") for p in (planning, daily)]
+    images = [(np.ascontiguousarray(s.values, np.float32), Grid.of(s)) for s in ratios]
     found = {}
     for i, one in enumerate(influence.beams):
-        view = View(
-            bev_axes(one.beam.gantry, one.beam.couch),
-            np.array(one.isocentre),
-            np.array(one.beam.room.source_distance, dtype=float),
-        )
-        u, v = _window(volumes, view)
+        view = View(one.beam.axes, np.array(one.isocentre), np.array(one.beam.room.source_distance, dtype=float))
+        u, v, reach = _extent(volumes, view)
         rays = np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
         start, towards = _rays(view, rays)
-        reach = _reach(volumes, view)
         edges = [start + _far(values, grid, start, towards, reach)[:, None] * towards for values, grid in volumes]
         depths = [_path(e, image, grid, view) for e, (image, grid) in zip(edges, images, strict=True)]
         change = (depths[1] - depths[0]).reshape(v.size, u.size)
@@ -93,20 +82,16 @@ def _rays(view: View, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return start, back / np.linalg.norm(back, axis=1, keepdims=True)
 
 
-def _window(volumes: list[tuple[np.ndarray, Grid]], view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Ray axes u and v that cover the target of both days; multiples of the spacing."""
-    seen = np.concatenate([view.bev(np.flatnonzero(values.ravel() > 0.0), grid)[:, :2] for values, grid in volumes])
+def _extent(volumes: list[tuple[np.ndarray, Grid]], view: View) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Ray axes u and v (multiples of the spacing) that cover the target of both days; from behind to before it, mm from the
+    isocentre plane."""
+    seen = np.concatenate([view.bev(np.flatnonzero(values.ravel() > 0.0), grid) for values, grid in volumes])
     if not seen.size:
         raise IonrtError("depth_change: the target is empty")
-    ends = [(np.floor(seen[:, k].min() / RAY), np.ceil(seen[:, k].max() / RAY)) for k in range(2)]
-    return tuple(RAY * np.arange(a, b + 1) for a, b in ends)  # type: ignore[return-value]
-
-
-def _reach(volumes: list[tuple[np.ndarray, Grid]], view: View) -> tuple[float, float]:
-    """From behind to before the target along the beam, mm from the isocentre plane."""
-    w = np.concatenate([view.bev(np.flatnonzero(values.ravel() > 0.0), grid)[:, 2] for values, grid in volumes])
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    u, v = (RAY * np.arange(np.floor(low[k] / RAY), np.ceil(high[k] / RAY) + 1) for k in range(2))
     pad = 3.0 * max(max(grid.spacing) for _, grid in volumes)
-    return float(w.min()) - pad, float(w.max()) + pad
+    return u, v, (float(low[2]) - pad, float(high[2]) + pad)
 
 
 def _far(values: np.ndarray, grid: Grid, start: np.ndarray, towards: np.ndarray, reach: tuple[float, float]) -> np.ndarray:
@@ -126,17 +111,8 @@ def _far(values: np.ndarray, grid: Grid, start: np.ndarray, towards: np.ndarray,
 def _path(points: np.ndarray, spr: np.ndarray, grid: Grid, view: View) -> np.ndarray:
     """WEPL (mm) from the source to points, NaN where they are."""
     out, good = np.full(len(points), np.nan), np.isfinite(points).all(axis=1)
-    found = np.empty(int(good.sum()))
-    trace(
-        np.ascontiguousarray(points[good]),
-        spr,
-        np.array(grid.origin),
-        np.array(grid.spacing),
-        view.axes,
-        view.isocentre,
-        view.source,
-        found,
-    )
+    found, place = np.empty(int(good.sum())), (np.array(grid.origin), np.array(grid.spacing))
+    trace(np.ascontiguousarray(points[good]), spr, *place, view.axes, view.isocentre, view.source, found)
     out[good] = found
     return out
 

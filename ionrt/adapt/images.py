@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import dask
 import numpy as np
 import xarray as xr
-from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, label
+from scipy.ndimage import binary_dilation, binary_fill_holes, binary_opening, gaussian_filter, label
 
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.lazy import needed
+from ionrt.parallel import thread_count
 from ionrt.patient import regrid
-from ionrt.patient.geometry.structures import find_structure
 from ionrt.patient.names import outline_of
 from ionrt.plan.setup.geometry import Grid
+from ionrt.plan.setup.scene import structure_fractions
 from ionrt.quantities import IonrtError, check
 
 DIMS = ("z", "y", "x")
@@ -34,19 +34,10 @@ def sitk() -> Any:
     return needed("SimpleITK", "registration")
 
 
-def threads() -> int:
-    """Of dask's configuration; one under the synchronous scheduler."""
-    if dask.config.get("scheduler", None) in ("synchronous", "single-threaded", "sync"):
-        return 1
-    import os
-
-    return int(dask.config.get("num_workers", None) or os.cpu_count() or 1)
-
-
 def steady(filtering: Any) -> Any:
     """The filter in a fixed number of pieces, so that the number of threads does not change a bit."""
     filtering.SetNumberOfWorkUnits(WORK_UNITS)
-    filtering.SetNumberOfThreads(threads())
+    filtering.SetNumberOfThreads(thread_count())
     return filtering
 
 
@@ -91,10 +82,6 @@ def resampled(
 
 def smoothed(values: np.ndarray, grid: Grid, sigma: float) -> np.ndarray:
     """Gaussian of `sigma` mm."""
-    from scipy.ndimage import gaussian_filter
-
-    if sigma <= 0.0:
-        return values
     return gaussian_filter(values, [sigma / s for s in grid.spacing], mode="nearest", truncate=3.0)
 
 
@@ -112,7 +99,7 @@ def hounsfield(patient: xr.Dataset) -> tuple[np.ndarray, Grid]:
 def body_of(patient: xr.Dataset, values: np.ndarray) -> np.ndarray:
     """The body on the CT's grid: its outline, else the largest piece of tissue, couch cut off, holes filled."""
     if (outline := outline_of(patient)) is not None:
-        return np.asarray(find_structure(patient, outline).transpose(*DIMS).values) >= 0.5
+        return structure_fractions(patient, outline) >= 0.5
     pieces, n = label(binary_opening(values > SKIN, iterations=2))
     if n == 0:
         raise IonrtError("registration: no body found: nothing denser than -300 HU; expected a CT of a patient, in HU")
@@ -134,5 +121,5 @@ def seen_by_registration(
         large = np.bincount(pockets.ravel()) * grid.voxel_volume > 1000.0 * LUNG  # among them the air around the body
         out[(pockets > 0) & ~large[pockets]] = TISSUE
     for name in guide:
-        out += np.float32(PAINTED) * np.asarray(find_structure(patient, name).transpose(*DIMS).values, np.float32)
+        out += np.float32(PAINTED) * structure_fractions(patient, name)
     return out, body, grid

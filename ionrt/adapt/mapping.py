@@ -8,6 +8,7 @@ import xarray as xr
 
 from ionrt.adapt.sampling import at_points, centres, scatter
 from ionrt.adapt.transform import invert, move_points
+from ionrt.evaluate.sampling import kept_attrs
 from ionrt.patient.registration import check_transform
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import QUANTITIES, IonrtError, one_of, stamp
@@ -57,7 +58,7 @@ def map_field(
         outside = float(np.isnan(made[-1]).mean())
     out = xr.Dataset(attrs={**field.attrs, "mapped": method, "outside": outside})
     for k, (name, a) in enumerate(zip(names, arrays, strict=True)):
-        carried = {str(key): v for key, v in a.attrs.items() if key not in ("units", "long_name", "ionrt_version")}
+        carried = kept_attrs(a)
         if carried.pop("frame_of_reference_uid", None) and (frame := transform.attrs.get("fixed_frame")):
             carried["frame_of_reference_uid"] = frame  # it lies on the planning CT now
         one = xr.DataArray(made[k], dims=DIMS, coords={d: like[d].values for d in DIMS})

@@ -11,36 +11,27 @@ import xarray as xr
 from ionrt.adapt.mapping import map_field
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, move_points
+from ionrt.evaluate.sampling import kept_attrs
 from ionrt.parallel import running_sum
-from ionrt.patient.geometry.structures import find_structure
+from ionrt.patient.geometry.structures import with_fractions
+from ionrt.patient.names import kinds_of
 from ionrt.plan import field
 from ionrt.plan.engine.influence import Influence
 from ionrt.plan.fields import check_weights
 from ionrt.plan.mixture import course, shared_variables
 from ionrt.plan.setup.geometry import Grid
+from ionrt.plan.setup.scene import structure_fractions
 from ionrt.quantities import IonrtError, stamp
-
-DIMS = ("z", "y", "x")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How a room delivers spots in time; the defaults are assumptions of ionrt, not data of a machine.
+    """How a room delivers spots in time; the defaults are assumptions of ionrt, not data of a machine."""
 
-    Parameters
-    ----------
-    energy_switch : s between two energies of a beam (about 1 s for a synchrotron).
-    beam_switch : s between two beams; rate : particles per second; travel : s between two spots.
-
-    Raises
-    ------
-    IonrtError for negative times or a rate that is not positive.
-    """
-
-    energy_switch: float = 1.0
-    beam_switch: float = 60.0
-    rate: float = 1e8
-    travel: float = 5e-4
+    energy_switch: float = 1.0  # s between two energies of a beam (about 1 s for a synchrotron)
+    beam_switch: float = 60.0  # s between two beams
+    rate: float = 1e8  # particles per second
+    travel: float = 5e-4  # s between two spots
 
     def __post_init__(self) -> None:
         if min(self.energy_switch, self.beam_switch, self.travel) < 0.0 or not self.rate > 0.0:
@@ -100,23 +91,19 @@ def itv(
         A structure that a phase does not have; a name that exists.
     """
     first = phases[0]
-    grid, points = Grid.of(first, what="first phase"), centres(Grid.of(first, what="first phase"))
-    whole = np.zeros(grid.shape, np.float32)
+    grid = Grid.of(first, what="first phase")
+    points, whole = centres(grid), np.zeros(grid.shape, np.float32)
     for k, phase in enumerate(phases):
         if transforms is None:
-            inside = find_structure(phase, structure).transpose(*DIMS)
-            found = at_points(np.asarray(inside.values, np.float32)[None], Grid.of(phase, what="phase"), points)[0]
+            found = at_points(structure_fractions(phase, structure)[None], Grid.of(phase, what="phase"), points)[0]
         else:  # where the reference structure goes: pulled back by the inverse
-            inside = find_structure(first, structure).transpose(*DIMS)
-            found = at_points(np.asarray(inside.values, np.float32)[None], grid, move_points(invert(transforms[k]), points))[0]
+            found = at_points(structure_fractions(first, structure)[None], grid, move_points(invert(transforms[k]), points))[0]
         whole = np.maximum(whole, np.nan_to_num(found).reshape(grid.shape))
-    names = [*(str(s) for s in first["structure"].values), name]
-    if len(set(names)) < len(names):
+    kinds = kinds_of(first)
+    if name in kinds:
         raise IonrtError(f"itv: there is a structure {name!r} already; choose another name")
-    layers = [np.asarray(find_structure(first, s).transpose(*DIMS).values, np.float32) for s in names[:-1]]
-    bare = first.drop_dims(["structure", "contour", "point"], errors="ignore")
-    stack = xr.DataArray(np.stack([*layers, whole]), dims=("structure", *DIMS), coords={"structure": names, **grid.coords()})
-    return bare.assign(structures=stamp(stack.assign_coords({d: first[d] for d in DIMS}), "structures"))
+    layers = {s: structure_fractions(first, s) for s in kinds} | {name: whole}
+    return with_fractions(first, layers, kinds | {name: kinds[structure]})
 
 
 def interplay(
@@ -184,7 +171,7 @@ def _added(parts: Sequence[xr.Dataset], shares: Sequence[float]) -> xr.Dataset:
     out = xr.Dataset(attrs=parts[0].attrs | {"outside": max(p.attrs["outside"] for p in parts)})
     for name, shared in shared_variables(parts, what="phase_field").items():
         a = parts[0][name]
-        carried = {str(k): v for k, v in a.attrs.items() if k not in ("units", "long_name", "ionrt_version")} | shared
+        told = kept_attrs(a) | shared | {"outside": out.attrs["outside"]}
         total = running_sum(p[name] * np.float32(s) for p, s in zip(parts, shares, strict=True))
-        out[name] = stamp(total.astype(a.dtype), name, **{**carried, "outside": out.attrs["outside"]})
+        out[name] = stamp(total.astype(a.dtype), name, **told)
     return out

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ionrt.adapt.images import DIMS, body_of, hounsfield, resampled
+from ionrt.adapt.images import body_of, hounsfield, resampled
 from ionrt.adapt.sampling import at_points, centres
 from ionrt.adapt.transform import invert, jacobian, move_points
-from ionrt.patient.geometry.structures import find_structure
-from ionrt.patient.registration import check_transform
+from ionrt.patient.names import kinds_of
 from ionrt.plan.setup.geometry import Grid
+from ionrt.plan.setup.scene import structure_fractions
 from ionrt.quantities import IonrtError
 
 # limit, kind, source. TG-132 (doi 10.1002/mp.12256) as quoted by Latifi et al. 2018, PMC6036411, and defaults of ionrt.
@@ -54,7 +54,7 @@ def registration_quality(
     values, home = hounsfield(fixed)
     other, there = hounsfield(moving)
     regions = {"body": body_of(fixed, values)}
-    regions |= {s: np.asarray(find_structure(fixed, s).transpose(*DIMS).values) >= 0.5 for s in structures}
+    regions |= {s: structure_fractions(fixed, s) >= 0.5 for s in structures}
     inverse = invert(transform)
     rows = {}
     for name, inside in regions.items():
@@ -87,12 +87,9 @@ def registration_quality(
 
 def _volume_change(transform: xr.Dataset, points: np.ndarray) -> dict[str, float]:
     """Jacobian at points."""
-    change = jacobian(transform)
-    if check_transform(transform) == "matrix":
-        value = float(change)
-        return {"smallest Jacobian": value, "largest Jacobian": value, "folds [%]": 100.0 * (value <= 0.0)}
-    grid = Grid.of(change, what="displacement")
-    found = at_points(np.asarray(change.values, np.float64)[None], grid, points)[0]
+    found = (change := jacobian(transform)).values
+    if change.ndim:  # of a matrix it is one number
+        found = at_points(np.asarray(found, np.float64)[None], Grid.of(change, what="displacement"), points)[0]
     return {
         "smallest Jacobian": float(np.nanmin(found)),
         "largest Jacobian": float(np.nanmax(found)),
@@ -117,10 +114,10 @@ def _error(apart: np.ndarray | None) -> dict[str, float]:
 
 def _dice(transform: xr.Dataset, inside: np.ndarray, home: Grid, moving: xr.Dataset, name: str) -> float:
     """Overlap of the day's own contour, brought to planning, with the planned one; NaN where the day has none."""
-    if "structure" not in moving.coords or name not in [str(s) for s in moving["structure"].values]:
+    if name not in kinds_of(moving):
         return np.nan
-    own = find_structure(moving, name).transpose(*DIMS)
-    back = resampled(own.values, Grid.of(own), home, move_points(transform, centres(home)), outside=0.0) >= 0.5
+    own, there = structure_fractions(moving, name), Grid.of(moving)
+    back = resampled(own, there, home, move_points(transform, centres(home)), outside=0.0) >= 0.5
     return float(2.0 * (inside & back).sum() / max(inside.sum() + back.sum(), 1))
 
 

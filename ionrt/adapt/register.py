@@ -10,7 +10,6 @@ import xarray as xr
 
 from ionrt.adapt.deform import IMAGE_SMOOTHING, STIFFNESS, smooth_displacement
 from ionrt.adapt.images import (
-    DIMS,
     SKIN,
     SPACING,
     averaged,
@@ -23,15 +22,17 @@ from ionrt.adapt.images import (
     sitk,
     smoothed,
     steady,
-    threads,
     to_image,
 )
-from ionrt.adapt.sampling import at_points, centres
+from ionrt.adapt.sampling import at_points, centres, middle_of
 from ionrt.adapt.transform import move_points
 from ionrt.evaluate.profile import centroid
+from ionrt.parallel import thread_count
 from ionrt.patient.geometry.structures import find_structure
+from ionrt.patient.names import kinds_of
 from ionrt.patient.registration import check_transform, field_transform, image_attrs, matrix_transform
 from ionrt.plan.setup.geometry import Grid
+from ionrt.plan.setup.scene import structure_fractions
 from ionrt.quantities import IonrtError, one_of
 
 LEVELS = (4, 2, 1)
@@ -103,7 +104,7 @@ def _matched(
     base = common_grid(fixed)
     around = base.near(resampled(mask.astype(np.float32), home, base, outside=0.0) >= 0.5, 0.5 * max(base.spacing))
     pair = [averaged(np.clip(a, *WINDOW), g) for a, g in ((values, home), (other, there))]
-    middle, seen = _middle(around, base), centres(base)[np.flatnonzero(around.ravel())]
+    middle, seen = middle_of(around, base), centres(base)[np.flatnonzero(around.ravel())]
     begin = _better_start(pair, seen) if start is None else start["matrix"].values
     transform = _started(begin, middle, degrees)
     for level in levels:
@@ -279,15 +280,19 @@ def _different(fixed: xr.Dataset, moving: xr.Dataset) -> None:
 
 def _about(fixed: xr.Dataset, moving: xr.Dataset, method: str) -> dict[str, object]:
     """Whose images, and how."""
-    return {"method": method, **image_attrs(fixed, moving), "simpleitk": sitk().Version_VersionString(), "threads": threads()}
+    return {
+        "method": method,
+        **image_attrs(fixed, moving),
+        "simpleitk": sitk().Version_VersionString(),
+        "threads": thread_count(),
+    }
 
 
 def _mask(patient: xr.Dataset, values: np.ndarray, grid: Grid, on: str) -> np.ndarray:
     """Where the rigid match looks, on the CT's grid."""
-    names = [str(s) for s in patient["structure"].values] if "structure" in patient.coords else []
+    names = kinds_of(patient)
     if on in names:
-        inside = np.asarray(find_structure(patient, on).transpose(*DIMS).values) >= 0.5
-        mask = grid.near(inside, NEAR_STRUCTURE)
+        mask = grid.near(structure_fractions(patient, on) >= 0.5, NEAR_STRUCTURE)
     else:
         one_of(on, ("bone", "body", *names), what="register_rigid: on")
         body = body_of(patient, values)
@@ -295,12 +300,6 @@ def _mask(patient: xr.Dataset, values: np.ndarray, grid: Grid, on: str) -> np.nd
     if not mask.any():
         raise IonrtError(f"register_rigid: there is no {on} on the planning CT to match on; choose another")
     return mask
-
-
-def _middle(mask: np.ndarray, grid: Grid) -> np.ndarray:
-    """Centre of a mask, x, y, z."""
-    zyx = np.argwhere(mask).mean(axis=0)
-    return (np.array(grid.origin) + np.array(grid.spacing) * zyx)[::-1].copy()
 
 
 def _started(matrix: np.ndarray, middle: np.ndarray, degrees: int) -> Any:
@@ -320,7 +319,7 @@ def _better_start(pair: Sequence[tuple[np.ndarray, Grid]], seen: np.ndarray) -> 
     bodies = [image > SKIN for image, _ in pair]
     if not all(b.any() for b in bodies):
         raise IonrtError("register_rigid: nothing denser than -300 HU in one of the images; expected CTs of a patient, in HU")
-    at = [_middle(b, grid) for b, (_, grid) in zip(bodies, pair, strict=True)]
+    at = [middle_of(b, grid) for b, (_, grid) in zip(bodies, pair, strict=True)]
     ways = [np.eye(4), np.eye(4)]
     ways[1][:3, 3] = at[1] - at[0]
     return min(ways, key=lambda m: _mismatch(pair, seen, m))

@@ -75,6 +75,13 @@ def at_points(values: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
     return out
 
 
+def middle_of(values: np.ndarray, grid: Grid) -> np.ndarray:
+    """Centre (x, y, z) [mm] of a mask, or of fractions by their weight."""
+    index = np.argwhere(values > 0.0)
+    zyx = np.average(index, axis=0, weights=values[tuple(index.T)])
+    return (np.array(grid.origin) + np.array(grid.spacing) * zyx)[::-1].copy()
+
+
 def centres(grid: Grid, parts: int = 1) -> np.ndarray:
     """Middles (voxels * parts^3, 3: x, y, z mm) of the voxels, or of `parts` per axis within each, voxel by voxel."""
     offset = (np.arange(parts) + 0.5) / parts - 0.5

@@ -16,28 +16,14 @@ OURS = "default of ionrt"
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a replanning trigger.
+    """One rule of a replanning trigger."""
 
-    Parameters
-    ----------
-    measure : name of a number of `measure`, such as "V95", or of your own that stands beside them (the dose loss of one beam);
-        ``" *"`` at its end stands for every organ.
-    limit : in the unit of the measure; above : True where larger values break the rule.
-    kind : "screen" (image and depth, no dose) or "dose".
-    images : consecutive images that must break it before it asks for a new plan.
-    source : citation, or "default of ionrt".
-
-    Raises
-    ------
-    IonrtError for an unknown kind, a limit that is not finite, fewer than one image.
-    """
-
-    measure: str
-    limit: float
-    above: bool
-    kind: str
-    images: int
-    source: str
+    measure: str  # a number of `measure`, such as "V95", or of your own beside them; " *" at its end: of every organ
+    limit: float  # in the unit of the measure
+    above: bool  # whether larger values break the rule
+    kind: str  # "screen" (image and depth, no dose) or "dose"
+    images: int  # consecutive ones that must break it before it asks for a new plan
+    source: str  # citation, or "default of ionrt"
 
     def __post_init__(self) -> None:
         one_of(self.kind, ("screen", "dose"), what="rule: kind")
@@ -95,40 +81,22 @@ def decide(
         raise IonrtError("decide: expected the measures of at least one image, and limits, each as {name: number}")
     days = [{name: _value(name, value) for name, value in day.items()} for day in days]
     given = [Rule(name, _value(name, top), True, "dose", 1, "limit of the plan") for name, top in (limits or {}).items()]
-    rows: list[dict[str, object]] = []
-    replan: list[str] = []
-    again: list[str] = []
-    amber: list[str] = []
+    rows: list[tuple[object, ...]] = []
+    replan, again, amber = list[str](), list[str](), list[str]()
     for rule in (*rules, *given):
         for name in _named(rule.measure, days[-1]):
-            run = 0
-            for day in reversed(days):
-                if name not in day or not rule.broken(day[name]):
-                    break
-                run += 1
-            said = f"{name} {days[-1][name]:.3g}, limit {rule.limit:g}"
-            if run and rule.kind == "screen":
-                amber.append(said)
-            elif run:
-                (replan if run >= rule.images else again).append(said)
+            kept = (k for k, day in enumerate(reversed(days)) if name not in day or not rule.broken(day[name]))
+            run = next(kept, len(days))
+            reasons = amber if rule.kind == "screen" else replan if run >= rule.images else again
+            reasons += [f"{name} {days[-1][name]:.3g}, limit {rule.limit:g}"] * (run > 0)
             result = "kept" if not run else "broken" if rule.kind == "dose" else "look closer"
-            rows.append(
-                {
-                    "measure": name,
-                    "value": float(days[-1][name]),
-                    "limit": rule.limit,
-                    "kind": rule.kind,
-                    "in a row": run,
-                    "images": rule.images,
-                    "result": result,
-                    "source": rule.source,
-                }
-            )
+            rows.append((name, days[-1][name], rule.limit, rule.kind, run, rule.images, result, rule.source))
     if not rows:
         raise IonrtError(f"decide: no rule fits the measures {', '.join(days[-1]) or '(none)'}; see ionrt.adapt.measure")
-    no_dose = not any(r["kind"] == "dose" for r in rows)
+    columns = ["measure", "value", "limit", "kind", "in a row", "images", "result", "source"]
+    table = pd.DataFrame(rows, columns=columns).set_index("measure")
+    no_dose = not table["kind"].eq("dose").any()
     decision = "replan" if replan else "image again" if again or (amber and no_dose) else "continue"
-    table = pd.DataFrame(rows).set_index("measure")
     table.attrs = {"decision": decision, "reasons": tuple(replan or again or amber)}
     return table
 

@@ -60,7 +60,8 @@ def from_adtte(
 
     Parameters
     ----------
-    adtte : frame or CSV file with USUBJID, PARAMCD, AVAL, CNSR; AVALU (DAYS, WEEKS, MONTHS, YEARS; default DAYS), EVNTDESC,
+    adtte : frame or CSV file with USUBJID, PARAMCD, AVAL, CNSR; AVALU (DAYS, WEEKS, MONTHS, YEARS; default
+        what stands in brackets in PARAM, else DAYS), EVNTDESC,
         SITEID, ORIGIN where present.
     origin : taken where there is no ORIGIN.
     competing : values of CNSR that are competing events.
@@ -82,9 +83,19 @@ def from_adtte(
     missing = [c for c in ("USUBJID", "PARAMCD", "AVAL", "CNSR") if c not in frame]
     if missing:
         raise IonrtError(f"ADTTE: columns {', '.join(missing)} are missing")
-    codes = set(_whole(competing))
+    codes = {competing} if isinstance(competing, int) else set(competing)
+    if not all(isinstance(v, (int, np.integer)) and v > 0 for v in codes):
+        raise IonrtError("ADTTE: competing takes values of CNSR above 0; 0 is the event")
     text = {c: _plain(frame[c]) for c in ("USUBJID", "PARAMCD", "AVALU", "EVNTDESC", "SITEID", "ORIGIN") if c in frame}
-    unit = text["AVALU"].str.upper() if "AVALU" in text else pd.Series("DAYS", index=frame.index)
+    if "AVALU" in text:
+        unit, assumed = text["AVALU"], []
+    else:  # ADaM has it in PARAM: Overall Survival (Months)
+        said = _plain(frame["PARAM"]) if "PARAM" in frame else pd.Series("", index=frame.index)
+        unit = said.str.extract(r"(?i)\((days?|weeks?|months?|years?)\)", expand=False)
+        assumed = ["AVALU: taken as PARAM says"] * bool(unit.notna().any()) + ["AVALU: taken as DAYS"] * bool(unit.isna().any())
+        unit = unit.fillna("DAYS")
+    unit = unit.str.upper()
+    unit = unit.where(unit.str.endswith("S"), unit + "S")
     endpoint = text["PARAMCD"].str.upper()
     comma = decimal_comma([frame["AVAL"], frame["CNSR"]])
     cnsr, value = numbers(frame["CNSR"], comma=comma), numbers(frame["AVAL"], comma=comma)
@@ -100,7 +111,9 @@ def from_adtte(
         ("ORIGIN", ~given.isin(ORIGINS), f"must be one of {', '.join(ORIGINS)}"),
         ("USUBJID", pd.DataFrame({"who": text["USUBJID"], "what": endpoint}).duplicated(), "stands twice under one PARAMCD"),
     ):
-        _refuse(column, bad, rule)
+        if (rows := np.flatnonzero(bad.to_numpy(dtype=bool))).size:
+            first = ", ".join(map(str, rows[:5])) + (", ..." if rows.size > 5 else "")
+            raise IonrtError(f"ADTTE: {column} {rule}; row{'s' if rows.size > 1 else ''} {first} ({rows.size} in all)")
     said = text.get("EVNTDESC", pd.Series(pd.NA, index=frame.index, dtype="str"))
     competes = (cnsr > 0) & (cnsr.isin(codes) | said.str.upper().str.startswith(COMPETING).eq(True))
     cause = said.str.replace(rf"(?i)^{COMPETING}\s*:?\s*", "", regex=True)
@@ -116,8 +129,7 @@ def from_adtte(
         }
     ).reset_index(drop=True)
     used = ("STUDYID", "PARAM", "AVAL", "CNSR", *text)
-    absent = [] if "AVALU" in frame else ["AVALU: taken as DAYS"]
-    out.attrs = {"not_read": [str(c) for c in frame.columns if c not in used], "assumed": absent}
+    out.attrs = {"not_read": [str(c) for c in frame.columns if c not in used], "assumed": assumed}
     return out
 
 
@@ -125,17 +137,3 @@ def _plain(cells: pd.Series) -> pd.Series:
     """Text without space around it; empty cells are missing."""
     text = cells.map(lambda v: str(v).strip(), na_action="ignore").astype("str")
     return text.where(cells.notna() & text.ne(""))
-
-
-def _whole(values: Sequence[int]) -> list[int]:
-    listed: list[int] = [values] if isinstance(values, int) else list(values)
-    if not all(isinstance(v, (int, np.integer)) and v > 0 for v in listed):
-        raise IonrtError("ADTTE: competing takes values of CNSR above 0; 0 is the event")
-    return listed
-
-
-def _refuse(column: str, bad: pd.Series, rule: str) -> None:
-    rows = np.flatnonzero(bad.to_numpy(dtype=bool))
-    if rows.size:
-        first = ", ".join(map(str, rows[:5])) + (", ..." if rows.size > 5 else "")
-        raise IonrtError(f"ADTTE: {column} {rule}; row{'s' if rows.size > 1 else ''} {first} ({rows.size} in all)")

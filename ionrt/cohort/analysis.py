@@ -13,17 +13,8 @@ FROM_COURSE = [
     "treat_year", "modality", "rx_dose", "n_fractions", "rbe_model", "let_definition", "gtv_volume", "let_d_mean", "let_d_min",
     "let_d_d98", "rbe_model_original", "conversion",
 ]  # fmt: skip
-FROM_PATIENT = [
-    "origin",
-    "indication",
-    "age_band",
-    "sex",
-    "ecog",
-    "prior_rt",
-    "refer_centre",
-    "treat_centre",
-    "followup_centre",
-]
+CENTRES = ["refer_centre", "treat_centre", "followup_centre"]
+FROM_PATIENT = ["origin", "indication", "age_band", "sex", "ecog", "prior_rt", *CENTRES]
 
 
 def endpoint_table(tables: Mapping[str, pd.DataFrame], endpoint: str) -> pd.DataFrame:
@@ -132,16 +123,15 @@ def handover(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     where the follow-up centre never saw the patient, 0 where nobody was handed over).
     """
     patient, contact = tables["patient"], tables["followup"]
-    out = patient[["pid", "refer_centre", "treat_centre", "followup_centre"]].copy()
+    out = patient[["pid", *CENTRES]].copy()
     out["exchanged"] = out["treat_centre"].ne(out["followup_centre"])
     centre = contact.merge(out, on="pid", how="inner")
-    there = centre[centre["centre"].eq(centre["treat_centre"]) & centre["exchanged"]]
-    here = centre[centre["centre"].eq(centre["followup_centre"]) & centre["exchanged"]]
-    first = out["pid"].map(here.groupby("pid")["day"].min()).astype("float64")
-    before = there[there["day"] <= there["pid"].map(here.groupby("pid")["day"].min()).fillna(np.inf)]
+    there, here = (centre[centre["centre"].eq(centre[c]) & centre["exchanged"]] for c in CENTRES[1:])
+    first = here.groupby("pid")["day"].min()
+    before = there[there["day"] <= there["pid"].map(first).fillna(np.inf)]
     out["last_treating"] = out["pid"].map(before.groupby("pid")["day"].max()).astype("float64").fillna(0.0)
-    out["first_followup"] = first
-    out["gap"] = (first - out["last_treating"]).where(out["exchanged"], 0.0)
+    out["first_followup"] = out["pid"].map(first).astype("float64")
+    out["gap"] = (out["first_followup"] - out["last_treating"]).where(out["exchanged"], 0.0)
     return out
 
 

@@ -23,11 +23,6 @@ DAYS = 365.25
 FILE = Path(__file__).parent / "tables" / "published_outcomes.csv"
 
 
-@functools.cache
-def _table() -> pd.DataFrame:
-    return pd.read_csv(FILE, comment="#")
-
-
 def published(indication: str | None = None) -> pd.DataFrame:
     """The published outcomes that anchor the synthetic cohort.
 
@@ -45,9 +40,9 @@ def published(indication: str | None = None) -> pd.DataFrame:
     IonrtError
         An indication without anchors.
     """
-    table = _table()
+    table = pd.read_csv(FILE, comment="#")
     if indication is None:
-        return table.copy()
+        return table
     if indication not in set(table["indication"]):
         raise IonrtError(f"no published anchor for {indication!r}; there are {', '.join(table['indication'].unique())}")
     return table[table["indication"].eq(indication)].reset_index(drop=True)

@@ -9,7 +9,7 @@ from itertools import groupby
 _MONTHS = (  # English, German, French, Spanish, Italian, Dutch, Portuguese; with the usual short forms
     "january|jan|januar|jän|jänner|janvier|janv|enero|ene|gennaio|gen|januari|janeiro "
     "february|feb|februar|février|févr|febrero|febbraio|februari|fevereiro|fev "
-    "march|mar|märz|mrz|mars|marzo|maart|mrt|março april|apr|avril|avr|abril|abr|aprile may|mai|mayo|maggio|mag|mei|maio "
+    "march|mar|märz|mär|mrz|mars|marzo|maart|mrt|março april|apr|avril|avr|abril|abr|aprile may|mai|mayo|maggio|mag|mei|maio "
     "june|jun|juni|juin|junio|giugno|giu|junho july|jul|juli|juillet|juil|julio|luglio|lug|julho "
     "august|aug|août|aout|agosto|ago|augustus september|sept|sep|septembre|septiembre|settembre|set|setembro "
     "october|oct|oktober|okt|octobre|octubre|ottobre|ott|outubro|out november|nov|novembre|noviembre|novembro "
@@ -36,11 +36,11 @@ _DAY = rf"{_D}(?:st|nd|rd|th|er|\.|º|ª)?"
 _GAP = r"[\s\-/.,]*(?:de[l]?\s+|of\s+)?"
 _HAN = "[〇零一二三四五六七八九十廿]"
 _FORMS = (
-    rf"{_Y}{_SEP}{_M}{_SEP}{_D}\.?", rf"{_D}{_SEP}{_D}{_SEP}{_Y}", rf"{_Y}[-/]{_M2}",
+    rf"{_Y}{_SEP}{_M}{_SEP}{_D}\.?", rf"{_D}{_SEP}{_D}{_SEP}{_Y}", rf"{_Y}[-/]{_M}", rf"{_Y}\.\s?{_M}\.",
     rf"{_D2}[-/.]{_M2}[-/.]{_Y2}", rf"{_M2}[-/.]{_D2}[-/.]{_Y2}", rf"{_Y2}[-/.]{_M2}[-/.]{_D2}",
     rf"{_M}/{_D}/{_Y2}", rf"{_D}/{_M}/{_Y2}",
     rf"{_Y}{_M2}{_D2}{_TIME}", rf"{_D2}{_M2}{_Y}", rf"{_M2}{_D2}{_Y}", rf"{_Y}-?W\d{{2}}(?:-?\d)?", rf"{_Y}-[0-3]\d{{2}}",
-    rf"{_Y2}{_M2}{_D2}-[1-8]\d{{6}}",  # a Korean resident number begins with the date of birth
+    rf"{_Y2}{_M2}{_D2}-[1-8][\d*]{{6}}",  # a Korean resident number begins with the date of birth
     r"\d{1,4}\s*[年년]\s*\d{1,2}\s*[月월](?:\s*\d{1,2}\s*[日일])?", r"\d{1,2}\s*[月월]\s*\d{1,2}\s*[日일]",
     rf"{_HAN}{{1,5}}年\s*{_HAN}{{1,3}}月(?:\s*{_HAN}{{1,3}}日)?", rf"{_HAN}{{1,3}}月\s*{_HAN}{{1,3}}日",
     r"(?:明治|大正|昭和|平成|令和|民國|民国)\s*(?:\d{1,3}|元)\s*(?:年|[-/.])\s*\d{1,2}\s*(?:月|[-/.])",

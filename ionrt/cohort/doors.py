@@ -28,7 +28,7 @@ MAX_JSON = 2**24
 MAX_COLUMNS = 20_000
 DELIMITERS = ",;\t|"
 WORKBOOKS = (b"PK\x03\x04", bytes.fromhex("D0CF11E0A1B11AE1"))  # first bytes of .xlsx and .ods, of .xls
-ENCODINGS = ("utf-8", "cp949", "cp932", "cp1252")
+ENCODINGS = ("utf-8", "cp949", "cp932", "euc_jp", "cp1252")
 _NUMBER = r"\s*[+-]?(?:\d+(?:{mark}\d*)?|{mark}\d+)(?:[eE][+-]?\d{{1,3}})?\s*"
 POINT, COMMA = (re.compile(_NUMBER.format(mark=mark), re.ASCII) for mark in (r"\.", ","))
 
@@ -39,8 +39,8 @@ def read_table(path: str | Path, *, encoding: str | None = None, delimiter: str 
     Parameters
     ----------
     path : file of at most 256 MB with one line of column names.
-    encoding : of the file; default: what a byte order mark says, else UTF-8, else Korean (cp949), Japanese (cp932) or western
-        European (cp1252) where the text fits exactly one of them.
+    encoding : of the file; default: what a byte order mark says, else UTF-8, else Korean (cp949), Japanese (cp932, EUC-JP) or
+        western European (cp1252) where the text fits exactly one of them.
     delimiter : one of comma, semicolon, tab and vertical bar; default: the one by which every row has as many fields as the
         line of names.
 
@@ -147,19 +147,11 @@ def _number(cell: Any, fits: Any) -> float:
 
 def decimal_comma(columns: list[pd.Series]) -> bool:
     """Whether the numbers of a table are written with a decimal comma: some are, none has a point, not all like 1,234."""
-    commas, thousands = 0, 0
-    for cells in columns:
-        if pd.api.types.is_numeric_dtype(cells):
-            continue
-        for cell in cells:
-            if not isinstance(cell, str):
-                continue
-            if "." in cell and POINT.fullmatch(cell):
-                return False
-            if "," in cell and COMMA.fullmatch(cell):
-                commas += 1
-                thousands += bool(re.fullmatch(r"\s*[+-]?\d{1,3},\d{3}\s*", cell))
-    return commas > thousands
+    written = [c for cells in columns if not pd.api.types.is_numeric_dtype(cells) for c in cells if isinstance(c, str)]
+    if any("." in cell and POINT.fullmatch(cell) for cell in written):
+        return False
+    commas = [cell for cell in written if "," in cell and COMMA.fullmatch(cell)]
+    return not all(re.fullmatch(r"\s*[+-]?\d{1,3},\d{3}\s*", cell) for cell in commas)
 
 
 def _bytes(file: Path, limit: int) -> bytes:
@@ -240,19 +232,26 @@ def _sensible(raw: bytes, codec: str) -> str | None:
     except UnicodeDecodeError:
         return None
     far = [c for c in text if ord(c) > 127]
-    counts = {
-        script: sum(unicodedata.name(c, "").startswith(script) for c in far) for script in ("HANGUL", "HALFWIDTH", "LATIN")
-    }
-    han = sum(unicodedata.name(c, "").startswith("CJK UNIFIED") for c in far)
-    kana = sum(unicodedata.name(c, "").startswith(("HIRAGANA", "KATAKANA")) for c in far)
-    if codec == "cp949":  # Korean is written in Hangul, nearly always in the 2350 syllables of KS X 1001
-        common = sum(1 for c in far if unicodedata.name(c, "").startswith("HANGUL") and min(c.encode("cp949")) >= 0xA1)
-        return text if common > 0 and common >= 0.9 * counts["HANGUL"] and han <= common else None
+    names = [unicodedata.name(c, "") for c in far]
+    hangul, jamo, half, latin, han = (
+        sum(name.startswith(script) for name in names)
+        for script in ("HANGUL SYLLABLE", "HANGUL LETTER", "HALFWIDTH", "LATIN", "CJK")
+    )
+    kana = sum(name.startswith(("HIRAGANA", "KATAKANA")) for name in names)
+    if (
+        codec == "cp949"
+    ):  # Korean is in Hangul, nearly always the 2350 syllables of KS X 1001; much Han or letters: Chinese, Japanese
+        common = sum(
+            name.startswith("HANGUL SYLLABLE") and min(c.encode("cp949")) >= 0xA1 for c, name in zip(far, names, strict=True)
+        )
+        return text if common > 0 and common >= 0.9 * hangul and han <= 0.1 * common and jamo <= 0.1 * common else None
+    if codec == "euc_jp":  # hiragana and katakana would be letters of Hangul and Greek
+        return text if 10 * kana >= kana + han > 0 and 2 * (kana + han) > len(far) else None
     if codec == "cp932":
-        return text if kana + han > 0 and counts["HALFWIDTH"] <= 0.2 * (kana + han) else None
+        return text if kana + han > 0 and half <= 0.2 * (kana + han) else None
     signs = sum(c in "°µ²³·±§€–—‘’“”…«»ªº" for c in far)
     alone = not re.search(r"[^\x00-\x7f]{3}", text)
-    return text if alone and counts["LATIN"] > 0 and counts["LATIN"] + signs == len(far) else None
+    return text if alone and latin > 0 and latin + signs == len(far) else None
 
 
 def _place(raw: bytes, error: Exception) -> str:
@@ -279,40 +278,30 @@ def _delimiter(text: str) -> str:
     head = [line for line in text[:65536].splitlines()[:50] if line.strip()]
     if len(text) > 65536 and len(head) < 50:
         head = head[:-1] or head
-    best, most = ",", 0.0
-    for mark in DELIMITERS:
+
+    def score(mark: str) -> float:
         widths = [line.count(mark) for line in head]
-        if not widths or not widths[0]:
-            continue
-        score = widths[0] + 1000.0 * sum(w == widths[0] for w in widths) / len(widths)
-        if score > most:
-            best, most = mark, score
-    return best
+        return widths[0] + 1000.0 * sum(w == widths[0] for w in widths) / len(widths) if any(widths[:1]) else 0.0
+
+    return max(DELIMITERS, key=score)
 
 
 def _records(text: str, mark: str, name: str) -> tuple[list[str], list[list[str]], list[int]]:
     """Names, rows and the line in which each row ends; blank lines are no rows."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
-    header: list[str] | None = None
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    found: list[tuple[list[str], int]] = []
     try:
         for row in reader:
-            if not row or (header is None and row == ["sep=", ""]):
-                continue
-            if header is None:
-                header = row
-                if len(header) > MAX_COLUMNS:
-                    raise IonrtError(f"{name}: {len(header)} columns; at most {MAX_COLUMNS} are read")
-            else:
-                rows.append(row)
-                lines.append(reader.line_num)
+            if row and (found or row != ["sep=", ""]):
+                found.append((row, reader.line_num))
     except csv.Error as error:
         said = "a quotation mark never ends" if "unexpected end" in str(error) else str(error)
-        raise IonrtError(f"{name}, row {len(rows)} (line {reader.line_num}): {said}") from None
-    if header is None:
+        raise IonrtError(f"{name}, row {max(len(found) - 1, 0)} (line {reader.line_num}): {said}") from None
+    if not found:
         raise IonrtError(f"{name}: is empty; expected a line of column names")
-    return header, rows, lines
+    if len(header := found.pop(0)[0]) > MAX_COLUMNS:
+        raise IonrtError(f"{name}: {len(header)} columns; at most {MAX_COLUMNS} are read")
+    return header, [row for row, _ in found], [line for _, line in found]
 
 
 def _names(header: list[str], rows: list[list[str]], name: str) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ionrt.cohort.schema import Tables, validate
-from ionrt.quantities import IonrtError
+from ionrt.quantities import IonrtError, one_of
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,6 @@ class Conversion:
             raise IonrtError(f"conversion {self.name}: valid needs two finite positive limits, got {self.valid}")
 
 
-def _zhang(lem: np.ndarray) -> np.ndarray:
-    return lem / np.interp(lem, [2.70, 3.00], [1.46, 1.37])
-
-
 CONVERSIONS = {
     c.name: c
     for c in (
@@ -55,7 +51,7 @@ CONVERSIONS = {
             reference="doi 10.1186/s13014-020-01723-z (20 recurrent nasopharynx plans, same physical dose recalculated)",
             source="LEM_I",
             target="NIRS_MMKM",
-            per_fraction=_zhang,
+            per_fraction=lambda lem: lem / np.interp(lem, [2.70, 3.00], [1.46, 1.37]),
             valid=(2.70, 3.00),
             indications=("head_neck",),
             uncertainty=0.02,
@@ -99,8 +95,9 @@ def pool(
         the site only; CohortError where the two disagree about a patient.
     """
     left, right = validate(a), validate(b)
-    _refuse_mixed_origin(left, right)
-    _refuse_site_consent(left, right)
+    if len({o for t in (left, right) for o in t["patient"]["origin"].unique()}) > 1:
+        raise IonrtError("one cohort is SYNTHETIC and the other clinical; they cannot be pooled")
+    refuse_site_consent("pooling", left, right)
     linked = int(left["patient"]["pid"].isin(right["patient"]["pid"]).sum())
     tables = {name: pd.concat([left[name], right[name]], ignore_index=True).drop_duplicates(ignore_index=True) for name in left}
     return _with_one_meaning(tables, conversion, linked_patients=linked)
@@ -131,51 +128,28 @@ def harmonise(
 def _with_one_meaning(
     tables: Tables, conversion: Conversion | str | Sequence[Conversion | str] | None, **said: object
 ) -> Tables:
-    chosen = [_named(c) for c in _as_list(conversion)]
+    listed = [conversion] if isinstance(conversion, Conversion | str) else conversion or ()
+    chosen = [c if isinstance(c, Conversion) else CONVERSIONS[one_of(c, tuple(CONVERSIONS), what="conversion")] for c in listed]
     for one in chosen:
         tables["course"] = _convert(tables["course"], tables["patient"], one)
     for column in ("rbe_model", "let_definition"):
-        _refuse_mixed(tables["course"], column)
+        counts = tables["course"][column].value_counts()
+        if len(counts) > 1:
+            listing = ", ".join(f"{value} ({n} courses)" for value, n in counts.items())
+            raise IonrtError(
+                f"{column} differs between the courses: {listing}. They do not mean the same; recalculate one from physical"
+                " dose, or pass conversion= with a Conversion (name, reference, validity range)"
+            )
     used = [{"name": c.name, "reference": c.reference, "valid": list(c.valid), "uncertainty": c.uncertainty} for c in chosen]
     for table in tables.values():
         table.attrs = {**table.attrs, "conversion": used, **said}
     return validate(tables)
 
 
-def _as_list(conversion: Conversion | str | Sequence[Conversion | str] | None) -> list[Conversion | str]:
-    if conversion is None:
-        return []
-    return [conversion] if isinstance(conversion, Conversion | str) else list(conversion)
-
-
-def _named(conversion: Conversion | str) -> Conversion:
-    if isinstance(conversion, Conversion):
-        return conversion
-    if conversion not in CONVERSIONS:
-        raise IonrtError(f"conversion {conversion!r} does not exist; there are {', '.join(map(repr, CONVERSIONS))}")
-    return CONVERSIONS[conversion]
-
-
-def _refuse_mixed_origin(left: Tables, right: Tables) -> None:
-    seen = {o for t in (left, right) for o in t["patient"]["origin"].unique()}
-    if len(seen) > 1:
-        raise IonrtError("one cohort is SYNTHETIC and the other clinical; they cannot be pooled")
-
-
-def _refuse_site_consent(left: Tables, right: Tables) -> None:
-    count = sum(int(t["patient"]["consent_scope"].eq("site").sum()) for t in (left, right))
-    if count:
-        raise IonrtError(f"{count} patients consented to use at their site only; take them out before pooling")
-
-
-def _refuse_mixed(course: pd.DataFrame, column: str) -> None:
-    counts = course[column].value_counts()
-    if len(counts) > 1:
-        listed = ", ".join(f"{value} ({n} courses)" for value, n in counts.items())
-        raise IonrtError(
-            f"{column} differs between the courses: {listed}. They do not mean the same; recalculate one from physical dose,"
-            " or pass conversion= with a Conversion (name, reference, validity range)"
-        )
+def refuse_site_consent(before: str, *cohorts: Mapping[str, pd.DataFrame]) -> None:
+    """Raises where a patient of these tables consented to use at the site only."""
+    if count := sum(int(t["patient"]["consent_scope"].eq("site").sum()) for t in cohorts):
+        raise IonrtError(f"{count} patients consented to use at their site only; take them out before {before}")
 
 
 def _convert(course: pd.DataFrame, patient: pd.DataFrame, conversion: Conversion) -> pd.DataFrame:
@@ -248,7 +222,5 @@ def split(tables: Mapping[str, pd.DataFrame], *, by: str = "treat_centre") -> di
     >>> sum(len(p["patient"]) for p in parts.values())  # every patient has one treating centre
     20
     """
-    patient = tables["patient"]
-    if by not in patient:
-        raise IonrtError(f"by: {by!r} is not a column of patient; there are {', '.join(patient.columns)}")
-    return {str(value): select(tables, group["pid"]) for value, group in patient.groupby(by, sort=True)}
+    by = one_of(by, tuple(tables["patient"]), what="split: by, a column of patient")
+    return {str(value): select(tables, group["pid"]) for value, group in tables["patient"].groupby(by, sort=True)}

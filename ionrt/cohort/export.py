@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ionrt.cohort.exchange import refuse_site_consent
 from ionrt.cohort.schema import save
 from ionrt.quantities import IonrtError
 
@@ -83,9 +84,7 @@ def export_rows(tables: Mapping[str, pd.DataFrame], path: str | Path, *, k: int 
     unknown = [c for c in free_text if c not in there]
     if unknown:
         raise IonrtError(f"free_text: there is no column {', '.join(map(str, unknown))}; write table.column")
-    at_home = int(tables["patient"]["consent_scope"].eq("site").sum())
-    if at_home:
-        raise IonrtError(f"{at_home} patients consented to use at their site only; take them out before the export")
+    refuse_site_consent("the export", tables)
     small = k_anonymity(tables, k=k)
     if len(small):
         raise IonrtError(

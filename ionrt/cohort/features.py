@@ -19,7 +19,7 @@ import xarray as xr
 from ionrt.cohort.schema import dictionary
 from ionrt.files import content_hash, read_sealed, write_sealed, write_text
 from ionrt.parallel import whole_cluster
-from ionrt.quantities import IonrtError
+from ionrt.quantities import IonrtError, one_of
 
 METRICS = ("Mean", "D98", "D50", "D2")
 METRIC = re.compile(r"(?P<kind>[DV])(?P<value>\d+(?:\.\d+)?)(?P<unit>cc|Gy|keV/um)?|Mean|Min|Max")
@@ -98,10 +98,6 @@ def _content(folder: Path) -> str:
     return content_hash(*parts)[:8]
 
 
-def _keep(part: Path, rows: pd.DataFrame) -> None:
-    write_sealed(part, rows.to_csv(index=False, lineterminator="\n").encode())
-
-
 def _kept(part: Path) -> pd.DataFrame | None:
     """The rows that were kept, or None where there are none or the file is not as it was written."""
     content = read_sealed(part)
@@ -116,8 +112,8 @@ class _Plan:
         self.stated = {"rbe_dose": rbe_model, "let_d": let_definition}
         self.origin, self.max_outside = origin, max_outside
         for column, value in (("rbe_model", rbe_model), ("let_definition", let_definition), ("origin", origin)):
-            if value is not None and value not in _allowed(column):
-                raise IonrtError(f"{column}: {value!r} is none of {', '.join(_allowed(column))}")
+            if value is not None:
+                one_of(value, _allowed(column), what=column)
         for name in {m for chosen in self._lists() for m in chosen}:
             if not METRIC.fullmatch(name):
                 raise IonrtError(f"metric {name!r} is not known; write Mean, Min, Max, D98, D2cc, V40Gy or V55keV/um")
@@ -150,10 +146,9 @@ def _one(folder: Path, part: Path, plan: _Plan) -> list[tuple[str, str, str]]:
             raise IonrtError("no dose, RBE-weighted dose or LET for any structure")
     except Exception as error:
         return [*failures, (folder.name, "study", f"{type(error).__name__}: {error}")]
-    if not failures:  # an incomplete course is computed again next time
-        _keep(part, _frame(rows, plan))
-        return []
-    _keep(part.with_suffix(".partial"), _frame(rows, plan))
+    table = pd.DataFrame(rows).reindex(columns=_columns()).assign(origin=plan.origin)
+    place = part.with_suffix(".partial") if failures else part  # an incomplete course is computed again next time
+    write_sealed(place, table.to_csv(index=False, lineterminator="\n").encode())
     return failures
 
 
@@ -179,7 +174,7 @@ def imported_doses(patient: xr.Dataset, folder: Path) -> dict[str, xr.DataArray]
     from ionrt.patient.reading.frames import check_frame
 
     found, left = {name: patient[name] for name in UNIT if name in patient}, []
-    for name in patient.attrs.get("doses_elsewhere", ()):
+    for name in patient.attrs.get("doses_elsewhere", "").splitlines():
         try:
             dose = read_dose(folder / name)
             if dose.name not in UNIT or dose.attrs["dose_summation_type"] != "PLAN":
@@ -197,7 +192,7 @@ def imported_doses(patient: xr.Dataset, folder: Path) -> dict[str, xr.DataArray]
 
 
 def _allowed(column: str) -> list[str]:
-    return list(dictionary()["tables"]["dose_metric"]["columns"][column]["allowed"])
+    return list(_columns()[column]["allowed"])
 
 
 def _definition(da: xr.DataArray, plan: _Plan) -> dict[str, Any]:
@@ -224,7 +219,8 @@ def _rows(
     wanted = plan.wanted()
     failures += [(cid, s, "no such structure") for s in wanted or () if s not in names]
     names = [s for s in names if wanted is None or s in wanted]
-    asked = {s: [m for m in plan.of(s) if _fits(m, quantity)] for s in names}
+    foreign = "Gy" if quantity == "let_d" else "keV/um"  # V40Gy belongs to doses, V55keV/um to LET, the rest to both
+    asked = {s: [m for m in plan.of(s) if not m.endswith(foreign)] for s in names}
     if not any(asked.values()):
         return []
     table = statistics(
@@ -241,18 +237,8 @@ def _rows(
             if not np.isfinite(value):
                 failures.append((cid, structure, f"{quantity} {metric} is not defined (empty or smaller than asked for)"))
                 continue
-            out.append(
-                {
-                    "cid": cid,
-                    "structure": structure,
-                    "metric": metric,
-                    "value": value,
-                    "unit": unit,
-                    "quantity": quantity,
-                    "source": da.attrs["source"],
-                    **definition,
-                }
-            )
+            said = {"metric": metric, "value": value, "unit": unit, "quantity": quantity, "source": da.attrs["source"]}
+            out.append({"cid": cid, "structure": structure, **said, **definition})
     return out
 
 
@@ -265,11 +251,6 @@ def _numbers(metrics: set[str]) -> dict[str, list[float]]:
     return {k: sorted(v) for k, v in out.items()}
 
 
-def _fits(metric: str, quantity: str) -> bool:
-    """V40Gy belongs to doses, V55keV/um to LET, the rest to both."""
-    return not ((metric.endswith("Gy") and quantity == "let_d") or (metric.endswith("keV/um") and quantity != "let_d"))
-
-
 def _column(metric: str, quantity: str) -> str:
     """The column of `evaluate.statistics` that holds the metric."""
     match = METRIC.fullmatch(metric)
@@ -279,17 +260,15 @@ def _column(metric: str, quantity: str) -> str:
     return f"{letter}{float(match['value']):g}" + ("" if letter == "V" else "cc" if match["unit"] == "cc" else "%")
 
 
-def _frame(rows: list[dict[str, Any]], plan: _Plan) -> pd.DataFrame:
-    columns = list(dictionary()["tables"]["dose_metric"]["columns"])
-    return pd.DataFrame(rows).reindex(columns=columns).assign(origin=plan.origin)
+def _columns() -> dict[str, Any]:
+    return dictionary()["tables"]["dose_metric"]["columns"]
 
 
 def _collected(parts: list[Path], target: Path, failures: pd.DataFrame) -> pd.DataFrame:
     """All finished and partial courses in one table."""
-    columns = list(dictionary()["tables"]["dose_metric"]["columns"])
     found = [_kept(p) if p.exists() else _kept(p.with_suffix(".partial")) for p in parts]
     tables = [rows for rows in found if rows is not None]
-    out = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    out = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(_columns()))
     write_text(target / "dose_metric.csv", out.to_csv(index=False, lineterminator="\n"))
     write_text(target / "failures.csv", failures.to_csv(index=False, lineterminator="\n"))
     out.attrs = {"failures": failures}

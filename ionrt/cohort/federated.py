@@ -5,6 +5,7 @@ A summary hides one patient also from somebody who holds two of them: see `docs/
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -188,11 +189,13 @@ class _Export:
 
     def enough(self, count: float, *label: object) -> bool:
         """At least `min_cell`, from a limit above it that nobody knows: what vanishes or appears does not tell a count."""
-        return count - LIMIT * self.min_cell * self.noise.exponential("limit", *label) >= self.min_cell
+        return count - LIMIT * self.min_cell * self.noise.draw("exponential", "limit", *label) >= self.min_cell
 
     def count(self, true: float, *label: object) -> int | None:
         """A multiple of `min_cell` near the count (Laplace noise), or None."""
-        rounded = round((true + 0.5 * self.min_cell * self.noise.laplace("count", *label)) / self.min_cell) * self.min_cell
+        rounded = (
+            round((true + 0.5 * self.min_cell * self.noise.draw("laplace", "count", *label)) / self.min_cell) * self.min_cell
+        )
         return max(rounded, self.min_cell) if self.enough(true, "count", *label) else None
 
     @staticmethod
@@ -244,7 +247,7 @@ class _Export:
         exact, noisy, variance = 0.0, 0.0, 0.0
         for (horizon, before, risk), s, se in zip(bins, curve["survival"].tolist(), curve["se"].tolist(), strict=True):
             gain, width = -np.log(s) - exact, self.sd / risk
-            noisy += max(gain + width * self.noise.normal("bin", label, horizon), 0.25 * self.min_cell / risk)
+            noisy += max(gain + width * self.noise.draw("normal", "bin", label, horizon), 0.25 * self.min_cell / risk)
             variance += width**2
             exact += gain
             information = self._coarse((s * np.log(s) / se) ** 2, before, "se", label, horizon)
@@ -257,9 +260,9 @@ class _Export:
         events, n = int(group["event"].sum()), len(group)
         if not (self.enough(events, "rate", label) and self.enough(n - events, "free", label)):
             return []
-        seen = max(events + self.sd * self.noise.normal("events", label), 0.5 * self.min_cell)
-        people = max(n + self.sd * self.noise.normal("people", label), seen)
-        time = float(group["time"].sum()) * np.exp(1.5 * self.sd / n * self.noise.normal("time", label))
+        seen = max(events + self.sd * self.noise.draw("normal", "events", label), 0.5 * self.min_cell)
+        people = max(n + self.sd * self.noise.draw("normal", "people", label), seen)
+        time = float(group["time"].sum()) * np.exp(1.5 * self.sd / n * self.noise.draw("normal", "time", label))
         error = float(np.sqrt(1 / seen + (self.sd / seen) ** 2 + (1.5 * self.sd / people) ** 2))
         rounded = int(max(round(seen / self.min_cell), 1) * self.min_cell)
         return [{"events": rounded, "log_rate": round(float(np.log(seen / time)), 3), "se": round(error, 3)}]
@@ -272,7 +275,7 @@ class _Export:
         if not (self.enough(bound, "events") and self.enough(row["n"] - events, "free")):
             return None
         width = INFLUENCE * self.min_cell * float(row["se"]) / np.sqrt(bound)
-        estimate = float(row["estimate"]) + width * self.noise.normal("estimate")
+        estimate = float(row["estimate"]) + width * self.noise.draw("normal", "estimate")
         error = float(np.sqrt(1 / self._coarse(information, bound, "se") + width**2))
         # digits beyond a patient's influence would only carry the noise
         digits = max(0, int(np.ceil(-np.log10(width))) + 1)
@@ -290,7 +293,7 @@ class _Export:
     def _coarse(self, information: float, events: float, *label: object) -> float:
         """Information (1 / se^2) on a logarithmic grid of 0.7 `min_cell` of the events, up or down at random."""
         step = 0.7 * self.min_cell / events
-        return float(np.exp(step * np.floor(np.log(information) / step + self.noise.uniform("grid", *label))))
+        return float(np.exp(step * np.floor(np.log(information) / step + self.noise.draw("uniform", "grid", *label))))
 
 
 def _effect_rows(effects: pd.DataFrame | None) -> list[dict[str, Any]]:
@@ -360,10 +363,9 @@ def combine(summaries: Sequence[Mapping[str, Any] | str | Path]) -> pd.DataFrame
 
 def _refuse_two_meanings(summaries: Sequence[Mapping[str, Any]]) -> None:
     for definition in DEFINITIONS:
-        seen: dict[str, set[str]] = {}
-        for site in summaries:
-            for effect in site["effects"]:
-                seen.setdefault(effect["term"], set()).add(effect.get(definition, ""))
+        seen: dict[str, set[str]] = defaultdict(set)
+        for effect in (e for site in summaries for e in site["effects"]):
+            seen[effect["term"]].add(effect.get(definition, ""))
         for term, values in seen.items():
             if len(values) > 1:
                 named = ", ".join(sorted(v or "not stated" for v in values))
@@ -372,16 +374,14 @@ def _refuse_two_meanings(summaries: Sequence[Mapping[str, Any]]) -> None:
 
 def _collected(summaries: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, ...], list[tuple[float, float]]]:
     """(estimate, se) of every site per result."""
-    out: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    out: dict[tuple[Any, ...], list[tuple[float, float]]] = defaultdict(list)
     for site in summaries:
         for s in site["survival"]:
-            out.setdefault(("survival", "S", s["indication"], s["endpoint"], s["years"]), []).append((s["cloglog"], s["se"]))
+            out["survival", "S", s["indication"], s["endpoint"], s["years"]].append((s["cloglog"], s["se"]))
         for r in site["rates"]:
-            out.setdefault(("rate", "events per year", r["indication"], r["endpoint"], np.nan), []).append(
-                (r["log_rate"], r["se"])
-            )
+            out["rate", "events per year", r["indication"], r["endpoint"], np.nan].append((r["log_rate"], r["se"]))
         for e in site["effects"]:
-            out.setdefault(("effect", e["term"], "", "", np.nan), []).append((e["estimate"], e["se"]))
+            out["effect", e["term"], "", "", np.nan].append((e["estimate"], e["se"]))
     return out
 
 

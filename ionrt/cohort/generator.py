@@ -157,13 +157,9 @@ def _people(rng: np.random.Generator, kind: Text) -> pd.DataFrame:
         }
     )
     out["oar_let_z"] = -0.3 * out["oar_dose_z"] + np.sqrt(1 - 0.09) * rng.standard_normal(n)
-    out["age_band"] = _age_band(out["age"].to_numpy(), kind)
+    low = np.where(kind == "paediatric", 10, np.clip(out["age"].to_numpy() // 10, 2, 9) * 10).astype(int)
+    out["age_band"] = np.where(low >= 90, "90+", np.array([f"{a}-{a + 9}" for a in low]))
     return out
-
-
-def _age_band(age: Array, kind: Text) -> Text:
-    low = np.where(kind == "paediatric", 10, np.clip(age // 10, 2, 9) * 10).astype(int)
-    return np.where(low >= 90, "90+", np.array([f"{a}-{a + 9}" for a in low]))
 
 
 def _predictors(people: pd.DataFrame) -> dict[str, tuple[Array, Law]]:
@@ -229,17 +225,13 @@ def _patient(rng: np.random.Generator, people: pd.DataFrame) -> pd.DataFrame:
     return out.astype({"histology": "str", "stage": "str"})
 
 
-def _rx(people: pd.DataFrame) -> pd.Series:
-    return people["rx"].where(~people["lem"], LEM_RX)
-
-
 def _model(people: pd.DataFrame) -> Text:
     return np.where(people["lem"], "LEM_I", "NIRS_MMKM")
 
 
 def _course(rng: np.random.Generator, people: pd.DataFrame) -> pd.DataFrame:
     let = people["let_d_mean"].mask(rng.random(len(people)) < 0.05)  # not every plan was recomputed
-    rx = _rx(people)
+    rx = people["rx"].where(~people["lem"], LEM_RX)
     return pd.DataFrame(
         {
             "cid": people["pid"] + "-1",
@@ -267,12 +259,14 @@ def _dose_metric(people: pd.DataFrame) -> pd.DataFrame:
     cid, system = people["pid"] + "-1", np.where(people["lem"], LEM_OVER_MKM, 1.0)
     d2cc = system * np.maximum(0.6 * people["rx_reference"] + OAR_DOSE_SD * people["oar_dose_z"], 1.0)
     let = np.maximum(OAR_LET_MEAN + OAR_LET_SD * people["oar_let_z"], 1.0)
-    shared = {"cid": cid, "structure": people["organ"]}
-    dose = pd.DataFrame({**shared, "metric": "D2cc", "value": d2cc, "unit": "Gy (RBE)", "quantity": "rbe_dose"})
-    dose["rbe_model"], dose["let_definition"] = _model(people), None
-    quality = pd.DataFrame({**shared, "metric": "Mean", "value": let, "unit": "keV/um", "quantity": "let_d"})
-    quality["rbe_model"], quality["let_definition"] = None, "charged"
-    return pd.concat([dose, quality], ignore_index=True).sort_values(["cid", "metric"], ignore_index=True)
+    columns = ["metric", "value", "unit", "quantity", "rbe_model", "let_definition"]
+    parts = []
+    for row in (
+        ("D2cc", d2cc, "Gy (RBE)", "rbe_dose", _model(people), None),
+        ("Mean", let, "keV/um", "let_d", None, "charged"),
+    ):
+        parts.append(pd.DataFrame({"cid": cid, "structure": people["organ"], **dict(zip(columns, row, strict=True))}))
+    return pd.concat(parts, ignore_index=True).sort_values(["cid", "metric"], ignore_index=True)
 
 
 def _event(people: pd.DataFrame, times: pd.DataFrame) -> pd.DataFrame:

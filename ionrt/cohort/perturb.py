@@ -25,25 +25,11 @@ class Noise:
     def __init__(self, key: bytes, name: str, who: Iterable[str]) -> None:
         self._state = hmac.digest(key, repr((name, sorted(who))).encode(), "sha256")
 
-    def _generator(self, label: tuple[object, ...]) -> np.random.Generator:
+    def draw(self, law: str, *label: object) -> float:
+        """A number by a law of numpy's generator in its standard form: "normal", "laplace", "exponential", "uniform"."""
         seed = hmac.digest(self._state, repr(label).encode(), "sha256")
-        return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "little")))
-
-    def normal(self, *label: object) -> float:
-        """Of standard deviation 1."""
-        return float(self._generator(label).standard_normal())
-
-    def laplace(self, *label: object) -> float:
-        """Of scale 1."""
-        return float(self._generator(label).laplace())
-
-    def exponential(self, *label: object) -> float:
-        """Of mean 1."""
-        return float(self._generator(label).exponential())
-
-    def uniform(self, *label: object) -> float:
-        """From 0 to 1."""
-        return float(self._generator(label).random())
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "little")))
+        return float(getattr(generator, law)())
 
 
 def secret(key: str | bytes | None = None, folder: Path | None = None) -> bytes:

@@ -116,7 +116,7 @@ def _mapping(given: Any) -> dict[str, Any]:
     tables: dict[str, list[dict[str, Any]]] = {}
     for name, blocks in out["tables"].items():
         one_of(name, tuple(spec), what="mapping: table")
-        tables[name] = [_block(b, name, spec[name]) for b in (blocks if isinstance(blocks, list) else [blocks])]
+        tables[name] = [_block(b, name, spec[name]) for b in _listed(blocks)]
     return out | {"tables": tables, "missing": {str(m).strip() for m in out["missing"]}}
 
 
@@ -136,12 +136,13 @@ def _block(block: Any, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         ):
             raise IonrtError(f"mapping: {name}.{column}: expected one of {', '.join(HOW)} (and codes, then, otherwise)")
         codes = {str(k).strip(): v for k, v in rule["codes"].items()} if "codes" in rule else None
-        fields = (
-            [] if how[0] == "value" else [str(f) for f in (rule[how[0]] if isinstance(rule[how[0]], list) else [rule[how[0]]])]
-        )
+        fields = [] if how[0] == "value" else [str(f) for f in _listed(rule[how[0]])]
         columns[str(column)] = {**rule, "how": how[0], "fields": fields, "codes": codes}
-    when = block.get("when", [])
-    return {**block, "columns": columns, "when": [str(w) for w in (when if isinstance(when, list) else [when])]}
+    return {**block, "columns": columns, "when": [str(w) for w in _listed(block.get("when", []))]}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _is_filled(field: str, row: Row) -> bool:
@@ -158,11 +159,9 @@ class _Export:
         self.used = {said["record"], said["day0"]}
         self.left_out: list[tuple[Any, str, str]] = []
         blocks = [b for listed in said["tables"].values() for b in listed]
-        wanted = (
-            self.used
-            | {f for b in blocks for r in b["columns"].values() for f in r["fields"]}
-            | {w for b in blocks for w in b["when"]}
-        )
+        rules = [r for b in blocks for r in b["columns"].values()]
+        when = {w for b in blocks for w in b["when"]}
+        wanted = self.used | when | {f for r in rules for f in r["fields"]}
         missing = sorted(wanted - set(map(str, frame.columns)))
         if missing:
             raise IonrtError(
@@ -173,9 +172,7 @@ class _Export:
                 raise IonrtError(f"records: the mapping says {word}, but the export has no column {column}")
         self.used |= wanted
         self.lines = [self._clean(row) for row in frame.to_dict("records")]
-        for field in {f for b in blocks for r in b["columns"].values() if r["how"] == "filled" for f in r["fields"]} | {
-            w for b in blocks for w in b["when"]
-        }:
+        for field in when | {f for r in rules if r["how"] == "filled" for f in r["fields"]}:
             self._check_filled(field)
         self.base: dict[str, dict[str, str]] = {}
         self.several: set[tuple[str, str]] = set()  # record and field with different values in its rows
@@ -236,10 +233,8 @@ class _Export:
                 if table in ("course", "dose_metric"):
                     out["cid"] = f"{pid}-{counted[pid] if table == 'course' else 1}"
                 out |= {column: self._cell(i, rule, row, record) for column, rule in block["columns"].items()}
-                early = [
-                    c for c, r in block["columns"].items() if r["how"] == "date" and isinstance(out[c], int) and out[c] < 0
-                ]
-                if early:
+                dates = [c for c, r in block["columns"].items() if r["how"] == "date" and isinstance(out[c], int)]
+                if early := [c for c in dates if out[c] < 0]:
                     self.left_out.append((i, ", ".join(early), "row before the first fraction"))
                     continue
                 yield out

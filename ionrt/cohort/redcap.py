@@ -33,6 +33,12 @@ COLUMNS = (
     "Matrix Ranking?",
     "Field Annotation",
 )
+API = (  # the same in what the programming interface exports
+    "field_name", "form_name", "section_header", "field_type", "field_label", "select_choices_or_calculations", "field_note",
+    "text_validation_type_or_show_slider_number", "text_validation_min", "text_validation_max", "identifier",
+    "branching_logic", "required_field", "custom_alignment", "question_number", "matrix_group_name", "matrix_ranking",
+    "field_annotation",
+)  # fmt: skip
 NAME, FORM, KIND, LABEL, CHOICES, NOTE, CHECK, LOW, HIGH, IDENTIFIER, BRANCHING, REQUIRED, ANNOTATION = (
     COLUMNS[i] for i in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 17)
 )
@@ -84,7 +90,7 @@ def from_redcap(redcap: pd.DataFrame | str | Path, *, encoding: str | None = Non
     limits are none (piped from other fields). Refused by name: dates (only days since day 0 are kept), choices that are none, a
     field twice, a pattern of its own (patterns from outside are not run; those of the shipped dictionary are).
     """
-    frame = table_of(redcap, "REDCap dictionary", encoding=encoding)
+    frame = table_of(redcap, "REDCap dictionary", encoding=encoding).rename(columns=dict(zip(API, COLUMNS, strict=True)))
     missing = [c for c in COLUMNS if c not in frame]
     if missing:
         raise IonrtError(f"a REDCap data dictionary has 18 columns; {', '.join(missing)} are missing")
@@ -109,19 +115,18 @@ def from_redcap(redcap: pd.DataFrame | str | Path, *, encoding: str | None = Non
 
 def _columns(field: pd.Series, left_out: list[str]) -> tuple[str, dict[str, Any]]:
     """The table of a field and the columns that its data have."""
-    words = [part.split("=", 1) for part in field[ANNOTATION].split(" ") if "=" in part]
-    said = dict(words)
+    said = dict(part.split("=", 1) for part in field[ANNOTATION].split(" ") if "=" in part)
     if "ionrt" not in said:  # another one's annotation says nothing to us
         table = field[FORM] or "form"
-        if field[KIND].lower() == "checkbox":
-            return table, {
-                f"{field[NAME]}___{checkbox_code(code)}": {
-                    "type": "int",
-                    "allowed": [0, 1],
-                    "label": f"{field[LABEL]}: {label}",
-                }
-                for code, label in choices(field[NAME], field[CHOICES])
-            }
+        if field[KIND].lower() == "checkbox":  # in exports -99 is _99, all else than letters and digits _
+            boxes = choices(field[NAME], field[CHOICES])
+            named = {re.sub(r"[^a-z0-9_]", "_", code.lower()): label for code, label in boxes}
+            if len(named) < len(boxes):
+                raise IonrtError(
+                    f"REDCap field {field[NAME]}: two choices give one checkbox column; their codes differ in signs only"
+                )
+            rule = {"type": "int", "allowed": [0, 1]}
+            return table, {f"{field[NAME]}___{c}": {**rule, "label": f"{field[LABEL]}: {label}"} for c, label in named.items()}
         return table, {field[NAME]: _rules(field, {}, left_out)}
     table, dot, column = said["ionrt"].partition(".")
     if not (dot and re.fullmatch(r"\w+", table) and re.fullmatch(r"\w+", column)):
@@ -130,16 +135,12 @@ def _columns(field: pd.Series, left_out: list[str]) -> tuple[str, dict[str, Any]
 
 
 def choices(field: str, text: str) -> list[tuple[str, str]]:
-    """(code, label) of the choices of a field: ``1, Yes | 2, No``."""
-    out = [(code.strip(), label.strip()) for code, _, label in (c.partition(",") for c in text.split("|"))]
-    if not all(code for code, _ in out) or len({code for code, _ in out}) < len(out):
+    """(code, label) of the choices of a field: ``1, Yes | 2, No``, or a line each (``\\n`` in old dictionaries)."""
+    parts = [part for part in re.split(r"\||\n|\\n", text) if part.strip()]
+    out = [(code.strip(), label.strip()) for code, _, label in (part.partition(",") for part in parts)]
+    if not out or not all(code for code, _ in out) or len({code for code, _ in out}) < len(out):
         raise IonrtError(f"REDCap field {field}: the choices need codes, each once (1, Yes | 2, No)")
     return out
-
-
-def checkbox_code(code: str) -> str:
-    """The end of a checkbox column's name as REDCap exports it: -99 is _99, all else than letters and digits _."""
-    return re.sub(r"[^a-z0-9_]", "_", code.lower())
 
 
 def _rules(field: pd.Series, said: Mapping[str, str], left_out: list[str]) -> dict[str, Any]:
@@ -191,9 +192,7 @@ def _with_keys(tables: dict[str, Any]) -> dict[str, Any]:
             columns = {**record, **tables[name]["columns"]}
             order = [c for c in spec["columns"] if c in columns] + [c for c in columns if c not in spec["columns"]]
             tables[name] = {**{k: v for k, v in spec.items() if k != "columns"}, "columns": {c: columns[c] for c in order}}
-    whole = all(
-        name in tables and set(spec["columns"]) <= set(tables[name]["columns"]) for name, spec in shipped["tables"].items()
-    )
+    whole = all(n in tables and set(spec["columns"]) <= set(tables[n]["columns"]) for n, spec in shipped["tables"].items())
     if not whole:
         for spec in tables.values():
             spec.pop("references", None)

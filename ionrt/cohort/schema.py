@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import operator
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -21,6 +23,7 @@ COLUMNS = ["table", "row", "column", "rule", "value"]
 SHOWN = 200  # kinds of violation spelled out in the message; all violations are in the exception
 ROWS_SHOWN = 5
 MAX_CELL = 10_000  # characters
+LIMITS = (("min", "at least", operator.lt), ("above", "greater than", operator.le), ("max", "at most", operator.gt))
 
 
 class CohortError(IonrtError):
@@ -60,8 +63,6 @@ def dictionary() -> dict[str, Any]:
     Per table `key`, `references` and `columns`; per column `type` (str, int, float), `required`, `allowed`, `min`, `max`,
     `above`, `pattern`, `unit`, `label`.
     """
-    import copy
-
     return copy.deepcopy(_shipped_dictionary())
 
 
@@ -306,25 +307,19 @@ def _cells(
             yield name, int(row), column, rule, cells.iloc[row]
 
 
-def _unwritable(cell: str) -> bool:
-    return not cell.isascii() and any("\ud800" <= c <= "\udfff" for c in cell)
-
-
 def _broken(cells: pd.Series, rules: Mapping[str, Any]) -> Iterator[tuple[str, pd.Series]]:
     """The rules of a column of the dictionary, and where each is broken."""
     if "allowed" in rules:
         yield "must be one of " + ", ".join(map(str, rules["allowed"])), ~cells.isin(rules["allowed"])
-    if "min" in rules:
-        yield f"must be at least {rules['min']}", cells < rules["min"]
-    if "above" in rules:
-        yield f"must be greater than {rules['above']}", cells <= rules["above"]
-    if "max" in rules:
-        yield f"must be at most {rules['max']}", cells > rules["max"]
+    for name, words, breaks in LIMITS:
+        if name in rules:
+            yield f"must be {words} {rules[name]}", breaks(cells, rules[name])
     if rules["type"] == "str":
         held = distinct(cells)
         long = {v for v in held if len(v) > MAX_CELL}
         yield f"may have at most {MAX_CELL} characters", cells.isin(long)
-        yield "holds characters that no file can hold (half a surrogate pair)", cells.isin([v for v in held if _unwritable(v)])
+        half = [v for v in held if not v.isascii() and any("\ud800" <= c <= "\udfff" for c in v)]
+        yield "holds characters that no file can hold (half a surrogate pair)", cells.isin(half)
         if "pattern" in rules:
             fits = re.compile(rules["pattern"]).fullmatch
             yield f"must look like {rules['pattern']}", cells.isin(long.union(v for v in held if v not in long and not fits(v)))

@@ -97,9 +97,7 @@ def compare_ions(
         settings |= {"objectives": objectives, "spacing": spacing, "let_definition": let_definition}
         wanted[ion] = plan.Plan(beams, target, prescription, fractions, **settings)
     measured = patient.sel(structure=[target, *chosen])
-    return _compare(
-        "ion", patient, grid, wanted, target, chosen, measured, model, iterations, calibration, base, store, by="beam"
-    )
+    return _compare("ion", patient, grid, wanted, target, chosen, measured, model, iterations, calibration, base, store)
 
 
 def compare_options(
@@ -133,28 +131,18 @@ def compare_options(
 
     Parameters
     ----------
-    patient : Dataset of `read_dicom`.
-    options : {name: beams}, e.g. of `ionrt.plan.beam_set`; one room each.
-    target : structure that is prescribed to.
-    gtv : where LETd is judged, default the target.
-    organs : default the four nearest.
-    prescription : Gy (RBE) per fraction.
-    fractions : for the record.
-    model, parameters : one of `ionrt.rbe.MODELS` and its parameters.
+    patient, target, organs, prescription, fractions, model, parameters, let_definition : as in `compare_ions`.
+    spacing, iterations, calibration, base, store : likewise.
     proton_model : dose system of options with protons alone, where `model` is relative to a carbon beam.
-    let_definition : of LETd.
+    options : {name: beams}, e.g. of `ionrt.plan.beam_set`; one room each.
+    gtv : where LETd is judged, default the target.
     let_minimum : LETd [keV/um] below which a voxel of the GTV is penalised, the same for every option (None: no such
         objective).
     let_weight : of that objective, per (keV/um)2.
     limits : further objectives of `ionrt.plan`, the same for every option, e.g. organ limits.
-    spacing : of the dose grid [mm].
     margin : around the target that spots cover [mm].
     spot_spacing : in the isocentre plane [mm].
-    iterations : of the optimiser at most.
     scenarios : of `ionrt.plan`, the nominal one first, for worst cases of target and GTV; the plans are nominal.
-    calibration : CSV with ``hu, spr``, default generic.
-    base : {ion: Dataset}, default `ionrt.beam.base_data`.
-    store : folder that keeps influences, see `compare_ions`.
 
     Returns
     -------
@@ -181,22 +169,8 @@ def compare_options(
         settings |= {"spacing": spacing, "margin": margin, "spot_spacing": spot_spacing}
         plans[name] = plan.Plan(beams, target, prescription, fractions, **settings)
     measured = grid["structures"].sel(structure=list(dict.fromkeys([target, gtv, *chosen])))
-    return _compare(
-        "option",
-        patient,
-        grid,
-        plans,
-        gtv,
-        chosen,
-        measured,
-        model,
-        iterations,
-        calibration,
-        base,
-        store,
-        by="ion",
-        under=scenarios,
-    )
+    asked = (measured, model, iterations, calibration, base, store, scenarios)
+    return _compare("option", patient, grid, plans, gtv, chosen, *asked)
 
 
 def _compare(
@@ -212,12 +186,10 @@ def _compare(
     calibration: str | Path | None,
     base: Mapping[str, xr.Dataset] | None,
     store: str | Path | None,
-    *,
-    by: str,
     under: Sequence[plan.Scenario] = (),
 ) -> Comparison:
-    """Plan every case, two at a time; LETd of ions counts from a share of the prescription on, that of options from one of
-    their own dose in the target."""
+    """Plan every case, two at a time, ions with their field by beam, options by ion; LETd of ions counts from a share of the
+    prescription on, that of options from one of their own dose in the target."""
     first = next(iter(plans.values()))
     target = first.target
     patient_spr = cases.planning_patient(patient, calibration)
@@ -226,7 +198,7 @@ def _compare(
     shared = [b for b, n in times.items() if n > 1 or under]
     reach = partial(_influence, data=data, store=store)
     parts = cases.side_by_side(lambda b: reach(patient_spr, replace(first, beams=(b,))), shared, "beams") if shared else {}
-    also = (model,) if kind == "ion" else ()
+    by, also = ("beam", (model,)) if kind == "ion" else ("ion", ())
     work = partial(_planned, patient_spr, parts, reach, by, also, iterations)
     made = cases.side_by_side(lambda case: work(plans[case]), plans, f"{kind}s")
     done = {case: one for case, one in made.items() if isinstance(one, Planned)}

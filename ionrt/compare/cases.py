@@ -25,6 +25,7 @@ from ionrt.parallel import each
 from ionrt.patient import read_dicom, regrid, stopping_power_ratio, write_phantom
 from ionrt.patient.calibration import GENERIC
 from ionrt.patient.geometry.margins import with_margin
+from ionrt.patient.geometry.structures import find_structure
 from ionrt.patient.names import kinds_of, organs_of, outline_of
 from ionrt.patient.phantom import recipe
 from ionrt.plan.engine.influence import Influence
@@ -216,7 +217,7 @@ def nearest_organs(grid: xr.Dataset, target: str, n: int = 4) -> tuple[str, ...]
     kinds = kinds_of(grid)
     candidates = organs_of(kinds, target)
     organs = [s for s in candidates if kinds[s] == "ORGAN"] or candidates
-    x, y, z = centroid(grid["structures"].sel(structure=target, drop=True))
+    x, y, z = centroid(find_structure(grid, target))
     distance = np.sqrt((grid["x"] - x) ** 2 + (grid["y"] - y) ** 2 + (grid["z"] - z) ** 2)
     away = {s: float(distance.where(grid["structures"].sel(structure=s, drop=True) > 0.25).min()) for s in organs}
     return tuple(sorted((s for s in organs if np.isfinite(away[s])), key=away.__getitem__)[:n])

@@ -98,7 +98,6 @@ class Guidance:
     parts: tuple[int, ...]
     alpha_beta: float
     planned: xr.Dataset
-    shifts: Mapping[tuple[str, str], tuple[float, ...]]
     placed: Mapping[tuple[str, str], xr.Dataset]
     maps: Mapping[tuple[str, str], xr.Dataset]
     measures: Mapping[tuple[str, str], Mapping[str, float]]
@@ -232,7 +231,7 @@ class Guidance:
         """Rounded figures, the same on every machine: V95 in steps of 5 %."""
         table, said = self._coverage["V95 [%]"], []
         for day in self.days:
-            shift = ", ".join(f"{round(v):+d}" for v in self.shifts[day, "bone match"])
+            shift = ", ".join(f"{round(v):+d}" for v in _shift(self.placed[day, "bone match"]))
             found = ", ".join(
                 f"{c} {5 * round(float(table[day, c]) / 5.0)} %" for c in ("bone match", "tumour match", "replan")
             )
@@ -282,14 +281,11 @@ def compare_days(
     Parameters
     ----------
     days : of `open_days`; the days have the target contoured.
-    target, organs : default the two nearest.
+    target, prescription, model, parameters, let_definition, spacing, iterations : as in `compare_ions`.
+    organs : default the two nearest.
     ion, gantry_angles, room : of the beams.
-    prescription : Gy (RBE) per fraction.
     parts : fractions that each day stands for, default 4 each.
-    model, parameters, let_definition : of RBE-weighted dose and LETd.
     alpha_beta : Gy, of photons, for the course.
-    spacing : mm of the dose grid.
-    iterations : of each optimisation.
     fill_gas : in the registrations.
 
     Returns
@@ -319,30 +315,28 @@ def compare_days(
     wanted, asked = influence.plan, asked_of(influence.plan)
     nominal = plan.field(influence, weights, **asked)
     base = planned_maps(wanted, nominal)
-    shifts, placed, maps, measures, depths, quality, fields = {}, {}, {}, {}, {}, {}, {}
+    placed, maps, measures, depths, quality, fields = {}, {}, {}, {}, {}, {}
     ways: dict[tuple[str, str, float], xr.Dataset] = {}
     for day, image in daily.items():
         bone = adapt.register_rigid(planning, image, on="bone", degrees=3)
         tumour = adapt.register_rigid(planning, image, on=target, by="contours", start=bone)
         for name, way in zip(CORRECTIONS, (None, bone, tumour), strict=True):
             key, here = (day, name), adapt.place(image, planning, correction=(0.0, 0.0, 0.0) if way is None else way)
-            placed[key], shifts[key] = here, here.attrs["placed"][3:12:4]
+            placed[key] = here
             fields[key] = adapt.daily_field(influence, weights, here, **asked).load()
             maps[key] = planned_maps(wanted, fields[key])
             measures[key] = adapt.measure(influence, planning, here, organs=chosen, planned=base, field=maps[key])
-        again, particles = planned(placed[day, "bone match"], _fixed(influence), iterations)
-        placed[day, "replan"], shifts[day, "replan"] = placed[day, "bone match"], shifts[day, "bone match"]
+        there = placed[day, "replan"] = placed[day, "bone match"]
+        again, particles = planned(there, _fixed(influence), iterations)
         maps[day, "replan"] = planned_maps(wanted, plan.field(again, particles, **asked))
-        there = placed[day, "bone match"]
         depths[day] = depth_change(influence, planning, there)
         still = matrix_transform(np.eye(4), method="the bone match")
         for s in SMOOTHINGS:
             ways[day, "bone match", s] = adapt.register_deformable(
                 planning, there, start=still, smoothing=s, fill_gas=fill_gas, guide=(target,)
             )
-            apart = np.subtract(shifts[day, "bone match"], shifts[day, "tumour match"])
             moved = np.eye(4)
-            moved[:3, 3] = apart
+            moved[:3, 3] = np.subtract(_shift(there), _shift(placed[day, "tumour match"]))
             other = compose(ways[day, "bone match", s], matrix_transform(moved))
             ways[day, "tumour match", s] = other.assign_attrs(moving_hash=placed[day, "tumour match"].attrs["content_hash"])
         quality[day] = registration_quality(
@@ -358,9 +352,7 @@ def compare_days(
         for c in CORRECTIONS[1:]
         for s in SMOOTHINGS
     }
-    return Guidance(
-        planning, wanted, chosen, counts, alpha_beta, base, shifts, placed, maps, measures, depths, courses, quality
-    )
+    return Guidance(planning, wanted, chosen, counts, alpha_beta, base, placed, maps, measures, depths, courses, quality)
 
 
 def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[Influence, xr.DataArray]:
@@ -370,6 +362,11 @@ def planned(patient: xr.Dataset, wanted: plan.Plan, iterations: int) -> tuple[In
     return replace(influence, plan=replace(influence.plan, objectives=wanted.objectives)), plan.optimise(
         wider, one, influence, iterations=iterations
     )
+
+
+def _shift(placed: xr.Dataset) -> tuple[float, ...]:
+    """How far [mm] a day was moved."""
+    return placed.attrs["placed"][3:12:4]
 
 
 def _fixed(influence: Influence) -> plan.Plan:

@@ -154,21 +154,10 @@ class Received:
         return out
 
     def gamma_table(self, field: xr.Dataset) -> pd.DataFrame:
-        """Our physical dose against theirs, of the plan and of each beam whose dose came.
+        """Our physical dose (`field` of `recomputed`) against theirs, of the plan and of each beam whose dose came.
 
-        Parameters
-        ----------
-        field : of `recomputed`.
-
-        Returns
-        -------
-        DataFrame: gamma pass rates [%] (global, above 10 % of the maximum), the median of ours / theirs where theirs is above
-        half of its maximum, and what that says of what their dose is of.
-
-        Raises
-        ------
-        IonrtError
-            As of `ionrt.gamma`.
+        Gamma pass rates [%] (global, above 10 % of the maximum), the median of ours / theirs where theirs is above half of its
+        maximum, and what that says of what their dose is of.
         """
         rows: dict[str, list[float | str]] = {}
         scaled = field.attrs["normalisation"].startswith("to the reference")
@@ -183,21 +172,9 @@ class Received:
         return pd.DataFrame.from_dict(rows or none, orient="index", columns=columns).rename_axis("of")
 
     def gamma_map(self, field: xr.Dataset, *, dose_percent: float = 3.0, distance_mm: float = 3.0) -> xr.DataArray:
-        """Gamma index of our physical dose against theirs per voxel: of the plan, or of the first beam whose dose came.
+        """Gamma index (z, y, x) of our physical dose on the grid of theirs: of the plan, or of the first beam whose dose came.
 
-        Parameters
-        ----------
-        field : of `recomputed`.
-        dose_percent, distance_mm : tolerances [% of their maximum], [mm].
-
-        Returns
-        -------
-        DataArray ``gamma_index`` (z, y, x) on the grid of their dose; NaN below 10 % of its maximum.
-
-        Raises
-        ------
-        IonrtError
-            No physical dose came; as of `ionrt.gamma`.
+        Tolerances in % of their maximum and mm; NaN below 10 % of it.
         """
         physical = self.physical()
         if not physical:
@@ -207,17 +184,8 @@ class Received:
         return gamma(theirs, ours, dose_percent=dose_percent, distance_mm=distance_mm)
 
     def page_to_sign(self, gammas: pd.DataFrame, normalisation: str) -> pd.DataFrame:
-        """What was checked, with room for the names of those who judge it; research, no release of a plan.
-
-        Parameters
-        ----------
-        gammas : of `gamma_table`.
-        normalisation : what the recomputed dose rests on, attribute of `recomputed`.
-
-        Returns
-        -------
-        pd.DataFrame
-        """
+        """What was checked (`gamma_table`, ``normalisation`` of `recomputed`), with room for the names of those who judge it;
+        research, no release of a plan."""
         status = self.checklist["status"]
         first, said = gammas.iloc[0], "; ".join(f"of {part}: {text}" for part, text in gammas["their dose"].items())
         agreed = "; ".join(f"{k} {v:.1f}" for k, v in first.items() if str(k).startswith("gamma") and np.isfinite(v))
@@ -236,24 +204,8 @@ class Received:
     def organ_table(self, field: xr.Dataset, structures: xr.DataArray, target: str, prescription: float) -> pd.DataFrame:
         """Target and organs: D1 % and D20 % [Gy (RBE)] per fraction in the systems of the plan's ions, and LETd [keV/um].
 
-        Mean LETd is weighted with dose; LETd counts where the physical dose is at least 2 % of the
-        `prescription`.
-
-        Parameters
-        ----------
-        field : of `recomputed`, without ``beam``.
-        structures : fractions (structure, z, y, x) on its grid.
-        target : name.
-        prescription : Gy (RBE) per fraction.
-
-        Returns
-        -------
-        DataFrame, one row per structure.
-
-        Raises
-        ------
-        IonrtError
-            A field without the moments of a system.
+        Mean LETd is weighted with dose; LETd counts where the physical dose is at least 2 % of the `prescription` [Gy (RBE) per
+        fraction]. `field` of `recomputed` without ``beam``, `structures` as fractions on its grid.
         """
         organs = structures.sel(structure=[target, *organs_of(kinds_of(structures), target)])
         let, dosed = let_d(field), field["dose"] >= LET_ABOVE * prescription
@@ -270,24 +222,8 @@ class Received:
     ) -> pd.DataFrame:
         """Mean RBE-weighted dose of the target per fraction in every dose system that one of the fields has the moments of.
 
-        A field holds one parameter set per moment. Beside it what a published factor makes of the prescription in the
-        sender's system.
-
-        Parameters
-        ----------
-        fields : of `recomputed`, with different parameter sets.
-        structures : fractions (structure, z, y, x) on their grid.
-        target : name.
-        prescription : Gy (RBE) per fraction.
-
-        Returns
-        -------
-        DataFrame, one row per dose system: the mean, what the literature makes of the prescription, a note.
-
-        Raises
-        ------
-        IonrtError
-            A target that does not exist.
+        A field of `recomputed` holds one parameter set per moment. Beside it what a published factor makes of the prescription
+        [Gy (RBE) per fraction] in the sender's system, and a note.
         """
         part, rows = structures.sel(structure=[target]), {}
         for name, system in DOSE_SYSTEMS.items():

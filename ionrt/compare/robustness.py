@@ -59,23 +59,14 @@ def compare_robustness(
 
     Parameters
     ----------
-    patient : Dataset of `read_dicom`.
-    target : structure.
-    organs : to spare, default the four nearest.
+    patient, target, organs, room, prescription, model, parameters, let_definition : as in `compare_ions`.
+    spacing, iterations, calibration, base, proton_model : likewise.
     ions, gantry_angles : one beam for each pair.
-    room : where.
     range_error : relative.
     setup_error : mm per axis.
-    prescription : Gy (RBE) per fraction.
-    model, parameters, let_definition : of RBE-weighted dose and LETd.
-    proton_model : of a plan with protons alone, where `model` is relative to a carbon beam.
-    spacing : of the dose grid [mm].
     robust : how target objectives count, one of `ionrt.plan.objectives.ROBUST`.
     goals : further objectives of both plans, those on the target made robust in the robust plan (e.g. a least LETd).
     tested : scenarios of the evaluation, the nominal one first, default `ionrt.plan.scenario_set` together.
-    iterations : at most.
-    calibration : CSV with ``hu, spr``.
-    base : base data of your own.
 
     Returns
     -------

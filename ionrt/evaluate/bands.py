@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from ionrt.evaluate.sampling import kept_attrs
-from ionrt.quantities import QUANTITIES, IonrtError, stamp
+from ionrt.evaluate.sampling import kept_attrs, name_of
+from ionrt.quantities import IonrtError, stamp
 
 NOMINAL = "nominal"
 
@@ -65,8 +65,7 @@ def band(
     parts = [v.drop_vars([c for c in v.coords if c not in v.dims], errors="ignore") for v in found.values()]
     out = xr.concat(parts, "statistic", join="exact", combine_attrs="drop").assign_coords(statistic=list(found))
     kept = {c: da[c] for c in ("volume", "outside") if c in da.coords and dim not in da[c].dims}
-    name = _name(da)
-    return stamp(out.assign_coords(kept), name, **kept_attrs(da))
+    return stamp(out.assign_coords(kept), name_of(da), **kept_attrs(da))
 
 
 def error_parts(da: xr.DataArray, *, course: str = "scenario", fraction: str = "fraction") -> xr.DataArray:
@@ -85,7 +84,7 @@ def error_parts(da: xr.DataArray, *, course: str = "scenario", fraction: str = "
     parts = [da.mean([course, fraction]), np.sqrt(between.clip(min=0.0)), np.sqrt(random)]
     named = xr.Dataset(dict(zip(("mean", "systematic", "random"), parts, strict=True)))
     out = named.to_dataarray("part")
-    return stamp(out, _name(da), **kept_attrs(da))
+    return stamp(out, name_of(da), **kept_attrs(da))
 
 
 def _quantile(da: xr.DataArray, dim: str, weights: np.ndarray, q: float) -> xr.DataArray:
@@ -107,13 +106,6 @@ def _quantile(da: xr.DataArray, dim: str, weights: np.ndarray, q: float) -> xr.D
     return xr.apply_ufunc(
         kernel, da, input_core_dims=[[dim]], dask="parallelized", join="exact", keep_attrs=False, output_dtypes=[float]
     )
-
-
-def _name(da: xr.DataArray) -> str:
-    name = "dose" if da.name is None else str(da.name)
-    if name not in QUANTITIES:
-        raise IonrtError(f"{name!r} is not a known quantity; rename it to one of {', '.join(QUANTITIES)}")
-    return name
 
 
 def _weights(da: xr.DataArray, dim: str, weights: xr.DataArray | None) -> xr.DataArray:

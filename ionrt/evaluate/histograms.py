@@ -160,10 +160,8 @@ def volume_at_dose(da: xr.DataArray, structures: Structures, *, dose: Numbers) -
     >>> v55.values.tolist(), (v55 * v55["volume"]).round(3).values.tolist()  # share, cm3
     ([0.5], [0.108])
     """
-    da, name = quantity_of(da)
-    axis = np.atleast_1d(np.asarray(dose, dtype=float))
-    out = per_structure(da, structures, lambda s: s.at_value(axis), dim=name, at=axis)
-    return stamp(out if np.ndim(dose) else out.isel({name: 0}), "volume_fraction", **kept_attrs(da), quantity=name)
+    curve = dvh(da, structures, at=dose)
+    return curve if np.ndim(dose) else curve.isel({curve.attrs["quantity"]: 0})
 
 
 def mean_value(da: xr.DataArray, structures: Structures) -> xr.DataArray:

@@ -23,13 +23,19 @@ Structures = xr.DataArray | xr.Dataset
 
 
 def quantity_of(da: xr.DataArray) -> tuple[xr.DataArray, str]:
-    """The array with its checked quantity name; an array without a name is taken as physical dose."""
+    """The array with its checked quantity name."""
     if not isinstance(da, xr.DataArray):
         raise IonrtError(f"expected an xarray.DataArray on a grid z, y, x, got {type(da).__name__}")
+    name = name_of(da)
+    return defined(check(da, name, dims=GRID), name), name
+
+
+def name_of(da: xr.DataArray) -> str:
+    """The quantity of an array; without a name it is taken as physical dose."""
     name = "dose" if da.name is None else str(da.name)
     if name not in QUANTITIES:
         raise IonrtError(f"{name!r} is not a known quantity; rename it to one of {', '.join(QUANTITIES)}")
-    return defined(check(da, name, dims=GRID), name), name
+    return name
 
 
 def kept_attrs(da: xr.DataArray) -> dict[str, Any]:

@@ -138,72 +138,53 @@ def _number(text: str) -> float | None:
 def _table_faults(tables: dict[str, pd.DataFrame], pages: set[str]) -> Iterator[str]:
     sources = set(tables["sources"]["id"])
     for name, table in tables.items():
-        several = name == "outcomes"  # a study has many rows
+        again = table["id"].duplicated() & (name != "outcomes")  # a study has many rows
         for i, row in enumerate(table.to_dict("records")):
-            where = f"{name}.csv, {row['id'] or f'row {i + 2}'}:"
-            if not row["id"]:
-                yield f"{where} no id"
-            elif not several and (table["id"] == row["id"]).sum() > 1 and row["id"] in set(table["id"][:i]):
-                yield f"{where} the id stands twice"
-            for column in NEEDED[name]:
-                if not row[column]:
-                    yield f"{where} {column} is missing"
-            for column in set(NUMBERS) & set(row):
-                if row[column] and (
-                    _number(row[column]) is None or (column in ("total", "fractions") and not float(row[column]))
-                ):
-                    yield f"{where} {column}: expected a positive number, got {row[column]!r}"
-            yield from (f"{where} {fault}" for fault in _form_faults(row))
-            for column, allowed in ALLOWED.items():
-                if row.get(column) and row[column] not in allowed:
-                    yield f"{where} {column}: {row[column]!r} is not one of {', '.join(allowed)}"
-            if "page" in row and row["page"] not in pages:
-                yield f"{where} page: there is no {row['page']!r} in pages.yaml"
-            if "basis" in row and row["basis"] not in (
-                ("not stated",) if row["system"] == "unknown" else ("stated", "inferred")
-            ):
-                yield f"{where} basis: {row['basis']!r} does not go with the dose system {row['system']!r}"
-            if (
-                "source" in row
-                and row["source"] not in sources
-                and not (row.get("confidence") == "memory" and not row["source"])
-            ):
-                yield f"{where} source: there is no {row['source']!r} in sources.csv"
-            if (
-                name == "constraints"
-                and "(RBE)" not in row["unit"]
-                and row["unit"] not in ("", "cc", "cm2", "percent", "mm", "Gy")
-            ):
-                yield f"{where} unit: {row['unit']!r}"
-            if name == "sources":
-                yield from (f"{where} {fault}" for fault in _address_faults(row))
-            if "percent" in row:
-                yield from (f"{where} {fault}" for fault in _percent_faults(row))
+            faults = [*_own_faults(name, row), *_link_faults(row, pages, sources)]
+            faults += ["the id stands twice"] if row["id"] and again[i] else []
+            yield from (f"{name}.csv, {row['id'] or f'row {i + 2}'}: {fault}" for fault in faults)
 
 
-def _form_faults(row: dict[str, str]) -> Iterator[str]:
-    for column in WHOLE:
-        value = _number(row.get(column, ""))
-        if value is not None and not value.is_integer():
+def _link_faults(row: dict[str, str], pages: set[str], sources: set[str]) -> Iterator[str]:
+    """Where a row leads: to a page, a source, and to how its dose system is known."""
+    if "page" in row and row["page"] not in pages:
+        yield f"page: there is no {row['page']!r} in pages.yaml"
+    if "basis" in row and row["basis"] not in (("not stated",) if row["system"] == "unknown" else ("stated", "inferred")):
+        yield f"basis: {row['basis']!r} does not go with the dose system {row['system']!r}"
+    from_memory = row.get("confidence") == "memory" and not row["source"]
+    if "source" in row and row["source"] not in sources and not from_memory:
+        yield f"source: there is no {row['source']!r} in sources.csv"
+
+
+def _own_faults(name: str, row: dict[str, str]) -> Iterator[str]:
+    """What is wrong with a row by itself."""
+    number = {column: _number(row.get(column) or "") for column in NUMBERS}
+    if not row["id"]:
+        yield "no id"
+    yield from (f"{column} is missing" for column in NEEDED[name] if not row[column])
+    for column, value in number.items():
+        if row.get(column) and (value is None or (column in ("total", "fractions") and not value)):
+            yield f"{column}: expected a positive number, got {row[column]!r}"
+        if column in WHOLE and value is not None and not value.is_integer():
             yield f"{column}: expected a whole number, got {row[column]!r}"
-    total, fractions = _number(row.get("total", "")), _number(row.get("fractions", ""))
-    if total and fractions and not PER_FRACTION[0] <= total / fractions <= PER_FRACTION[1]:
-        low, high = PER_FRACTION
-        yield f"total: {total:g} in {fractions:g} is {total / fractions:.3g} per fraction, not {low:g} to {high:g} Gy (RBE)"
+    for column, allowed in ALLOWED.items():
+        if row.get(column) and row[column] not in allowed:
+            yield f"{column}: {row[column]!r} is not one of {', '.join(allowed)}"
+    if name == "constraints" and "(RBE)" not in row["unit"] and row["unit"] not in ("", "cc", "cm2", "percent", "mm", "Gy"):
+        yield f"unit: {row['unit']!r}"
     if row.get("seen") and not re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", row["seen"]):
         yield f"seen: expected a month such as 2026-11, got {row['seen']!r}"
-
-
-def _address_faults(row: dict[str, str]) -> Iterator[str]:
-    if not any(row[kind] for kind in ADDRESS):
+    if name == "sources" and not any(row[kind] for kind in ADDRESS):
         yield f"no address; expected one of {', '.join(ADDRESS)}"
     for kind, form in ADDRESS.items():
-        if row[kind] and not re.fullmatch(form, row[kind]):
+        if row.get(kind) and not re.fullmatch(form, row[kind]):
             yield f"{kind}: {row[kind]!r} does not look like one"
-
-
-def _percent_faults(row: dict[str, str]) -> Iterator[str]:
-    percent, n, events, low, high = (_number(row.get(c) or "") for c in ("percent", "n", "events", "low", "high"))
+    total, fractions, percent, events, n, low, high = (
+        number[c] for c in ("total", "fractions", "percent", "events", "n", "low", "high")
+    )
+    if total and fractions and not PER_FRACTION[0] <= total / fractions <= PER_FRACTION[1]:
+        least, most = PER_FRACTION
+        yield f"total: {total:g} in {fractions:g} is {total / fractions:.3g} per fraction, not {least:g} to {most:g} Gy (RBE)"
     if percent is not None and percent > 100:
         yield f"percent: expected at most 100, got {row['percent']}"
     if low is not None and high is not None and percent is not None and not low <= percent <= high:

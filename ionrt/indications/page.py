@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def tables(facts: Indications, page: str) -> dict[str, pd.DataFrame]:
         "system": f"{r['system']} ({r['basis']})", "organ": _words(r["organ"]), "limit": _limit(r),
         "fractions": f"{r['fractions']:g}" if r["fractions"] > 0 else "not stated",
         "kind": r["kind"].replace("cut_off", "association"), "remark": _said(r), "ref": refs(r["source"]),
-        "compared": _compared(r, held, fractions),
+        "compared": _compared({why_not(r, system, fractions).partition(" (")[0] for system in held}),
     })  # fmt: skip
     outcomes = facts.outcomes[facts.outcomes["page"] == page]
     made["outcomes"] = _rows(outcomes, ["study", "schedule", "system"], lambda r: _outcome(r, refs))
@@ -134,13 +134,8 @@ class _References:
         rows = []
         for source, number in self.used.items():
             one = self.rows.loc[source]
-            where = [
-                f"doi:{one['doi']}" * bool(one["doi"]),
-                f"PMID {one['pmid']}" * bool(one["pmid"]),
-                one["pmc"],
-                one["registry"],
-            ]
-            shown = ", ".join(w for w in where if w) or one["url"]
+            named = {"doi": "doi:", "pmid": "PMID ", "pmc": "", "registry": ""}
+            shown = ", ".join(f"{before}{one[kind]}" for kind, before in named.items() if one[kind]) or one["url"]
             rows.append({"ref": f"[{number}]", "source": one["cite"], "read": one["read"], "where": shown})
         return pd.DataFrame(rows)
 
@@ -163,9 +158,8 @@ def _set(text: str) -> str:
     return text
 
 
-def _compared(row: pd.Series, systems: Iterable[str], fractions: float) -> str:
+def _compared(reasons: set[str]) -> str:
     """Whether a plan of the page meets a constraint; why not, where none does."""
-    reasons = {why_not(row, system, fractions).partition(" (")[0] for system in systems}
     return WITH_PLAN if "" in reasons else f"no: {'; '.join(sorted(reasons))}"
 
 

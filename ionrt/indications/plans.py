@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, wraps
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from ionrt.adapt.daily import deliver
 from ionrt.compare import Comparison, compare_options, open_patient
 from ionrt.compare.received import Received
 from ionrt.files import DiskError, cache_folder, content_hash, read_sealed, sources, write_sealed
-from ionrt.indications.facts import Indications
+from ionrt.indications.facts import Indications, load
 from ionrt.indications.limits import check_limits, limits_received
 from ionrt.indications.page import against, fractions_of
 from ionrt.ions import in_words
@@ -177,90 +177,102 @@ def coverage(made: Comparison) -> str:
     return "\n".join([f"{n}: D95 at least 95 %: {'yes' if table[n] >= 95.0 else 'NO'}" for n in made.plans] + lines)
 
 
-def gap_table(gaps: tuple[float, ...] = (0.0, 3.0, 5.0, 10.0), *, total: float = 55.2, fractions: int = 12) -> pd.DataFrame:
-    """Pancreas, carbon from behind: what the gap to the duodenum [mm] leaves of the dose there; computed once, then kept.
+@cache
+def _code() -> str:
+    """Hash of everything between a phantom and a table."""
+    top = Path(str(files("ionrt")))
+    return content_hash(*(part for room in ROOMS for part in sources(top / room)), ionrt.__version__)
+
+
+def _kept(anatomy: str) -> Callable[[Callable[[], pd.DataFrame]], Callable[[], pd.DataFrame]]:
+    """Of a table in this phantom: computed once, then read from the cache folder, where it is as written and of this code."""
+
+    def kept(compute: Callable[[], pd.DataFrame]) -> Callable[[], pd.DataFrame]:
+        @wraps(compute)
+        def table() -> pd.DataFrame:
+            whole = content_hash(recipe(anatomy).to_csv(), _code())
+            path = cache_folder("indications") / f"{compute.__name__}-{whole}.csv"
+            content = read_sealed(path)
+            if content is None:
+                content = compute().to_csv().encode()
+                with suppress(DiskError):  # computed again next time
+                    write_sealed(path, content)
+            return pd.read_csv(BytesIO(content), index_col=0)
+
+        return table
+
+    return kept
+
+
+@_kept("abdomen")
+def gap_table() -> pd.DataFrame:
+    """Pancreas, carbon from behind, 55.2 in 12: what the gap to the duodenum [mm] leaves of the dose there.
 
     By gap: D95 of the target [% of prescription], largest dose and hottest cm3 of the duodenum [Gy (RBE; NIRS-mMKM)].
     """
-
-    def row(gap: float) -> dict[str, float]:
+    rows = {}
+    for gap in (0.0, 3.0, 5.0, 10.0):
         made = compare_options(
             open_patient(anatomy="abdomen", gap=gap), {"C": beam_set(["C"], [160, 200])}, target="GTV_head",
-            organs=["Duodenum", "Stomach"], prescription=total / fractions, fractions=fractions, **COARSE,
+            organs=["Duodenum", "Stomach"], prescription=55.2 / 12, fractions=12, **COARSE,
         )  # fmt: skip
         dose = made.maps["rbe_dose"].sel(case="C", drop=True)
         duodenum = made.grid["structures"].sel(structure=["Duodenum"])
-        hot = fractions * evaluate.dose_at_volume(dose, duodenum, cc=[0.1, 1.0]).values.ravel()
+        hot = 12 * evaluate.dose_at_volume(dose, duodenum, cc=[0.1, 1.0]).values.ravel()
         names = [f"duodenum D{v} [Gy (RBE; NIRS-mMKM)]" for v in ("0.1cc", "1cc")]
-        return {"D95 [%]": made.target_table()["GTV_head D95 [%]"]["C"], **dict(zip(names, hot, strict=True))}
-
-    key = ("abdomen", gaps, total, fractions)
-    return _kept("gap", key, lambda: pd.DataFrame({g: row(g) for g in gaps}).T.rename_axis("gap [mm]"))
+        rows[gap] = {"D95 [%]": made.target_table()["GTV_head D95 [%]"]["C"], **dict(zip(names, hot, strict=True))}
+    return pd.DataFrame(rows).T.rename_axis("gap [mm]")
 
 
-def size_table(sizes: tuple[int, ...] = (20, 50, 100), *, let_minimum: float = 90.0) -> pd.DataFrame:
-    """Head, two lateral fields, 57.6 in 16: LETd by size [cm3] and mix with a wish for 90 keV/um; computed once, then kept.
-
-    LETd D98 [keV/um] and D95 [% of prescription] of the target.
-    """
-
-    def one(size: int) -> pd.DataFrame:
-        patient = add_ellipsoid(open_patient(anatomy="head"), "sphere", centre=HEAD, radii=RADII[size])
+@_kept("head")
+def size_table() -> pd.DataFrame:
+    """Head, two lateral fields, 57.6 in 16: LETd [keV/um] and D95 [%] by size [cm³] and mix, with a wish for 90 keV/um."""
+    parts = {}
+    for size, radius in RADII.items():
+        patient = add_ellipsoid(open_patient(anatomy="head"), "sphere", centre=HEAD, radii=radius)
         mixes = {name: beam_set(name.split("+"), [80, 280]) for name in ("C", "C+O", "O", "C+Ne")}
         made = compare_options(
-            patient, mixes, target="sphere", organs=["BrainStem", "Chiasm"], let_minimum=let_minimum, let_weight=0.05, **COARSE
+            patient, mixes, target="sphere", organs=["BrainStem", "Chiasm"], let_minimum=90.0, let_weight=0.05, **COARSE
         )
         columns = {f"sphere {c}": c for c in ("LETd L98 [keV/µm]", "LETd mean [keV/µm]", "D95 [%]")}
-        return made.target_table()[list(columns)].rename(columns=columns).rename_axis("mix")
+        parts[size] = made.target_table()[list(columns)].rename(columns=columns).rename_axis("mix")
+    table = pd.concat(parts, names=["size [cm³]"]).reset_index(level="mix")
+    return table.assign(reached=["yes" if v >= 90.0 else "no" for v in table["LETd L98 [keV/µm]"]])
 
-    key = ("head", sizes, let_minimum)
-    return _kept("size", key, lambda: pd.concat({s: one(s) for s in sizes}, names=["size [cm3]"]).reset_index(level="mix"))
 
-
-def motion_table(
-    reach: float = 5.0, *, dose: float = 13.2, rescans: Sequence[int] = (1, 4), period: float = 4.0, starts: int = 6
-) -> pd.DataFrame:
-    """Thorax, carbon, two fields: D95 of single fractions on a target that breathes `reach` mm to each side; then kept.
+@_kept("thorax")
+def motion_table() -> pd.DataFrame:
+    """Thorax, carbon, two fields: D95 of single fractions on a target that breathes 5 mm to each side in 4 s.
 
     The plan covers the target's way (`ionrt.adapt.itv`); every spot falls on the phase of its time (`ionrt.adapt.interplay`,
-    default times, `period` [s], `starts` spread over it). The target still, then by times that each layer is painted: mean,
-    deviation and least D95 of the fractions [% of the prescription].
+    default times, six starts). The target still, then by times that each layer is painted: mean, deviation and least D95 of the
+    fractions [% of the prescription].
     """
-
-    def fractions() -> pd.DataFrame:
-        way = (-reach, 0.0, reach, 0.0)
-        phases = {s: open_patient(anatomy="thorax", shift=s) for s in dict.fromkeys(way)}
-        still, name = phases[0.0], "GTV_peripheral"
-        planning = _outside(adapt.itv([still, phases[-reach], phases[reach]], name), "ITV", ["Lung_R"])
-        wanted = plan.Plan(
-            beam_set("C", [180, 270]), "ITV", dose, spacing=COARSE["spacing"], spot_spacing=COARSE["spot_spacing"]
-        )
-        influence = plan.influence(planning, wanted)
-        weights = plan.optimise(planning, wanted, influence, iterations=COARSE["iterations"])
-        given, moved = {}, {}
-        for s, phase in phases.items():
-            here = adapt.place(phase, still, correction=(0.0, 0.0, 0.0)) if s else still
-            given[s] = deliver(influence, here) if s else influence
-            moved[s] = matrix_transform(np.eye(4) + s * np.eye(4, k=1) * (np.arange(4) == 2)[:, None])  # the target's own way
-        like, target = plan.field(influence, weights), still["structures"].sel(structure=[name])
-        rows = {}
-        for n in (0, *rescans):
-            made = like if not n else adapt.interplay(
-                [given[s] for s in way], weights, [moved[s] for s in way], period=period, like=like, rescans=n,
-                starts=[period * k / starts for k in range(starts)],
-            )  # fmt: skip
-            dose_of = weighted(made, wanted.model).fillna(0.0)  # without a value: the last slices, far from the target
-            found = 100.0 / dose * evaluate.dose_at_volume(dose_of, target, percent=95).values.ravel()
-            spread = found.std(ddof=1) if n else np.nan
-            rows[f"{n} scan{'s' * (n > 1)}" if n else "still"] = {
-                "D95 mean [%]": found.mean(),
-                "deviation [%]": spread,
-                "least [%]": found.min(),
-            }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("each layer")
-
-    key = ("thorax", reach, dose, tuple(rescans), period, starts)
-    return _kept("motion", key, fractions)
+    way, dose, period, name = (-5.0, 0.0, 5.0, 0.0), 13.2, 4.0, "GTV_peripheral"
+    phases = {s: open_patient(anatomy="thorax", shift=s) for s in dict.fromkeys(way)}
+    still = phases[0.0]
+    planning = _outside(adapt.itv([still, phases[-5.0], phases[5.0]], name), "ITV", ["Lung_R"])
+    wanted = plan.Plan(beam_set("C", [180, 270]), "ITV", dose, spacing=COARSE["spacing"], spot_spacing=COARSE["spot_spacing"])
+    influence = plan.influence(planning, wanted)
+    weights = plan.optimise(planning, wanted, influence, iterations=COARSE["iterations"])
+    given, moved = {}, {}
+    for s, phase in phases.items():
+        here = adapt.place(phase, still, correction=(0.0, 0.0, 0.0)) if s else still
+        given[s] = deliver(influence, here) if s else influence
+        moved[s] = matrix_transform(np.eye(4) + s * np.eye(4, k=1) * (np.arange(4) == 2)[:, None])  # the target's own way
+    like, target = plan.field(influence, weights), still["structures"].sel(structure=[name])
+    rows = {}
+    for n in (0, 1, 4):
+        made = like if not n else adapt.interplay(
+            [given[s] for s in way], weights, [moved[s] for s in way], period=period, like=like, rescans=n,
+            starts=[period * k / 6 for k in range(6)],
+        )  # fmt: skip
+        dose_of = weighted(made, wanted.model).fillna(0.0)  # without a value: the last slices, far from the target
+        found = 100.0 / dose * evaluate.dose_at_volume(dose_of, target, percent=95).values.ravel()
+        spread = found.std(ddof=1) if n else np.nan
+        row = {"D95 mean [%]": found.mean(), "D95 deviation [%]": spread, "D95 least [%]": found.min()}
+        rows[f"{n} scan{'s' * (n > 1)}" if n else "still"] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("each layer")
 
 
 def beside(page: str) -> tuple[pd.DataFrame, str]:
@@ -279,49 +291,7 @@ def beside(page: str) -> tuple[pd.DataFrame, str]:
     IonrtError
         As `ionrt.compare.compare_options`.
     """
-    if page == "pancreas":
-        said = (
-            "Published (doi:10.1186/s13014-020-01515-5, abstract; 13 plans): 12 fractions of 4.6 Gy (RBE) and 14 of 4.0 kept"
-            " the high-dose limits of stomach and duodenum only where the target was not adjacent, 17 of 3.0 always. Neither"
-            " the dose system nor the limits were seen. Computed: SYNTHETIC abdomen, 12 fractions of 4.6 Gy (RBE; NIRS-mMKM),"
-            " carbon alone; doses of the course, by the gap between target and duodenum."
-        )
-        return gap_table(), said
-    if page == "head_neck":
-        said = (
-            "Published (AAPM 2026 abstract 924, abstract; 16 plans at 90 keV/µm): C+O at about 20 cm³, O at 50, C+Ne at 100."
-            " Computed: SYNTHETIC head, a sphere as target, with a wish for 90 keV/µm in every voxel; reached: in 98 % of "
-            "the volume."
-        )
-        made = size_table().rename_axis("size [cm³]")
-        return made.assign(reached=["yes" if v >= 90.0 else "no" for v in made["LETd L98 [keV/µm]"]]), said
-    if page == "lung":
-        said = (
-            "Published (doi:10.1186/s13014-014-0238-y, abstract; 14 patients, without gating): D95 94.4 ± 1.9 % of the"
-            " prescription with one scan, 97.1 ± 0.6 % with four. Computed: SYNTHETIC thorax, 5 mm to each side in 4 s; times"
-            " of spots and energies are assumptions, and the plan takes what the target breathes into as it is on one phase."
-        )
-        return motion_table().rename(columns={"deviation [%]": "D95 deviation [%]", "least [%]": "D95 least [%]"}), said
-    return pd.DataFrame({"": ["none"]}), "No published statement of this page is computed here."
-
-
-@cache
-def _code() -> str:
-    """Hash of everything between a phantom and a table."""
-    top = Path(str(files("ionrt")))
-    return content_hash(*(part for room in ROOMS for part in sources(top / room)), ionrt.__version__)
-
-
-def _kept(name: str, key: tuple[Any, ...], compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table from the cache folder, computed and written there where it is not, not as it was written, or of other code.
-
-    The first of `key` is the anatomy, the others the arguments.
-    """
-    whole = content_hash(recipe(key[0]).to_csv(), *key[1:], COARSE, _code())
-    path = cache_folder("indications") / f"{name}-{whole}.csv"
-    content = read_sealed(path)
-    if content is None:
-        content = compute().to_csv().encode()
-        with suppress(DiskError):  # computed again next time
-            write_sealed(path, content)
-    return pd.read_csv(BytesIO(content), index_col=0)
+    tables = {"pancreas": gap_table, "head_neck": size_table, "lung": motion_table}
+    if page not in tables:
+        return pd.DataFrame({"": ["none"]}), "No published statement of this page is computed here."
+    return tables[page](), load().pages[page]["beside"]

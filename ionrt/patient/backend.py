@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from pydicom.misc import is_dicom
 from xarray.backends import BackendEntrypoint
 
 
@@ -39,10 +40,4 @@ class DicomBackend(BackendEntrypoint):
         """A folder that holds a file with the DICOM mark."""
         if not isinstance(filename_or_obj, (str, os.PathLike)) or not os.path.isdir(filename_or_obj):
             return False
-        return any(_is_dicom(Path(e.path)) for e in os.scandir(str(filename_or_obj)) if e.is_file())
-
-
-def _is_dicom(path: Path) -> bool:
-    """Whether the file carries the DICM mark."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return any(is_dicom(e.path) for e in os.scandir(str(filename_or_obj)) if e.is_file())

@@ -75,7 +75,7 @@ def _place(position: Fields, orientation: Fields, measures: Fields) -> tuple[np.
 
 
 def check_mixed(slices: list[Slice]) -> None:
-    """All slices must share orientation, pixel spacing, matrix and frame of reference."""
+    """All slices must share orientation, pixel spacing, matrix, frame of reference and patient position."""
     first = slices[0]
     for one in slices[1:]:
         for keyword, a, b in (
@@ -84,6 +84,7 @@ def check_mixed(slices: list[Slice]) -> None:
             ("Rows", first.shape[0], one.shape[0]),
             ("Columns", first.shape[1], one.shape[1]),
             ("FrameOfReferenceUID", first.header.uid("FrameOfReferenceUID"), one.header.uid("FrameOfReferenceUID")),
+            ("PatientPosition", first.header.code("PatientPosition"), one.header.code("PatientPosition")),
         ):
             if a is b or (np.allclose(a, b, atol=1e-4) if isinstance(a, np.ndarray) else a == b):
                 continue
@@ -107,7 +108,7 @@ class Scaling:
     padded: int
     below: int  # voxels under any CT number that a scanner measures, and not declared as padding
     lowest: float  # HU that the pixels could hold
-    unspecified: bool  # the rescale type says nothing of HU
+    kind: str  # rescale type
     cut: int  # pixels with bits beside the stored ones
 
 
@@ -148,7 +149,7 @@ def _one(one: Slice, stored: np.ndarray, pixels: Fields) -> tuple[np.ndarray, by
     below = int((hu < -1100.0).sum()) if lowest < -1100.0 else 0
     digest = hashlib.sha256(values.tobytes()).digest() + np.array([slope, intercept]).tobytes()
     floor = -np.inf if values.dtype.kind == "i" else intercept
-    return hu, digest, Scaling(slope, intercept, padding, padded, below, floor, kind == "US", pixels.cut)
+    return hu, digest, Scaling(slope, intercept, padding, padded, below, floor, kind, pixels.cut)
 
 
 def note_scaling(scalings: list[Scaling], notes: Notes) -> None:
@@ -161,8 +162,8 @@ def note_scaling(scalings: list[Scaling], notes: Notes) -> None:
     unclear = sorted({s.padding for s in scalings if s.padding > AIR + UNCLEAR})
     if unclear:
         notes.assume(f"CT: the padding value stands for {unclear[0]:g} HU, which tissue may have; left as it is")
-    if any(s.unspecified for s in scalings):
-        notes.assume("CT: RescaleType is US (unspecified); taken for HU")
+    for kind in sorted({s.kind for s in scalings} - {"HU"}):  # "US" is unspecified, any other not in the standard
+        notes.assume(f"CT: RescaleType is {kind}, which does not say HU; taken for HU")
     if scalings and (floor := min(s.lowest for s in scalings)) > AIR + UNCLEAR:
         notes.assume(
             f"CT: its pixels are unsigned with an intercept of {floor:g}, so that none can be below {floor:g} HU, nor be air;"

@@ -46,7 +46,8 @@ def read_days(folder: str | Path | Sequence[str | Path], *, planning: str | None
             series.setdefault(h.code("SeriesInstanceUID"), (h, where))
     if len(series) < 2:
         raise IonrtError(f"read_days: expected a planning CT and at least one more CT series, found {len(series)} in all")
-    _one_patient([h for h, _ in series.values()])
+    if (known := len({h.text("PatientID") for h, _ in series.values()})) > 1:
+        raise IonrtError(f"read_days: the CT series belong to {known} patients; expected one: keep each patient in a folder")
     if planning is not None and planning not in series:
         raise IonrtError(f"read_days: no CT series {planning!r}; there are {', '.join(series)}")
     dates = {uid: _when(h) for uid, (h, _) in series.items()}
@@ -113,14 +114,6 @@ def _first_header(patient: xr.Dataset) -> Header | None:
             data = read_dataset(header.path, SCANNER, pixels=False)
             return None if data is None else Header(header.path, data)
     return None
-
-
-def _one_patient(headers: list[Header]) -> None:
-    known = {h.text("PatientID") for h in headers}
-    if len(known) > 1:
-        raise IonrtError(
-            f"read_days: the CT series belong to {len(known)} patients; expected one: keep each patient in a folder"
-        )
 
 
 def _when(header: Header) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from pydicom.uid import UID
 
 from ionrt.files import content_hash
 from ionrt.parallel import each
@@ -18,8 +19,7 @@ from ionrt.patient.dicom_struct import choose_structure_set, read_contours
 from ionrt.patient.geometry.coverage import Contours, spacing
 from ionrt.patient.geometry.grid import DIMS, Layout, affine, layout
 from ionrt.patient.geometry.structures import add_structures
-from ionrt.patient.names import outline_of
-from ionrt.patient.reading.dicom_files import Header, scan
+from ionrt.patient.reading.dicom_files import Header, scan, without_copies
 from ionrt.patient.reading.notes import Notes
 from ionrt.quantities import IonrtError, stamp
 
@@ -59,9 +59,9 @@ def read_dicom(
     (structure, z, y, x), fractions 0..1, lazy, one block per structure; `dose`, `rbe_dose` or `let_d` where an RTDOSE lies
     on the same grid (`read_dose` reads the others on their own grid); the contours as ragged arrays (see `contours`).
     Attributes: `frame_of_reference_uid`, `series_instance_uid`, `study_instance_uid`,
-    `affine` (16 numbers, row by row, voxel x, y, z to mm), `content_hash`, `orientation`, `source`; `doses_elsewhere` (files
-    below the folder) and `doses_elsewhere_why`; `left_out` and `assumed`, which also warn (`IncompleteWarning`) unless they
-    are routine.
+    `affine` (16 numbers, row by row, voxel x, y, z to mm), `content_hash`, `orientation`, `source`; `doses_elsewhere`
+    (files below the folder) and `doses_elsewhere_why`, one a line; `left_out` and `assumed`, which also warn
+    (`IncompleteWarning`) unless they are routine.
 
     Raises
     ------
@@ -72,19 +72,24 @@ def read_dicom(
     Valid for CT and enhanced multi-frame CT; reference: DICOM PS3.3 C.7.6.2 (image plane), C.8.8.5-6 (structure set).
     """
     notes = Notes()
-    headers = scan(folder, notes)
+    headers = without_copies(scan(folder, notes), notes)
     slices = _choose_series(headers, series, folder, notes)
     check_mixed(slices)
     first = slices[0]
     form = layout(np.array([s.position for s in slices]), first.orientation, first.spacing, first.shape)
     ordered = [slices[i] for i in form.order]
-    values, digest, scalings = _lazy_ct(ordered, form) if lazy else _eager_ct(ordered, form)
-    note_scaling(scalings, notes)
+    values: np.ndarray | da.Array
+    scalings: list[Scaling] = []
     if lazy:
+        values, digest = _lazy_ct(ordered, form), "".join(one.uid for one in ordered).encode()
         notes.assume("CT: read when it is used; scaling and padding of its pixels were not looked at", quiet=True)
+    else:
+        stack, digests, scalings = _stack(ordered)
+        values, digest = form.arrange(stack), b"".join(digests)
+    note_scaling(scalings, notes)
     patient = _dataset(values, form, first.header, folder, padding_of(scalings), notes)
-    frame = patient.attrs["frame_of_reference_uid"]
-    chosen = choose_structure_set(headers, frame, structure_set, _frames(headers), notes)
+    frame, frames = patient.attrs["frame_of_reference_uid"], {h.uid("FrameOfReferenceUID") for h in headers if is_ct(h)}
+    chosen = choose_structure_set(headers, frame, structure_set, frames, notes)
     doses = [h for h in headers if h.code("Modality") == "RTDOSE"]
     _check_one_patient([first.header, *([chosen] if chosen else []), *doses], headers, series is not None, notes)
     if chosen is not None:
@@ -92,16 +97,10 @@ def read_dicom(
         found = [one.on_slices(*(form.coords[d] for d in ("x", "y", "z")), notes=notes) for one in found]
         patient = add_structures(patient, found, types)
         _note_outside(found, form, notes)
-        if found and outline_of(patient) is None:
-            notes.assume(
-                "no structure is the outline of the body, by its type (EXTERNAL) or a usual name (BODY, Skin); a plan takes"
-                " everything denser than air for it, the couch included",
-                quiet=True,
-            )
     patient = doses_of(patient, doses, Path(folder), dose, notes)
     contours = [patient[name].values for name in ("contour_points", "contour_lengths") if name in patient]
     patient.attrs["content_hash"] = content_hash(digest, patient.attrs["affine"], *contours)
-    patient.attrs |= {"left_out": (), "assumed": ()} | notes.tell(strict=strict)
+    patient.attrs |= {"left_out": "", "assumed": ""} | notes.attrs(strict=strict)
     return patient
 
 
@@ -118,7 +117,9 @@ def _choose_series(headers: list[Header], series: str | None, folder: str | Path
         elif header.code("Modality") not in READ_HERE:
             others[header.code("Modality", "?")] += 1
     if not found:
-        kinds = ", ".join(sorted({h.code("Modality", "?") for h in headers}))
+        kinds = ", ".join(
+            sorted({f"{h.code('Modality', '?')} ({UID(h.uid('SOPClassUID')).name or 'no class'})" for h in headers})
+        )
         raise IonrtError(f"{folder}: no CT series (CT or enhanced CT images); the folder holds {kinds}")
     listing = "; ".join(f"{uid} ({len(s)} slices, {s[0].text('SeriesDescription', 'no name')})" for uid, s in found.items())
     if series is None and len(found) > 1:
@@ -158,47 +159,28 @@ def _check_one_patient(used: list[Header], headers: list[Header], chosen: bool, 
         )
 
 
-def _eager_ct(slices: list[Slice], form: Layout) -> tuple[np.ndarray | da.Array, bytes, list[Scaling]]:
-    """All slices in HU on the grid, read in threads."""
+def _stack(slices: list[Slice]) -> tuple[np.ndarray, list[bytes], list[Scaling]]:
+    """Slices in HU (slice, row, column), read in threads, a file of many frames once; digest and scaling of each."""
     stack = np.empty((len(slices), *slices[0].shape), dtype=np.float32)
-    places = _by_file(slices)
-
-    def fill(where: list[int]) -> list[tuple[bytes, Scaling]]:
-        made = hounsfield([slices[i] for i in where])
-        for i, (values, _, _) in zip(where, made, strict=True):
-            stack[i] = values
-        return [(digest, scaling) for _, digest, scaling in made]
-
-    done = dict(zip((i for part in places for i in part), (x for part in each(fill, places) for x in part), strict=True))
-    rows = [done[i] for i in range(len(slices))]
-    return form.arrange(stack), b"".join(digest for digest, _ in rows), [scaling for _, scaling in rows]
-
-
-def _by_file(slices: list[Slice]) -> list[list[int]]:
-    """Places of the slices of each file, so that a file of many frames is read once."""
     files: dict[Path, list[int]] = defaultdict(list)
     for i, one in enumerate(slices):
         files[one.header.path].append(i)
-    return list(files.values())
+    told: dict[int, tuple[bytes, Scaling]] = {}
+
+    def fill(where: list[int]) -> None:
+        for i, (values, digest, scaling) in zip(where, hounsfield([slices[i] for i in where]), strict=True):
+            stack[i], told[i] = values, (digest, scaling)
+
+    each(fill, files.values())
+    return stack, [told[i][0] for i in range(len(slices))], [told[i][1] for i in range(len(slices))]
 
 
-def _lazy_ct(slices: list[Slice], form: Layout) -> tuple[da.Array, bytes, list[Scaling]]:
+def _lazy_ct(slices: list[Slice], form: Layout) -> da.Array:
     """The same as a dask array that reads chunks of slices when they are used; their scaling is not known before."""
-
-    def load(part: list[Slice]) -> np.ndarray:
-        out = np.empty((len(part), *part[0].shape), dtype=np.float32)
-
-        def fill(where: list[int]) -> None:
-            for i, (values, _, _) in zip(where, hounsfield([part[i] for i in where]), strict=True):
-                out[i] = values
-
-        each(fill, _by_file(part))
-        return out
-
     parts = [slices[i : i + SLICES_PER_CHUNK] for i in range(0, len(slices), SLICES_PER_CHUNK)]
-    blocks = [da.from_delayed(dask.delayed(load)(part), (len(part), *part[0].shape), np.float32) for part in parts]
-    stack = da.flip(da.transpose(da.concatenate(blocks), form.axes), form.flips)
-    return stack, "".join(one.uid for one in slices).encode(), []
+    load = dask.delayed(lambda part: _stack(part)[0])
+    blocks = [da.from_delayed(load(part), (len(part), *part[0].shape), np.float32) for part in parts]
+    return da.flip(da.transpose(da.concatenate(blocks), form.axes), form.flips)
 
 
 def _dataset(
@@ -233,18 +215,10 @@ def _dataset(
 
 def _note_outside(found: list[Contours], form: Layout, notes: Notes) -> None:
     """Say which structures reach beyond the CT by more than a voxel: that part has no voxels to be counted in."""
-    for one in found:
-        if not len(one.points):
-            continue
-        beyond = 0.0
-        for axis, dim in enumerate(("x", "y", "z")):
-            at, values = form.coords[dim], one.points[:, axis]
-            edge = 1.5 * spacing(at)  # half a voxel to the edge of the grid, one of grace
-            beyond = max(beyond, float(at[0] - edge - values.min()), float(values.max() - at[-1] - edge))
+    ends = np.array([[form.coords[d][0], form.coords[d][-1]] for d in ("x", "y", "z")])
+    edge = np.array([1.5 * spacing(form.coords[d]) for d in ("x", "y", "z")])  # half a voxel to the grid's end, one of grace
+    for one in (one for one in found if len(one.points)):
+        low, high = one.points.min(axis=0), one.points.max(axis=0)
+        beyond = float(max((ends[:, 0] - edge - low).max(), (high - ends[:, 1] - edge).max()))
         if beyond > 0.0:
             notes.leave_out(f"structure {one.name!r} reaches {beyond:.1f} mm or more beyond the CT; that part is not seen")
-
-
-def _frames(headers: list[Header]) -> set[str]:
-    """Frames of reference of all CT images of the folder."""
-    return {h.uid("FrameOfReferenceUID") for h in headers if is_ct(h)}

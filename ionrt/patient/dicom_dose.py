@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ionrt.quantities import IonrtError, stamp
 COMMENTS = {"dose": "absorbed dose", "rbe_dose": "RBE-weighted dose, ", "let_d": "LETd [keV/um], "}  # as written
 PER_FRACTION = "; per fraction"
 MOST = {"dose": 1e5, "rbe_dose": 1e5, "let_d": 1e5, "relative_dose": 1e9}  # Gy, keV/um: no plan goes there
+LET, RBE = (re.compile(f"(?<![A-Z]){word}(?![A-Z])") for word in ("LET", "RBE"))  # LETd, doseAveragedLET; no PALLET
 TAKEN = "the only plan dose of this quantity in the CT's frame of reference and on its grid"
 
 
@@ -48,7 +50,7 @@ def read_dose(path: str | Path) -> xr.DataArray:
     if header is None or header.code("Modality") != "RTDOSE":
         raise IonrtError(f"{path}: expected an RTDOSE file, got {header.code('Modality') if header else 'no DICOM file'}")
     dose = _dose(header, notes)
-    dose.attrs |= notes.tell(strict=False)
+    dose.attrs |= notes.attrs(strict=False)
     return dose
 
 
@@ -76,7 +78,7 @@ def doses_of(patient: xr.Dataset, doses: list[Header], folder: Path, wanted: str
         kind = dose.attrs["dose_summation_type"]
         if kind != "PLAN":
             elsewhere[name] = f"dose of type {kind or 'not stated'}, not of a plan"
-        elif not _same_grid(dose, patient):
+        elif not all(dose.sizes[d] == patient.sizes[d] and np.allclose(dose[d], patient[d], atol=1e-3) for d in DIMS):
             elsewhere[name] = "on a grid of its own"
         else:
             if not header.uid("FrameOfReferenceUID"):
@@ -102,8 +104,8 @@ def doses_of(patient: xr.Dataset, doses: list[Header], folder: Path, wanted: str
     if wanted is not None and all(d.attrs["sop_instance_uid"] != wanted for found in fitting.values() for _, d in found):
         raise IonrtError(f"no plan dose {wanted!r} on the CT's grid; there are {', '.join(h.where for h in doses) or 'none'}")
     if elsewhere:
-        patient.attrs["doses_elsewhere"] = tuple(sorted(elsewhere))
-        patient.attrs["doses_elsewhere_why"] = tuple(elsewhere[n] for n in sorted(elsewhere))
+        patient.attrs["doses_elsewhere"] = "\n".join(sorted(elsewhere))
+        patient.attrs["doses_elsewhere_why"] = "\n".join(elsewhere[n] for n in sorted(elsewhere))
     return patient
 
 
@@ -150,11 +152,13 @@ def _named(values: xr.DataArray, attrs: dict, header: Header, notes: Notes) -> x
         notes.assume(f"{header.where}: DoseUnits CGY, which the standard does not have; taken as 0.01 Gy", quiet=True)
         values, units = values * np.float32(0.01), "GY"
     if units == "GY" and kind == "PHYSICAL":
+        if RBE.search(comment):
+            notes.assume(f"{header.where}: DoseType PHYSICAL, and its comment ({comment}) names an RBE; taken as absorbed dose")
         return stamp(values, "dose", **attrs)
     if units == "GY" and kind == "EFFECTIVE":
         return stamp(values, "rbe_dose", rbe_model=stated or f"as imported: {comment or 'not stated'}", **attrs)
-    described = comment if "LET" in comment else header.text("SeriesDescription")
-    if units == "RELATIVE" and "LET" in described:
+    described = comment if LET.search(comment) else header.text("SeriesDescription")
+    if units == "RELATIVE" and LET.search(described):
         return stamp(values, "let_d", let_definition=stated or f"as imported: {described}", **attrs)
     if units != "RELATIVE":
         raise IonrtError(
@@ -199,8 +203,3 @@ def _positions(data: Header, frames: int, orientation: np.ndarray, notes: Notes)
     places = np.tile(origin, (frames, 1))
     places[:, 2] = offsets
     return places
-
-
-def _same_grid(dose: xr.DataArray, patient: xr.Dataset) -> bool:
-    """Whether the dose has the voxels of the CT."""
-    return all(dose.sizes[d] == patient.sizes[d] and np.allclose(dose[d], patient[d], atol=1e-3) for d in DIMS)

@@ -16,6 +16,7 @@ from ionrt.quantities import IonrtError
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
+FAR = 1e5  # mm
 LONGEST_NAME = 64  # characters, as many as the standard allows
 
 
@@ -65,7 +66,10 @@ def read_contours(header: Header, frame: str, images: set[str], notes: Notes) ->
     for keyword in ("StructureSetROISequence", "ROIContourSequence"):
         if keyword not in data.data:
             raise data.error(keyword, "is missing; the structure set is truncated, export it again")
-    rois, drawn = data.items("StructureSetROISequence"), _drawn(data)
+    drawn: dict[int, list[list[Fields]]] = defaultdict(list)  # number to the contours of each item that refers to it
+    for item in data.items("ROIContourSequence"):
+        drawn[item.integer("ReferencedROINumber")].append(item.items("ContourSequence"))
+    rois = data.items("StructureSetROISequence")
     names = _names(rois, notes, data.where)
     types = _types(data)
     numbers = [roi.integer("ROINumber") for roi in rois]
@@ -82,7 +86,7 @@ def read_contours(header: Header, frame: str, images: set[str], notes: Notes) ->
         if several and not own:
             notes.assume(f"{data.where}: structure {name!r} does not say which of the set's frames of reference is its own")
         one = _one(name, items, data.where, notes)
-        if not one.is_flat():
+        if one.flat_along() is None:
             notes.leave_out(f"{data.where}: structure {name!r} is drawn in oblique or non-planar contours; expected slices")
             continue
         if not len(one.lengths):
@@ -110,14 +114,6 @@ def _types(data: Fields) -> dict[int, list[str]]:
         if kind not in mine:
             mine.append(kind)
     return {number: [k for k in mine if k] or [""] for number, mine in found.items()}
-
-
-def _drawn(data: Fields) -> dict[int, list[list[Fields]]]:
-    """Number to the contours of each item that refers to it."""
-    found: dict[int, list[list[Fields]]] = defaultdict(list)
-    for item in data.items("ROIContourSequence"):
-        found[item.integer("ReferencedROINumber")].append(item.items("ContourSequence"))
-    return found
 
 
 def _assigned(
@@ -180,7 +176,7 @@ def _one(name: str, items: list[Fields], file: str, notes: Notes) -> Contours:
     for item in items:
         kind = item.code("ContourGeometricType")
         try:
-            numbers = item.numbers("ContourData", default=np.empty(0), low=-1e5, high=1e5)
+            numbers = item.numbers("ContourData", default=np.empty(0), low=-FAR, high=FAR)
         except IonrtError as error:
             raise IonrtError(f"{file}: structure {name!r}: {str(error).rsplit(': ', 1)[-1]}") from error
         if numbers.size % 3:
@@ -190,6 +186,10 @@ def _one(name: str, items: list[Fields], file: str, notes: Notes) -> Contours:
         stated = item.integer("NumberOfContourPoints", numbers.size // 3)
         if stated != numbers.size // 3:
             notes.assume(f"{file}: a contour of {name!r} has {numbers.size // 3} points and says {stated}; taken as they are")
+        if np.any(item.numbers("ContourOffsetVector", default=0.0, low=-FAR, high=FAR)):
+            notes.assume(
+                f"{file}: a contour of {name!r} states an offset (ContourOffsetVector), which is not added to its points"
+            )
         if kind in CLOSED and numbers.size >= 9:
             parts.append(numbers.reshape(-1, 3))
         else:

@@ -23,11 +23,16 @@ NOT_MODELLED = {  # counts of what stands in the beam and changes its dose
     "NumberOfBlocks": "block", "NumberOfCompensators": "compensator", "NumberOfBoli": "bolus", "NumberOfWedges": "wedge",
 }  # fmt: skip
 WIDENING = {"NumberOfRangeModulators": "range modulator", "NumberOfLateralSpreadingDevices": "lateral spreading device"}
+TILTS = {"table_pitch": "TableTopPitchAngle", "table_roll": "TableTopRollAngle", "table_eccentric": "TableTopEccentricAngle",
+         "gantry_pitch": "GantryPitchAngle"}  # fmt: skip
 TURNING = ("GantryAngle", "PatientSupportAngle", "TableTopPitchAngle", "TableTopRollAngle", "TableTopEccentricAngle")
 MOST_ENERGY = 1000.0  # MeV/u
 MOST_FRACTIONS = 1000
+NO_GROUP: dict[str, Any] = {"meterset": np.nan, "fractions": 0, "beam_dose": np.nan, "beam_dose_type": ""}
+NO_GROUP |= dict.fromkeys(("dose_point_x", "dose_point_y", "dose_point_z"), np.nan)
 STILL = 0.01  # mm
 FAR = 1e4  # mm: no isocentre, source or snout lies farther
+NEAREST_SOURCE = 500.0  # mm: no magnet is nearer
 MOST_WEIGHT = 1e14  # particles of a spot, and more than any number of monitor units
 
 
@@ -88,7 +93,7 @@ def read_ion_plan(path: str | Path, *, strict: bool = False) -> IonPlan:
     notes = Notes()
     data = read_fields(_plan_file(Path(path)), notes)
     beams, layers, spots = [], [], []
-    groups, twice = _groups(data), Counter(beam.integer("BeamNumber") for beam in data.items("IonBeamSequence"))
+    groups, twice = _groups(data, notes), Counter(beam.integer("BeamNumber") for beam in data.items("IonBeamSequence"))
     if max(twice.values(), default=0) > 1:
         raise IonrtError(f"{data.where}: beam number {twice.most_common(1)[0][0]} comes twice; the plan is damaged")
     for number in sorted(groups.keys() - twice.keys()):
@@ -133,34 +138,30 @@ def read_ion_plan(path: str | Path, *, strict: bool = False) -> IonPlan:
 
 def _plan_file(path: Path) -> Path:
     """The file itself, or the only RT Ion Plan below a folder."""
-    if os.path.isdir(path):
-        found = [p for p in files_of(path) if _is_plan(p)]
-        if len(found) != 1:
-            names = ", ".join(p.name for p in found) or "none"
-            raise IonrtError(f"{path}: expected one RT Ion Plan, found {len(found)} ({names}); name the file")
-        return found[0]
-    if not os.path.isfile(path):
+    if not os.path.isdir(path) and not os.path.isfile(path):
         raise IonrtError(f"{path}: expected an RT Ion Plan, and the file does not exist")
-    header = read_header(path)
-    if header is None or header.code("SOPClassUID") != ION_PLAN:
-        raise IonrtError(
-            f"{path.name}: expected an RT Ion Plan, got {header.code('Modality', '?') if header else 'no DICOM file'}"
-        )
-    return path
+    headers = {p: read_header(p) for p in (files_of(path) if os.path.isdir(path) else [path])}
+    found = [p for p, header in headers.items() if header and header.code("SOPClassUID") == ION_PLAN]
+    if len(found) == 1:
+        return found[0]
+    if path in headers:
+        kind = header.code("Modality", "?") if (header := headers[path]) else "no DICOM file"
+        raise IonrtError(f"{path.name}: expected an RT Ion Plan, got {kind}")
+    names = ", ".join(p.name for p in found) or "none"
+    raise IonrtError(f"{path}: expected one RT Ion Plan, found {len(found)} ({names}); name the file")
 
 
-def _is_plan(path: Path) -> bool:
-    """Whether a file is an RT Ion Plan."""
-    header = read_header(path)
-    return header is not None and header.code("SOPClassUID") == ION_PLAN
-
-
-def _groups(data: Fields) -> dict[int, dict[str, Any]]:
+def _groups(data: Fields, notes: Notes) -> dict[int, dict[str, Any]]:
     """Beam number to what its fraction group says of it."""
     found: dict[int, dict[str, Any]] = {}
     for group in data.items("FractionGroupSequence"):
         fractions = group.integer("NumberOfFractionsPlanned", 0, low=0, high=MOST_FRACTIONS)
-        for beam in group.items("ReferencedBeamSequence"):
+        named = group.items("ReferencedBeamSequence")
+        if (stated := group.integer("NumberOfBeams", len(named))) != len(named):
+            notes.leave_out(
+                f"{data.where}: a fraction group names {len(named)} beams and says {stated}; the others are not known"
+            )
+        for beam in named:
             number = beam.integer("ReferencedBeamNumber")
             if number in found:
                 raise IonrtError(
@@ -226,7 +227,7 @@ def _beam(
     beam: Fields, number: int, layers: list[dict[str, Any]], group: dict[str, Any] | None, notes: Notes
 ) -> dict[str, Any]:
     """One row of the table of beams."""
-    first = beam.items("IonControlPointSequence")[0]
+    first = (points := beam.items("IonControlPointSequence"))[0]
     final, total = beam.number("FinalCumulativeMetersetWeight", low=0.0, high=1e15), sum(row["weight"] for row in layers)
     if not (final > 0.0 or not layers):
         raise beam.error("FinalCumulativeMetersetWeight", f"is {final:g} for spots that weigh {total:g}; the plan is damaged")
@@ -236,22 +237,22 @@ def _beam(
         raise IonrtError(
             f"{beam.where}: beam {number} has no meterset in a fraction group; the number of particles is not known"
         )
-    group = group or dict.fromkeys(("meterset", "beam_dose", *(f"dose_point_{a}" for a in "xyz")), np.nan) | {
-        "fractions": 0,
-        "beam_dose_type": "",
-    }
+    group = group or NO_GROUP
     z, a, q = _species(beam, number)
     isocentre = first.numbers("IsocenterPosition", 3, low=-FAR, high=FAR)
     source = beam.numbers("VirtualSourceAxisDistances", 2, default=np.full(2, np.nan), low=0.0, high=1e6)
     for what, missing in (
         ("spot size", any(np.isnan(row["size_x"]) for row in layers)),
-        ("virtual source distance", np.isnan(source).any()),
+        (f"virtual source distance from {NEAREST_SOURCE:g} mm on", not (source > NEAREST_SOURCE).all()),
         ("number of fractions", not group["fractions"]),
         ("beam dose", np.isnan(group["beam_dose"])),
     ):
         if missing:
             notes.assume(f"beam {number}: no {what} stated", quiet=True)
-    hindered = [word for keyword, word in NOT_MODELLED.items() if beam.integer(keyword, 0)] + _changes(beam, isocentre, number)
+    hindered = [word for keyword, word in NOT_MODELLED.items() if beam.integer(keyword, 0)]
+    hindered += _changes(points, isocentre, number)
+    if beam.integer("NumberOfRangeShifters", 0) and not first.items("RangeShifterSettingsSequence"):
+        hindered.append("range shifter that may be in or out")
     if hindered:
         notes.assume(f"beam {number}: {', '.join(hindered)}; the tables do not hold it, and no dose is computed from them")
     if widening := [word for keyword, word in WIDENING.items() if beam.integer(keyword, 0)]:
@@ -272,11 +273,8 @@ def _beam(
         **group,
         "gantry_angle": gantry,
         "couch_angle": couch,
-        "table_pitch": _tilt(beam, "TableTopPitchAngle"),
-        "table_roll": _tilt(beam, "TableTopRollAngle"),
-        "table_eccentric": _tilt(beam, "TableTopEccentricAngle"),
-        "gantry_pitch": _tilt(beam, "GantryPitchAngle"),
-        "angle_change": max(abs(_tilt(beam, k, _angle(first, k, 0.0))) for k in TURNING),
+        **{column: _tilt(points, keyword) for column, keyword in TILTS.items()},
+        "angle_change": max(abs(_tilt(points, k, first.number(k, 0.0, low=-720.0, high=720.0))) for k in TURNING),
         **{f"isocentre_{axis}": float(value) for axis, value in zip("xyz", isocentre, strict=True)},
         "source_x": source[0],
         "source_y": source[1],
@@ -298,20 +296,14 @@ def _patient_position(data: Fields, beam: Fields) -> str:
     return positions.pop() if len(positions) == 1 else ""
 
 
-def _angle(data: Fields, keyword: str, default: float) -> float:
-    """An angle in degrees, `default` where it is absent."""
-    return data.number(keyword, default, low=-720.0, high=720.0)
-
-
-def _tilt(beam: Fields, keyword: str, zero: float = 0.0) -> float:
+def _tilt(points: list[Fields], keyword: str, zero: float = 0.0) -> float:
     """The largest such angle of the control points against `zero`, -180 to 180 degrees."""
-    angles = [_angle(p, keyword, zero) - zero for p in beam.items("IonControlPointSequence")]
+    angles = [p.number(keyword, zero, low=-720.0, high=720.0) - zero for p in points]
     return max(((a + 180.0) % 360.0 - 180.0 for a in angles), key=abs, default=0.0)
 
 
-def _changes(beam: Fields, isocentre: np.ndarray, number: int) -> list[str]:
+def _changes(points: list[Fields], isocentre: np.ndarray, number: int) -> list[str]:
     """What the first control point says and a later one takes back."""
-    points = beam.items("IonControlPointSequence")
     places = [p.numbers("IsocenterPosition", 3, default=isocentre, low=-FAR, high=FAR) for p in points]
     shifters = [_range_shifter(p, number) for p in points[1:] if "RangeShifterSettingsSequence" in p.data]
     moved = any(np.abs(place - isocentre).max() > STILL for place in places)
@@ -333,10 +325,11 @@ def _check_metersets(
             notes.assume(f"beam {number}: cumulative weights and spot weights do not agree; the spots' are taken")
     if layers and meterset == 0.0:
         notes.assume(f"beam {number}: its meterset is 0, so that its spots have no particles")
-    if layers and not beam.code("PrimaryDosimeterUnit"):
-        notes.assume(f"beam {number}: no unit of its meterset stated; taken as monitor units")
-    if beam.code("ScanMode", "MODULATED") not in ("MODULATED", "MODULATED_SPEC"):
-        notes.assume(f"beam {number}: scan mode {beam.code('ScanMode')}; its spots are taken as they are written")
+    if layers and (unit := beam.code("PrimaryDosimeterUnit")) not in ("NP", "MU"):
+        notes.assume(f"beam {number}: {f'unit {unit}' if unit else 'no unit'} of its meterset stated; taken as monitor units")
+    modes = {beam.code("ScanMode", "MODULATED"), beam.code("ModulatedScanModeType", "STATIONARY")}
+    for mode in sorted(modes - {"MODULATED", "MODULATED_SPEC", "STATIONARY"}):
+        notes.assume(f"beam {number}: scan mode {mode}; its spots are taken as they are written, each standing still")
 
 
 def _range_shifter(point: Fields, number: int) -> dict[str, float]:

@@ -13,6 +13,7 @@ import xarray as xr
 from ionrt.files import atomic
 from ionrt.patient.geometry.coverage import Contours, coverage
 from ionrt.patient.geometry.structures import add_structures, contours_of
+from ionrt.patient.names import kinds_of
 from ionrt.patient.writing.dicom_write import write_ct, write_structure_set
 from ionrt.patient.writing.objects import uid
 from ionrt.quantities import IonrtError, one_of
@@ -116,7 +117,7 @@ def add_ellipsoid(
     size = [float(radii)] * 3 if isinstance(radii, (int, float)) else [float(r) for r in radii]
     if len(size) != 3 or len(centre) != 3 or not all(np.isfinite([*size, *centre])) or min(size) <= 0.0:
         raise IonrtError(f"add_ellipsoid: expected a centre (x, y, z) and positive radii in mm, got {centre!r}, {radii!r}")
-    names = [str(n) for n in patient["structure"].values] if "structure" in patient.coords else []
+    names = kinds_of(patient)
     if name in names:
         raise IonrtError(f"add_ellipsoid: the patient has a structure {name!r}; choose another name")
     if names and "contour_points" not in patient:
@@ -127,10 +128,9 @@ def add_ellipsoid(
         raise IonrtError(f"add_ellipsoid: {name!r} meets no slice; the CT spans z = {z[0]:g} to {z[-1]:g} mm")
     values = dict(zip(("x", "y", "z", "rx", "ry", "rz"), (*map(float, centre), *size), strict=True))
     drawn = _contours(pd.Series({"name": name, **values, "low": -np.inf, "high": np.inf}), z)
-    kinds = [str(k) for k in patient["roi_type"].values] if "roi_type" in patient.coords else [""] * len(names)
     have = [contours_of(patient, n) for n in names]
     bare = patient.drop_dims(["structure", "contour", "point"], errors="ignore")
-    return add_structures(bare, [*have, drawn], [*kinds, kind])
+    return add_structures(bare, [*have, drawn], [*names.values(), kind])
 
 
 def recipe(anatomy: str = "pelvis", *, day: int = 0, gap: float = 0.0, shift: float = 0.0) -> pd.DataFrame:
@@ -171,7 +171,9 @@ def _table(name: str) -> pd.DataFrame:
 def _write(folder: Path, parts: pd.DataFrame, anatomy: str, form: str, pixel: float, slice_distance: float, day: int) -> None:
     """Paint the CT, write slices and structure set."""
     steps = {"z": slice_distance, "y": pixel, "x": pixel}
-    coords = {dim: _centres(*ends, steps[dim]) for dim, ends in EXTENT[anatomy].items()}
+    # symmetric about zero, so that every size has a voxel row through the target
+    half = {dim: int(np.floor((high - low) / 2.0 / steps[dim])) for dim, (low, high) in EXTENT[anatomy].items()}
+    coords = {dim: np.round(steps[dim] * np.arange(-n, n + 1), 6) for dim, n in half.items()}
     drawn = [_contours(part, coords["z"]) for _, part in parts.iterrows()]
     ct = _paint(drawn, parts["hu"].to_numpy(float), coords, SEED + day)
     identity = _identity(anatomy, form, pixel, slice_distance, day)
@@ -206,12 +208,6 @@ def _contours(part: pd.Series, z: np.ndarray) -> Contours:
         x, y = part["x"] + part["rx"] * scale * np.cos(angle), part["y"] + part["ry"] * scale * np.sin(angle)
         rings.append(np.column_stack([x.round(3), y.round(3), np.full(VERTICES, level)]))
     return Contours(str(part["name"]), np.concatenate(rings), np.full(len(rings), VERTICES))
-
-
-def _centres(low: float, high: float, step: float) -> np.ndarray:
-    """Voxel centres, symmetric about zero, so that every size has a voxel row through the target."""
-    half = int(np.floor((high - low) / 2.0 / step))
-    return np.round(step * np.arange(-half, half + 1), 6)
 
 
 def _identity(anatomy: str, form: str, pixel: float, slice_distance: float, day: int) -> dict[str, str]:

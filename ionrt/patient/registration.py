@@ -106,7 +106,8 @@ def write_registration(transform: xr.Dataset, path: str | Path, *, fixed: xr.Dat
     )
     data.ContentLabel, data.ContentDescription, data.ContentCreatorName = "REGISTRATION", "planning -> daily, mm", ""
     data.Laterality = ""
-    referenced = [[_image(i) for i in sorted(h.code("SOPInstanceUID") for h in files)] for _, files in images]
+    uids = [sorted(h.code("SOPInstanceUID") for h in files) for _, files in images]
+    referenced = [[item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=i) for i in some] for some in uids]
     data.ReferencedSeriesSequence = [
         item(SeriesInstanceUID=s, ReferencedInstanceSequence=r) for s, r in zip(series, referenced, strict=True)
     ]
@@ -154,7 +155,9 @@ def read_registration(path: str | Path, *, fixed: xr.Dataset, moving: xr.Dataset
             if side := place(item, item.code("FrameOfReferenceUID")):
                 if side in ways:
                     raise IonrtError(f"{data.where}: relates points of the {side} CT twice; expected one item for each image")
-                ways[side] = _only_matrix(item)
+                ways[side] = _matrix(
+                    [m for r in item.items("MatrixRegistrationSequence") for m in r.items("MatrixSequence")], item
+                )
         here = data.code("FrameOfReferenceUID")
         for side, image in (("fixed", fixed), ("moving", moving)):
             if side not in ways and here == image.attrs.get("frame_of_reference_uid") and _two_frames(fixed, moving):
@@ -182,10 +185,6 @@ def image_attrs(fixed: xr.Dataset, moving: xr.Dataset) -> dict[str, str]:
     keys = {"hash": "content_hash", "frame": "frame_of_reference_uid", "series": "series_instance_uid"}
     sides = (("fixed", fixed), ("moving", moving))
     return {f"{s}_{k}": str(i.attrs[long]) for s, i in sides for k, long in keys.items() if i.attrs.get(long)}
-
-
-def _image(instance: str) -> Dataset:
-    return item(ReferencedSOPClassUID=CT_IMAGE, ReferencedSOPInstanceUID=instance)
 
 
 def _matrix_item(matrix: np.ndarray, frame: str, images: list[Dataset]) -> Dataset:
@@ -254,8 +253,11 @@ def _placer(data: Header, fixed: xr.Dataset, moving: xr.Dataset) -> Callable[[Fi
     return by_series
 
 
-def _matrix(item: Fields) -> np.ndarray:
-    """The 16 numbers of an item, checked against its type."""
+def _matrix(found: list[Fields], of: Fields) -> np.ndarray:
+    """The 16 numbers of the one matrix of an item, checked against its type."""
+    if len(found) != 1:
+        raise IonrtError(f"{of.where}: expected exactly one matrix, found {len(found)}; {ONE_MATRIX}")
+    item = found[0]
     matrix = item.numbers("FrameOfReferenceTransformationMatrix", 16, low=-1e5, high=1e5).reshape(4, 4)
     off = float(np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max())
     if item.code("FrameOfReferenceTransformationMatrixType") == "RIGID" and off > RIGID:
@@ -263,22 +265,6 @@ def _matrix(item: Fields) -> np.ndarray:
             f"{item.where}: the matrix is called RIGID, but stretches space (R'R is off by {off:.2g}); it is damaged"
         )
     return matrix_transform(matrix)["matrix"].values
-
-
-def _only_matrix(item: Fields) -> np.ndarray:
-    """The one matrix of an item of the Registration Sequence."""
-    found = [m for r in item.items("MatrixRegistrationSequence") for m in r.items("MatrixSequence")]
-    if len(found) != 1:
-        raise IonrtError(f"{item.where}: expected exactly one matrix, found {len(found)}; {ONE_MATRIX}")
-    return _matrix(found[0])
-
-
-def _own_matrix(item: Fields, keyword: str) -> np.ndarray:
-    """The matrix before or after a grid; identity where there is none."""
-    found = item.items(keyword)
-    if len(found) > 1:
-        raise IonrtError(f"{item.where}: expected at most one matrix in {keyword}, found {len(found)}; {ONE_MATRIX}")
-    return _matrix(found[0]) if found else np.eye(4)
 
 
 def _grid_of(item: Fields, about: dict[str, str]) -> xr.Dataset:
@@ -293,7 +279,8 @@ def _grid_of(item: Fields, about: dict[str, str]) -> xr.Dataset:
     form = layout(positions, cosines, (steps[1], steps[0]), (ny, nx), what=grid.where)
     vectors = flat.astype(np.float32).reshape(nz, ny, nx, 3)[form.order]
     u = np.stack([form.arrange(vectors[..., k]) for k in range(3)])
-    before, after = (_own_matrix(item, f"{w}DeformationMatrixRegistrationSequence") for w in ("Pre", "Post"))
+    around = [item.items(f"{w}DeformationMatrixRegistrationSequence") for w in ("Pre", "Post")]
+    before, after = (_matrix(found, item) if found else np.eye(4) for found in around)
     if not (np.array_equal(before, np.eye(4)) and np.array_equal(after, np.eye(4))):
         at = np.stack(np.meshgrid(*(form.coords[d] for d in DIMS), indexing="ij")[::-1]).reshape(3, -1)
         moved = before[:3, :3] @ at + before[:3, 3:] + u.reshape(3, -1)

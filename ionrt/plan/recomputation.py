@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from ionrt.files import content_hash
-from ionrt.patient.ionplan import IonPlan
+from ionrt.patient.ionplan import NEAREST_SOURCE, IonPlan
 from ionrt.patient.reading.frames import check_frame
 from ionrt.plan.engine.influence import BeamInfluence, Influence, beam_influence
 from ionrt.plan.fields import field
@@ -142,7 +142,7 @@ def _beam(row: pd.Series) -> Beam:
     given = [float(row[k]) for k in ("gantry_angle", "couch_angle")]
     if not np.isfinite([*place, *given]).all():
         raise IonrtError(f"beam {row['beam']}: isocentre, gantry or couch angle is missing in the plan")
-    distance = source if np.isfinite(source).all() and min(source) > 500.0 else GANTRY_1.source_distance
+    distance = source if np.isfinite(source).all() and min(source) > NEAREST_SOURCE else GANTRY_1.source_distance
     room = Room(f"as planned, beam {row['beam']}", energies={row["ion"]: (1.0, 1000.0)}, source_distance=distance)
     return Beam(
         row["ion"],

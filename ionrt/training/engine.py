@@ -48,11 +48,8 @@ def verdict(one: Exercise, given: Any) -> tuple[str, str]:
     if x is None:
         return "unclear", trouble
     if one.kind == "at_least":
-        return (
-            ("right", one.why)
-            if x >= one.expected
-            else ("wrong", one.say("lower than a plan of this kind reaches; compare both plans once more"))
-        )
+        low = one.say("lower than a plan of this kind reaches; compare both plans once more")
+        return ("right", one.why) if x >= one.expected else ("wrong", low)
     if abs(x - one.expected) <= one.tolerance * (1 + 1e-12):
         return "right", one.why
     for slip in one.slips:
@@ -143,7 +140,9 @@ def check(name: str, answer: Any = None) -> None:
     From the first check on, an answer cell that Python cannot run (a word without quotes, a number with its unit, a refused
     call outside of a lambda) is answered with a sentence as well; errors of other cells look as ever.
     """
-    _answer_errors()
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None and not shell.custom_exceptions:  # errors of answer cells, unless the notebook handles them itself
+        shell.set_custom_exc((NameError, SyntaxError, IonrtError), _said)
     known = _known()
     one = known.get(str(name).strip())
     if one is None:
@@ -160,13 +159,6 @@ def check(name: str, answer: Any = None) -> None:
 def _known() -> dict[str, Exercise]:
     language = os.environ.get(LANGUAGE, "en")
     return exercises(language if language in LANGUAGES else "en")
-
-
-def _answer_errors() -> None:
-    """Let errors of answer cells be said in a sentence, unless the notebook handles errors itself."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if shell is not None and not shell.custom_exceptions:
-        shell.set_custom_exc((NameError, SyntaxError, IonrtError), _said)
 
 
 def _said(shell: Any, kind: type[Exception], error: Exception, trace: Any, tb_offset: int | None = None) -> None:

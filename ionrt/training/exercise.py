@@ -139,15 +139,7 @@ def _translated(found: dict[str, Exercise], file: Mapping[str, Any]) -> dict[str
     out = dict(found)
     for name, text in file["exercises"].items():
         one = found[name]
-        slips = tuple(
-            replace(s, says=says) for s, says in zip(one.slips, text.get("slips", [s.says for s in one.slips]), strict=True)
-        )
-        out[name] = replace(
-            one,
-            ask=text["ask"],
-            why=text["why"],
-            slips=slips,
-            choices=text.get("choices", one.choices),
-            words=file["sentences"],
-        )
+        says = text.get("slips", [s.says for s in one.slips])
+        slips = tuple(replace(s, says=said) for s, said in zip(one.slips, says, strict=True))
+        out[name] = replace(one, **(text | {"slips": slips, "words": file["sentences"]}))
     return out

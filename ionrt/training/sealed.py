@@ -86,7 +86,7 @@ def _run(path: Path) -> dict[str, str]:
     book = read_notebook(path)
     try:
         options = {"timeout": 600, "kernel_name": "python3", "allow_errors": True, "extra_arguments": ["--log-level=ERROR"]}
-        run = client.NotebookClient(book, resources=_within(path), **options)
+        run = client.NotebookClient(book, resources={"metadata": {"path": str(path.parent)}}, **options)
         run.execute(env=quiet)
     except (TimeoutError, RuntimeError) as error:  # the two that nbclient raises although errors are allowed
         raise IonrtError(f"{path.name}: {str(error).splitlines()[0]}; look for the cell that does not end") from None
@@ -101,10 +101,6 @@ def _run(path: Path) -> dict[str, str]:
     if stopped and set(said.values()) <= {"unclear"}:
         raise IonrtError(f"{path.name} stops before its first check: {stopped[0][:200]}")
     return said
-
-
-def _within(path: Path) -> dict[str, Any]:
-    return {"metadata": {"path": str(path.parent)}}
 
 
 def record(found: Mapping[str, str], path: str | os.PathLike[str], *, track: str) -> str:
@@ -217,11 +213,8 @@ def summary(logs: Iterable[str | os.PathLike[str]]) -> pd.DataFrame:
         rows = _rows(Path(place))
         tries += [{"exercise": r["exercise"], "learner": learner, "right": r["state"] == "right"} for r in rows]
     each = pd.DataFrame(tries, columns=["exercise", "learner", "right"]).groupby(["exercise", "learner"])["right"]
-    table = (
-        pd.DataFrame({"first": each.first(), "tries": each.size()})
-        .groupby("exercise")
-        .agg(learners=("first", "size"), first_try=("first", "mean"), tries=("tries", "mean"))
-    )
+    of = pd.DataFrame({"first": each.first(), "tries": each.size()}).groupby("exercise")
+    table = of.agg(learners=("first", "size"), first_try=("first", "mean"), tries=("tries", "mean"))
     table = table[table["learners"] >= FEWEST]
     return table.assign(look=(table["learners"] >= 10) & ~table["first_try"].between(0.3, 0.95))
 

@@ -15,19 +15,9 @@ ESCALATED = ("dose", "rbe_dose", "let_d")
 
 @dataclass(frozen=True)
 class Axis:
-    """Levels of a phase I trial in physical terms.
+    """Levels of a phase I trial in physical terms: of "dose" [Gy], "rbe_dose" [Gy (RBE)] or "let_d" [keV/um], increasing.
 
-    Parameters
-    ----------
-    quantity : "dose" [Gy], "rbe_dose" [Gy (RBE)] or "let_d" [keV/um].
-    levels : strictly increasing values in the quantity's unit, lowest first.
-    let_definition : which particles an LET level counts; required for "let_d".
-    rbe_model : dose system of an RBE-weighted level; required for "rbe_dose".
-
-    Raises
-    ------
-    IonrtError
-        Where levels do not increase, are not positive, or the definition is missing.
+    An LET needs to say which particles it counts (`let_definition`), an RBE-weighted dose its dose system (`rbe_model`).
     """
 
     quantity: str

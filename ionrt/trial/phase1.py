@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
@@ -220,12 +220,5 @@ def select_isotonic(x: np.ndarray, n: np.ndarray, closed: np.ndarray, target: fl
     x, n = x[tried], n[tried]
     estimate = (x + 0.05) / (n + 0.1)
     weight = (n + 0.1) ** 2 * (n + 1.1) / ((x + 0.05) * (n - x + 0.05))
-    blocks: list[list[float]] = []
-    for e, w in zip(estimate, weight, strict=True):
-        blocks.append([e, w, 1])
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            e2, w2, k2 = blocks.pop()
-            e1, w1, k1 = blocks[-1]
-            blocks[-1] = [(e1 * w1 + e2 * w2) / (w1 + w2), w1 + w2, k1 + k2]
-    fitted = np.concatenate([np.full(int(k), e) for e, _, k in blocks]) + 1e-10 * np.arange(1, tried.size + 1)
+    fitted = optimize.isotonic_regression(estimate, weights=weight).x + 1e-10 * np.arange(1, tried.size + 1)
     return int(tried[np.argmin(np.abs(fitted - target))]) + 1

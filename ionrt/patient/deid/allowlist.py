@@ -15,6 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
+from ionrt.patient.deid.identifiers import standard_vr
 from ionrt.quantities import IonrtError
 
 OBJECTS = {
@@ -25,7 +26,7 @@ OBJECTS = {
     "1.2.840.10008.5.1.4.1.1.481.8": "RTPLAN",
     "1.2.840.10008.5.1.4.1.1.66.1": "REG",
 }
-BINARY = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8", "AT": "u2", "OW": "u1"}
+BINARY = {"US": "u2", "SS": "i2", "US or SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8", "AT": "u2", "OW": "u1"}
 PLANES = frozenset(("AXIAL", "REFORMATTED", "MPR", "AVERAGE", "VOLUME", "OTHER"))  # third value of the image type
 NUMBER = rb" *[+-]?(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:[eE][+-]?\d{1,3})? *"
 DECIMALS = re.compile(NUMBER + rb"(?:\\" + NUMBER + rb")*")
@@ -84,16 +85,12 @@ def regular(raw: bytes, rule: Rule) -> bool:
 
 def numbers(raw: bytes, rule: Rule) -> np.ndarray | None:
     """The numbers in a value, None where it holds something else."""
-    if rule.vr in BINARY or rule.vr == "US or SS":
-        code = np.dtype("<" + code_of(rule))
+    if rule.vr in BINARY:
+        code = np.dtype("<" + BINARY[rule.vr])
         return np.frombuffer(raw, code).astype(float) if len(raw) % code.itemsize == 0 else None
     if not DECIMALS.fullmatch(raw):
         return None
     return np.array(raw.split(b"\\"), dtype="S").astype(float)
-
-
-def code_of(rule: Rule) -> str:
-    return "i2" if rule.vr == "US or SS" else BINARY[rule.vr]
 
 
 def stored(data: Dataset, tag: int, vr: str) -> bytes:
@@ -160,11 +157,4 @@ def payload(data: Dataset, kind: str, file: str, place: str = "-") -> Iterator[b
 def left_out(data: Dataset, kind: str) -> list[str]:
     """Keywords of the standard's sequences at the top of an object that have no place in the allow-list."""
     tags = [int(tag) for tag in data.keys() if int(tag) not in allowed(kind, "-") and not tag.is_private]  # noqa: SIM118
-    return sorted(keyword_for_tag(tag) for tag in tags if _is_sequence(tag))
-
-
-def _is_sequence(tag: int) -> bool:
-    try:
-        return dictionary_VR(tag) == "SQ"
-    except KeyError:
-        return False
+    return sorted(keyword_for_tag(tag) for tag in tags if standard_vr(tag) == "SQ")

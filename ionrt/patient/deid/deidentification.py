@@ -28,6 +28,9 @@ from ionrt.patient.writing.objects import meta_of
 from ionrt.quantities import IonrtError
 
 SHORTEST_KEY, FEWEST_BITS = 16, 48
+NUMERIC = ("ROIContourSequence", "IonBeamSequence", "BeamSequence", "ReferencedFrameOfReferenceSequence")
+NAMELESS = frozenset(int(tag_for_keyword(name) or 0) for name in NUMERIC)  # long ones, in which no names are looked for
+MADE = ("Item", "ROI", "Beam", "Tolerance", "Snout", "RangeShifter", "Spreader", "Modulator", "Tune")  # names made here
 LONGEST_EXPLICIT = 0xFFFE  # bytes of a value with an explicit VR of two length bytes
 
 
@@ -104,8 +107,11 @@ def deidentify(folder: str | Path, out: str | Path, *, key: str | bytes, mapping
         for one in tqdm([f for f in files if not f.reason], desc="de-identify", disable=None):
             _write_one(one, place, cleaner, patients[one.patient])
         _check_any(files, folder)
-        if mapping is not None:
-            _write_mapping(Path(mapping), cleaner)
+        if mapping is not None:  # the table of old and new, for the eyes of the site alone
+            rows = [{"kind": kind, "old": old, "new": new} for (kind, old), new in sorted(cleaner.mapping.items())]
+            with atomic(mapping) as table:
+                table.touch(mode=0o600)
+                pd.DataFrame(rows, columns=["kind", "old", "new"]).to_csv(table, index=False)
     columns = ["source", "file", "kind", "reason", "note"]
     return pd.DataFrame([[getattr(f, name) for name in columns] for f in files], columns=columns)
 
@@ -146,7 +152,7 @@ def _look(header: Header, root: Path, identifiers: Identifiers) -> _File:
     data = read_dataset(header.path, pixels=False) or Dataset()
     one = _File(header.path, str(header.path.relative_to(root)), text(data, "Modality"))
     try:
-        identifiers.collect(data, skip=_nameless())
+        identifiers.collect(data, skip=NAMELESS)
         one.note = ", ".join(left_out(data, OBJECTS.get(text(data, "SOPClassUID"), "")))
     except Exception as error:  # whatever a damaged sequence makes the parser raise
         raise IonrtError(f"{header.path.name}: an element cannot be read; {DAMAGED}, export it again") from error
@@ -163,12 +169,6 @@ def _look(header: Header, root: Path, identifiers: Identifiers) -> _File:
         one.file = text(data, "SeriesInstanceUID")  # until it is known how many slices the series has
     one.note = one.note and f"left out: {one.note}"
     return one
-
-
-def _nameless() -> frozenset[int]:
-    """Long sequences of numbers, in which no names are looked for."""
-    names = ("ROIContourSequence", "IonBeamSequence", "BeamSequence", "ReferencedFrameOfReferenceSequence")
-    return frozenset(int(tag_for_keyword(name) or 0) for name in names)
 
 
 def _is_upright(data: Dataset) -> bool:
@@ -237,7 +237,9 @@ def _check_any(files: list[_File], folder: str | Path) -> None:
 def _write_one(one: _File, folder: Path, cleaner: Cleaner, patient: Patient) -> None:
     """Clean, write, read back, search, compare; an object whose pixels may hold text is refused."""
     data = read_all(one.path)
-    values = stored_values(one.path, data) if one.kind in ("CT", "RTDOSE") and _has_pixels(data, one) else None
+    if one.kind == "CT" and "PixelData" not in data:  # a dose may hold histograms only
+        raise IonrtError(f"{one.path.name}: a CT without pixels; the file is damaged, export it again")
+    values = stored_values(one.path, data) if one.kind in ("CT", "RTDOSE") and "PixelData" in data else None
     if values is not None:
         one.reason = (
             hidden_text(values, dose=one.kind == "RTDOSE")
@@ -262,13 +264,6 @@ def _write_one(one: _File, folder: Path, cleaner: Cleaner, patient: Patient) -> 
     one.file = f"{one.kind}.{new.SOPInstanceUID}.dcm"
     pydicom.dcmwrite(folder / one.file, new, enforce_file_format=True)
     _verify(folder / one.file, one, before, values, cleaner.identifiers, patient)
-
-
-def _has_pixels(data: Dataset, one: _File) -> bool:
-    """A CT has pixels; a dose may hold histograms only."""
-    if one.kind == "CT" and "PixelData" not in data:
-        raise IonrtError(f"{one.path.name}: a CT without pixels; the file is damaged, export it again")
-    return "PixelData" in data
 
 
 def _fits_explicit(data: Dataset) -> bool:
@@ -351,14 +346,3 @@ def _is_made(shown: str) -> bool:
     """A name made here: a kind and a running number."""
     kind, _, number = shown.rpartition("_")
     return shown == "DEIDENTIFIED" or (number.isdigit() and kind in MADE)
-
-
-MADE = ("Item", "ROI", "Beam", "Tolerance", "Snout", "RangeShifter", "Spreader", "Modulator", "Tune")
-
-
-def _write_mapping(path: Path, cleaner: Cleaner) -> None:
-    """The table of old and new, for the eyes of the site alone."""
-    rows = [{"kind": kind, "old": old, "new": new} for (kind, old), new in sorted(cleaner.mapping.items())]
-    with atomic(path) as place:
-        place.touch(mode=0o600)
-        pd.DataFrame(rows, columns=["kind", "old", "new"]).to_csv(place, index=False)

@@ -6,6 +6,7 @@ import datetime
 import hmac
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import cast
@@ -25,7 +26,6 @@ from ionrt.patient.deid.allowlist import (
     PLANES,
     Rule,
     allowed,
-    code_of,
     expected,
     regular,
     sequence,
@@ -203,7 +203,7 @@ class _Copy:
         if not regular(raw, rule):
             return None
         if not rule.must and rule.name != "terms":
-            shown = raw.decode("ascii") if rule.vr not in BINARY else str(np.frombuffer(raw, "<" + code_of(rule)).tolist())
+            shown = raw.decode("ascii") if rule.vr not in BINARY else str(np.frombuffer(raw, "<" + BINARY[rule.vr]).tolist())
             if any(self.cleaner.identifiers.is_number(part) for part in re.split(r"[\\, \[\]]+", shown) if part):
                 return None
         if rule.name == "terms" and rule.vr != "CS" and self.cleaner.identifiers.hit(raw.decode("ascii")):
@@ -263,27 +263,25 @@ class _Copy:
     def _device(self, data: Dataset, raw: bytes, what: str) -> bytes:
         return self.cleaner.device(what, raw.decode("latin-1")).encode() if raw else b""
 
-    def _setting(self, data: Dataset, raw: bytes) -> bytes | None:
+    def _known(self, raw: bytes, fits: Callable[[str], object]) -> bytes:
+        """A text that fits and names nobody; empty else."""
         value = raw.decode("latin-1").strip()
-        return value.encode() if SETTING.fullmatch(value) and not self.cleaner.identifiers.hit(value) else b""
+        return value.encode() if fits(value) and not self.cleaner.identifiers.hit(value) else b""
+
+    def _setting(self, data: Dataset, raw: bytes) -> bytes:
+        return self._known(raw, SETTING.fullmatch)
+
+    def _kernel(self, data: Dataset, raw: bytes) -> bytes:
+        return self._known(raw, KERNEL.fullmatch)
 
     def _words(self, data: Dataset, raw: bytes) -> bytes:
         """ionrt's own comments, and texts that consist of words of dose and LET."""
-        value = raw.decode("latin-1").strip()
-        known = is_known_comment(value) or all(word in WORDS for word in value.casefold().replace(",", " ").split())
-        return value.encode() if known and not self.cleaner.identifiers.hit(value) else b""
-
-    def _kernel(self, data: Dataset, raw: bytes) -> bytes:
-        value = raw.decode("latin-1").strip()
-        return value.encode() if KERNEL.fullmatch(value) and not self.cleaner.identifiers.hit(value) else b""
+        return self._known(raw, lambda v: is_known_comment(v) or WORDS.issuperset(v.casefold().replace(",", " ").split()))
 
     def _image_type(self, data: Dataset, raw: bytes) -> bytes:
         """The three values that the standard defines; what a manufacturer adds goes."""
         first, second, third = ([v.strip() for v in raw.decode("latin-1").split("\\")] + ["", "", ""])[:3]
-        head = (
-            first if first in ("ORIGINAL", "DERIVED") else "DERIVED",
-            second if second in ("PRIMARY", "SECONDARY") else "SECONDARY",
-        )
+        head = (first if first == "ORIGINAL" else "DERIVED", second if second == "PRIMARY" else "SECONDARY")
         return "\\".join((*head, third if third in PLANES else "AXIAL")).encode()
 
     def _pointer(self, data: Dataset, raw: bytes) -> bytes | None:

@@ -41,10 +41,11 @@ class Identifiers:
 
     def collect(self, data: Dataset, *, skip: frozenset[int] = frozenset(), charset: str = "") -> None:
         """Add all person names, numbers and birth dates of an object; `skip` are sequences that hold none."""
-        charset = _ascii(data, CHARSET_TAG) or charset
+        declared = _raw(data.get_item(CHARSET_TAG)) if CHARSET_TAG in data else b""
+        charset = declared.decode("ascii", "ignore").strip(" \0") or charset
         for tag in data.keys():  # noqa: SIM118 (iterating the data set itself would convert every element)
             element = data.get_item(tag)
-            vr = element.VR if element.VR not in (None, "UN") or tag.is_private else _standard_vr(int(tag))
+            vr = element.VR if element.VR not in (None, "UN") or tag.is_private else standard_vr(int(tag))
             if vr == "SQ":
                 if int(tag) not in skip:
                     for item in data[tag].value or ():
@@ -128,14 +129,9 @@ class Identifiers:
             for parts in ((year, month, day), (day, month, year), (month, day, year)):
                 self.dates.add("".join(parts))
                 self.dates.add("".join(parts).replace(year, year[2:], 1))
-            for form in (
-                digits,
-                f"{year}-{month}-{day}",
-                f"{day}.{month}.{year}",
-                f"{month}/{day}/{year}",
-                f"{day}/{month}/{year}",
-            ):
-                self._add_needles(form)
+            self._add_needles(digits)
+            for form in ("{0}-{1}-{2}", "{2}.{1}.{0}", "{1}/{2}/{0}", "{2}/{1}/{0}"):
+                self._add_needles(form.format(year, month, day))
 
 
 def fold(text: str) -> str:
@@ -172,11 +168,8 @@ def _raw(element: DataElement | RawDataElement) -> bytes:
     return "\\".join(str(v) for v in many).encode("utf-8", "surrogateescape")
 
 
-def _ascii(data: Dataset, tag: int) -> str:
-    return _raw(data.get_item(tag)).decode("ascii", "ignore").strip(" \0") if tag in data else ""
-
-
-def _standard_vr(tag: int) -> str:
+def standard_vr(tag: int) -> str:
+    """The VR of an element of the standard, UN for others."""
     try:
         return dictionary_VR(tag)
     except KeyError:

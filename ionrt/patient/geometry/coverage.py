@@ -32,27 +32,22 @@ class Contours:
     lengths: np.ndarray
     bounds: np.ndarray | None = None
 
-    def axis(self) -> int:
-        """The patient axis (0 x, 1 y, 2 z) along which every contour is flat."""
+    def flat_along(self) -> int | None:
+        """The patient axis (0 x, 1 y, 2 z) along which every contour is flat; None where there is none."""
         if not len(self.lengths):
             return 2
         starts = np.concatenate(([0], np.cumsum(self.lengths)[:-1]))
         extent = np.maximum.reduceat(self.points, starts) - np.minimum.reduceat(self.points, starts)
-        for axis in (2, 1, 0):
-            if extent[:, axis].max() < 0.1:
-                return axis
+        return next((axis for axis in (2, 1, 0) if extent[:, axis].max() < 0.1), None)
+
+    def axis(self) -> int:
+        """The same; raises where there is none."""
+        if (axis := self.flat_along()) is not None:
+            return axis
         raise IonrtError(
             f"structure {self.name!r}: expected contours in planes across x, y or z, got oblique or non-planar ones;"
             " export it on the slices of an axis-aligned CT"
         )
-
-    def is_flat(self) -> bool:
-        """Whether every contour is flat along one patient axis."""
-        try:
-            self.axis()
-        except IonrtError:
-            return False
-        return True
 
     def on_slices(self, x: np.ndarray, y: np.ndarray, z: np.ndarray, *, notes: Notes | None = None) -> Contours:
         """The same contours with the bounds that the slices of this grid (the CT's own) give them; see `plane_bounds`."""

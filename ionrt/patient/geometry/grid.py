@@ -11,7 +11,7 @@ import xarray as xr
 from numba import njit
 
 from ionrt.parallel import each
-from ionrt.patient.geometry.coverage import spacing
+from ionrt.patient.geometry.coverage import spacing as distance
 from ionrt.patient.geometry.structures import find_structure, lazy_fractions
 from ionrt.quantities import IonrtError
 
@@ -95,7 +95,7 @@ def affine(coords: dict[str, np.ndarray]) -> tuple[float, ...]:
     matrix = np.eye(4)
     for i, dim in enumerate(("x", "y", "z")):
         values = np.asarray(coords[dim])
-        matrix[i, i], matrix[i, 3] = (spacing(values) if len(values) > 1 else 1.0), values[0]
+        matrix[i, i], matrix[i, 3] = (distance(values) if len(values) > 1 else 1.0), values[0]
     return tuple(float(value) for value in matrix.ravel())
 
 
@@ -126,10 +126,12 @@ def regrid(patient: xr.Dataset, *, spacing: float | Sequence[float]) -> xr.Datas
         raise IonrtError(f"regrid: expected one spacing or three (z, y, x), got {len(size)}")
     coords = {dim: _coarse(patient[dim].values, step, dim) for dim, step in zip(DIMS, size, strict=True)}
     grid = patient.drop_vars([n for n in patient.variables if set(DIMS) & set(patient[n].dims)]).assign_coords(coords)
-    grid.attrs = {**patient.attrs, "affine": affine(coords), "regridded_from": tuple(_steps(patient))}
+    grid.attrs = {**patient.attrs, "affine": affine(coords), "regridded_from": tuple(distance(patient[d].values) for d in DIMS)}
     for name, array in patient.data_vars.items():
-        if name == "structures":
-            grid[name] = _regrid_structures(patient, grid)
+        if name == "structures":  # from the contours while the fractions are still theirs (same graph)
+            own = "contour_points" in patient and array.chunks is not None
+            own = own and array.data.name == lazy_fractions(patient).data.name
+            grid[name] = lazy_fractions(grid) if own else _average(array, coords, whole=True)
         elif set(DIMS) <= set(array.dims):
             grid[name] = _average(array, coords, whole=False)
     return grid[list(patient.data_vars)] if patient.data_vars else grid
@@ -218,27 +220,14 @@ def _patient_axis(direction: np.ndarray, what: str) -> int:
     return axis
 
 
-def _steps(patient: xr.Dataset) -> list[float]:
-    """Voxel size (z, y, x) in mm."""
-    return [spacing(patient[dim].values) for dim in DIMS]
-
-
 def _coarse(centres: np.ndarray, step: float, dim: str) -> np.ndarray:
     """Centres of the new voxels; they start at the low edge of the old ones."""
-    fine = spacing(centres)
+    fine = distance(centres)
     extent = fine * len(centres)
     if not 0.0 < step <= extent / 2.0:
         raise IonrtError(f"regrid: expected a spacing above 0 and at most {extent / 2.0:g} mm along {dim}, got {step:g}")
     n = int(np.ceil(extent / step - 1e-6))
     return centres[0] - fine / 2.0 + step * (np.arange(n) + 0.5)
-
-
-def _regrid_structures(patient: xr.Dataset, grid: xr.Dataset) -> xr.DataArray:
-    """From the contours while the fractions are still theirs (same graph); by averaging once they were changed."""
-    given = patient["structures"]
-    if "contour_points" in patient and given.chunks is not None and given.data.name == lazy_fractions(patient).data.name:
-        return lazy_fractions(grid)
-    return _average(given, {dim: grid[dim].values for dim in DIMS}, whole=True)
 
 
 def _average(array: xr.DataArray, coords: dict[str, np.ndarray], *, whole: bool) -> xr.DataArray:
@@ -259,7 +248,7 @@ def _average(array: xr.DataArray, coords: dict[str, np.ndarray], *, whole: bool)
 
 def _weights(old: np.ndarray, new: np.ndarray, whole: bool) -> tuple[np.ndarray, np.ndarray]:
     """First old voxel of each new one and the shares of the old ones in it; `whole` counts the part off the grid as zero."""
-    fine, step = spacing(old), spacing(new)
+    fine, step = distance(old), distance(new)
     low = (new - step / 2.0 - old[0]) / fine + 0.5  # edges of the new voxels in old voxels
     high = np.minimum(low + step / fine, len(old))
     first = np.floor(low + 1e-9).astype(np.int64)

@@ -42,14 +42,13 @@ def with_margin(patient: xr.Dataset, structure: str, *, margin: float, name: str
     outer = [(s.start, n - min(s.stop, n)) for s, n in zip(box, inside.shape, strict=True)]
     whole = da.pad(da.from_array(part, chunks=-1), outer).rechunk(-1)[None]
     values = da.concatenate([da.asarray(fractions.data), whole.astype(fractions.dtype)], axis=0)
-    names = [*(str(s) for s in patient["structure"].values), name]
     source = [str(s) for s in patient["structure"].values].index(structure)
     told = {c: np.append(v.values, v.values[source]) for c, v in patient.coords.items() if v.dims == ("structure",)}
-    coords = {c: ("structure", v) for c, v in (told | {"structure": np.array(names)}).items()}
-    joined = xr.DataArray(values, dims=("structure", "z", "y", "x"), coords={**coords, **{d: patient[d] for d in "zyx"}})
-    frame = {k: v for k, v in patient["structures"].attrs.items() if k == "frame_of_reference_uid"}
-    out = patient.drop_vars(["structures", *told])
-    return out.assign(structures=stamp(joined, "structures", **frame))[list(patient.data_vars)]
+    told["structure"] = np.append(patient["structure"].values.astype(str), name)
+    coords = {c: ("structure", v) for c, v in told.items()} | {d: patient[d] for d in "zyx"}
+    joined = xr.DataArray(values, dims=("structure", "z", "y", "x"), coords=coords)
+    joined = stamp(joined, "structures", frame_of_reference_uid=fractions.attrs.get("frame_of_reference_uid"))
+    return patient.drop_vars(["structures", *told]).assign(structures=joined)[list(patient.data_vars)]
 
 
 def _within_reach(part: np.ndarray, spacing: list[float], margin: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 
 import dask
 import dask.array as da
@@ -25,7 +26,8 @@ def contours(patient: xr.Dataset, name: str) -> list[np.ndarray]:
 
 def find_structure(patient: xr.Dataset, name: str) -> xr.DataArray:
     """Volume fraction (z, y, x) of one structure, lazily; an unknown name raises, those that exist nearest first."""
-    found = patient["structures"].sel(structure=_known(patient, name))
+    known = _known(patient, name)
+    found = patient["structures"].sel(structure=known)
     return stamp(found, "structures", structure=name, **_frame(patient))
 
 
@@ -43,8 +45,10 @@ def volumes(patient: xr.Dataset) -> xr.DataArray:
     Raises
     ------
     IonrtError
-        A grid of one voxel along an axis, which has no spacing.
+        A patient without structures, a grid of one voxel along an axis, which has no spacing.
     """
+    if "structures" not in patient:
+        raise IonrtError("volumes: the patient has no structures; read it together with its RTSTRUCT")
     voxel = np.prod([spacing(patient[dim].values) for dim in ("z", "y", "x")]) / 1000.0
     total = patient["structures"].sum(("z", "y", "x"), dtype=np.float64) * voxel
     return stamp(total, "volume")
@@ -70,6 +74,15 @@ def add_structures(patient: xr.Dataset, found: list[Contours], types: list[str])
     )
     out["contour_structure"] = (("contour",), owner, {"long_name": "structure that the contour belongs to"})
     return out.assign(structures=lazy_fractions(out))
+
+
+def with_fractions(patient: xr.Dataset, layers: Mapping[str, np.ndarray], types: Mapping[str, str]) -> xr.Dataset:
+    """The patient with these structures (z, y, x) and their types alone, and no contours: a moved contour lies in no slice."""
+    coords = {"structure": list(layers), "roi_type": ("structure", [types[s] for s in layers])}
+    grid = {d: patient[d] for d in ("z", "y", "x")}
+    stack = xr.DataArray(np.stack(list(layers.values())), dims=("structure", *grid), coords=coords | grid)
+    bare = patient.drop_dims(["structure", "contour", "point"], errors="ignore")
+    return bare.assign(structures=stamp(stack, "structures"))
 
 
 def lazy_fractions(patient: xr.Dataset) -> xr.DataArray:

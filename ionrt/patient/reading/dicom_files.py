@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def scan(folder: str | Path, notes: Notes | None = None) -> list[Header]:
     return found
 
 
+def without_copies(headers: list[Header], notes: Notes) -> list[Header]:
+    """Each object once: files that equal another of the same instance UID byte for byte are left out."""
+    twice = Counter(h.code("SOPInstanceUID") for h in headers)
+    kept: dict[tuple[object, ...], Header] = {}
+    for header in headers:
+        uid = header.code("SOPInstanceUID")
+        mark = hashlib.sha256(header.path.read_bytes()).digest() if twice[uid] > 1 else header.path
+        kept.setdefault((uid, mark), header)
+    if n := len(headers) - len(kept):
+        notes.leave_out(f"{n} file{'s' if n > 1 else ''} equal to another, byte for byte", quiet=True)
+    return list(kept.values())
+
+
 def read_header(path: Path, notes: Notes | None = None) -> Header | None:
     """The header of a file, None where it is not DICOM."""
     data = read_dataset(path, HEADER, pixels=False)
@@ -124,16 +138,12 @@ def read_pixels(path: Path, data: FileDataset | None = None) -> tuple[np.ndarray
         raise fields.error(
             "PhotometricInterpretation", f"is {kind}; expected grey values: the pixels are places in a table of colours"
         )
-    raw = _decoded(data, fields, shape, bits, path) if _is_compressed(data) else _native(data, fields, shape, bits)
+    syntax = _syntax(data)  # a file without meta information is not encapsulated
+    packed = bool(syntax) and (not syntax.is_transfer_syntax or syntax.is_compressed)
+    raw = _decoded(data, fields, shape, bits, path) if packed else _native(data, fields, shape, bits)
     values = _stored(raw, bits, stored, high, bool(signed))
     fields.cut = _cut(raw, values, stored, high)
     return values, fields, hashlib.sha256(values.tobytes()).digest()
-
-
-def _is_compressed(data: FileDataset) -> bool:
-    """Whether the pixels are encapsulated; a file without meta information is not."""
-    syntax = _syntax(data)
-    return bool(syntax) and (not syntax.is_transfer_syntax or syntax.is_compressed)
 
 
 def _syntax(data: FileDataset) -> UID:

@@ -36,15 +36,7 @@ MOST_INFLATED = 1 << 29  # bytes of a deflated object
 MOST_META = 1 << 20  # bytes of file meta information
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 DECIMALS = re.compile(rb"[0-9+\-.eE\\ ]*")
-BINARY = {
-    "US": "u2",
-    "SS": "i2",
-    "UL": "u4",
-    "SL": "i4",
-    "UV": "u8",
-    "SV": "i8",
-    "FL": "f4",
-    "FD": "f8",
+BINARY = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "UV": "u8", "SV": "i8", "FL": "f4", "FD": "f8"} | {
     "OF": "f4",
     "OD": "f8",
 }
@@ -85,9 +77,7 @@ class Fields:
     ) -> Any:
         """All values of a numeric element as float64 array: finite, within `low`..`high`, `count` of them where given.
 
-        `finite` False admits NaN, where the standard gives it a meaning.
-
-        `default` is returned for an absent or empty element; without one that is an error.
+        `default` is returned for an absent or empty element; without one that is an error. `finite` False admits NaN.
         """
         raw = self._bytes(keyword)
         values = None if raw is None else self._parsed(keyword, *raw)
@@ -208,15 +198,13 @@ class Fields:
         if vr in (None, "UN"):
             vr = stated
         if " or " in vr:
-            vr = "SS" if vr == "US or SS" and self._signed() else "US" if vr.startswith("US") else "OB"
+            signed = vr == "US or SS" and keyword_value(self.data, "PixelRepresentation") == 1
+            vr = "SS" if signed else "US" if vr.startswith("US") else "OB"
         if not isinstance(value, bytes):
             raise self.error(keyword, f"is stored as {vr}; expected {stated}")
         if stated in ("DS", "IS") and vr not in ("DS", "IS"):
             raise self.error(keyword, f"is stored as {vr}; expected {stated}")
         return (vr, value, little) if value.strip(b" \0") or (value and vr not in WORDS) else None
-
-    def _signed(self) -> bool:
-        return keyword_value(self.data, "PixelRepresentation") == 1
 
     def _again(self, element: Any) -> Any:
         """The bytes of a converted element."""
@@ -286,7 +274,7 @@ def read_dataset(path: Path, keywords: Iterable[str] | None = None, *, pixels: b
         if not stat.S_ISREG(path.stat().st_mode):
             raise IonrtError(f"{path.name}: expected a regular file")
         force = _check_start(path)
-        tags = None if keywords is None else [_tag(k) for k in keywords]
+        tags = None if keywords is None else [BaseTag(tag_for_keyword(k) or 0) for k in keywords]
         return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=tags, force=force)
     except IonrtError:
         raise
@@ -298,12 +286,6 @@ def read_dataset(path: Path, keywords: Iterable[str] | None = None, *, pixels: b
         raise IonrtError(f"{path.name}: cannot be read as DICOM ({in_short(error)}); {DAMAGED}") from error
     except Exception as error:  # whatever a damaged file makes the parser raise, depth and memory included
         raise IonrtError(f"{path.name}: cannot be read as DICOM ({in_short(error)}); {DAMAGED}") from error
-
-
-def _tag(keyword: str) -> BaseTag:
-    tag = tag_for_keyword(keyword)
-    assert tag is not None, keyword
-    return BaseTag(tag)
 
 
 def _check_start(path: Path) -> bool:

@@ -36,6 +36,10 @@ class Notes:
             where.append(what)
             self.loud += [] if quiet else [what]
 
+    def attrs(self, *, strict: bool) -> dict[str, str]:
+        """`tell` as texts, since netCDF keeps no lists of them."""
+        return {key: "; ".join(said) for key, said in self.tell(strict=strict, stacklevel=4).items()}
+
     def tell(self, *, strict: bool, stacklevel: int = 3) -> dict[str, tuple[str, ...]]:
         """Warn, or raise where `strict`; the attributes for the result."""
         if strict and self.loud:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -10,10 +11,15 @@ import xarray as xr
 
 from ionrt.parallel import each, slabs
 from ionrt.patient.names import outline_of
+from ionrt.patient.reading.notes import IncompleteWarning
 from ionrt.plan.setup.beams import Plan
 from ionrt.plan.setup.geometry import Grid
 from ionrt.quantities import IonrtError, check, one_of
 
+NO_OUTLINE = (
+    "no structure is the outline of the body, by its type (EXTERNAL) or a usual name (BODY, Skin): everything denser than air"
+    " is taken for it, the couch included"
+)
 AIR = 0.05  # stopping-power ratio below which a voxel outside every outline is air; lung is above 0.1
 
 
@@ -100,9 +106,13 @@ def scene_without_target(patient: xr.Dataset, spacing: tuple[float, float, float
 
 def _scene(patient: xr.Dataset, spacing: tuple[float, float, float], target: str | None) -> Scene:
     """Material and outlines side by side; the body is what its outline holds where there is one, else all denser than air."""
+    if target is not None and "structures" in patient:  # a wrong name is told before anything is computed
+        one_of(target, [str(s) for s in patient["structure"].values], what="structure")
     both = (partial(_traced, patient), partial(_outlines, patient, spacing, target))
     (spr, spr_grid), (grid, fractions, body) = each(lambda job: job(), both)
     if body is None:
+        if "structures" in patient:
+            warnings.warn(NO_OUTLINE, IncompleteWarning, stacklevel=5)
         nearest = []
         for k in range(3):
             at = grid.origin[k] + grid.spacing[k] * np.arange(grid.shape[k])
