@@ -43,8 +43,10 @@ def decode(raw: bytes, declared: tuple[str, ...]) -> tuple[str, str]:
         doubt = (
             "" if set(terms) <= OF_THE_STANDARD or b"\x1b" in raw or "ISO 2022" in name else f"{name} is not in the standard"
         )
-        better = _looks_like(raw) if CODECS[terms[0]] in SINGLE_BYTE else None
-        if better is None:
+        # UTF-8, Korean or Japanese text is swallowed by a single-byte set without complaint
+        wide = CODECS[terms[0]] in SINGLE_BYTE and all(len(run) > 1 for run in re.findall(rb"[\x80-\xff]+", raw))
+        better = _guessed(raw) if wide else None
+        if better is None or better[1] not in ("utf-8", "cp949", "euc_jp"):
             return _tidy(found), f"{doubt}; read as {found!r}" if doubt else ""
         if better[1] == "utf-8":  # so many bytes that fit by accident do not exist
             return _tidy(better[0]), f"declared character set {name}, but the bytes are UTF-8; read as {better[0]!r}"
@@ -71,13 +73,6 @@ def _strict(raw: bytes, codecs: list[str]) -> str | None:
         return None
     text = "".join(texts)
     return None if any(unicodedata.category(c) == "Cc" and c not in "\t\n\r\f" for c in text) else text
-
-
-def _looks_like(raw: bytes) -> tuple[str, str] | None:
-    """UTF-8, Korean or Japanese text that a single-byte set would swallow without complaint."""
-    runs = re.findall(rb"[\x80-\xff]+", raw)
-    guess = _guessed(raw) if runs and all(len(run) > 1 for run in runs) else None
-    return guess if guess and guess[1] in ("utf-8", "cp949", "euc_jp") else None
 
 
 def _guessed(raw: bytes) -> tuple[str, str] | None:
