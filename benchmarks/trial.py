@@ -13,7 +13,7 @@ from pathlib import Path
 import dask
 
 from ionrt import trial
-from ionrt.trial.operating import dose_finding
+from ionrt.trial.simulation import dose_finding
 
 TRIALS = Path(__file__).resolve().parents[1] / "trials"
 

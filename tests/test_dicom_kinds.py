@@ -665,6 +665,15 @@ def test_a_decoder_that_aborts_takes_only_itself_along(syntax, tmp_path):
         ("ISO_IR 100", "간장".encode("euc_kr"), "°£Àå", "as cp949 it would be '간장'"),
         ("ISO_IR 192", "간".encode("euc_kr"), "간", "taken for cp949"),
         ("\\ISO 2022 IR 149", "간".encode("euc_kr"), "간", "taken for cp949"),
+        ("", b"\x1b$B4N\x1b(B", "肝", ""),  # escapes say what they are
+        ("ISO 2022 IR 13\\ISO 2022 IR 87", "ﾔﾏ".encode("shift_jis") + b"\x1b$B4N\x1b(J", "ﾔﾏ肝", ""),
+        ("ISO_IR 192", "\ufeff간".encode(), "간", ""),  # a byte order mark is no part of a name
+        ("ISO_IR 192", "간장우엽".encode()[:-1], "간장우", "taken for utf-8"),  # cut at a number of bytes
+        ("ISO_IR 100", "直腸".encode("cp932"), "直腸", "taken for cp932"),
+        ("", "똠방".encode("cp949"), "똠방", "taken for cp949"),
+        ("ISO_IR 144", "Печень".encode("iso8859-5"), "Печень", ""),
+        ("ISO_IR 126", "Ήπαρ".encode("iso8859-7"), "Ήπαρ", ""),
+        ("ISO_IR 144", "Печень".encode(), "Печень", "taken for utf-8"),
         ("ISO_IR 999", "Höhle".encode("latin-1"), "Höhle", "taken for latin-1"),
     ],
 )

@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from ionrt import evaluate
-from ionrt.evaluate.indices import conformity, homogeneity
 from ionrt.evaluate.profile import ratio_to_target
+from ionrt.evaluate.quality import conformity, homogeneity
 from ionrt.quantities import IonrtError
 
 GRID = ("z", "y", "x")

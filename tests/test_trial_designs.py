@@ -9,10 +9,9 @@ from scipy import integrate, optimize, stats
 from ionrt import trial
 from ionrt.quantities import IonrtError
 from ionrt.trial.axis import Axis
-from ionrt.trial.fixed_time import survival_rate
-from ionrt.trial.operating import dose_finding
-from ionrt.trial.phase2 import two_stage_ci
+from ionrt.trial.phase2 import survival_rate, two_stage_ci
 from ionrt.trial.rates import _restricted, exact_rejection, farrington_manning
+from ionrt.trial.simulation import dose_finding
 from ionrt.trial.survival_design import event_probability, freedman, logrank_drift, time_of_events
 
 LET = Axis("let_d", (70, 80, 90), let_definition="charged")

@@ -14,7 +14,7 @@ import pytest
 from ionrt import trial
 from ionrt.outcome import binomial_ci
 from ionrt.trial.continual_reassessment import indifference_skeleton
-from ionrt.trial.operating import dose_finding
+from ionrt.trial.simulation import dose_finding
 from ionrt.trial.survival_design import dropout_hazard, event_probability, hazard
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,7 +26,7 @@ from ionrt.biology.moments import let_table
 from ionrt.biology.specific import single_event_dose
 from ionrt.evaluate.gamma_index import pass_rate
 from ionrt.evaluate.histograms import mean_value
-from ionrt.evaluate.indices import conformity, homogeneity
+from ionrt.evaluate.quality import conformity, homogeneity
 from ionrt.patient.geometry.margins import with_margin
 from ionrt.plan.fields import scenario_field
 from ionrt.plan.mixture import course

@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 
 from ionrt.beam.check import check_base_data
-from ionrt.beam.machine_kernels import kernels_of
 from ionrt.beam.mat_file import read_mat
 from ionrt.beam.physics.stopping import Array, energy_for_range, stopping_power
 from ionrt.files import content_hash
@@ -266,3 +265,31 @@ def _on(depth: Array, table: dict[str, Array], name: str) -> Array:
     """On the common depths; no dose behind the table, the other columns stay at their last value."""
     beyond = 0.0 if name == "dose" else None
     return np.interp(depth, table["depth"], table[name], right=beyond)
+
+
+def kernels_of(
+    entries: list[dict[str, Any]], tables: list[dict[str, Array]], depth: Array, repaired: set[str], file: Path
+) -> dict[str, Array]:
+    """alpha and beta over depth per tissue class, and alpha_x, beta_x; nothing where the file has none."""
+    if not all(np.size(e.get(k, ())) for e in entries for k in ("alpha", "beta", "alphaX", "betaX")):
+        return {}
+    photon = np.array([[np.ravel(np.asarray(e[k], float)) for k in ("alphaX", "betaX")] for e in entries])
+    if not (photon == photon[0]).all():
+        raise IonrtError(f"{file.name}: tissue classes (alphaX, betaX) differ between energies; expected the same at all")
+    out = {"alpha_x": photon[0, 0], "beta_x": photon[0, 1]}
+    for name in ("alpha", "beta"):
+        rows = []
+        for entry, table in zip(entries, tables, strict=True):
+            value = np.asarray(entry[name], float).reshape(table["depth"].size, -1)
+            if value.shape[1] != photon.shape[2]:
+                raise IonrtError(f"{file.name}: {value.shape[1]} columns of {name} for {photon.shape[2]} tissue classes")
+            if not np.isfinite(value[0]).all():
+                repaired.add(f"{name} at depth 0")
+                value = np.where(np.isfinite(value), value, np.append(value[1:2], value[1:], axis=0))
+            if not np.isfinite(value).all() or (value < 0.0).any():
+                raise IonrtError(
+                    f"{file.name}: {name} at {entry.get('energy')} MeV/u has values that are no numbers or negative"
+                )
+            rows.append([np.interp(depth, table["depth"], column) for column in value.T])
+        out[name] = np.moveaxis(np.array(rows), 0, 1).astype(np.float32)
+    return out

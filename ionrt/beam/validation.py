@@ -5,7 +5,7 @@ References are the frozen ones of ``datasets/reference``, whose card says where 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -179,15 +179,7 @@ class Compared:
     reach: float
     ours: np.ndarray
     theirs: np.ndarray
-    survival: tuple[np.ndarray, np.ndarray]  # at 0.5 and 0.75 of the range without a reaction, ours and theirs; so below
-    charge: tuple[np.ndarray, np.ndarray]  # ions that still have the primary's charge
-    deposited: tuple[float, float]  # share of the energy in 40 cm
-
-    @property
-    def peak_to_entrance(self) -> tuple[float, float]:
-        """Peak over the mean of the first four slabs."""
-        ours, theirs = (float(v.max() / v[:4].mean()) for v in (self.ours, self.theirs))
-        return ours, theirs
+    pairs: Mapping[str, tuple[ArrayLike, ArrayLike]]  # ours and theirs by name of the line
 
 
 def compare(ion: str, energy: float, model: str) -> Compared:
@@ -210,7 +202,14 @@ def compare(ion: str, energy: float, model: str) -> Compared:
     count = np.interp(at, depth, bb.fluence(IONS[ion], s)[number - 1])
     charge = count, np.interp(at + shift, z, data.n_primary + data.n_same_charge)
     sums = ((ours * width).sum() / s.energy_in, (theirs * width).sum() / s.energy_in)
-    return Compared(z, reach, smooth(ours), smooth(theirs), survival, charge, sums)
+    ours, theirs = smooth(ours), smooth(theirs)
+    pairs = {
+        "peak to entrance": (ours.max() / ours[:4].mean(), theirs.max() / theirs[:4].mean()),
+        "survival at 0.5 and 0.75 R": survival,
+        "survival of the charge at 0.5 and 0.75 R": charge,  # what charge-changing measurements see
+        "energy in 40 cm": sums,
+    }
+    return Compared(z, reach, ours, theirs, pairs)
 
 
 def smooth(value: np.ndarray) -> np.ndarray:
@@ -233,15 +232,9 @@ def monte_carlo_lines() -> Iterator[Line]:
         label, first = f"{ion} {energy:.0f}", runs[0]
         where = (first.depth > 3) & (first.depth < 0.9 * first.reach)
         yield banded(f"{label} plateau", runs, where, 3.0)
-        for name, what, target in (
-            ("peak to entrance", "peak_to_entrance", 5.0),
-            ("survival at 0.5 and 0.75 R", "survival", 2.0),
-            ("survival of the charge at 0.5 and 0.75 R", "charge", 2.0),  # what charge-changing measurements see
-            ("energy in 40 cm", "deposited", 1.5),
-        ):
-            if ion != "p" or what != "charge":
-                pairs = [getattr(r, what) for r in runs]
-                yield nearest(against(f"{label} {name}", ours, theirs, target) for ours, theirs in pairs)
+        for name, target in zip(first.pairs, (5.0, 2.0, 2.0, 1.5), strict=True):
+            if ion != "p" or "charge" not in name:
+                yield nearest(against(f"{label} {name}", *run.pairs[name], target) for run in runs)
         if ion != "p":
             where = (first.depth > first.reach + 5) & (first.depth < first.reach + 100)
             yield banded(f"{label} tail 5 to 100 mm behind the peak", runs, where, 10.0)

@@ -61,7 +61,12 @@ def export_matrad(
         "LUT_bxWidthminFWHM": np.array([[1.0, 1e6], [1.0, 1.0]]),
         "fitAirOffset": 0.0,
     }
-    return _write(Path(path), {"machine": {"meta": meta, "data": _struct_array(entries)}})
+    data = np.zeros(len(entries), dtype=[(k, object) for k in entries[0]])
+    for i, entry in enumerate(entries):
+        data[i] = tuple(entry.values())
+    with atomic(Path(path)) as place, place.open("wb") as file:
+        savemat(file, {"machine": {"meta": meta, "data": data}}, do_compression=True, long_field_names=True)
+    return Path(path)
 
 
 def _entry(one: xr.Dataset, let_definition: str, spot_sigma: float) -> dict[str, Any]:
@@ -97,19 +102,6 @@ def _chosen(depth: Array, peak: float) -> np.ndarray:
     every = np.arange(depth.size)
     keep = near | (every % 5 == 0) & (depth < peak) | (every % 20 == 0) | (every == depth.size - 1)
     return np.flatnonzero(keep)
-
-
-def _struct_array(entries: list[dict[str, Any]]) -> np.ndarray:
-    out = np.zeros(len(entries), dtype=[(k, object) for k in entries[0]])
-    for i, entry in enumerate(entries):
-        out[i] = tuple(entry.values())
-    return out
-
-
-def _write(path: Path, content: dict[str, Any]) -> Path:
-    with atomic(path) as place, place.open("wb") as file:
-        savemat(file, content, do_compression=True, long_field_names=True)
-    return path
 
 
 EXPORT: dict[str, Callable[[xr.Dataset, Path], Path]] = {".nc": export_netcdf, ".mat": export_matrad}

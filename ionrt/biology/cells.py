@@ -13,8 +13,8 @@ from ionrt.biology.lem import lem1
 from ionrt.biology.moments import ISOTOPE_OF_CHARGE
 from ionrt.biology.oxygen import osmk21_resistance
 from ionrt.biology.specific import specific_energy
-from ionrt.biology.tissues import TISSUES, Lem1, Osmk21, Osmk23, Smk, Tissue
-from ionrt.quantities import IonrtError, one_of, stamp
+from ionrt.biology.tissues import Lem1, Osmk21, Osmk23, Smk, Tissue, any_tissue
+from ionrt.quantities import IonrtError, stamp
 
 
 def coefficients(charge: Any, energy: Any, *, let: Any, tissue: str | Tissue, po2: float = 160.0) -> xr.Dataset:
@@ -43,7 +43,7 @@ def coefficients(charge: Any, energy: Any, *, let: Any, tissue: str | Tissue, po
     ----------
     the citation of the set.
     """
-    cell = TISSUES[one_of(tissue, tuple(TISSUES), what="tissue")] if isinstance(tissue, str) else tissue
+    cell = any_tissue(tissue)
     if isinstance(cell, Lem1):
         return lem1(charge, energy, let=let, tissue=cell)
     if isinstance(cell, Osmk23):

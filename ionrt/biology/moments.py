@@ -12,7 +12,7 @@ import xarray as xr
 from ionrt.beam import stopping_power
 from ionrt.biology.lem import lem1
 from ionrt.biology.specific import specific_energy
-from ionrt.biology.tissues import TISSUES, Kernel, Lem1, Mkm, Osmk21, Smk, Tissue
+from ionrt.biology.tissues import TISSUES, Kernel, Lem1, Mkm, Osmk21, Smk, Tissue, any_tissue
 from ionrt.parallel import each, slabs
 from ionrt.quantities import FIELD, LET_MOMENTS, OWN_DOSE, WHOLE_DOSE, IonrtError, one_of, stamp
 
@@ -112,12 +112,6 @@ def contract(base: xr.Dataset, tables: dict[str, np.ndarray]) -> dict[str, np.nd
     return out
 
 
-def _parameter_set(given: str | Tissue | None, name: str) -> Tissue:
-    if given is None:
-        raise IonrtError(f"{name}: which cell? give parameter_set, one of {', '.join(TISSUES)}, or a set of your own")
-    return TISSUES[one_of(given, tuple(TISSUES), what="parameter_set")] if isinstance(given, str) else given
-
-
 def moment_tables(
     base: xr.Dataset,
     names: Sequence[str],
@@ -170,8 +164,10 @@ def moment_tables(
             attrs[name] = {"let_definition": "charged", "let_threshold": float(let_threshold)}
         elif isinstance(parameter_set, Kernel):
             out[name] = _from_kernel(base, name, parameter_set)
+        elif parameter_set is None:
+            raise IonrtError(f"{name}: which cell? give parameter_set, one of {', '.join(TISSUES)}, or a set of your own")
         else:
-            tissue = _parameter_set(parameter_set, name)
+            tissue = any_tissue(parameter_set, "parameter_set")
             source = let if let is not None else let_table(base["charge"].values, base["kinetic_energy"].values)
             tables[name] = _values(name, tissue, base, source)
             attrs[name] = {"parameter_set": tissue.name, "citation": tissue.citation}

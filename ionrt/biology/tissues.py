@@ -154,6 +154,12 @@ _SETS: tuple[Tissue, ...] = (
 )
 TISSUES: dict[str, Tissue] = {t.name: t for t in _SETS}
 
+
+def any_tissue(tissue: str | Tissue, what: str = "tissue") -> Tissue:
+    """A parameter set of any model, by its name in `TISSUES` or as it is."""
+    return TISSUES[one_of(tissue, tuple(TISSUES), what=what)] if isinstance(tissue, str) else tissue
+
+
 Kind = TypeVar("Kind", Mkm, Smk, Osmk21, Osmk23, Lem1, Kernel)
 
 

@@ -5,7 +5,7 @@ from .histograms import dvh as dvh
 from .histograms import statistics as statistics
 from .histograms import volume_at_dose as volume_at_dose
 from .gamma_index import gamma as gamma
-from .indices import integral_dose as integral_dose
+from .quality import integral_dose as integral_dose
 from .profile import depth_profile as depth_profile
 from .quality import judge as judge
 from .quality import plan_quality as plan_quality

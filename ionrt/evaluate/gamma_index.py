@@ -58,19 +58,18 @@ def _search(values, reference, tolerance, position, shift, distance, max_gamma):
     return out
 
 
-def _gamma(reference, evaluation, *, ref_axes, eval_axes, percent, distance_mm, local, threshold, interpolation, max_gamma):
+def _gamma(reference, evaluation, *, axes, dose_percent, distance_mm, local, threshold_percent, interpolation, max_gamma):
     """Gamma on plain arrays; NaN below the threshold."""
     if np.isnan(reference).any() or np.isnan(evaluation).any():
         raise IonrtError("gamma: NaN in a dose; every voxel of both grids needs a value")
     out = np.full(reference.shape, np.nan, dtype=np.float32)
     highest = float(reference.max())
-    where = np.argwhere((reference >= threshold / 100 * highest) & (reference > 0))
+    where = np.argwhere((reference >= threshold_percent / 100 * highest) & (reference > 0))
     if not len(where):
         return out
     dose = reference[tuple(where.T)].astype(float)
-    tolerance = percent / 100 * (dose if local else np.full_like(dose, highest))
-    first, spacing = np.array(eval_axes).T
-    origin, step = np.array(ref_axes).T
+    tolerance = dose_percent / 100 * (dose if local else np.full_like(dose, highest))
+    (origin, step), (first, spacing) = (np.array(one).T for one in axes)
     world = origin + where * np.where(np.isinf(step), 0.0, step)
     shift, distance = _offsets(spacing, max_gamma * distance_mm, interpolation)
     scale = np.where(np.isinf(spacing), 1.0, spacing)
@@ -149,6 +148,7 @@ def gamma(
         "interpolation": interpolation,
         "max_gamma": max_gamma,
     }
+    settings["threshold_percent"] = threshold_percent
     axes = [[_axis(da, d) for d in GRID] for da in (reference, evaluation)]
     inner = {d: f"evaluation_{d}" for d in GRID}
     whole = [da.chunk(dict.fromkeys(GRID, -1)) if da.chunks is not None else da for da in (reference, evaluation)]
@@ -156,16 +156,7 @@ def gamma(
         _gamma,
         whole[0],
         whole[1].drop_vars(GRID).rename(inner),
-        kwargs={
-            "ref_axes": axes[0],
-            "eval_axes": axes[1],
-            "percent": dose_percent,
-            "distance_mm": distance_mm,
-            "local": local,
-            "threshold": threshold_percent,
-            "interpolation": int(interpolation),
-            "max_gamma": max_gamma,
-        },
+        kwargs={**settings, "interpolation": int(interpolation), "local": local, "axes": axes},
         input_core_dims=[list(GRID), list(inner.values())],
         output_core_dims=[list(GRID)],
         vectorize=True,
@@ -175,7 +166,7 @@ def gamma(
         output_dtypes=[np.float32],
     )
     normalisation = "local" if local else "global, maximum of the reference"
-    attrs = {**kept_attrs(reference), **settings, "threshold_percent": threshold_percent, "normalisation": normalisation}
+    attrs = {**kept_attrs(reference), **settings, "normalisation": normalisation}
     return stamp(result, "gamma_index", **attrs, quantity=name)
 
 

@@ -6,6 +6,7 @@ from .competing import gray_test as gray_test
 from .imputation import impute as impute
 from .imputation import pool_imputations as pool_imputations
 from .meta import meta_analysis as meta_analysis
+from .ntcp import delta_ntcp_rule as delta_ntcp_rule
 from .ntcp import fit_lkb as fit_lkb
 from .ntcp import fit_ntcp as fit_ntcp
 from .ntcp import geud as geud
@@ -13,7 +14,6 @@ from .ntcp import lkb as lkb
 from .prediction_checks import calibration as calibration
 from .regression import cox as cox
 from .regression import ph_test as ph_test
-from .selection import delta_ntcp_rule as delta_ntcp_rule
 from .subdistribution import fine_gray as fine_gray
 from .survival import at_risk as at_risk
 from .survival import kaplan_meier as kaplan_meier

@@ -125,10 +125,7 @@ def fit_actuarial_ntcp(
             " the complication ever cannot be told from how late; predict up to times within the follow-up only",
             stacklevel=2,
         )
-    try:
-        covariance = np.linalg.inv(likelihood.hessian(objective, best)) / np.outer(scale, scale)
-    except np.linalg.LinAlgError:
-        covariance = np.full((len(best), len(best)), np.nan)
+    covariance = likelihood.covariance(objective, best) / np.outer(scale, scale)
     out.attrs = {
         "n": len(df),
         "n_events": int(happened.sum()),
@@ -152,17 +149,9 @@ def _maximum(objective: likelihood.Objective, x: np.ndarray, t: np.ndarray, even
     )
     log_t = np.log(t[event])
     spread = np.log(max(float(log_t.std()), 0.2))
-    found = []
-    for late in (0.0, 0.7):
-        try:
-            found.append(likelihood.maximise(objective, np.concatenate([crude, [log_t.mean() + late, spread]])))
-        except IonrtError:
-            continue
-    if not found:
-        raise IonrtError(
-            "the actuarial likelihood has no maximum: follow-up too short or too few events to tell incidence from latency"
-        )
-    return max(found, key=lambda f: f[1])[0]
+    starts = [np.concatenate([crude, [log_t.mean() + late, spread]]) for late in (0.0, 0.7)]
+    why = "the actuarial likelihood has no maximum: follow-up too short or too few events to tell incidence from latency"
+    return likelihood.best_of(objective, starts, why)
 
 
 def predict_ntcp(fit: pd.DataFrame, df: pd.DataFrame, *, at: Sequence[float] = (), level: float = 0.95) -> pd.DataFrame:

@@ -117,6 +117,8 @@ def numbers(values: Sequence | np.ndarray | pd.Series, label: str) -> np.ndarray
 
 def number(df: pd.DataFrame, name: str, *, minimum: float | None = None, reason: str = "") -> np.ndarray:
     """Column `name` as finite float64, not below `minimum` (`reason`: how the message ends)."""
+    if pd.api.types.is_list_like(name):
+        raise IonrtError(f"expected the name of one column, got {name!r}")
     require(df, name)
     values = numbers(df[name], f"column {name!r}")
     if not np.isfinite(values).all():
@@ -146,8 +148,8 @@ def event_codes(df: pd.DataFrame, name: str, *, competing: bool) -> np.ndarray:
         raise IonrtError(f"column {name!r}: {rows(df, odd)} not an event code 0, 1, 2, ...")
     if not competing and (values > 1).any():
         raise IonrtError(
-            f"column {name!r}: codes {sorted(set(values.astype(int)))}; with competing events use cumulative_incidence,"
-            " gray_test or fine_gray, or say what counts as event: df.assign(event=df.code == 1)"
+            f"column {name!r}: codes {sorted(set(values.astype(int).tolist()))}; with competing events use"
+            " cumulative_incidence, gray_test or fine_gray, or say what counts as event: df.assign(event=df.code == 1)"
         )
     return values.astype(np.int64)
 

@@ -7,7 +7,7 @@ import pandas as pd
 from numba import njit
 from scipy import stats
 
-from ionrt.outcome.columns import Names, SurvivalColumns, stratum_codes, survival_columns
+from ionrt.outcome.columns import Names, stratum_codes, survival_columns
 from ionrt.quantities import IonrtError, one_of
 
 WEIGHTS = ("logrank", "gehan-breslow", "tarone-ware", "peto-peto", "fleming-harrington")
@@ -71,7 +71,11 @@ def logrank(
     levels, _ = stratum_codes(df, strata)
     observed, expected, variance = np.zeros(groups), np.zeros(groups), np.zeros((groups, groups))
     for level in np.unique(levels):
-        parts = _one_stratum(cols, np.flatnonzero(levels == level), groups, weights, rho, gamma)
+        rows = np.flatnonzero(levels == level)
+        entry, stop, failed = cols.start[rows], cols.stop[rows], cols.code[rows] > 0
+        enter = np.argsort(entry) if np.isfinite(entry).any() else np.zeros(0, dtype=np.int64)
+        about = (enter, entry, WEIGHTS.index(weights), float(rho), float(gamma))
+        parts = logrank_sums(np.argsort(stop), stop, failed, cols.stratum[rows], groups, *about)
         observed, expected, variance = observed + parts[0], expected + parts[1], variance + parts[2]
     chi2, degrees = quadratic_form(observed - expected, variance)
     return pd.DataFrame(
@@ -147,15 +151,3 @@ def logrank_sums(order, stop, event, group, groups, enter, entry, kind, rho, gam
         for b in range(a):
             variance[b, a] = variance[a, b]
     return observed, expected, variance
-
-
-def _one_stratum(
-    cols: SurvivalColumns, rows: np.ndarray, groups: int, weights: str, rho: float, gamma: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The sums over the rows of one stratum."""
-    stop, start = cols.stop[rows], cols.start[rows]
-    enter = np.argsort(start) if np.isfinite(start).any() else np.zeros(0, dtype=np.int64)
-    kind = WEIGHTS.index(weights)
-    return logrank_sums(
-        np.argsort(stop), stop, cols.code[rows] > 0, cols.stratum[rows], groups, enter, start, kind, float(rho), float(gamma)
-    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -78,13 +79,23 @@ def hessian(objective: Objective, at: np.ndarray) -> np.ndarray:
     return (out + out.T) / 2
 
 
-def standard_errors(objective: Objective, at: np.ndarray) -> np.ndarray:
-    """Standard errors from the observed information; NaN where the likelihood is flat."""
+def best_of(objective: Objective, starts: Iterable[np.ndarray], otherwise: str) -> np.ndarray:
+    """The highest of the maxima found from several starts; `otherwise`: the message where none is found."""
+    found = []
+    for start in starts:
+        with suppress(IonrtError):
+            found.append(maximise(objective, start))
+    if not found:
+        raise IonrtError(otherwise)
+    return max(found, key=lambda one: one[1])[0]
+
+
+def covariance(objective: Objective, at: np.ndarray) -> np.ndarray:
+    """Inverse of the observed information; NaN where the likelihood is flat."""
     try:
-        variance = np.diag(np.linalg.inv(hessian(objective, at)))
+        return np.linalg.inv(hessian(objective, at))
     except np.linalg.LinAlgError:
-        return np.full(len(at), np.nan)
-    return np.sqrt(np.where(variance > 0, variance, np.nan))
+        return np.full((len(at), len(at)), np.nan)
 
 
 def profile_limits(objective: Objective, at: np.ndarray, which: int, *, level: float, scale: float) -> tuple[float, float]:

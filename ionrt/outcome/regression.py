@@ -24,7 +24,6 @@ from ionrt.outcome.columns import (
     stratum_codes,
     survival_columns,
 )
-from ionrt.outcome.discrimination import concordance
 from ionrt.outcome.survival import product_limit, risk_table
 from ionrt.quantities import IonrtError, one_of
 
@@ -177,7 +176,7 @@ def cox(
     groups = np.arange(len(df)) if cluster is None else stratum_codes(df, cluster)[0]
     robust = cluster is not None or weights is not None
     out = regress(ready, groups, robust, ties, level, n=len(np.unique(groups)))
-    out.attrs["concordance"] = concordance(ready.design.x @ out["coef"].to_numpy(), ready.weight, ready.sets)
+    out.attrs["concordance"] = hazards.concordance(ready.design.x @ out["coef"].to_numpy(), ready.weight, ready.sets)
     return out
 
 

@@ -120,7 +120,7 @@ def _choose_series(headers: list[Header], series: str | None, folder: str | Path
         kinds = ", ".join(
             sorted({f"{h.code('Modality', '?')} ({UID(h.uid('SOPClassUID')).name or 'no class'})" for h in headers})
         )
-        raise IonrtError(f"{folder}: no CT series (CT or enhanced CT images); the folder holds {kinds}")
+        raise IonrtError(f"{folder}: no CT series (CT or enhanced CT images, scouts apart); the folder holds {kinds}")
     listing = "; ".join(f"{uid} ({len(s)} slices, {s[0].text('SeriesDescription', 'no name')})" for uid, s in found.items())
     if series is None and len(found) > 1:
         raise IonrtError(f"{folder}: expected one CT series, found {len(found)}: {listing}; choose one with series=<its UID>")

@@ -1,10 +1,11 @@
-from .biology import curves as curves
 from .browser import browse as browse
+from .browser import slide as slide
 from .cohort import calibration as calibration
 from .cohort import counts as counts
 from .cohort import coverage as coverage
 from .cohort import forest as forest
 from .cohort import lines as lines
+from .drawn_lines import curves as curves
 from .drawn_lines import depth_profiles as depth_profiles
 from .drawn_lines import histograms as histograms
 from .drawn_lines import scenario_points as scenario_points
@@ -14,7 +15,6 @@ from .planning import reach_curves as reach_curves
 from .planning import spot_weights as spot_weights
 from .planning import trade_offs as trade_offs
 from .slice_views import slices as slices
-from .slide_figures import slide as slide
 from .style import setup as setup
 from .tables import table as table
 from .trial import boundaries as boundaries

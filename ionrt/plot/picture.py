@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bokeh.embed import json_item
+from bokeh.models import Plot
 from bokeh.resources import INLINE
 
 from ionrt.files import atomic
@@ -87,7 +88,7 @@ def _run(browser: str, folder: str, page: str, *flags: str) -> str:
 
 
 def _svg(browser: str, model: Any) -> str:
-    for one in model.select({"type": _plot_type()}):
+    for one in model.select({"type": Plot}):
         one.output_backend = "svg"
     page = PAGE.format(scripts=INLINE.render(), item=json.dumps(json_item(model)).replace("</", "<\\/"), kind="svg")
     with tempfile.TemporaryDirectory() as folder:
@@ -95,12 +96,6 @@ def _svg(browser: str, model: Any) -> str:
     if not found:
         raise IonrtError("save: the browser painted nothing; try again, or take the picture from the report")
     return base64.b64decode(found.group(1)).decode("utf-8")
-
-
-def _plot_type() -> Any:
-    from bokeh.models import Plot
-
-    return Plot
 
 
 def _with_words(svg: str, key: tuple[tuple[str, str, str], ...], caption: str) -> str:

@@ -227,14 +227,14 @@ def directions(
     """
     n, drawn = len(quantities), []
     rooms = list(dict.fromkeys(swept["room"].values.tolist()))
+    turns = {r: "gantry" if len(np.unique(swept["gantry"].values[swept["room"].values == r])) > 1 else "couch" for r in rooms}
     for name in quantities:
         da = swept[name].where(np.isfinite(swept["direction_score"]))
         parts = []
         for k, room in enumerate(rooms):
             mine = da[swept["room"].values == room]
-            turning = "gantry" if len(np.unique(mine["gantry"])) > 1 else "couch"
-            order = np.argsort(mine[turning].values)
-            x, y = mine[turning].values[order], mine.values[order]
+            order = np.argsort(mine[turns[room]].values)
+            x, y = mine[turns[room]].values[order], mine.values[order]
             colour, marker = _colour(k + 1), MARKERS[k]
             parts += [
                 hv.Curve((x, y)).opts(color=colour, line_width=1.6),
@@ -248,17 +248,12 @@ def directions(
                     ylabel=NAMES.get(name, label(name)),
                     xlim=(-5, 365),
                     xticks=[0, 90, 180, 270, 360],
-                    ylim=_limits(swept[name].where(np.isfinite(swept["direction_score"])).to_series()),
+                    ylim=_limits(da.to_series()),
                 )
             )
         )
-    key = tuple((f"{room} ({_turns(swept, room)} turns)", _colour(k + 1), MARKERS[k]) for k, room in enumerate(rooms))
+    key = tuple((f"{room} ({turns[room]} turns)", _colour(k + 1), MARKERS[k]) for k, room in enumerate(rooms))
     return Figure(in_columns(drawn, n), caption, key=key)
-
-
-def _turns(swept: xr.Dataset, room: str) -> str:
-    mine = swept["gantry"].values[swept["room"].values == room]
-    return "gantry" if len(np.unique(mine)) > 1 else "couch"
 
 
 def _margins(maps: Sequence[xr.Dataset]) -> tuple[float, float]:

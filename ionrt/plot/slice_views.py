@@ -92,24 +92,12 @@ def _contours(structures: xr.DataArray, rows: str, columns: str) -> list[Any]:
     return [rim, *drawn]
 
 
-def _isodoses(one: xr.DataArray, of: float) -> Any:
-    """Thin white lines on a slice."""
-    filled = one.fillna(0.0)
-    down, across = map(str, one.dims)
-    lines = _lines(filled, down, across, *(0.01 * share * of for share in ISODOSES))
-    return lines.opts(color="#FFFFFF", line_width=0.9, line_dash="3 2")
-
-
-def _bounds(da: xr.DataArray) -> tuple[float, float, float, float]:
-    """Outer faces (left, bottom, right, top) of a slice whose dims are (rows, columns)."""
+def _image(da: xr.DataArray, values: np.ndarray, vdim: Any) -> Any:
+    """A slice between its outer faces; rows ascend in our grids, images are given from the top."""
     rows, columns = (da[d].values for d in da.dims)
     half_r, half_c = (abs(a[1] - a[0]) / 2 for a in (rows, columns))
-    return columns[0] - half_c, rows[0] - half_r, columns[-1] + half_c, rows[-1] + half_r
-
-
-def _image(da: xr.DataArray, values: np.ndarray, vdim: Any) -> Any:
-    """Rows ascend in our grids; images are given from the top."""
-    return hv.Image(values[::-1], kdims=[str(da.dims[1]), str(da.dims[0])], vdims=[vdim], bounds=_bounds(da))
+    bounds = columns[0] - half_c, rows[0] - half_r, columns[-1] + half_c, rows[-1] + half_r
+    return hv.Image(values[::-1], kdims=[str(da.dims[1]), str(da.dims[0])], vdims=[vdim], bounds=bounds)
 
 
 def slices(
@@ -193,7 +181,10 @@ def slices(
         title = f"{capital(case)}: does not reach" if case in absent else title
         one = cut.sel(case=case)
         scale = (0.0, _top(one)) if each else shared
-        over = [_isodoses(one, isodoses)] if isodoses else []
+        over = []
+        if isodoses:
+            thin = _lines(one.fillna(0.0), down, across, *(0.01 * share * isodoses for share in ISODOSES))
+            over = [thin.opts(color="#FFFFFF", line_width=0.9, line_dash="3 2")]
         panels.append(_panel(one, title, grey, outline, scale, box, size, k % n == 0, each or k % n == n - 1, over))
     layout = hv.Layout(panels).cols(n).opts(hv.opts.Layout(shared_axes=True, toolbar="right", merge_tools=True))
     return Figure(layout, text.strip(), key=_key(outline))

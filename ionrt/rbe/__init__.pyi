@@ -9,7 +9,7 @@ from .functions import nirs_mkm as nirs_mkm
 from .functions import osmk as osmk
 from .functions import smk as smk
 from .functions import wedenberg as wedenberg
-from .course import add_fractions as add_fractions
+from .isoeffect import add_fractions as add_fractions
 from .isoeffect import eqd2 as eqd2
 from .isoeffect import oxygen_weighted_dose as oxygen_weighted_dose
 from .systems import DOSE_SYSTEMS as DOSE_SYSTEMS

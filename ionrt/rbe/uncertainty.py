@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ionrt.biology.tissues import TISSUES, Tissue
+from ionrt.biology.tissues import any_tissue
 from ionrt.quantities import IonrtError, one_of, stamp
 from ionrt.rbe.models import MODELS
 
@@ -29,7 +29,7 @@ def _one(field: xr.Dataset, name: str, drawn: Mapping[str, float], params: Mappi
             raise IonrtError(
                 f"{name}: no parameter {next(iter(cell))!r}; it takes {', '.join((*model.defaults, *model.moments))}"
             )
-        base: Tissue = TISSUES[tissue] if isinstance(tissue, str) else tissue
+        base = any_tissue(tissue)
         known = [f.name for f in fields(base)]
         for key in cell:
             if key in TRACK_PARAMETERS:

@@ -5,8 +5,6 @@ from .designs import design_of as design_of
 from .example import cut_at_events as cut_at_events
 from .example import synthetic_participants as synthetic_participants
 from .flow_diagram import consort_from as consort_from
-from .operating import compare_dose_finding as compare_dose_finding
-from .operating import summarise_dose_finding as summarise_dose_finding
 from .participants import read_participants as read_participants
 from .phase1 import boin as boin
 from .phase1 import three_plus_three as three_plus_three
@@ -21,7 +19,9 @@ from .reading import load as load
 from .reading import protocols as protocols
 from .sequential import spending_bounds as spending_bounds
 from .simulation import accrual_curve as accrual_curve
+from .simulation import compare_dose_finding as compare_dose_finding
 from .simulation import overview as overview
 from .simulation import simulate as simulate
+from .simulation import summarise_dose_finding as summarise_dose_finding
 from .survival_design import schoenfeld as schoenfeld
 from .survival_design import survival_sample_size as survival_sample_size

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from ionrt.quantities import IonrtError
-from ionrt.trial.designs import DESIGNS, design_of, events_of, last_bound, logrank_z, look_bounds
+from ionrt.trial.designs import DESIGNS, check_event_driven, design_of, events_of, last_bound, logrank_z, look_bounds
 from ionrt.trial.protocol import Protocol
 
 PLANNED, EXPLORATORY = "as planned", "exploratory"
@@ -68,9 +68,9 @@ def interim(protocol: Protocol, data: pd.DataFrame, *, previous: Sequence[float]
     ------
     IonrtError : other designs, unknown arms, no more events than at an earlier look.
     """
-    control, planned = _event_driven(protocol, data)
-    events = events_of(data)
-    now = events / planned
+    check_event_driven(protocol, "interim")
+    control, events = protocol.two_arms(data)[0], events_of(data)
+    now = events / int(design_of(protocol)["events_planned"])
     if previous and now <= previous[-1] + 1e-3:
         raise IonrtError(f"interim: information {now:.3f} is not above the earlier look at {previous[-1]:.3f}")
     z = logrank_z(data, control=control, strata=list(protocol.analysis.get("strata") or []))
@@ -83,14 +83,6 @@ def interim(protocol: Protocol, data: pd.DataFrame, *, previous: Sequence[float]
         decision = "stop for efficacy" if z >= upper else "stop for futility" if z < lower else "continue"
     row = {"events": events, "information": now, "z": z, "p": float(stats.norm.sf(z)), "z_efficacy": upper, "z_futility": lower}
     return pd.Series({**row, "decision": decision}, name=protocol.id, dtype=object)
-
-
-def _event_driven(protocol: Protocol, data: pd.DataFrame) -> tuple[str, int]:
-    """Name of the control arm and planned events; raises for designs whose information is not a number of events."""
-    if not DESIGNS[protocol.design].event_driven:
-        names = [name for name, design in DESIGNS.items() if design.event_driven]
-        raise IonrtError(f"interim: expected a protocol of {' or '.join(names)}, got {protocol.design!r}")
-    return protocol.two_arms(data)[0], int(design_of(protocol)["events_planned"])
 
 
 def analyse(protocol: Protocol, data: pd.DataFrame, **performed: Any) -> pd.DataFrame:

@@ -19,12 +19,10 @@ from ionrt.outcome.regression import cox
 from ionrt.outcome.toxicity import binomial_ci
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
-from ionrt.trial.batches import in_batches
 from ionrt.trial.continual_reassessment import crm, tite_crm
-from ionrt.trial.fixed_time import survival_rate
-from ionrt.trial.kernels import survival_trials
+from ionrt.trial.kernels import in_batches, survival_trials
 from ionrt.trial.phase1 import boin
-from ionrt.trial.phase2 import ahern, reject_tables, rejection, simon
+from ionrt.trial.phase2 import ahern, reject_tables, rejection, simon, survival_rate
 from ionrt.trial.protocol import Protocol
 from ionrt.trial.rates import difference_limits, exact_rejection, farrington_manning, noninferiority_rates, superiority_rates
 from ionrt.trial.sequential import crossing, final_bound, interim_bounds, spending_bounds
@@ -104,6 +102,13 @@ def look_bounds(protocol: Protocol, information: Sequence[float]) -> tuple[np.nd
 def last_bound(protocol: Protocol, previous: Sequence[float], now: float) -> float:
     """Critical value of the final look at information `now`, after looks at `previous` (shares of the planned events)."""
     return final_bound([*previous, now], **_rules(protocol))
+
+
+def check_event_driven(protocol: Protocol, who: str) -> None:
+    """Refuse designs whose information is not a number of events."""
+    if not DESIGNS[protocol.design].event_driven:
+        names = [name for name, design in DESIGNS.items() if design.event_driven]
+        raise IonrtError(f"{who}: expected a protocol of {' or '.join(names)}, got {protocol.design!r}")
 
 
 def events_of(data: pd.DataFrame) -> int:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ionrt.quantities import IonrtError
 from ionrt.trial import limits
-from ionrt.trial.designs import DESIGNS, design_of
+from ionrt.trial.designs import check_event_driven, design_of
 from ionrt.trial.protocol import Protocol
 from ionrt.trial.randomise import permuted_blocks
 
@@ -37,9 +37,7 @@ def synthetic_participants(protocol: Protocol, seed: int, *, hr: float | None = 
     IonrtError
         Other designs.
     """
-    if not DESIGNS[protocol.design].event_driven:
-        names = [name for name, design in DESIGNS.items() if design.event_driven]
-        raise IonrtError(f"synthetic_participants: expected a protocol of {' or '.join(names)}, got {protocol.design!r}")
+    check_event_driven(protocol, "synthetic_participants")
     rng = np.random.default_rng(limits.count(seed, "seed", least=0))
     out = sum(SCREENED_OUT.values())
     reasons = rng.choice(["", *SCREENED_OUT], 3 * protocol.n, p=[1 - out, *SCREENED_OUT.values()])

@@ -28,6 +28,10 @@ ESCAPES = {
 IN_G0 = ("iso2022_jp", "iso2022_jp_2")  # seven-bit sets: Python's codec wants the escape sequence itself
 ESCAPE = re.compile(rb"\x1b(\$\([A-Z]|\$\)[A-Z]|\$[A-Z@]|[-()][A-Za-z])")
 SINGLE_BYTE = frozenset(c for c in CODECS.values() if c.startswith(("latin", "iso8859", "tis")))
+LATIN = frozenset(CODECS[f"ISO_IR {n}"] for n in (100, 101, 109, 110, 148, 203))
+CUT = re.compile(
+    rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})$"
+)  # a character of UTF-8 without its end
 
 
 def decode(raw: bytes, declared: tuple[str, ...]) -> tuple[str, str]:
@@ -43,15 +47,14 @@ def decode(raw: bytes, declared: tuple[str, ...]) -> tuple[str, str]:
         doubt = (
             "" if set(terms) <= OF_THE_STANDARD or b"\x1b" in raw or "ISO 2022" in name else f"{name} is not in the standard"
         )
-        # UTF-8, Korean or Japanese text is swallowed by a single-byte set without complaint
-        wide = CODECS[terms[0]] in SINGLE_BYTE and all(len(run) > 1 for run in re.findall(rb"[\x80-\xff]+", raw))
-        better = _guessed(raw) if wide else None
-        if better is None or better[1] not in ("utf-8", "cp949", "euc_jp"):
+        first = CODECS[terms[0]] if terms else "ascii"
+        better = _looks_like(raw) if first in SINGLE_BYTE else None
+        if better is None or (better[1] != "utf-8" and first not in LATIN):  # two letters of Greek are a character elsewhere
             return _tidy(found), f"{doubt}; read as {found!r}" if doubt else ""
         if better[1] == "utf-8":  # so many bytes that fit by accident do not exist
             return _tidy(better[0]), f"declared character set {name}, but the bytes are UTF-8; read as {better[0]!r}"
         return _tidy(found), f"declared character set {name} gives {found!r}; as {better[1]} it would be {better[0]!r}"
-    guess = _guessed(raw)
+    guess = _guessed(raw) or _guessed(CUT.sub(b"", raw))  # some cut a name at 64 bytes
     text, codec = guess if guess else (raw.decode("ascii", "backslashreplace"), "bytes")
     return _tidy(text), f"text does not fit the declared character set ({name}); taken for {codec}: {text!r}"
 
@@ -75,12 +78,19 @@ def _strict(raw: bytes, codecs: list[str]) -> str | None:
     return None if any(unicodedata.category(c) == "Cc" and c not in "\t\n\r\f" for c in text) else text
 
 
+def _looks_like(raw: bytes) -> tuple[str, str] | None:
+    """UTF-8, Korean or Japanese text that a single-byte set would swallow without complaint."""
+    runs = re.findall(rb"[\x80-\xff]+", raw)
+    guess = _guessed(raw) if runs and all(len(run) > 1 for run in runs) else None
+    return guess if guess and guess[1] in ("utf-8", "cp949", "euc_jp") else None
+
+
 def _guessed(raw: bytes) -> tuple[str, str] | None:
     """What undeclared bytes are, most telling first: UTF-8, EUC-JP with kana, Korean syllables, Shift JIS, Latin letters."""
     for codec, fits in (
         ("utf-8", lambda c: True),
         ("euc_jp", None),
-        ("cp949", lambda c: "\uac00" <= c <= "\ud7a3"),
+        ("euc_kr", lambda c: "\uac00" <= c <= "\ud7a3"),  # the usual syllables: others are two characters of Shift JIS
         ("cp932", lambda c: "\u3040" <= c <= "\u30ff" or "\u4e00" <= c <= "\u9fff" or "\uff61" <= c <= "\uff9f"),
         ("cp949", lambda c: "\uac00" <= c <= "\ud7a3" or "\u4e00" <= c <= "\u9fff" or "\uf900" <= c <= "\ufaff"),
         ("latin-1", str.isalpha),
@@ -94,11 +104,11 @@ def _guessed(raw: bytes) -> tuple[str, str] | None:
             continue
         kana = sum("\u3041" <= c <= "\u30f6" for c in wide)
         if kana > 0 if fits is None else all(map(fits, wide)):
-            return text, codec
+            return text, codec.replace("euc_kr", "cp949")
     return None
 
 
 def _tidy(text: str) -> str:
     """One form for one text: composed, no control characters (arrays of text drop a trailing one), no space around."""
     plain = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") and c not in "\n\r\t\f" else c for c in text)
-    return unicodedata.normalize("NFC", plain).strip()
+    return unicodedata.normalize("NFC", plain).strip().strip("\ufeff\u200b")
