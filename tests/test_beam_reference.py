@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import pytest
 
 from ionrt.beam import csda_range, stopping_power, validation
-from ionrt.beam.physics.nuclear import cross_section, multiplicities
+from ionrt.beam.physics.nuclear import cross_section, multiplicities, on_hydrogen
 
 # line: bound that holds, in the unit of the line; the reasons are in docs/decisions/0020
 MISSED = {
@@ -42,6 +43,37 @@ def test_helium_cross_sections_within_two_error_bars_of_every_measured_point() -
         kind = row.kind.replace("-", "_")
         ours = sum(n * float(cross_section("He", row.energy, target=t, kind=kind)[0]) for t, n in parts)
         assert abs(ours - row.value) <= 2 * row.error, (row.target, row.energy, kind, ours, row.value)
+
+
+# EXFOR (CC BY 4.0): A1261, Sourkes 1976; O0451, Cairns 1964 (4 % for identification); O1011, De Vismes 2002; O2441, Horst 2019;
+# A0925, Kozodaev 1960; O0744, Jaros 1978: MeV/u, mb, error
+REACTIONS_ON_HYDROGEN = [
+    (23.35, 51, 12), (24.45, 59, 11), (25.7, 57, 11), (27, 55, 10), (28, 64, 10), (30.2, 70, 9), (32.25, 73, 8),
+    (34.1, 82, 7), (37, 95, 7), (39.6, 105, 6), (42.3, 107, 6), (44.7, 109, 6), (47.9, 114, 5), (53, 107.7, 6.1), (71, 137, 69),
+    (81.1, 131, 6), (119, 117, 37), (213, 104, 35), (630, 126, 14), (870, 120, 6.2),
+]  # fmt: skip
+# nuclear part of the total; neutrons (11151, Measday 1966) by charge symmetry; protons: O0561, Schwaller 1979; A0493, Neumaier
+# 2002; O0744
+TOTAL_ON_HYDROGEN = [
+    (77.2, 221.5, 3.1), (88.2, 195.1, 2.8), (110.0, 154.9, 2.2), (129.4, 136.0, 1.9), (150.9, 121.4, 1.7), (224, 106.3, 1.3),
+    (273, 105.7, 1.3), (345, 106.8, 1.1), (413, 110.8, 1.2), (430, 112.8, 1.0), (491, 117.6, 1.5), (563, 123.7, 0.9),
+    (702, 131.2, 1.5), (870, 142.7, 1.2),
+]  # fmt: skip
+# integrals of differential cross sections: E0077, Imai 1979; O1605, Burzynski 1989; C0053, Votta 1974; O0531, Nicholls 1972
+# (32.5 beyond 10 degrees); O1564, Comparat 1975; D0376, Aslanides 1977
+ELASTIC_ON_HYDROGEN = [(59.6, 171), (64.9, 148), (71.9, 124), (85, 98), (141, 39.5), (156, 38), (350, 26)]
+
+
+def test_helium_reacts_with_hydrogen_as_measured_with_protons() -> None:
+    for energy, value, error in REACTIONS_ON_HYDROGEN:
+        assert abs(float(cross_section("He", energy, target="H")[0]) - value) <= 2 * error, energy
+    for energy, value, error in TOTAL_ON_HYDROGEN:
+        ours = float(cross_section("He", energy, target="H")[0]) + float(on_hydrogen("elastic", np.array(energy)))
+        assert abs(ours - value) <= 2 * error, energy
+    for energy, value in ELASTIC_ON_HYDROGEN:
+        assert float(on_hydrogen("elastic", np.array(energy))) == pytest.approx(value, rel=0.1), energy
+    assert float(cross_section("He", 22.9, target="H")[0]) == 0  # 18.35 MeV in the centre of mass open the first channel
+    assert abs(float(cross_section("3He", 47.65, target="H")[0]) - 124) <= 2 * 5  # A1261
 
 
 @pytest.mark.parametrize(  # EXFOR (CC BY 4.0) O0330, Carlson 1975; O0579, Ingemarsson 1999; O0213, Renberg 1972

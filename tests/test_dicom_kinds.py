@@ -815,6 +815,21 @@ def test_weights_that_agree_need_no_word(tmp_path):
     assert "range modulator in the beam; taken as part of the machine's base data" in said
 
 
+def test_a_range_shifter_without_setting_or_distance_is_said(tmp_path):
+    def bare(data):
+        data.IonBeamSequence[0].NumberOfRangeShifters = 1
+        one = shifter("IN")
+        del one.RangeShifterSetting, one.IsocenterToRangeShifterDistance
+        point(data, 0).RangeShifterSettingsSequence = [one]
+
+    found = plan(bare, tmp_path)
+    assert found.beams.range_shifter.tolist() == [30.0, 0.0] and not found.beams.hindered.any()
+    setting, distance = found.assumed
+    assert (
+        "no setting of a range shifter (taken as in)" in setting and "no distance of a range shifter (taken as 0)" in distance
+    )
+
+
 def test_a_source_nearer_than_any_magnet_is_none(tmp_path):
     found = plan(lambda d: setattr(d.IonBeamSequence[0], "VirtualSourceAxisDistances", [0.0, 0.0]), tmp_path)
     assert found.assumed == ("beam 1: no virtual source distance from 500 mm on stated",)

@@ -245,6 +245,8 @@ def _beam(
         ("spot size", any(np.isnan(row["size_x"]) for row in layers)),
         (f"virtual source distance from {NEAREST_SOURCE:g} mm on", not (source > NEAREST_SOURCE).all()),
         ("number of fractions", not group["fractions"]),
+        ("setting of a range shifter (taken as in)", any("RangeShifterSetting" not in s for s in _inside(first))),
+        ("distance of a range shifter (taken as 0)", any("IsocenterToRangeShifterDistance" not in s for s in _inside(first))),
         ("beam dose", np.isnan(group["beam_dose"])),
     ):
         if missing:
@@ -332,9 +334,14 @@ def _check_metersets(
         notes.assume(f"beam {number}: scan mode {mode}; its spots are taken as they are written, each standing still")
 
 
+def _inside(point: Fields) -> list[Fields]:
+    """Settings of the range shifters that are in the beam."""
+    return [s for s in point.items("RangeShifterSettingsSequence") if s.text("RangeShifterSetting", "IN").upper() != "OUT"]
+
+
 def _range_shifter(point: Fields, number: int) -> dict[str, float]:
     """Water-equivalent thickness and distance of the shifters that are in; a shifter of unknown thickness raises."""
-    inside = [s for s in point.items("RangeShifterSettingsSequence") if s.text("RangeShifterSetting", "IN").upper() != "OUT"]
+    inside = _inside(point)
     thickness = [s.number("RangeShifterWaterEquivalentThickness", np.nan, low=0.0, high=1e3) for s in inside]
     if any(np.isnan(t) for t in thickness):
         raise IonrtError(

@@ -132,7 +132,7 @@ def whole_helium(energy: Array, nodes: int = 12) -> Emission:
     helium = ISOTOPES["4He"]
     edges = _shares(nodes)[0] * (1 - np.exp(-6.0))
     loss = np.minimum(
-        -helium_recoil() * np.log1p(-edges), 0.64 * helium.mass_number * energy[:, None]
+        -helium_recoil(energy)[:, None] * np.log1p(-edges), 0.64 * helium.mass_number * energy[:, None]
     )  # most a free nucleon takes
     left = energy[:, None] - loss / helium.mass_number
     low, high = left[:, 1:], left[:, :-1]

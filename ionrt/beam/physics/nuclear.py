@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike
 from scipy.special import exp1
 
 from ionrt.beam.physics.stopping import Array, beta_gamma, energies, read_rows
-from ionrt.ions import ATOMIC_MASS_UNIT, ISOTOPES, PROTON_MASS, Isotope, get
+from ionrt.ions import ATOMIC_MASS_UNIT, ISOTOPES, Isotope, get
 from ionrt.quantities import one_of, stamp
 
-HBAR_C = 197.327  # MeV fm
 _REFERENCE = "Karol 1975, doi 10.1103/PhysRevC.11.1203, normalised to doi 10.1103/PhysRevC.79.061601"
 
 
@@ -42,13 +41,18 @@ def _nucleon_nucleon(energy: Array, a: Isotope, b: Isotope) -> Array:
     return like * pp + (1 - like) * pn
 
 
+def _overlap(projectile: Isotope, target: Isotope, energy: Array) -> tuple[float, Array]:
+    """Area pi a^2 in mb and central opacity chi of two nuclei, Gaussian densities."""
+    c = constants()["karol"]
+    area = 10 * np.pi * ((2 / 3) * (_radius(projectile) ** 2 + _radius(target) ** 2) + c["range2_fm2"])
+    nn = c["nucleon_nucleon_scale"] * _nucleon_nucleon(energy, projectile, target)
+    return area, nn * projectile.mass_number * target.mass_number / area
+
+
 def _karol(projectile: Isotope, target: Isotope, energy: Array) -> Array:
     """Reaction cross section in mb: optical limit of Glauber with Gaussian densities and a Coulomb barrier."""
     c = constants()["karol"]
-    a2 = (2 / 3) * (_radius(projectile) ** 2 + _radius(target) ** 2) + c["range2_fm2"]
-    area = np.pi * a2 * 10  # mb
-    nn = c["nucleon_nucleon_scale"] * _nucleon_nucleon(energy, projectile, target)
-    chi = nn * projectile.mass_number * target.mass_number / area
+    area, chi = _overlap(projectile, target, energy)
     third = projectile.mass_number ** (1 / 3) + target.mass_number ** (1 / 3)
     barrier = 1.44 * projectile.charge * target.charge / (1.3 * third + 2)
     centre = energy * projectile.mass_number * target.mass_number / (projectile.mass_number + target.mass_number)
@@ -75,42 +79,36 @@ def reaction(projectile: Isotope, target: str, energy: Array) -> Array:
     if projectile.symbol == "1H":
         scale = {"H": 0.0, "O": 1.0, "C": (12 / 16) ** (2 / 3)}[target]
         return scale * _proton_oxygen(energy)
-    c = constants()["karol"]
-    value = _karol(projectile, _targets()[target], energy)
-    if projectile.charge == 2:
-        value = value * np.interp(energy, c["helium_energy"], c["helium_on_hydrogen" if target == "H" else "helium_on_oxygen"])
-    return value
+    if projectile.charge == 2 and target == "H":
+        return on_hydrogen(projectile.symbol, energy)
+    value, c = _karol(projectile, _targets()[target], energy), constants()["karol"]
+    return value * np.interp(energy, c["helium_energy"], c["helium_on_oxygen"]) if projectile.charge == 2 else value
 
 
-def _overlap(target: str, energy: Array) -> tuple[float, Array]:
-    """Area pi a^2 in mb and central opacity chi_0 of 4He on a nucleus, Gaussian densities."""
-    c, helium, nucleus = constants()["karol"], ISOTOPES["4He"], _targets()[target]
-    area = 10 * np.pi * ((2 / 3) * (_radius(helium) ** 2 + _radius(nucleus) ** 2) + c["range2_fm2"])
-    nn = c["nucleon_nucleon_scale"] * _nucleon_nucleon(energy, helium, nucleus)
-    return area, nn * helium.mass_number * nucleus.mass_number / area
+def on_hydrogen(what: str, energy: Array) -> Array:
+    """Reactions of 3He or 4He, or elastic scattering of 4He, on hydrogen in mb."""
+    c = constants()["helium"]
+    return np.interp(energy, c["hydrogen_energy"], c[f"hydrogen_{what}"])
 
 
 def intact_helium(energy: Array) -> Array:
     """Collisions, mb per molecule of water, after which 4He goes on whole but slower.
 
-    Hydrogen: elastic scattering in Glauber's model, sigma_el = integral (1 - exp(-chi(b)/2))^2 d2b, a lower bound without the
-    real part of the amplitude. Oxygen: a single elastic collision with one nucleon that gives it at least the first excitation
-    energy, pi a^2 (sigma_el/sigma_tot) (1 - exp(-chi_0)) exp(-E_1/T); further collisions break the ion.
+    Hydrogen: elastic scattering as measured. Oxygen: a single elastic collision with one nucleon that gives it at least the
+    first excitation energy, pi a^2 (sigma_el/sigma_tot) (1 - exp(-chi_0)) exp(-E_1/T), Gaussian densities; more break the ion.
     """
+    helium = ISOTOPES["4He"]
+    area, opacity = _overlap(helium, _targets()["O"], energy)
+    elastic = on_hydrogen("elastic", energy)
+    share = elastic / (elastic + reaction(helium, "H", energy))
+    enough = np.exp(-constants()["helium"]["oxygen_lowest_MeV"] / helium_recoil(energy))
+    return 2 * elastic + enough * area * share * -np.expm1(-opacity)
+
+
+def helium_recoil(energy: Array) -> Array:
+    """Mean energy in MeV that 4He gives to one nucleon."""
     c = constants()["helium"]
-    area, chi = _overlap("H", energy)
-    once, twice = (np.log(x) + np.euler_gamma + exp1(x) for x in (0.5 * chi, chi))
-    elastic = area * (2 * once - twice)
-    total = elastic + reaction(ISOTOPES["4He"], "H", energy)
-    wide, opacity = _overlap("O", energy)
-    enough = np.exp(-c["oxygen_lowest_MeV"] / helium_recoil())
-    return 2 * elastic + enough * wide * elastic / total * -np.expm1(-opacity)
-
-
-def helium_recoil() -> float:
-    """Mean energy in MeV that 4He gives to one nucleon: |t| falls as exp(-|t| a^2/2) for Gaussian densities, T = |t|/2m."""
-    area, _ = _overlap("H", np.array([100.0]))
-    return 2 / (area / 10 / np.pi) * HBAR_C**2 / (2 * PROTON_MASS)
+    return np.interp(energy, c["recoil_energy"], c["recoil_MeV"])
 
 
 def per_mm(millibarn: Array) -> Array:
@@ -144,10 +142,13 @@ def elastic_oxygen(energy: Array) -> Array:
     return per_mm(constants()["proton"]["elastic_oxygen_mb"] * (150.0 / np.maximum(energy, 20.0)) ** 0.8)
 
 
-def kept_charge(projectile: Isotope, energy: Array) -> Array:
+def kept_charge(projectile: Isotope, target: str, energy: Array) -> Array:
     """Share of the reactions that remove neutrons only, and so keep the charge."""
     if projectile.symbol == "4He":
-        return np.interp(energy, constants()["helium"]["energy"], constants()["helium"]["to_3He"])
+        c = constants()["helium"]
+        oxygen, hydrogen = (np.interp(energy, c["energy"], c[f"{name}_to_3He"]) for name in ("oxygen", "hydrogen"))
+        of_water = 2 * reaction(projectile, "H", energy) / reaction(projectile, "H2O", energy)
+        return oxygen + {"H": 1.0, "H2O": of_water}.get(target, 0.0) * (hydrogen - oxygen)
     lighter = f"{projectile.mass_number - 1}{projectile.symbol.lstrip('0123456789')}"
     return np.full(np.shape(energy), multiplicities(projectile.symbol).get(lighter, 0.0) if projectile.charge > 1 else 0.0)
 
@@ -156,9 +157,10 @@ def multiplicities_at(symbol: str, energy: Array) -> dict[str, Array]:
     """Mean number of each isotope per reaction at each energy; only 4He's depends on it."""
     if symbol != "4He":
         return {k: np.full(energy.shape, v) for k, v in multiplicities(symbol).items()}
-    kept = kept_charge(ISOTOPES[symbol], energy)
+    kept = kept_charge(ISOTOPES[symbol], "H2O", energy)
     broken: dict[str, float] = constants()["helium"]["broken"]
-    return {"3He": kept} | {k: v * (1 - kept) for k, v in broken.items()}
+    shares = {"1H": 2 - sum(broken.values())} | broken
+    return {"3He": kept} | {k: v * (1 - kept) for k, v in shares.items()}
 
 
 @cache
@@ -216,7 +218,7 @@ def _split(element: str, multiplicity: float, parent: Isotope) -> dict[str, floa
 
 def charge_changing(projectile: Isotope, target: str, energy: Array) -> Array:
     """Charge-changing cross section in mb: reaction less removal of neutrons only."""
-    return reaction(projectile, target, energy) * (1 - kept_charge(projectile, energy))
+    return reaction(projectile, target, energy) * (1 - kept_charge(projectile, target, energy))
 
 
 def momentum(isotope: Isotope, energy: ArrayLike) -> Array:

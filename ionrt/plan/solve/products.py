@@ -20,9 +20,11 @@ MOST_SUMS = 8  # side by side, each of the size of the result
 
 @dataclass(frozen=True)
 class Packed(Chunk):
-    """A chunk made for the products: per row of a block, its first energy within the block and their number (`spans`)."""
+    """A chunk made for the products: `runs` of rows whose entries are a matrix, and where those of each block begin
+    (`kernels.runs_of`)."""
 
-    spans: np.ndarray
+    runs: np.ndarray
+    run_start: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Columns:
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(shape)
             for chunk in chunks:
-                kernels.forward(*chunk.arrays(), _spans(chunk), self.bins, self.lowest, self.table, millions, out)  # type: ignore[call-arg]
+                kernels.forward(*chunk.arrays(), *_runs(chunk), self.bins, self.lowest, self.table, millions, out)  # type: ignore[call-arg]
             return out
 
         own = _sum(work, self.chunks)
@@ -61,16 +63,16 @@ class Columns:
         def work(chunks: Sequence[Chunk]) -> np.ndarray:
             out = np.zeros(self.n_spots if self.share is None else self.share.shape[0])
             for chunk in chunks:
-                kernels.backward(*chunk.arrays(), _spans(chunk), self.bins, self.lowest, self.table, own, out)  # type: ignore[call-arg]
+                kernels.backward(*chunk.arrays(), *_runs(chunk), self.bins, self.lowest, self.table, own, out)  # type: ignore[call-arg]
             return out
 
         slope = _sum(work, self.chunks) / MILLION
         return slope if self.share is None else self.share.T @ slope
 
 
-def _spans(chunk: Chunk) -> np.ndarray:
-    """Those of a packed chunk; empty where the energies follow from the depth bin."""
-    return chunk.spans if isinstance(chunk, Packed) else np.empty((0, 2), np.uint16)
+def _runs(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
+    """Those of a packed chunk; none where each row stands for itself, with the energies that follow from its depth bin."""
+    return (chunk.runs, chunk.run_start) if isinstance(chunk, Packed) else (np.empty((0, 4), np.uint16), chunk.row_start)
 
 
 def _sum(work: Callable[[Sequence[Chunk]], np.ndarray], chunks: Sequence[Chunk]) -> np.ndarray:
@@ -103,7 +105,7 @@ def compact(beam: BeamInfluence, values: Sequence[np.ndarray], position: np.ndar
             out.append(_cut(columns, new_row, n_rows, None))
             continue
         kept = np.flatnonzero(new_row >= 0)
-        place = csr_array((np.ones(kept.size, np.float32), (new_row[kept], kept)), shape=(n_rows, new_row.size))
+        place = csr_array((np.ones(kept.size), (new_row[kept], kept)), shape=(n_rows, new_row.size))
         lift = csr_array(place @ part.lift)
         nodes = np.unique(lift.indices)
         new_node = np.full(part.bins.size, -1, dtype=np.int64)
@@ -134,7 +136,8 @@ def _packed(chunk: Chunk, columns: Columns, new_row: np.ndarray, new_bins: np.nd
     dose = np.zeros(entry_start[-1], np.float32)
     kernels.pack(*given, *old, row_start, entry_start, rows, spans, dose)  # type: ignore[call-arg]
     count = np.add.reduceat(chunk.count, begin[:-1])
-    return Packed(chunk.first[begin[:-1]], count, chunk.spot[begin[:-1]], row_start, entry_start, rows, dose, spans)
+    runs = kernels.runs_of(row_start, rows, new_bins, spans)
+    return Packed(chunk.first[begin[:-1]], count, chunk.spot[begin[:-1]], row_start, entry_start, rows, dose, *runs)
 
 
 def _groups(chunk: Chunk) -> np.ndarray:

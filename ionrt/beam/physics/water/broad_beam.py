@@ -142,14 +142,19 @@ def _held(value: Array, energy: Array) -> Array:
 
 
 def lateral(isotope: Isotope, s: Solution) -> tuple[Array, Array, Array]:
-    """Core sigma, halo weight, halo sigma (mm). Core: primaries, of helium also those slowed whole, and fragments of Z >= 3."""
+    """Core sigma, halo weight, halo sigma (mm). Core: primaries and fragments of Z >= 3, of helium also those slowed whole.
+
+    What elastic scattering adds to the second moment of slowed helium widens the halo, the core has the width of multiple
+    scattering: so the whole has its second moment, and fields of 12 mm and more are nearer than with those ions in the halo.
+    """
     heavy = CHARGE_OF >= 3
-    if isotope.symbol == "4He":
-        heavy = heavy | (np.arange(CHARGE_OF.size) == INDEX["4He"])
-    core_energy = s.primary[0] + s.secondary[0, heavy].sum(0)
-    core = s.primary[0] * s.moments[2] + s.secondary[3, heavy].sum(0)
-    halo_energy = s.secondary[0, ~heavy].sum(0) + s.local
-    halo = s.secondary[3, ~heavy].sum(0) + s.local * s.moments[2]
+    slowed = (np.arange(CHARGE_OF.size) == INDEX["4He"]) & (isotope.symbol == "4He")
+    rest = ~(heavy | slowed)
+    narrow = s.primary[0] + s.secondary[0, slowed].sum(0)
+    core_energy = narrow + s.secondary[0, heavy].sum(0)
+    core = narrow * s.moments[2] + s.secondary[3, heavy].sum(0)
+    halo_energy = s.secondary[0, rest].sum(0) + s.local
+    halo = s.secondary[3, rest | slowed].sum(0) + (s.local - s.secondary[0, slowed].sum(0)) * s.moments[2]
     sigma = _held(np.sqrt(_quotient(core, core_energy)), core_energy)
     wide = _held(np.sqrt(_quotient(halo, halo_energy)), halo_energy)
     halo_energy = halo_energy + s.neutron  # as wide as the rest of the halo, for want of better
