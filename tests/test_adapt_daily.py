@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask
 import numpy as np
 import pytest
@@ -72,6 +74,19 @@ def test_a_slab_of_water_shifts_the_profile(planned):
         inside = reference.sel(y=slice(first + 14.0, 40.0), x=slice(-14, 14), z=slice(-14, 14))
         index = evaluate.gamma(inside, quantity(moved), dose_percent=1.0, distance_mm=1.0)
         assert float(index.max()) <= 1.0
+
+
+def test_the_depth_changes_on_the_way_of_the_beam_also_for_a_prone_patient():
+    """Gantry 0 reaches who lies on the belly from the back: 10 mm more count there, and not on the far side."""
+    patient, wanted = box(), simple_plan()
+    wanted = replace(wanted, beams=tuple(replace(beam, position="HFP") for beam in wanted.beams))
+    influence = plan.influence(patient, wanted, base={"C": synthetic_base()})
+    y = patient["y"].values
+    for rows, expected in ((slice(-9, -4), 10.0), (slice(4, 9), 0.0)):
+        day = patient.copy(deep=True)
+        day["spr"][:, rows, 4:-4] = 2.0
+        assert y[1] - y[0] == 2.0
+        assert float(abs(depth_change(influence, patient, day)["wepl_change"] - expected).max()) < 0.2
 
 
 def test_isocentre_stays_where_it_was_planned(planned):
@@ -328,6 +343,18 @@ def test_phases_mix_within_a_fraction(planned):
     for wrong, match in ((other, "let_definition differs"), (f.drop_vars("let_x_dose"), "not all fields have let_x_dose")):
         with pytest.raises(IonrtError, match=match):
             phase_field([f, wrong], [still] * 2, like=f, shares=[0.5, 0.5])
+
+
+def test_a_turned_day_and_an_itv_keep_what_structures_are():
+    """An outline in any script is one by its type."""
+    patient = box()
+    kinds = {s: {"CTV": "CTV", "BODY": "EXTERNAL"}.get(s, "ORGAN") for s in patient["structure"].values}
+    patient = patient.assign_coords(roi_type=("structure", list(kinds.values())))
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(0.03), -np.sin(0.03)], [np.sin(0.03), np.cos(0.03)]]
+    day = patient.assign_attrs(patient.attrs, content_hash="day")
+    assert kinds_of(place(day, patient, correction=matrix_transform(turn), calibrated=True)) == kinds
+    assert kinds_of(itv([patient, patient], "CTV")) == kinds | {"ITV": "CTV"}
 
 
 def test_itv_covers_every_phase():

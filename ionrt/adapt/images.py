@@ -49,11 +49,6 @@ def to_image(values: np.ndarray, grid: Grid, *, vector: bool = False) -> Any:
     return image
 
 
-def common_grid(patient: xr.Dataset) -> Grid:
-    """Voxels of 3 mm, or of the CT where it is coarser, over the extent of the CT."""
-    return coarser(Grid.of(patient, what="CT"), 1.0)
-
-
 def averaged(values: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
     """Volume averages on the common grid; nothing is skipped, so nothing is shifted."""
     steps = tuple(max(SPACING, s) for s in grid.spacing)

@@ -15,7 +15,6 @@ from ionrt.adapt.images import (
     averaged,
     body_of,
     coarser,
-    common_grid,
     hounsfield,
     resampled,
     seen_by_registration,
@@ -101,7 +100,7 @@ def _matched(
     values, home = hounsfield(fixed)
     other, there = hounsfield(moving)
     mask = _mask(fixed, values, home, on)
-    base = common_grid(fixed)
+    base = coarser(home, 1.0)
     around = base.near(resampled(mask.astype(np.float32), home, base, outside=0.0) >= 0.5, 0.5 * max(base.spacing))
     pair = [averaged(np.clip(a, *WINDOW), g) for a, g in ((values, home), (other, there))]
     middle, seen = middle_of(around, base), centres(base)[np.flatnonzero(around.ravel())]
@@ -196,7 +195,7 @@ def register_deformable(
         raise IonrtError("register_deformable: the start is a rigid transform; got a displacement")
     values, body, home = seen_by_registration(fixed, fill_gas=fill_gas, guide=guide)
     other, _, there = seen_by_registration(moving, fill_gas=fill_gas, guide=guide)
-    base = common_grid(fixed)
+    base = coarser(home, 1.0)
     box = _box_around(resampled(body.astype(np.float32), home, base, outside=0.0) >= 0.5, base)
     placed = move_points(start, centres(box))
     if (far := float(np.abs(placed - centres(box)).max())) > FAR:

@@ -96,15 +96,10 @@ def patient_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return _with_covariates(rows, tables)
 
 
-def metric_table(tables: Mapping[str, pd.DataFrame], *, wide: bool = True) -> pd.DataFrame:
-    """Dose and LET metrics, one row per course.
-
-    `wide`: cid and one column per ``structure:metric:quantity:definition``, each in its own unit, so that a column never mixes
-    two dose systems or LET definitions (else the long table).
-    """
+def metric_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Dose and LET metrics, one row per course: cid and one column per ``structure:metric:quantity:definition``, each in its
+    own unit, so that a column never mixes two dose systems or LET definitions."""
     metric = tables["dose_metric"]
-    if not wide:
-        return metric.copy()
     definition = metric["rbe_model"].where(metric["quantity"].eq("rbe_dose"), metric["let_definition"]).fillna("")
     label = metric["structure"] + ":" + metric["metric"] + ":" + metric["quantity"] + ":" + definition
     return metric.assign(label=label.str.rstrip(":")).pivot(index="cid", columns="label", values="value").reset_index()

@@ -36,8 +36,7 @@ class Conversion:
     def __post_init__(self) -> None:
         if not (self.name.strip() and self.reference.strip()):
             raise IonrtError("a conversion needs a name and a reference; they travel with the product")
-        if self.column not in ("rbe_model", "let_definition"):
-            raise IonrtError(f"conversion {self.name}: column is rbe_model or let_definition, got {self.column!r}")
+        one_of(self.column, ("rbe_model", "let_definition"), what=f"conversion {self.name}: column")
         low, high = self.valid
         if not (np.isfinite([low, high]).all() and 0 < low <= high):
             raise IonrtError(f"conversion {self.name}: valid needs two finite positive limits, got {self.valid}")

@@ -138,7 +138,7 @@ def _number(text: str) -> float | None:
 def _table_faults(tables: dict[str, pd.DataFrame], pages: set[str]) -> Iterator[str]:
     sources = set(tables["sources"]["id"])
     for name, table in tables.items():
-        again = table["id"].duplicated() & (name != "outcomes")  # a study has many rows
+        again = (table["id"].duplicated() & (name != "outcomes")).tolist()  # a study has many rows
         for i, row in enumerate(table.to_dict("records")):
             faults = [*_own_faults(name, row), *_link_faults(row, pages, sources)]
             faults += ["the id stands twice"] if row["id"] and again[i] else []

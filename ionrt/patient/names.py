@@ -35,7 +35,9 @@ def outline_of(structures: xr.Dataset | xr.DataArray) -> str | None:
 
 def organs_of(kinds: Mapping[str, str], target: str) -> list[str]:
     """Of `kinds_of`, what is neither the target, nor it with a margin, nor another target volume, nor the outline."""
-    return [s for s, k in kinds.items() if not (s == target or is_external(s, k) or is_target(s, k) or is_margin_of(s, target))]
+    margin = f"{target.strip().lower()} +"  # as in Tumour_1 + 5.0 mm
+    mine = [s for s in kinds if s == target or s.strip().lower().startswith(margin)]
+    return [s for s, k in kinds.items() if s not in mine and not (is_external(s, k) or is_target(s, k))]
 
 
 def is_external(name: str, kind: str = "") -> bool:
@@ -52,11 +54,6 @@ def is_target(name: str, kind: str = "") -> bool:
     if minus and any(organ in before for organ in SUBTRACTED) and not any(volume in before for volume in TARGET_NAMES):
         return False
     return any(volume in name.lower() for volume in TARGET_NAMES)
-
-
-def is_margin_of(name: str, target: str) -> bool:
-    """Whether a structure is a target expanded by a margin, such as ``Tumour_1 + 5.0 mm``, by its name."""
-    return name.strip().lower().startswith(f"{target.strip().lower()} +")
 
 
 def nomenclature(name: str) -> str:
