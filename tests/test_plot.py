@@ -168,6 +168,13 @@ def test_slices_share_one_colour_scale_and_lie_the_radiological_way(scene):
     assert len({dash for _, _, dash in figure.key}) == len(figure.key) > 1, "in grey the dash tells"
 
 
+def test_slices_of_a_patient_without_structures_are_drawn(scene):
+    ct, structures, dose, *_ = scene
+    plot.setup()
+    figure = plot.slices(dose, ct, structures.isel(structure=slice(0, 0)))
+    assert not figure.key and figure.element is not None
+
+
 def test_the_image_is_where_the_field_is(scene):
     import holoviews as hv
 

@@ -205,7 +205,9 @@ def target_first(kinds: Mapping[str, str]) -> list[str]:
 
 def _middle(structures: xr.DataArray, normal: str) -> float:
     """Centre along one axis of the target, else of the first structure; of the grid where it is empty."""
-    first = structures.sel(structure=target_first(kinds_of(structures))[0])
+    if not (named := target_first(kinds_of(structures))):
+        return float(structures[normal].mean())
+    first = structures.sel(structure=named[0])
     profile = first.sum([d for d in first.dims if d != normal]).compute()
     total = float(profile.sum())
     return float((profile * profile[normal]).sum()) / total if total else float(structures[normal].mean())
