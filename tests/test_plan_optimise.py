@@ -50,7 +50,7 @@ class Dense:
     """Columns as a dense matrix, so that the chain rule is tested by itself: out[:, k] = A_k w."""
 
     def __init__(self, matrices: list[np.ndarray]) -> None:
-        self.matrices = matrices
+        self.matrices, self.entries = matrices, sum(a.size for a in matrices)
 
     def forward(self, weights: np.ndarray) -> np.ndarray:
         return np.stack([a @ weights for a in self.matrices], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,12 +39,19 @@ class Delivery:
     def forward(self, weights: np.ndarray) -> np.ndarray:
         """Dose and moments (rows, 1 + moments) of all beams."""
         pairs = [(c, weights[s]) for beam, s in zip(self.columns, self.slices, strict=True) for c in beam]
-        return sum(each(lambda pair: pair[0].forward(pair[1]), pairs))
+        return sum(_largest_first(lambda c, own: c.forward(own), pairs))
 
     def backward(self, slopes: np.ndarray) -> np.ndarray:
         """Slope by every weight."""
-        found = iter(each(lambda c: c.backward(slopes), [c for beam in self.columns for c in beam]))
+        found = iter(_largest_first(lambda c: c.backward(slopes), [(c,) for beam in self.columns for c in beam]))
         return np.concatenate([sum(next(found) for _ in beam) for beam in self.columns])
+
+
+def _largest_first(work: Callable[..., np.ndarray], parts: Sequence[tuple]) -> list[Any]:
+    """What `work` makes of every part, in order. The largest begins first: who is done with the others takes half of it."""
+    order = sorted(range(len(parts)), key=lambda k: -parts[k][0].entries)
+    made = dict(zip(order, each(lambda k: work(*parts[k]), order), strict=True))
+    return [made[k] for k in range(len(parts))]
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Columns:
     lift: csr_array | None = None
     share: csr_array | None = None
 
+    @property
+    def entries(self) -> int:
+        """Of all chunks."""
+        return sum(c.dose.size for c in self.chunks)
+
     def forward(self, weights: np.ndarray) -> np.ndarray:
         """Dose and moments (rows, 1 + moments), float64, for weights in particles."""
         shape = (self.bins.size, 1 + self.table.shape[1])
