@@ -238,9 +238,8 @@ def _sensible(raw: bytes, codec: str) -> str | None:
         for script in ("HANGUL SYLLABLE", "HANGUL LETTER", "HALFWIDTH", "LATIN", "CJK")
     )
     kana = sum(name.startswith(("HIRAGANA", "KATAKANA")) for name in names)
-    if (
-        codec == "cp949"
-    ):  # Korean is in Hangul, nearly always the 2350 syllables of KS X 1001; much Han or letters: Chinese, Japanese
+    if codec == "cp949":
+        # Korean is in Hangul, nearly always the 2350 syllables of KS X 1001; much Han or letters: Chinese, Japanese
         common = sum(
             name.startswith("HANGUL SYLLABLE") and min(c.encode("cp949")) >= 0xA1 for c, name in zip(far, names, strict=True)
         )

@@ -144,12 +144,12 @@ def _greatest_depth(patient: xr.Dataset, wanted: plan.Plan) -> float:
 
 
 def _of_plans(made: Comparison) -> dict[str, str]:
-    """D95 in steps of 2 % of the prescription, LETd of 10 keV/um."""
+    """D95 in steps of 2 % of the prescription, LETd the step of 5 keV/um below it."""
     found, said = made.in_scenarios(), {}
     for case in made.plans:
         d95, l98 = (metric.sel(case=case) for metric in found)
         nominal, worst = (2 * round(50.0 * float(v) / made.prescription) for v in (d95[0], d95.min()))
-        let = [10 * round(float(v) / 10.0) for v in (l98[0], l98.min())]
+        let = [5 * int(float(v) // 5.0) for v in (l98[0], l98.min())]
         dose = f"D95 about {nominal} % of the prescription, worst about {worst} %"
-        said[case] = f"{case:<7} {dose}; L98 about {let[0]} keV/um, worst about {let[1]} keV/um"
+        said[case] = f"{case:<7} {dose}; L98 above {let[0]} keV/um, worst above {let[1]} keV/um"
     return said

@@ -20,7 +20,7 @@ from ionrt.plan.setup.scenarios import Scenario, check_scenarios
 from ionrt.plan.setup.scene import make_scene, on_dose_grid, structure_fractions
 from ionrt.plan.solve import kernels
 from ionrt.plan.solve.assemble import check_nominal, in_scenario
-from ionrt.plan.solve.products import whole
+from ionrt.plan.solve.products import largest_first, whole
 from ionrt.quantities import IonrtError, one_of, stamp
 
 Values = Mapping[str, list[np.ndarray]]
@@ -211,7 +211,7 @@ def _accumulate(
     for beam, spots, chosen in zip(influence.beams, influence.slices(), use, strict=True):
         if chosen:
             mine = [(columns, w[spots]) for columns in whole(beam, values[beam.beam.ion])]
-            for part in each(lambda pair: pair[0].forward(pair[1]), mine):
+            for part in largest_first(lambda columns, own: columns.forward(own), mine):
                 each(lambda one: kernels.add(out, *one), [(beam.voxel[s], part[s]) for s in slabs(beam.voxel.size)])
     return out
 

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 
 import numpy as np
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
@@ -62,7 +62,7 @@ def allowed(kind: str, place: str) -> dict[int, Rule]:
         name, *arguments = rule.split(":")
         values = tuple(arguments[0].split("|")) if name.startswith("terms") else tuple(arguments)
         for keyword in attributes.split():
-            tag = int(tag_for_keyword(keyword) or 0)
+            tag = int(Tag(keyword))
             found[tag] = Rule(name.rstrip("!"), values, name.endswith("!"), dictionary_VR(tag))
     return found
 
@@ -124,7 +124,7 @@ def stored(data: Dataset, tag: int, vr: str) -> bytes:
 
 def text(data: Dataset, keyword: str) -> str:
     """A short text of an object, "" where it is absent."""
-    tag = tag_for_keyword(keyword) or 0
+    tag = Tag(keyword)
     return stored(data, tag, dictionary_VR(tag)).decode("latin-1").strip(" \0") if tag in data else ""
 
 

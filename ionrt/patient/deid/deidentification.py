@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pydicom
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, UID_dictionary
 from tqdm import tqdm
 
@@ -29,7 +30,7 @@ from ionrt.quantities import IonrtError
 
 SHORTEST_KEY, FEWEST_BITS = 16, 48
 NUMERIC = ("ROIContourSequence", "IonBeamSequence", "BeamSequence", "ReferencedFrameOfReferenceSequence")
-NAMELESS = frozenset(int(tag_for_keyword(name) or 0) for name in NUMERIC)  # long ones, in which no names are looked for
+NAMELESS = frozenset(int(Tag(name)) for name in NUMERIC)  # long ones, in which no names are looked for
 MADE = ("Item", "ROI", "Beam", "Tolerance", "Snout", "RangeShifter", "Spreader", "Modulator", "Tune")  # names made here
 LONGEST_EXPLICIT = 0xFFFE  # bytes of a value with an explicit VR of two length bytes
 

@@ -12,7 +12,7 @@ from functools import cache
 from typing import cast
 
 import numpy as np
-from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -257,7 +257,7 @@ class _Copy:
         return (self.cleaner.made("ROI", number) if made else name).encode()
 
     def _number_of(self, data: Dataset, keyword: str, what: str) -> int:
-        raw = stored(data, tag_for_keyword(keyword) or 0, "IS") if keyword in data else b""
+        raw = stored(data, Tag(keyword), "IS") if keyword in data else b""
         return int(self._label(data, raw, what) or 0)
 
     def _device(self, data: Dataset, raw: bytes, what: str) -> bytes:

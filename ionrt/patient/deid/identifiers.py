@@ -9,18 +9,19 @@ from itertools import permutations
 
 import numpy as np
 from pydicom.charset import decode_bytes, python_encoding
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 NUMBERS = (
     "PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "AdmissionID", "MedicalRecordLocator", "RequestedProcedureID",
     "FillerOrderNumberImagingServiceRequest", "PlacerOrderNumberImagingServiceRequest", "PatientTelephoneNumbers",
     "ScheduledProcedureStepID", "PerformedProcedureStepID", "ServiceEpisodeID", "InsurancePlanIdentification",
 )  # fmt: skip
-NUMBER_TAGS = frozenset(int(tag_for_keyword(keyword) or 0) for keyword in NUMBERS)
-BIRTH_TAG = int(tag_for_keyword("PatientBirthDate") or 0)
-CHARSET_TAG = int(tag_for_keyword("SpecificCharacterSet") or 0)
+NUMBER_TAGS = frozenset(int(Tag(keyword)) for keyword in NUMBERS)
+BIRTH_TAG = int(Tag("PatientBirthDate"))
+CHARSET_TAG = int(Tag("SpecificCharacterSet"))
 CODECS = ("utf-8", "latin-1", "cp949", "cp932", "euc_jp", "gb18030", "iso2022_jp")
 TITLES = frozenset(
     ("mr", "mrs", "ms", "dr", "prof", "von", "van", "de", "da", "di", "la", "le", "el", "and", "the", "of", "no")

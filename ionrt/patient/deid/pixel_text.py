@@ -6,8 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.tag import Tag
 from scipy import ndimage
 
 from ionrt.patient.deid.allowlist import PLANES, stored, text
@@ -143,5 +143,5 @@ def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
 
 def _int(data: Dataset, keyword: str) -> int:
     """A whole number of the pixel module, 0 where it is absent or no number."""
-    raw = stored(data, tag_for_keyword(keyword) or 0, "US") if keyword in data else b""
+    raw = stored(data, Tag(keyword), "US") if keyword in data else b""
     return int(np.frombuffer(raw, "<u2")[0]) if len(raw) == 2 else 0

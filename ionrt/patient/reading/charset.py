@@ -29,9 +29,8 @@ IN_G0 = ("iso2022_jp", "iso2022_jp_2")  # seven-bit sets: Python's codec wants t
 ESCAPE = re.compile(rb"\x1b(\$\([A-Z]|\$\)[A-Z]|\$[A-Z@]|[-()][A-Za-z])")
 SINGLE_BYTE = frozenset(c for c in CODECS.values() if c.startswith(("latin", "iso8859", "tis")))
 LATIN = frozenset(CODECS[f"ISO_IR {n}"] for n in (100, 101, 109, 110, 148, 203))
-CUT = re.compile(
-    rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})$"
-)  # a character of UTF-8 without its end
+# a character of UTF-8 without its end
+CUT = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})$")
 
 
 def decode(raw: bytes, declared: tuple[str, ...]) -> tuple[str, str]:

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import BaseTag
+from pydicom.tag import Tag
 
 from ionrt.patient.reading.charset import decode
 from ionrt.patient.reading.notes import Notes
@@ -36,10 +36,8 @@ MOST_INFLATED = 1 << 29  # bytes of a deflated object
 MOST_META = 1 << 20  # bytes of file meta information
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 DECIMALS = re.compile(rb"[0-9+\-.eE\\ ]*")
-BINARY = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "UV": "u8", "SV": "i8", "FL": "f4", "FD": "f8"} | {
-    "OF": "f4",
-    "OD": "f8",
-}
+BINARY = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "UV": "u8", "SV": "i8", "FL": "f4", "FD": "f8",
+          "OF": "f4", "OD": "f8"}  # fmt: skip
 WORDS = frozenset(("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"))
 DAMAGED = "the file is truncated or damaged"
 
@@ -274,7 +272,7 @@ def read_dataset(path: Path, keywords: Iterable[str] | None = None, *, pixels: b
         if not stat.S_ISREG(path.stat().st_mode):
             raise IonrtError(f"{path.name}: expected a regular file")
         force = _check_start(path)
-        tags = None if keywords is None else [BaseTag(tag_for_keyword(k) or 0) for k in keywords]
+        tags = None if keywords is None else [Tag(k) for k in keywords]
         return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=tags, force=force)
     except IonrtError:
         raise

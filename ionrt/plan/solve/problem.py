@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ionrt.parallel import each
 from ionrt.plan.setup.moments import Moment
 from ionrt.plan.setup.objectives import Objective
-from ionrt.plan.solve.products import Columns
+from ionrt.plan.solve.products import Columns, largest_first
 
 LEAST_DOSE = 1e-3  # Gy: LETd of voxels below counts as if they had this dose
 SHARPNESS = 10  # exponent of the smooth maximum: between the maximum of n values and n^(1/10) times it
@@ -39,19 +38,12 @@ class Delivery:
     def forward(self, weights: np.ndarray) -> np.ndarray:
         """Dose and moments (rows, 1 + moments) of all beams."""
         pairs = [(c, weights[s]) for beam, s in zip(self.columns, self.slices, strict=True) for c in beam]
-        return sum(_largest_first(lambda c, own: c.forward(own), pairs))
+        return sum(largest_first(lambda c, own: c.forward(own), pairs))
 
     def backward(self, slopes: np.ndarray) -> np.ndarray:
         """Slope by every weight."""
-        found = iter(_largest_first(lambda c: c.backward(slopes), [(c,) for beam in self.columns for c in beam]))
+        found = iter(largest_first(lambda c: c.backward(slopes), [(c,) for beam in self.columns for c in beam]))
         return np.concatenate([sum(next(found) for _ in beam) for beam in self.columns])
-
-
-def _largest_first(work: Callable[..., np.ndarray], parts: Sequence[tuple]) -> list[Any]:
-    """What `work` makes of every part, in order. The largest begins first: who is done with the others takes half of it."""
-    order = sorted(range(len(parts)), key=lambda k: -parts[k][0].entries)
-    made = dict(zip(order, each(lambda k: work(*parts[k]), order), strict=True))
-    return [made[k] for k in range(len(parts))]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -73,6 +74,13 @@ class Columns:
 
         slope = _sum(work, self.chunks) / MILLION
         return slope if self.share is None else self.share.T @ slope
+
+
+def largest_first(work: Callable[..., np.ndarray], parts: Sequence[tuple]) -> list[Any]:
+    """What `work` makes of every part (columns, ...), in order; the largest begins first: who is done helps with it."""
+    order = sorted(range(len(parts)), key=lambda k: -parts[k][0].entries)
+    made = dict(zip(order, each(lambda k: work(*parts[k]), order), strict=True))
+    return [made[k] for k in range(len(parts))]
 
 
 def _runs(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
